@@ -1,0 +1,35 @@
+"""Errors a user can cause: one message that names the file or the key, and the cure."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+
+class UserError(Exception):
+    """A mistake of input, not of code. Its text is the whole message that the user sees."""
+
+
+def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `main` end in `error: …` on stderr and exit code 1 where it raises UserError."""
+
+    @wraps(main)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return guarded
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """What exists, the nearest match first: for the end of an "unknown …" message."""
+    known = sorted(str(choice) for choice in choices)
+    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    hint = f"did you mean {match[0]!r}? " if match else ""
+    return f"{hint}There is: {', '.join(known)}"
