@@ -1,0 +1,114 @@
+"""The values a composed run may hold: each refusal names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cliptrase.errors import UserError, nearest
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "method.attention.kind": ("softmax", "cosine", "inner_product"),
+    "method.regions.correlation.kind": ("cosine", "inner_product"),
+    "method.regions.cluster": ("rows", "features"),
+    "method.regions.denoise": ("cls", "none"),
+    "method.regions.vote": ("hard", "none"),
+    "method.cls_logits": ("auto", True, False),
+    "method.attention.residual": (True, False),
+    "method.attention.ffn": (True, False),
+    "model.kind": ("local", "open_clip"),
+    "protocol.name": ("crop",),
+    "protocol.rule": ("cliptrase", "mmseg", "detectron2", "detectron2_v06"),
+}
+TERMS = ("qk", "qq", "kk", "vv")
+BLOCKS = range(1, 13)
+
+
+def check_run(run: dict[str, Any]) -> None:
+    """Raise UserError at the first value of a composed run that no run can have."""
+    for key, allowed in CHOICES.items():
+        value = _get(run, key)
+        if value is not _ABSENT and not any(value == a and type(value) is type(a) for a in allowed):
+            raise UserError(
+                f"{key}={_show(value)}: unknown value; {nearest(str(value), map(_show, allowed))}"
+            )
+    _check_attention(run["method"]["attention"])
+    if run["method"]["regions"] is not None:
+        _check_regions(run["method"]["regions"])
+    patch, size = run["model"]["patch"], run["image_size"]
+    _integer("image_size", size, at_least=1)
+    if size % patch:
+        fitting = f"{size // patch * patch or patch} or {(size // patch + 1) * patch}"
+        raise UserError(
+            f"image_size={size}: not a multiple of the model's patch, {patch}; take {fitting}"
+        )
+    _number("protocol.logit_scale", run["protocol"]["logit_scale"], above=0)
+    for key, optional in (("limit", True), ("workers", True), ("batch_size", False)):
+        if run[key] is not None or not optional:
+            _integer(key, run[key], at_least=1)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(run["device"])):
+        raise UserError(f"device={run['device']}: unknown value; take auto, cpu, cuda or cuda:0")
+
+
+def _check_attention(attention: dict[str, Any]) -> None:
+    terms = attention["terms"]
+    if not isinstance(terms, list) or not terms or len(set(map(str, terms))) != len(terms):
+        raise UserError(
+            f"method.attention.terms={terms}: give a list without doubles, as [qq,kk,vv]"
+        )
+    for term in terms:
+        if term not in TERMS:
+            raise UserError(
+                f"method.attention.terms: unknown term {term!r}; {nearest(term, TERMS)}"
+            )
+    first, last = attention["first_block"], attention["last_block"]
+    for key, block in (("first_block", first), ("last_block", last)):
+        _block(f"method.attention.{key}", block)
+    if first > last:
+        raise UserError(f"method.attention.first_block={first} comes after last_block={last}")
+
+
+def _check_regions(regions: dict[str, Any]) -> None:
+    _block("method.regions.correlation.block", regions["correlation"]["block"])
+    if regions["eps"] != "auto":
+        _number("method.regions.eps", regions["eps"], above=0)
+    if regions["min_samples"] != "auto":
+        _integer("method.regions.min_samples", regions["min_samples"], at_least=1)
+    _integer("method.regions.upsample", regions["upsample"], at_least=1)
+    _integer("method.regions.median", regions["median"], at_least=1)
+    if regions["median"] % 2 == 0:
+        raise UserError(f"method.regions.median={regions['median']}: the window must be odd")
+
+
+def _block(key: str, value: Any) -> None:
+    _integer(key, value, at_least=1)
+    if value not in BLOCKS:
+        raise UserError(f"{key}={value}: blocks are counted 1 to 12, from the end on other depths")
+
+
+def _integer(key: str, value: Any, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise UserError(f"{key}={_show(value)}: must be a whole number, {at_least} or more")
+
+
+def _number(key: str, value: Any, above: float) -> None:
+    wrong_type = isinstance(value, bool) or not isinstance(value, int | float)
+    if wrong_type or not above < value < float("inf"):
+        raise UserError(f"{key}={_show(value)}: must be a number greater than {above}")
+
+
+_ABSENT = object()
+
+
+def _get(tree: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(tree, dict) or name not in tree:
+            return _ABSENT
+        tree = tree[name]
+    return tree
+
+
+def _show(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return str(value)

@@ -1,0 +1,354 @@
+"""What ONE run is: composes conf/, checks every value, derives what is left `auto`, names it.
+
+Reads YAML only; imports neither torch nor Hydra, so that planning a suite costs nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+import math
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cliptrase.checks import check_run
+from cliptrase.data.vocabularies import (
+    TEMPLATES,
+    VOCABULARIES,
+    read_names,
+    read_templates,
+    template_path,
+    vocabulary_path,
+)
+from cliptrase.errors import UserError, nearest
+from cliptrase.files import sha256_file
+from cliptrase.resources import resource
+
+CONF = resource("conf")
+GROUPS = ("benchmark", "method", "model", "protocol")
+VOLATILE = frozenset({"device", "batch_size", "workers", "out", "data"})
+
+# Released code, main(): 224 px → 0.7 and 3, 336 px → 1.1 and 7 (the paper says 0.7 and 3 for all).
+RELEASED_DBSCAN = {14 * 14: (0.7, 3), 21 * 21: (1.1, 7)}
+
+
+def resolve(overrides: list[str]) -> dict[str, Any]:
+    """The whole of one run, every value checked and derived, from `key=value` overrides.
+
+    Returns plain dicts, lists, strings, numbers. Raises UserError naming the key and what exists.
+    """
+    return derive(compose(overrides))
+
+
+def compose(overrides: list[str]) -> dict[str, Any]:
+    """What Hydra composes from conf/ for the same overrides (a test compares), `hydra` left out."""
+    root = copy.deepcopy(_yaml(CONF / "evaluate.yaml"))
+    defaults = [entry for entry in root.pop("defaults") if entry != "_self_"]
+    root.pop("hydra", None)
+    chosen = {group: name for entry in defaults for group, name in entry.items()}
+    assignments = []
+    for override in overrides:
+        key, value = _split(override)
+        if key in GROUPS:
+            chosen[key] = str(value)
+        else:
+            assignments.append((key, value))
+    for group, name in chosen.items():
+        root[group] = load(group, name)
+    for key, value in assignments:
+        _assign(root, key, value)
+    return root
+
+
+def load(group: str, name: str) -> dict[str, Any]:
+    """One file of conf/<group>/, as a fresh dict."""
+    path = CONF / group / f"{name}.yaml"
+    if "/" in name or not path.is_file():
+        existing = (file.stem for file in (CONF / group).glob("*.yaml"))
+        raise UserError(f"unknown {group} {name!r}; {nearest(name, existing)}")
+    return copy.deepcopy(_yaml(path))
+
+
+def derive(run: dict[str, Any]) -> dict[str, Any]:
+    """Check a composed run and fill in what it leaves to be derived."""
+    run = copy.deepcopy(run)
+    _refuse_missing(run)
+    if run["model"]["label"] == "auto":
+        run["model"] = load("model", run["benchmark"]["model"])
+    _refuse_missing(run)
+    run["model"] = _model(run["model"])
+    check_run(run)
+    run["vocabulary"] = _vocabulary(run["benchmark"], run["vocabulary"])
+    run["benchmark"] = _benchmark(run["benchmark"])
+    _method(run)
+    return run
+
+
+def dbscan_defaults(n_patches: int) -> tuple[float, int]:
+    """eps and min_samples for an image of `n_patches` patches.
+
+    The released code's values at 14 × 14 and 21 × 21; elsewhere scaled from the first (a reading:
+    the norm of a correlation row grows with √N).
+    """
+    if n_patches in RELEASED_DBSCAN:
+        return RELEASED_DBSCAN[n_patches]
+    base, (eps, min_samples) = next(iter(RELEASED_DBSCAN.items()))
+    scaled = max(2, round(min_samples * n_patches / base))
+    return eps * math.sqrt(n_patches / base), scaled
+
+
+def identity(run: dict[str, Any]) -> dict[str, Any]:
+    """A resolved run without what cannot change a number: paths, device, workers, folders."""
+    return {key: _without_paths(value) for key, value in run.items() if key not in VOLATILE}
+
+
+def identity_sha256(run: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON of the identity."""
+    text = json.dumps(identity(run), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_name(run: dict[str, Any]) -> str:
+    """The name of the run's folder: readable parts, then ten digits of the identity."""
+    parts = [run["benchmark"]["name"], run["method"]["name"], run["model"]["label"]]
+    parts.append(str(run["image_size"]))
+    if run["protocol"]["name"] != "crop":
+        parts.append(run["protocol"]["name"])
+    parts += _changes(run)
+    if run["limit"] is not None:
+        parts.append(f"limit-{run['limit']}")
+    readable = ".".join(part.replace("/", "_") for part in parts)[:150]
+    return f"{readable}.{identity_sha256(run)[:10]}"
+
+
+def dump(run: dict[str, Any]) -> str:
+    """The resolved identity as YAML, keys sorted: the same text for the same run."""
+    return yaml.safe_dump(identity(run), sort_keys=True, allow_unicode=True)
+
+
+def _changes(run: dict[str, Any]) -> list[str]:
+    """`eps-0.9`, `vote-none`, …: where the method differs from its own YAML."""
+    base = {**run, "method": load("method", run["method"]["name"])}
+    try:
+        _method(base)
+    except UserError:  # the YAML's own blocks need not fit this model
+        return []
+    mine, plain = _leaves(run["method"]), _leaves(base["method"])
+    return [
+        f"{key.split('.')[-1]}-{_short(mine.get(key))}"
+        for key in sorted(mine | plain)
+        if mine.get(key) != plain.get(key)
+    ]
+
+
+def _short(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _leaves(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _split(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key or key[0] in "+~":
+        raise UserError(f"override {override!r}: write key=value, as in image_size=336")
+    return key.strip(), parse_value(text)
+
+
+def parse_value(text: str) -> Any:
+    """A value as Hydra reads it: null, true, 3, 0.7, 1e-3, 'text', [a, b], {a: b}."""
+    stripped = text.strip()
+    if not stripped:
+        return ""
+    try:
+        return float(stripped) if not _is_int(stripped) else int(stripped)
+    except ValueError:
+        pass
+    if stripped.lower() in {"null", "true", "false"}:
+        return {"null": None, "true": True, "false": False}[stripped.lower()]
+    if stripped[0] in "[{'\"":
+        try:
+            return yaml.safe_load(stripped)
+        except yaml.YAMLError:
+            raise UserError(
+                f"cannot read the value {text!r}; check its quotes and brackets"
+            ) from None
+    return stripped
+
+
+def _is_int(text: str) -> bool:
+    return text.lstrip("+-").isdecimal()
+
+
+def _assign(root: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    node: Any = root
+    for depth, name in enumerate(parents):
+        node = _child(node, name, ".".join(parents[: depth + 1]))
+    _child(node, leaf, key)
+    node[leaf] = value
+
+
+def _child(node: Any, name: str, key: str) -> Any:
+    if not isinstance(node, dict):
+        above = key.rpartition(".")[0]
+        raise UserError(
+            f"key {key!r} does not exist: {above!r} is {'null' if node is None else repr(node)} here"
+        )
+    if name not in node:
+        raise UserError(f"unknown key {key!r}; {nearest(name, node)}")
+    return node[name]
+
+
+def _refuse_missing(tree: dict[str, Any]) -> None:
+    for key, value in _leaves(tree).items():
+        if value == "???":
+            raise UserError(f"{key} is needed: give {key}=…")
+
+
+def _model(model: dict[str, Any]) -> dict[str, Any]:
+    kind = model.get("kind")
+    full = {"label": model["label"], "kind": kind, "name": None, "pretrained": None, "path": None}
+    full |= model
+    if kind == "local":
+        folder = resource("assets", model["label"]) if full["path"] is None else Path(full["path"])
+        full["path"] = str(folder.absolute())
+        full["patch"] = _patch_of(folder / "open_clip_config.json")
+        weights = folder / "open_clip_model.safetensors"
+        if not weights.is_file():
+            raise UserError(f"{weights}: no such file; model.path names an open_clip folder")
+        stat = weights.stat()
+        full["weights_sha256"] = _digest(weights, stat.st_mtime_ns, stat.st_size)
+    else:
+        spec = find_spec("open_clip")
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError("open_clip_torch is not installed; run `make setup`")
+        known = Path(spec.submodule_search_locations[0]) / "model_configs"
+        file = known / f"{full['name']}.json"
+        if not file.is_file():
+            names = (path.stem for path in known.glob("*.json"))
+            raise UserError(f"unknown model.name {full['name']!r}; {_closest(full['name'], names)}")
+        full["patch"] = _patch_of(file)
+        full["weights_sha256"] = None
+    return full
+
+
+def _closest(word: str, names: Any) -> str:
+    """open_clip knows hundreds of names: show the near ones only."""
+    return nearest(word, names).partition(" There is:")[0] or "see open_clip.list_models()"
+
+
+def _patch_of(file: Path) -> int:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        vision = content.get("model_cfg", content)["vision_cfg"]
+        return int(vision["patch_size"])
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file; model.path names an open_clip folder") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        raise UserError(f"{file}: not the configuration of a ViT that open_clip wrote") from None
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, mtime_ns: int, size: int) -> str:
+    return sha256_file(path)
+
+
+def _vocabulary(benchmark: dict[str, Any], chosen: Any) -> dict[str, Any]:
+    classes = benchmark["classes"] if chosen is None else chosen
+    background = benchmark["background"]
+    templates = template_path(str(benchmark["templates"]))
+    return {
+        "classes": _list(vocabulary_path(str(classes))),
+        "background": None if background is None else _list(vocabulary_path(str(background)), True),
+        "templates": _list(templates),
+    }
+
+
+def _list(path: Path, doubles: bool = False) -> dict[str, Any]:
+    """A text file of names as a run keeps it. Doubles pass in shipped lists and background words."""
+    return dict(_read_list(path, doubles, path.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_list(path: Path, doubles: bool, mtime_ns: int) -> dict[str, Any]:
+    if path.parent == TEMPLATES:
+        names = read_templates(path)
+    else:
+        names = read_names(path, unique=not doubles and path.parent != VOCABULARIES)
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return {"name": path.stem, "path": str(path), "count": len(names), "sha256": digest}
+
+
+def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: benchmark[key] for key in ("name", "dataset", "cls_logits")}
+    if benchmark["dataset"] != "folder":
+        return kept | {"labels": dict(benchmark["labels"])}
+    from cliptrase.data.folder import folder_digest, ignore_value
+
+    images, labels = Path(benchmark["images"]), Path(benchmark["labels"])
+    scored = {
+        "map": None,
+        "ignore": ignore_value(labels),
+        "background": None if benchmark["background"] is None else "ignored",
+    }
+    source = {
+        "images_path": str(images.absolute()),
+        "labels_path": str(labels.absolute()),
+        "digest": folder_digest(images, labels),
+    }
+    return kept | {"labels": scored, "folder": source}
+
+
+def _method(run: dict[str, Any]) -> None:
+    """Fill in the `auto` values of run["method"], in place."""
+    method = run["method"]
+    if method["cls_logits"] == "auto":
+        method["cls_logits"] = method["regions"] is not None and run["benchmark"]["cls_logits"]
+    regions = method["regions"]
+    if regions is None:
+        return
+    side = run["image_size"] // run["model"]["patch"]
+    eps, min_samples = dbscan_defaults(side * side)
+    if regions["eps"] == "auto":
+        regions["eps"] = eps
+    if regions["min_samples"] == "auto":
+        regions["min_samples"] = min_samples
+    regions["eps"] = float(regions["eps"])
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_paths(inner)
+            for key, inner in value.items()
+            if key != "path" and not key.endswith("_path")
+        }
+    return value
+
+
+@functools.lru_cache(maxsize=256)
+def _read_yaml(path: Path, mtime_ns: int) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a YAML mapping")
+    return content
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return _read_yaml(path, path.stat().st_mtime_ns)
