@@ -1,0 +1,1 @@
+"""Data: prepared datasets, folders of images and masks, label tables, lists of names."""

@@ -1,0 +1,144 @@
+"""Lists of names are read verbatim, and a broken list is refused with its line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cliptrase.data import vocabularies
+from cliptrase.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "datasets" / "classes"
+CARRIED = {  # file of this package: (file of the source, its key)
+    "voc20": ("voc20", "classes"),
+    "voc21_background": ("voc21", "background"),
+    "coco_object80": ("coco_object80", "classes"),
+    "coco_object_background": ("coco_object80", "background"),
+    "coco_stuff171": ("coco_stuff171", "classes"),
+    "pc59": ("pc59", "classes"),
+    "pc60_background": ("pc60", "background"),
+    "pc459": ("pc459", "classes"),
+    "ade150": ("ade150", "classes"),
+    "ade847": ("ade847", "classes"),
+}
+COUNTS = [20, 33, 80, 107, 171, 59, 1, 459, 150, 847]
+
+
+def written(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("name", "count"), list(zip(CARRIED, COUNTS, strict=True)))
+def test_shipped_lists_are_whole(name: str, count: int) -> None:
+    assert len(vocabularies.read_names(vocabularies.vocabulary_path(name))) == count
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_shipped_lists_equal_their_source_verbatim(name: str) -> None:
+    file, key = CARRIED[name]
+    if not SHARED.is_dir():
+        pytest.skip("the source lists are not here")
+    source = json.loads((SHARED / f"{file}.json").read_text(encoding="utf-8"))[key]
+    assert vocabularies.read_names(vocabularies.vocabulary_path(name)) == source
+
+
+def test_oddities_that_move_published_numbers_are_kept() -> None:
+    def names(name: str) -> list[str]:
+        return vocabularies.read_names(vocabularies.vocabulary_path(name))
+
+    assert names("ade150")[7] == "bed "
+    assert names("voc21_background").count("bed") == 2
+    assert "beachhill" in names("voc21_background")
+    assert names("voc20")[19] == "tv"
+    assert names("pc59")[50] != names("pc459")[396] == "table"
+    assert names("ade847")[1] == "building, edifice"
+    assert names("coco_stuff171")[:80] == names("coco_object80")
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"cat\ndog\n", ["cat", "dog"]),
+        (b"cat\ndog", ["cat", "dog"]),
+        (b"cat\ndog\n\n", ["cat", "dog"]),
+        (b"bed \n  dog\t\n", ["bed ", "  dog\t"]),
+        (b"\xef\xbb\xbfcat\r\ndog\r\n", ["cat", "dog"]),
+        ("köter\nа\u2028b\n".encode(), ["köter", "а\u2028b"]),
+        (b"cat\ncat\n", ["cat", "cat"]),
+    ],
+)
+def test_lines_are_taken_verbatim(tmp_path: Path, content: bytes, names: list[str]) -> None:
+    assert vocabularies.read_names(written(tmp_path, content)) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "list is empty"),
+        (b"\n", "list is empty"),
+        (b" \n\t\n", "list is empty"),
+        (b"cat\n\ndog\n", "line 2 is empty"),
+        (b"\ncat\n", "line 1 is empty"),
+        (b"cat\n\n\n", "line 2 is empty"),
+        (b"cat\n  \n", "line 2 is empty"),
+        (b"caf\xe9\n", "not UTF-8 text"),
+        (b"\xff\xfec\x00a\x00", "not UTF-8 text"),
+    ],
+)
+def test_a_broken_list_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(UserError, match=message) as error:
+        vocabularies.read_names(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("second", ["cat", "Cat", " cat  "])
+def test_a_users_list_names_a_class_once(tmp_path: Path, second: str) -> None:
+    path = written(tmp_path, f"cat\ndog\n{second}\n".encode())
+    with pytest.raises(UserError, match=r"'[cC]at' is named twice \(lines 1 and 3\)"):
+        vocabularies.read_names(path, unique=True)
+    assert vocabularies.read_names(path)[2] == second
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="absent.txt: no such file"):
+        vocabularies.read_names(tmp_path / "absent.txt")
+    with pytest.raises(UserError, match="a folder"):
+        vocabularies.read_names(tmp_path)
+
+
+def test_a_name_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.txt").write_text("cat\n")
+    (tmp_path / "voc20").write_text("cat\n")
+    monkeypatch.chdir(tmp_path)
+    assert vocabularies.vocabulary_path("mine.txt") == tmp_path / "mine.txt"
+    assert vocabularies.vocabulary_path("voc20").parent == vocabularies.VOCABULARIES
+    assert vocabularies.vocabulary_path("./voc20") == tmp_path / "voc20"
+    with pytest.raises(UserError, match="unknown vocabulary 'voc2'.*did you mean 'voc20'"):
+        vocabularies.vocabulary_path("voc2")
+    with pytest.raises(UserError, match=r"other.txt: no such file"):
+        vocabularies.vocabulary_path("lists/other.txt")
+    with pytest.raises(UserError, match="a folder"):
+        vocabularies.vocabulary_path(tmp_path)
+    with pytest.raises(UserError, match="unknown list of templates"):
+        vocabularies.template_path("no_such_list")
+
+
+def test_a_template_holds_the_name_once(tmp_path: Path) -> None:
+    path = written(tmp_path, b"a photo of a {}.\na photo.\n")
+    with pytest.raises(UserError, match="line 2 is no template"):
+        vocabularies.read_templates(path)
+    assert vocabularies.read_templates(written(tmp_path, b"a {}.\n")) == ["a {}."]
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, cliptrase.data.vocabularies, cliptrase.data.labels, cliptrase.data.folder\n"
+        "heavy = {'torch', 'hydra', 'pandas', 'sklearn', 'datasets', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
