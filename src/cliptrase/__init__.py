@@ -1,0 +1,35 @@
+"""Training-free open-vocabulary segmentation with CLIP, and the benchmark harness around it.
+
+    from cliptrase import Segmenter
+    Segmenter("vit_b16", method="cliptrase", classes=["cat", "sofa"])("photo.jpg").labels
+
+Names are imported on first use (PEP 562), so that planning and `--help` never load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliptrase.config import resolve
+    from cliptrase.segmenter import Segmentation, Segmenter
+
+__version__ = "0.1.0"
+__all__ = ["Segmentation", "Segmenter", "__version__", "resolve"]
+
+_HOME = {
+    "Segmentation": "cliptrase.segmenter",
+    "Segmenter": "cliptrase.segmenter",
+    "resolve": "cliptrase.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cliptrase' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
