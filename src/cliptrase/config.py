@@ -48,9 +48,9 @@ def resolve(overrides: list[str]) -> dict[str, Any]:
 def compose(overrides: list[str]) -> dict[str, Any]:
     """What Hydra composes from conf/ for the same overrides (a test compares), `hydra` left out."""
     root = copy.deepcopy(_yaml(CONF / "evaluate.yaml"))
-    defaults = [entry for entry in root.pop("defaults") if entry != "_self_"]
+    defaults = [entry for entry in root.pop("defaults") if isinstance(entry, dict)]
     root.pop("hydra", None)
-    chosen = {group: name for entry in defaults for group, name in entry.items()}
+    chosen = {group: entry[group] for entry in defaults for group in GROUPS if group in entry}
     assignments = []
     for override in overrides:
         key, value = _split(override)
@@ -204,9 +204,8 @@ def _assign(root: dict[str, Any], key: str, value: Any) -> None:
 def _child(node: Any, name: str, key: str) -> Any:
     if not isinstance(node, dict):
         above = key.rpartition(".")[0]
-        raise UserError(
-            f"key {key!r} does not exist: {above!r} is {'null' if node is None else repr(node)} here"
-        )
+        held = "null" if node is None else repr(node)
+        raise UserError(f"key {key!r} does not exist: {above!r} is {held} here")
     if name not in node:
         raise UserError(f"unknown key {key!r}; {nearest(name, node)}")
     return node[name]
@@ -278,7 +277,7 @@ def _vocabulary(benchmark: dict[str, Any], chosen: Any) -> dict[str, Any]:
 
 
 def _list(path: Path, doubles: bool = False) -> dict[str, Any]:
-    """A text file of names as a run keeps it. Doubles pass in shipped lists and background words."""
+    """A text file of names as a run keeps it; a shipped list and background words may repeat."""
     return dict(_read_list(path, doubles, path.stat().st_mtime_ns))
 
 

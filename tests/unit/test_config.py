@@ -1,0 +1,218 @@
+"""conf/ composes as Hydra composes it, every value is checked, identity holds what changes a number."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from cliptrase import config
+from cliptrase.errors import UserError
+
+PAPER = "model=vit_b16"
+
+
+def group_files():
+    for group in config.GROUPS:
+        for file in sorted((config.CONF / group).glob("*.yaml")):
+            yield f"{group}={file.stem}"
+
+
+def hydra(overrides):
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        composed = hydra_compose("evaluate", overrides=overrides)
+        return OmegaConf.to_container(composed)
+
+
+@pytest.mark.parametrize("choice", group_files())
+def test_every_file_composes_like_hydra(choice):
+    assert config.compose([choice]) == hydra([choice])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["method.regions.eps=0.5", "method.regions.min_samples=5"],
+        ["method.regions.eps=1e-1", "limit=null", "device=cuda:1"],
+        ["method.attention.terms=[qk,vv]", "method.cls_logits=true"],
+        ["benchmark=folder", "benchmark.images=/a b/c", "benchmark.labels='/d'", "vocabulary=x.txt"],
+        ["method=clip", "method.attention.residual=false", "out=/tmp/x-1", "image_size=336"],
+        ["method.regions=null", "benchmark=voc20", "model=local", "model.path=../here"],
+        ["model=open_clip", "model.name=ViT-B-32", "model.pretrained=laion2b_s34b_b79k"],
+    ],
+)
+def test_overrides_are_read_as_hydra_reads_them(overrides):
+    assert config.compose(overrides) == hydra(overrides)
+
+
+def benchmarks():
+    return [file.stem for file in (config.CONF / "benchmark").glob("*.yaml") if file.stem != "folder"]
+
+
+@pytest.mark.parametrize("benchmark", benchmarks())
+def test_every_benchmark_resolves_with_a_vocabulary_for_its_labels(benchmark):
+    run = config.resolve([f"benchmark={benchmark}", PAPER])
+    labels = run["benchmark"]["labels"]
+    table = Path(config.__file__).parent / "data" / "labels" / f"{labels['map']}.csv"
+    classes = {int(line.split(",")[1]) for line in table.read_text().splitlines()[1:]}
+    count = run["vocabulary"]["classes"]["count"]
+    assert set(range(count)) <= classes
+    if benchmark != "coco_object":  # the released definition leaves 91 stuff classes above the 80
+        assert classes == set(range(count))
+    assert (run["vocabulary"]["background"] is None) == (labels["background"] is None)
+    assert labels["ignore"] == (65535 if count > 255 else 255)
+
+
+def test_the_paper_counts():
+    counts = {
+        name: config.resolve([f"benchmark={name}", PAPER])["vocabulary"] for name in benchmarks()
+    }
+    assert {name: v["classes"]["count"] for name, v in counts.items() if "shapes" not in name} == {
+        "coco_object": 80,
+        "coco_object_standard": 80,
+        "voc21": 20,
+        "voc21_standard": 20,
+        "pc60": 59,
+        "coco_stuff": 171,
+        "voc20": 20,
+        "pc59": 59,
+        "pc459": 459,
+        "ade150": 150,
+        "ade847": 847,
+    }
+    assert counts["voc21"]["background"]["count"] == 33
+    assert counts["coco_object"]["background"]["count"] == 107
+    assert counts["voc20"]["templates"]["count"] == 80
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(224, (0.7, 3)), (336, (1.1, 7)), (448, (0.7 * 2, 12)), (112, (0.35, 2))],
+)
+def test_eps_and_min_samples_follow_the_patch_count(size, expected):
+    regions = config.resolve(["benchmark=voc20", f"image_size={size}"])["method"]["regions"]
+    assert regions["eps"] == pytest.approx(expected[0], abs=1e-12)
+    assert regions["min_samples"] == expected[1]
+
+
+def test_patch_14_counts_its_own_patches():
+    regions = config.resolve(["benchmark=voc20", "model=vit_l14", "image_size=336"])["method"]["regions"]
+    assert regions["eps"] == pytest.approx(0.7 * (576 / 196) ** 0.5)
+    assert regions["min_samples"] == 9
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "method", "expected"),
+    [
+        ("voc20", "cliptrase", True),
+        ("voc21", "cliptrase", False),
+        ("voc20", "clip", False),
+        ("voc20", "sclip", False),
+    ],
+)
+def test_cls_logits_are_automatic_for_cliptrase_on_voc20_only(benchmark, method, expected):
+    run = config.resolve([f"benchmark={benchmark}", f"method={method}", PAPER])
+    assert run["method"]["cls_logits"] is expected
+
+
+def test_scr_alone_keeps_the_automatic_cls_logits():
+    run = config.resolve(["benchmark=voc20", PAPER, "method.regions.vote=none"])
+    assert run["method"]["cls_logits"] is True
+
+
+def test_identity_ignores_what_cannot_change_a_number(tmp_path):
+    plain = config.resolve(["benchmark=voc20"])
+    moved = config.resolve(
+        ["benchmark=voc20", "device=cpu", "workers=2", "batch_size=1", f"out={tmp_path}", "data=/d"]
+    )
+    assert config.run_name(plain) == config.run_name(moved)
+    assert config.dump(plain) == config.dump(moved)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["limit=3", "image_size=336", "method.regions.eps=0.71", "method.cls_logits=false", "method=sclip"]
+    + ["vocabulary=pc59", "protocol.rule=mmseg", "model=vit_l14", "benchmark=voc21"],
+)
+def test_identity_holds_what_changes_a_number(override):
+    base = ["benchmark=voc20", "image_size=224"]
+    try:
+        changed = config.resolve([*base, override])
+    except UserError:  # ViT-L/14 has another patch: 224 fits it too, so nothing should land here
+        pytest.fail(f"{override} was refused")
+    assert config.identity_sha256(config.resolve(base)) != config.identity_sha256(changed)
+
+
+def test_the_same_point_written_twice_is_one_run():
+    automatic = config.resolve(["benchmark=voc20"])
+    written = config.resolve(["benchmark=voc20", "method.regions.eps=0.7", "method.regions.min_samples=3"])
+    assert config.run_name(automatic) == config.run_name(written)
+    assert yaml.safe_load(config.dump(written))["method"]["regions"]["eps"] == 0.7
+
+
+def test_a_users_vocabulary_is_known_by_its_words_not_its_path(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.txt").write_text("cat\nsofa\n")
+    runs = [
+        config.resolve(["benchmark=voc20", f"vocabulary={tmp_path / f / 'mine.txt'}"]) for f in "ab"
+    ]
+    assert config.run_name(runs[0]) == config.run_name(runs[1])
+    (tmp_path / "b" / "mine.txt").write_text("cat\nsofas\n")
+    other = config.resolve(["benchmark=voc20", f"vocabulary={tmp_path / 'b' / 'mine.txt'}"])
+    assert config.run_name(other) != config.run_name(runs[0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method=cliptras"], ["unknown method 'cliptras'", "did you mean 'cliptrase'"]),
+        (["benchmark=voc2"], ["unknown benchmark 'voc2'", "did you mean", "voc21_standard"]),
+        (["method=../method/clip"], ["unknown method"]),
+        (["method.regions.ep=1"], ["method.regions.ep", "did you mean 'eps'"]),
+        (["method=clip", "method.regions.eps=1"], ["'method.regions' is null"]),
+        (["imagesize=1"], ["did you mean 'image_size'"]),
+        (["image_size=230"], ["image_size=230", "224 or 240"]),
+        (["image_size=big"], ["image_size=big", "whole number"]),
+        (["method.regions.eps=0"], ["method.regions.eps=0", "greater than 0"]),
+        (["method.regions.eps=-1"], ["greater than 0"]),
+        (["method.regions.eps=nan"], ["method.regions.eps=nan"]),
+        (["method.regions.eps=true"], ["method.regions.eps=true"]),
+        (["method.regions.min_samples=0"], ["1 or more"]),
+        (["method.regions.min_samples=2.5"], ["whole number"]),
+        (["method.regions.median=4"], ["odd"]),
+        (["method.regions.denoise=clss"], ["method.regions.denoise=clss", "'cls'"]),
+        (["method.attention.terms=[qq,qq]"], ["without doubles"]),
+        (["method.attention.terms=[qz]"], ["unknown term 'qz'"]),
+        (["method.attention.first_block=0"], ["first_block=0"]),
+        (["method.attention.first_block=12", "method.attention.last_block=11"], ["comes after"]),
+        (["method.regions.correlation.block=13"], ["block=13"]),
+        (["device=gpu"], ["device=gpu", "cuda"]),
+        (["limit=0"], ["limit=0"]),
+        (["+limit=3"], ["write key=value"]),
+        (["limit"], ["write key=value"]),
+        (["benchmark=folder"], ["benchmark.images is needed"]),
+        (["model=local"], ["model.path is needed"]),
+        (["model=local", "model.path=/nowhere"], ["/nowhere/open_clip_config.json", "no such file"]),
+        (["model=open_clip", "model.name=ViT-B16", "model.pretrained=x"], ["did you mean 'ViT-B-16'"]),
+        (["vocabulary=vok20"], ["'vok20'"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_cure(overrides, words):
+    with pytest.raises(UserError) as caught:
+        config.resolve(["benchmark=voc20", *overrides])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_planning_imports_neither_torch_nor_hydra():
+    code = (
+        "import sys; from cliptrase import config, plan; plan.load('paper');"
+        "print([m for m in ('torch', 'hydra', 'datasets', 'pandas', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

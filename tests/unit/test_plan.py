@@ -1,0 +1,141 @@
+"""Suites expand to the runs that the paper's tables need, and runs share passes."""
+
+import pytest
+import yaml
+
+from cliptrase import config, plan
+from cliptrase.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return plan.load("paper")
+
+
+def test_the_whole_paper_is_ten_passes(paper):
+    assert sorted(paper.passes) == sorted(
+        f"{dataset}.vit_b16.{size}.crop"
+        for dataset in ("coco", "voc2012", "pcontext", "ade2016", "ade2021")
+        for size in (224, 336)
+    )
+
+
+def test_coinciding_rows_are_one_run(paper):
+    rows = {row.name: row for row in paper.tables["table2_ablation"].rows}
+    for name in ("cosine", "prototypes", "224", "layer 12", "layer 12, direct"):
+        assert [c.run for c in rows[name].cells if c.kind == "run"] == [
+            c.run for c in rows["+D"].cells if c.kind == "run"
+        ]
+    assert [c.run for c in rows["336"].cells] != [c.run for c in rows["+D"].cells][:-1]
+
+
+def test_the_ablation_counts_its_runs(paper):
+    voc20 = [name for name in paper.runs if name.startswith("voc20.") and ".224." in name]
+    # CLIP, +SCR, +PC, +D, inner product, features, layers 9-11 in both readings: 12; SCLIP; 63 more cells
+    assert len(voc20) == 12 + 1 + 63
+
+
+def test_versus_is_the_row_above_within_its_group(paper):
+    versus = {row.name: row.versus for row in paper.tables["table2_ablation"].rows}
+    assert versus["+SCR"] == "CLIP"
+    assert versus["+D"] == "+PC"
+    assert versus["inner product"] == ""
+    assert versus["336"] == "224"
+    main = {row.name: (row.kind, row.versus) for row in paper.tables["table1_main"].rows}
+    assert main["CLIP-Surgery"] == ("quoted", "")
+    assert main["SCLIP"] == ("run", "CLIP")  # a quoted row was not run: it is nobody's versus
+
+
+def test_the_grid_has_64_cells_a_best_and_its_chosen_point(paper):
+    grid = paper.tables["fig7_sensitivity"]
+    assert grid.chosen == "eps=0.7 min_samples=3"
+    assert [row.kind for row in grid.rows].count("run") == 64
+    best = grid.rows[-1]
+    assert best.name == "best" and len(set(best.cells[0].runs)) == 64
+    assert {row.versus for row in grid.rows} == {"", grid.chosen}
+
+
+def test_averages_cover_the_roles_benchmarks(paper):
+    for row in paper.tables["table7_metrics_336"].rows:
+        averages = [cell for cell in row.cells if cell.kind == "avg"]
+        assert [cell.metric for cell in averages] == ["pAcc", "mAcc", "fwIoU", "mIoU"]
+        assert {len(cell.runs) for cell in averages} == {9}
+
+
+def test_flops_are_relative_to_clip(paper):
+    rows = {row.name: row for row in paper.tables["table2_ablation"].rows}
+    cell = next(cell for cell in rows["+PC"].cells if cell.kind == "flops")
+    assert cell.benchmark == ""
+    assert ".denoise-none." in cell.runs[0] and ".clip." in cell.runs[1]
+
+
+def test_every_run_of_table_rows_that_the_paper_prints_has_its_published_line(paper):
+    printed = {(p["table"], p["row"], p["benchmark"], p["metric"]) for p in plan.published()}
+    unprinted = {
+        (cell.table, cell.row)
+        for table in paper.tables.values()
+        for row in table.rows
+        for cell in row.cells
+        if (cell.table, cell.row, cell.benchmark, cell.metric) not in printed
+    }
+    assert {row for table, row in unprinted if table != "fig7_sensitivity"} == {
+        "layer 9, direct",
+        "layer 10, direct",
+        "layer 11, direct",
+        "layer 12, direct",
+    }
+
+
+def test_part_of_a_suite(paper):
+    part = plan.load("paper", benchmarks=["voc20", "ade150"])
+    assert part.datasets == ["ade2016", "voc2012"]
+    assert set(part.runs) < set(paper.runs)
+    with pytest.raises(UserError, match="no benchmark 'voc2'.*voc20"):
+        plan.load("paper", benchmarks=["voc2"])
+
+
+def test_grid_cells_are_not_published_one_by_one(paper):
+    assert len(paper.main_runs) == len(paper.runs) - 63
+
+
+@pytest.mark.parametrize("suite", plan.suites())
+def test_every_suite_plans_and_prints_tsv_only(suite, capsys):
+    plan.main([suite])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "pass\trun\tbenchmark\tmethod\timage_size"
+    assert all(line.count("\t") == 4 for line in lines)
+    assert len(lines) == 1 + len(plan.load(suite).runs)
+
+
+def test_unknown_suite_is_one_message(capsys):
+    with pytest.raises(SystemExit) as caught:
+        plan.main(["shape"])
+    assert caught.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "did you mean 'shapes'" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "change", "message"),
+    [
+        ("table", "table1_main", {"metrics": ["miou"]}, "unknown metric 'miou'"),
+        ("table", "table1_main", {"colour": 1}, "unknown key 'colour'"),
+        ("table", "table1_main", {"role": "mian"}, "unknown role 'mian'"),
+        ("table", "table1_main", {"kind": "pie"}, "kind='pie'"),
+        ("suite", "smoke", {"tables": ["table9"]}, "unknown table 'table9'"),
+        ("suite", "smoke", {"roles": {"minor": []}}, "unknown key 'minor'"),
+        ("suite", "smoke", {"modle": "x"}, "did you mean 'model'"),
+        ("suite", "smoke", {"overrides": ["limit=-1"]}, "limit=-1"),
+    ],
+)
+def test_suites_and_tables_are_validated(tmp_path, monkeypatch, group, name, change, message):
+    for source in config.CONF.rglob("*.yaml"):
+        target = tmp_path / source.relative_to(config.CONF)
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(source.read_text())
+    path = tmp_path / group / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    monkeypatch.setattr(config, "CONF", tmp_path)
+    with pytest.raises(UserError, match=message):
+        plan.load("smoke")
