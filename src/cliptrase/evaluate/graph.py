@@ -1,0 +1,248 @@
+"""What a pass computes of a batch of images: pure functions, each result kept by what asked for it.
+
+A run is a path through this graph. Runs that share a sub-configuration share its result; nothing is
+computed that no run asks for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliptrase.model import vision
+from cliptrase.model.load import Clip
+from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
+from cliptrase.segment.correlation import correlation, patch_rows
+from cliptrase.segment.logits import classify, patch_logits
+from cliptrase.segment.regions import prototype_maps, region_map
+from cliptrase.segment.vote import hard_vote
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Text features (K, E), normalised: `classes` of them classes, the rest background words."""
+
+    features: Tensor
+    classes: int
+    background: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What a method leaves of images once text is all that is missing."""
+
+    patches: Tensor  # (B, N, E), normalised
+    cls: Tensor | None  # (B, E), normalised; where the method multiplies by [CLS] logits
+    regions: Tensor | None  # (B, H, W) int64, −1 where there is no cluster; where the method votes
+    grid: tuple[int, int]
+    out_size: tuple[int, int]
+
+    def classify(self, text: Text, logit_scale: float = 100.0) -> Tensor:
+        """Classes (B, H, W) int64 in 0 … C, C = background."""
+        winners = _classify(self.patches, self.cls, text, logit_scale, self.grid, self.out_size)
+        return winners if self.regions is None else hard_vote(winners, self.regions)
+
+
+class Graph:
+    """One batch of images through everything that runs ask of it."""
+
+    def __init__(self, clip: Clip, pixels: Tensor, out_size: tuple[int, int] | None = None) -> None:
+        """`pixels` (B, 3, height, width) float32, normalised, sides multiples of the patch; label
+        maps come out at `out_size` (H, W), the pixels' own size where it is None."""
+        self.clip = clip
+        self.grid = vision.grid(clip, pixels)
+        self.out_size = tuple(pixels.shape[-2:]) if out_size is None else out_size
+        self.seconds: dict[str, float] = {}  # by stage, without the stages it called
+        self._pixels = pixels
+        self._kept: dict[Hashable, Any] = {}
+        self._inner = 0.0
+
+    def prediction(
+        self, method: dict[str, Any], text: Text, text_key: str, logit_scale: float = 100.0
+    ) -> Tensor:
+        """Classes (B, H, W) int64 in 0 … C (C = background) of one run."""
+        winners_key = (_attention(method), bool(method["cls_logits"]), text_key, logit_scale)
+        winners = self._once(
+            "classify",
+            winners_key,
+            lambda: _classify(
+                self.patches(method),
+                self.cls(method) if method["cls_logits"] else None,
+                text,
+                logit_scale,
+                self.grid,
+                self.out_size,
+            ),
+        )
+        if not _votes(method):
+            return winners
+        key = (winners_key, _frozen(method["regions"]))
+        return self._once("vote", key, lambda: hard_vote(winners, self.regions(method)))
+
+    def encode(self, method: dict[str, Any]) -> Encoded:
+        """Everything of `method` that needs no text."""
+        return Encoded(
+            patches=self.patches(method),
+            cls=self.cls(method) if method["cls_logits"] else None,
+            regions=self.regions(method) if _votes(method) else None,
+            grid=self.grid,
+            out_size=self.out_size,
+        )
+
+    def patches(self, method: dict[str, Any]) -> Tensor:
+        """Patch features (B, N, E), normalised."""
+        return self._features(method)[:, 1:]
+
+    def cls(self, method: dict[str, Any]) -> Tensor:
+        """[CLS] features (B, E), normalised, from the same changed blocks as the patches."""
+        return self._features(method)[:, 0]
+
+    def correlation(self, block: int, kind: str) -> Tensor:
+        """W (B, L, L) of `block` (as in a 12-block model) of the unmodified model."""
+        index = self.clip.block_index(block)
+        return self._once("correlation", (index, kind), lambda: correlation(self._qkv(index), kind))
+
+    def patch_rows(self, regions: dict[str, Any]) -> Tensor:
+        """M (B, N, N), the correlation rows that prototypes are made of."""
+        w = self.correlation(**regions["correlation"])
+        denoise = regions["denoise"]
+        key = (_frozen(regions["correlation"]), denoise)
+        return self._once("correlation", ("rows", key), lambda: patch_rows(w, denoise))
+
+    def clusters(self, method: dict[str, Any]) -> Tensor:
+        """Cluster of every patch (B, N) int64, −1 noise."""
+        regions = method["regions"]
+        rows_key = (_frozen(regions["correlation"]), regions["denoise"])
+        if regions["cluster"] == "features":
+            rows_key = ("features", _attention(method))
+
+        def distances() -> Tensor:
+            features = regions["cluster"] == "features"
+            return squared_distances(self.patches(method) if features else self.patch_rows(regions))
+
+        def near() -> Tensor:
+            return neighbours(self._once("cluster", ("distances", rows_key), distances), eps)
+
+        eps, min_samples = regions["eps"], regions["min_samples"]
+        return self._once(
+            "cluster",
+            ("labels", rows_key, eps, min_samples),
+            lambda: dbscan(self._once("cluster", ("near", rows_key, eps), near), min_samples),
+        )
+
+    def regions(self, method: dict[str, Any]) -> Tensor:
+        """Region (cluster) of every pixel (B, H, W) int64, −1 in images without a cluster."""
+        regions = method["regions"]
+        key = _frozen(regions)
+        if regions["cluster"] == "features":
+            key = (key, _attention(method))
+        return self._once("regions", key, lambda: self._regions(method))
+
+    def _regions(self, method: dict[str, Any]) -> Tensor:
+        regions = method["regions"]
+        labels, rows = self.clusters(method).cpu(), self.patch_rows(regions)
+        out = torch.full((len(rows), *self.out_size), -1, device=rows.device)
+        for image, own in enumerate(labels):
+            sets = [own == cluster for cluster in range(int(own.max()) + 1)]
+            if sets:
+                maps = [self._map(image, members, rows, regions) for members in sets]
+                out[image] = region_map(torch.stack(maps))
+        return out
+
+    def _map(self, image: int, members: Tensor, rows: Tensor, regions: dict[str, Any]) -> Tensor:
+        """Map (H, W) of the prototype of one set of patches, whichever cluster has it."""
+        upsample, median = regions["upsample"], regions["median"]
+        source = (_frozen(regions["correlation"]), regions["denoise"], upsample, median)
+        key = (source, image, members.numpy().tobytes())
+
+        def make() -> Tensor:
+            mean = rows[image, members.to(rows.device)].mean(dim=0, keepdim=True)
+            return prototype_maps(mean, self.grid, upsample, median, self.out_size)[0]
+
+        return self._once("regions", ("map", key), make)
+
+    def _features(self, method: dict[str, Any]) -> Tensor:
+        """Features (B, L, E) of all tokens, normalised."""
+        attention = _attention(method)
+
+        def make() -> Tensor:
+            return F.normalize(vision.project(self.clip, self._changed(*attention)), dim=-1)
+
+        return self._once("encode", ("features", attention), make)
+
+    def _changed(
+        self, kind: str, terms: tuple[str, ...], first: int, last: int, residual: bool, ffn: bool
+    ) -> Tensor:
+        """Tokens (B, L, D) after block `last`, attention changed from block `first` on."""
+        start, stop = self.clip.block_index(first), self.clip.block_index(last)
+        if kind == "softmax" and terms == ("qk",) and residual and ffn:
+            return self._tokens(stop + 1)  # what CLIP computes anyway
+        tokens = self._tokens(start)
+        for index in range(start, stop + 1):
+            parts = self._qkv(start) if index == start else vision.qkv(self.clip, index, tokens)
+            mixed = vision.attend(parts, kind, terms)
+            tokens = vision.finish(self.clip, index, tokens, mixed, residual, ffn)
+        return tokens
+
+    def _tokens(self, index: int) -> Tensor:
+        """Tokens (B, L, D) of the unmodified model entering block `index`; at depth, its output."""
+
+        def make() -> Tensor:
+            if index == 0:
+                return vision.embed_tokens(self.clip, self._pixels)
+            before = index - 1
+            return vision.block(self.clip, before, self._tokens(before), self._qkv(before))
+
+        return self._once("encode", ("tokens", index), make)
+
+    def _qkv(self, index: int) -> vision.QKV:
+        return self._once(
+            "encode", ("qkv", index), lambda: vision.qkv(self.clip, index, self._tokens(index))
+        )
+
+    def _once(self, stage: str, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, kept under (stage, key); its time, less what it called, counts for `stage`."""
+        full = (stage, key)
+        if full not in self._kept:
+            start, outer, self._inner = time.perf_counter(), self._inner, 0.0
+            self._kept[full] = make()
+            spent = time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inner
+            self._inner = outer + spent
+        return self._kept[full]
+
+
+def _classify(
+    patches: Tensor,
+    cls: Tensor | None,
+    text: Text,
+    scale: float,
+    grid: tuple[int, int],
+    out_size: tuple[int, int],
+) -> Tensor:
+    return classify(patch_logits(patches, text.features, grid, scale, cls), out_size, text.classes)
+
+
+def _votes(method: dict[str, Any]) -> bool:
+    return method["regions"] is not None and method["regions"]["vote"] != "none"
+
+
+def _attention(method: dict[str, Any]) -> tuple[str, tuple[str, ...], int, int, bool, bool]:
+    """The attention's sub-configuration as a key, terms in one order."""
+    a = method["attention"]
+    terms = tuple(vision.sorted_terms(a["terms"]))
+    return a["kind"], terms, a["first_block"], a["last_block"], a["residual"], a["ffn"]
+
+
+def _frozen(config: Any) -> Hashable:
+    if isinstance(config, dict):
+        return tuple(sorted((key, _frozen(value)) for key, value in config.items()))
+    return tuple(map(_frozen, config)) if isinstance(config, list) else config

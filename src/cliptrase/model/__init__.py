@@ -1,0 +1,1 @@
+"""CLIP through open_clip's public pieces: tokens at a block, the last blocks' attention, text."""

@@ -1,0 +1,144 @@
+"""The image tower, block by block: tokens, their queries, keys, values, and changed attention.
+
+Shapes: B images, h × w patches, L = 1 + h·w tokens ([CLS] first), D width, H heads, d = D / H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliptrase.errors import UserError
+from cliptrase.model.load import Clip
+
+TERMS = ("qk", "qq", "kk", "vv")
+
+
+class QKV(NamedTuple):
+    """Queries, keys, values of one block, each (B, H, L, d)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+def grid(clip: Clip, pixels: Tensor) -> tuple[int, int]:
+    """Rows and columns of patches of `pixels` (B, 3, height, width)."""
+    height, width = pixels.shape[-2:]
+    if height % clip.patch or width % clip.patch:
+        raise UserError(f"{width} × {height} pixels do not divide into patches of {clip.patch}")
+    return height // clip.patch, width // clip.patch
+
+
+def embed_tokens(clip: Clip, pixels: Tensor) -> Tensor:
+    """Tokens (B, L, D) entering the first block, of normalised `pixels` (B, 3, height, width)."""
+    visual = clip.visual
+    positions = position_embedding(clip, *grid(clip, pixels))
+    with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
+        patches = visual.conv1(pixels)
+    patches = patches.flatten(2).transpose(1, 2)
+    cls = visual.class_embedding.expand(len(pixels), 1, -1)
+    return visual.ln_pre(torch.cat([cls, patches], dim=1) + positions)
+
+
+def position_embedding(clip: Clip, rows: int, columns: int) -> Tensor:
+    """Position embedding (L, D) of a grid, bicubic where it is not the one trained on.
+
+    The scale given to the resize is (rows + 0.1) / rows0, as in DINO and the released code: it, not
+    the rounded size, sets where the embedding is sampled.
+    """
+    if (rows, columns) not in clip.positions:
+        trained = clip.visual.positional_embedding
+        rows0, columns0 = clip.visual.grid_size
+        if (rows, columns) == (rows0, columns0):
+            clip.positions[rows, columns] = trained
+        else:
+            resized = F.interpolate(
+                trained[1:].reshape(1, rows0, columns0, -1).permute(0, 3, 1, 2),
+                scale_factor=((rows + 0.1) / rows0, (columns + 0.1) / columns0),
+                mode="bicubic",
+                align_corners=False,
+            )
+            assert resized.shape[-2:] == (rows, columns)
+            patches = resized.flatten(2).squeeze(0).T
+            clip.positions[rows, columns] = torch.cat([trained[:1], patches])
+    return clip.positions[rows, columns]
+
+
+def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
+    """Queries, keys, values of block `index` (0-based) for the `tokens` (B, L, D) entering it."""
+    block = clip.blocks[index]
+    attn = block.attn
+    joint = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)
+    batch, length, width = tokens.shape
+    q, k, v = joint.view(batch, length, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+    return QKV(q, k, v)
+
+
+def attend(parts: QKV, kind: str, terms: Sequence[str]) -> Tensor:
+    """Values mixed by one attention: (B, L, D), before the output projection.
+
+    softmax: per head, softmax(s·a·bᵀ) of every term ab, summed, not averaged (released code).
+    cosine, inner_product: the correlation of the terms, one matrix shared by all heads (Eq. 3), its
+    rows divided by the sum of their magnitudes (a reading: the paper does not say how they scale).
+    """
+    chosen = [(getattr(parts, term[0]), getattr(parts, term[1])) for term in sorted_terms(terms)]
+    if kind == "softmax":
+        mixed = F.scaled_dot_product_attention(*chosen[0], parts.v)
+        for a, b in chosen[1:]:
+            mixed = mixed + F.scaled_dot_product_attention(a, b, parts.v)
+    else:
+        weights = sum(correlate(a, b, kind) for a, b in chosen) / len(chosen)
+        weights = weights / weights.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
+        mixed = weights.unsqueeze(1) @ parts.v
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def sorted_terms(terms: Sequence[str]) -> list[str]:
+    """The terms in one order, so that the order they were written in changes no sum."""
+    return [term for term in TERMS if term in terms]
+
+
+def correlate(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    """Mean over heads of cos(a_i, b_j), or of a_i·b_j unscaled: (B, L, L) of two (B, H, L, d).
+
+    One matrix product: heads concatenated, normalised head by head before.
+    """
+    heads = a.shape[1]
+    if kind == "cosine":
+        a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    wide_a, wide_b = a.transpose(1, 2).flatten(2), b.transpose(1, 2).flatten(2)
+    return wide_a @ wide_b.transpose(1, 2) / heads
+
+
+def finish(
+    clip: Clip,
+    index: int,
+    tokens: Tensor,
+    mixed: Tensor,
+    residual: bool = True,
+    ffn: bool = True,
+) -> Tensor:
+    """Block `index` after its attention: output projection (bias once), residual, FFN: (B, L, D)."""
+    block = clip.blocks[index]
+    out = block.ls_1(block.attn.out_proj(mixed))
+    if residual:
+        out = tokens + out
+    if ffn:
+        out = out + block.ls_2(block.mlp(block.ln_2(out)))
+    return out
+
+
+def block(clip: Clip, index: int, tokens: Tensor, parts: QKV | None = None) -> Tensor:
+    """Block `index` as CLIP runs it; `parts` where its queries, keys, values are already there."""
+    parts = qkv(clip, index, tokens) if parts is None else parts
+    return finish(clip, index, tokens, attend(parts, "softmax", ["qk"]))
+
+
+def project(clip: Clip, tokens: Tensor) -> Tensor:
+    """f(x) = LN_post(x)·proj: tokens (B, L, D) in the joint space (B, L, E), not normalised."""
+    return clip.visual.ln_post(tokens) @ clip.visual.proj

@@ -1,0 +1,1 @@
+"""From patch features to a label map: correlation, clusters, regions, logits, vote."""

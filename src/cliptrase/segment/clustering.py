@@ -1,0 +1,53 @@
+"""DBSCAN of a batch on any device, with the labels scikit-learn gives, point for point.
+
+Split at what a grid of (eps, min_samples) shares: distances once, neighbours once per eps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def squared_distances(rows: Tensor) -> Tensor:
+    """Squared Euclidean distances (B, N, N) float64 of float32 `rows` (B, N, C).
+
+    In float64 and by the expansion |a|² − 2ab + |b|², clamped at 0: what scikit-learn computes for
+    float32 input, so that eps decides alike.
+    """
+    exact = rows.double()
+    norms = exact.square().sum(dim=-1)
+    products = exact @ exact.transpose(1, 2)
+    return (norms.unsqueeze(2) - 2 * products + norms.unsqueeze(1)).clamp_min(0)
+
+
+def neighbours(squared: Tensor, eps: float) -> Tensor:
+    """Who is within `eps` (inclusive) of whom: (B, N, N) bool; every point is its own neighbour."""
+    near = squared <= eps * eps
+    near.diagonal(dim1=1, dim2=2).fill_(True)
+    return near
+
+
+def dbscan(near: Tensor, min_samples: int) -> Tensor:
+    """DBSCAN labels (B, N) int64 from neighbours (B, N, N); −1 is noise.
+
+    A core point has at least `min_samples` neighbours, itself included. Clusters are numbered by the
+    index of their first core point; a border point goes to the first cluster that reaches it.
+    """
+    size = near.shape[-1]
+    core = near.sum(dim=-1) >= min_samples
+    linked = near & core.unsqueeze(1)
+    own = torch.arange(size, device=near.device, dtype=torch.int32)
+    # Every point takes the smallest core index in reach, until nothing changes; a core point also
+    # takes what its current choice has taken, so that long chains close in few rounds.
+    first = torch.where(linked, own, size).amin(dim=-1)
+    while True:
+        known = torch.cat([first, torch.full_like(first[:, :1], size)], dim=1)
+        jumped = known.gather(1, first.long())
+        reached = torch.where(linked, jumped.unsqueeze(1), size).amin(dim=-1)
+        if torch.equal(reached, first):
+            break
+        first = reached
+    is_first = core & (first == own)
+    number = torch.cat([is_first.cumsum(dim=1) - 1, torch.full_like(first[:, :1], -1)], dim=1)
+    return number.gather(1, first.long())
