@@ -1,0 +1,48 @@
+# Everything runs from .venv, whose programs need not be on your PATH. `make` alone lists what there is.
+#
+# The venv takes about 6 GB: PyPI's torch for Linux x86-64 is the CUDA build, and imports the CUDA
+# libraries that it depends on, with or without a GPU. PyPI has no smaller one.
+
+PYTHON ?= python3
+CORES  ?= 8
+
+BIN  := $(CURDIR)/.venv/bin
+PY   := $(BIN)/python
+DONE := .venv/setup.done
+# snakefmt calls shfmt, mypy and others call what pip put beside them, by name.
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check train-shapes-clip
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
+
+setup: $(DONE)  ## make .venv with the locked versions (about 6 GB, a few minutes)
+
+$(DONE): requirements.lock pyproject.toml hatch_build.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cliptrase needs Python 3.11 or newer; give one: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup  ## the embedded benchmark, end to end: data, passes, tables, figures, W&B offline
+	$(PY) -m snakemake --cores $(CORES) all
+	@echo "The tables: results/shapes/tables/*.md, the figures: results/shapes/figures/"
+
+test: setup  ## the tests, two at a time
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
+
+check: setup  ## lint, types, formats, dry runs
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m snakefmt --check Snakefile workflow
+	$(PY) -m snakemake --lint
+	$(PY) -m snakemake --cores $(CORES) --dry-run --quiet rules all
+	$(PY) -m snakemake --cores $(CORES) --dry-run --quiet rules all --config suite=smoke
+	$(PY) -m cliptrase.plan paper > /dev/null
+
+train-shapes-clip: setup  ## train the embedded CLIP again from its captions (hours; resumes)
+	$(PY) -m cliptrase.model.train_shapes

@@ -1,0 +1,66 @@
+"""The tables of a suite, from its data to W&B: `snakemake --cores 8 all`
+
+--config suite=paper          another suite of conf/suite (default: shapes)
+--config benchmarks=[voc20]   only the passes that these benchmarks need
+--config freeze_code=true     an edit of the code makes nothing run again
+--config device=cpu           auto | cpu | cuda
+--config tracking=online      how W&B publishes: offline | online | disabled
+
+`snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
+"""
+
+import shlex
+import sys
+
+from snakemake.utils import min_version
+
+from cliptrase import pipeline, plan
+
+min_version("9.10")
+
+SUITE = config.get("suite", "shapes")
+TRACKING = config.get("tracking", "offline")
+DEVICE = config.get("device", "auto")
+FROZEN = bool(config.get("freeze_code", False))
+
+PLAN = plan.load(SUITE)
+PASSES = pipeline.chosen_passes(PLAN, config.get("benchmarks"))
+GPU = pipeline.gpus(DEVICE)
+WORKERS = pipeline.workers(PLAN, PASSES, GPU)
+ONE_CORE = pipeline.claim(1, workflow.cores)
+CODE = ancient if FROZEN else list
+
+# `python` in a rule is the one that runs Snakemake, whatever PATH says (.venv/bin is not on it).
+shell.prefix(
+    f'set -euo pipefail; python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}; '
+)
+
+if workflow.is_main_process:
+    pipeline.forget_false_passes(PLAN)
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/publish.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand(rules.evaluate_pass.output, name=PASSES),
+        rules.render_tables.output,
+        rules.draw_figures.output,
+        rules.publish_runs.output,
+
+
+onstart:
+    print(pipeline.announcement(PLAN, PASSES), file=sys.stderr)
+
+
+onsuccess:
+    shell("rm -f regenerate-paper-tables")
+
+
+onerror:
+    shell(f"python -m cliptrase.publish tables {SUITE} >&2")

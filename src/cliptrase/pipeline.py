@@ -1,0 +1,176 @@
+"""What the Snakefile asks: which files a step reads, its share of the cores, what is left to do.
+
+Imports neither torch nor Hydra: every start of Snakemake, and every remote job, asks again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cliptrase.errors import UserError, nearest
+from cliptrase.evaluate.provenance import code_files
+from cliptrase.files import sha256_file
+from cliptrase.plan import Pass, Plan
+from cliptrase.resources import resource
+
+PACKAGE = Path(__file__).resolve().parent
+RUNS = Path("results/runs")
+
+
+def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[str]:
+    """The passes that some benchmarks need; `benchmarks` as `--config` gives it, None for all.
+
+    A pass is made whole: its other benchmarks share its images, and cost little.
+    Raises UserError for a benchmark that is not in the suite.
+    """
+    if benchmarks is None:
+        return list(plan.passes)
+    wanted = set(benchmarks.split(",") if isinstance(benchmarks, str) else benchmarks)
+    known = {run["benchmark"]["name"] for run in plan.runs.values()}
+    for name in sorted(wanted - known):
+        raise UserError(f"suite {plan.suite} has no benchmark {name!r}; {nearest(name, known)}")
+    return [
+        one.name
+        for one in plan.passes.values()
+        if any(run["benchmark"]["name"] in wanted for run in one.runs.values())
+    ]
+
+
+def preparing_code() -> list[str]:
+    """The code that makes a prepared dataset."""
+    files = [PACKAGE / "data" / name for name in ("prepare.py", "prepared.py")]
+    return [_relative(file) for file in (*files, *sorted((PACKAGE / "data/shapes").glob("*.py")))]
+
+
+def evaluation_code() -> list[str]:
+    """The code that can change a number, as the run folders' code digest counts it."""
+    return [_relative(file) for file in code_files()]
+
+
+def code_of(folder: str) -> list[str]:
+    """The Python files of a folder of the package, subfolders too."""
+    return [_relative(file) for file in sorted((PACKAGE / folder).rglob("*.py"))]
+
+
+def pass_files(one: Pass) -> list[str]:
+    """The shipped and user files that say what the runs of a pass are: conf, words, weights."""
+    files = {resource("conf", "evaluate.yaml")}
+    for run in one.runs.values():
+        for group in ("benchmark", "method", "protocol"):
+            files.add(resource("conf", group, f"{run[group]['name']}.yaml"))
+        files.add(resource("conf", "model", f"{run['model']['label']}.yaml"))
+        files |= {Path(words["path"]) for words in run["vocabulary"].values() if words}
+        if run["benchmark"]["labels"]["map"]:
+            files.add(PACKAGE / "data" / "labels" / f"{run['benchmark']['labels']['map']}.csv")
+        if run["model"]["path"]:
+            files |= {file for file in Path(run["model"]["path"]).iterdir() if _is_weights(file)}
+    return sorted(_relative(file) for file in files)
+
+
+def table_files(plan: Plan) -> list[str]:
+    """The files that say what the tables of a suite are, and what the paper printed."""
+    tables = [resource("conf", "table", f"{name}.yaml") for name in plan.tables]
+    suite = resource("conf", "suite", f"{plan.suite}.yaml")
+    return [_relative(file) for file in (*tables, suite, resource("published", "published.csv"))]
+
+
+def figures(plan: Plan) -> list[str]:
+    """Names of the figures of a suite: a heat map for each grid."""
+    return [name for name, table in plan.tables.items() if table.kind == "grid"]
+
+
+def pass_file(suite: str, name: str) -> Path:
+    """Where a pass writes which runs it made: run → sha256 of its metrics.json."""
+    return Path("results/passes", suite, f"{name}.json")
+
+
+def forget_false_passes(plan: Plan) -> list[str]:
+    """Remove the pass files that speak of a run which is gone or changed; return their passes.
+
+    Run folders are not declared to Snakemake (it deletes what is declared before a rerun), so it
+    would not notice. The pass runs again and finds its other runs finished.
+    """
+    false = [name for name in plan.passes if not _holds(pass_file(plan.suite, name))]
+    for name in false:
+        pass_file(plan.suite, name).unlink(missing_ok=True)
+    return false
+
+
+def _holds(file: Path) -> bool:
+    """Whether every run that a pass file names is there as it says; true where there is none."""
+    try:
+        said = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    runs = said.get("runs", said) if isinstance(said, dict) else {}
+    return all(_is(RUNS / run / "metrics.json", digest) for run, digest in runs.items())
+
+
+def _is(file: Path, digest: str) -> bool:
+    return file.is_file() and sha256_file(file) == digest
+
+
+def workers(plan: Plan, passes: list[str], gpu: int) -> int:
+    """Threads of one pass, so that the passes to be made keep the real cores busy, no more.
+
+    On a GPU they take turns, and each may have every core.
+    """
+    left = [name for name in passes if not pass_file(plan.suite, name).exists()]
+    return real_cores() if gpu else max(1, real_cores() // max(1, len(left or passes)))
+
+
+def options(device: str, threads: int, freeze_code: bool) -> str:
+    """The part of a pass's command line that cannot change a number."""
+    return f"--device {device} --workers {threads}" + " --freeze-code" * freeze_code
+
+
+def claim(workers: int, cores: int | None) -> int:
+    """How many of Snakemake's `cores` a job with this many busy threads must claim.
+
+    `--cores 8` on 2 real cores would start 8 jobs: each real core is worth 4 of them.
+    """
+    real = real_cores()
+    return min(cores or real, math.ceil(workers * max(cores or real, real) / real))
+
+
+def real_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def gpus(device: str) -> int:
+    """1 if passes will use a GPU: so asked, or `auto` on a machine with NVIDIA's driver."""
+    if device == "auto":
+        return int(Path("/dev/nvidiactl").exists())
+    return int(device != "cpu")
+
+
+def announcement(plan: Plan, passes: list[str]) -> str:
+    """What a start of the suite is about, for people: passes without a result, runs, tables."""
+    left = [name for name in passes if not pass_file(plan.suite, name).exists()]
+    lines = [
+        f"suite {plan.suite}: {plan.title}",
+        f"{len(plan.tables)} tables, {len(plan.runs)} runs in {len(plan.passes)} passes, of which "
+        f"{len(left)} are asked for and have no result",
+    ]
+    for name in left:
+        one = plan.passes[name]
+        limits = {run["limit"] for run in one.runs.values()}
+        images = "all images" if None in limits else f"{max(limits)} images"
+        lines.append(f"  {name}: {len(one.runs)} runs, {images} of {one.dataset}, streamed once")
+    return "\n".join(lines)
+
+
+def _is_weights(file: Path) -> bool:
+    return file.suffix in {".json", ".safetensors"}
+
+
+def _relative(file: Path) -> str:
+    """As seen from the working directory, so that a checkout may move and nothing runs again."""
+    return os.path.relpath(file)

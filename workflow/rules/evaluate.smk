@@ -1,0 +1,28 @@
+"""One stream over a dataset's images → all the runs of a pass.
+
+The pass file (run → sha256 of its metrics.json) is the only output that is declared: Snakemake
+deletes those before a rerun, and the run folders hold what need not be computed again.
+"""
+
+
+rule evaluate_pass:
+    input:
+        data=lambda wildcards: f"data/prepared/{PLAN.passes[wildcards.name].dataset}/selfcheck.json",
+        conf=lambda wildcards: pipeline.pass_files(PLAN.passes[wildcards.name]),
+        code=CODE(pipeline.evaluation_code()),
+    output:
+        f"results/passes/{SUITE}/{{name}}.json",
+    log:
+        f"results/logs/{SUITE}/evaluate_pass/{{name}}.log",
+    conda:
+        "../../environment.yml"
+    threads: pipeline.claim(WORKERS, workflow.cores)
+    resources:
+        gpu=GPU,
+        # Not a param: what cannot change a number must not make a pass run again.
+        options=pipeline.options(DEVICE, WORKERS, FROZEN),
+    params:
+        runs=lambda wildcards: sorted(PLAN.passes[wildcards.name].runs),
+    shell:
+        f"python -m cliptrase.evaluate.planned {SUITE} {{wildcards.name}} {{resources.options}}"
+        " > {log} 2>&1"

@@ -1,0 +1,17 @@
+"""Runs and tables → W&B, from files alone; a W&B that fails costs a line in the log, no more."""
+
+
+rule publish_runs:
+    input:
+        passes=expand(rules.evaluate_pass.output, name=PASSES),
+        tables=rules.render_tables.output,
+    output:
+        # Updated, not made anew: it remembers what was published.
+        update(f"results/{SUITE}/wandb/ledger.json"),
+    log:
+        f"results/logs/{SUITE}/publish_runs.log",
+    conda:
+        "../../environment.yml"
+    threads: ONE_CORE
+    shell:
+        f"python -m cliptrase.publish wandb {SUITE} tracking.mode={TRACKING} > {{log}} 2>&1"

@@ -1,0 +1,57 @@
+"""Runs → tables (csv, md, tex) and figures. One job a kind: an import costs more than a table."""
+
+
+rule render_tables:
+    input:
+        passes=expand(rules.evaluate_pass.output, name=PASSES),
+        conf=pipeline.table_files(PLAN),
+        code=CODE(pipeline.code_of("publish")),
+    output:
+        expand(
+            "results/{suite}/tables/{table}.{kind}",
+            suite=SUITE,
+            table=PLAN.tables,
+            kind=["csv", "md", "tex"],
+        ),
+    log:
+        f"results/logs/{SUITE}/render_tables.log",
+    conda:
+        "../../environment.yml"
+    threads: ONE_CORE
+    shell:
+        f"python -m cliptrase.publish tables {SUITE} > {{log}} 2>&1"
+
+
+rule draw_figures:
+    input:
+        passes=expand(rules.evaluate_pass.output, name=PASSES),
+        conf=pipeline.table_files(PLAN),
+        code=CODE(pipeline.code_of("publish")),
+    output:
+        expand(
+            "results/{suite}/figures/{figure}.{kind}",
+            suite=SUITE,
+            figure=pipeline.figures(PLAN),
+            kind=["svg", "png"],
+        ),
+    log:
+        f"results/logs/{SUITE}/draw_figures.log",
+    conda:
+        "../../environment.yml"
+    threads: ONE_CORE
+    shell:
+        f"python -m cliptrase.publish figures {SUITE} > {{log}} 2>&1"
+
+
+# No run is an input: it renders what there is, leaves the rest empty with its reason, and starts
+# nothing. That the touched file is removed (onsuccess) lets both spellings work every time.
+rule regenerate_paper_tables:
+    output:
+        touch("regenerate-paper-tables"),
+    log:
+        f"results/logs/{SUITE}/regenerate_paper_tables.log",
+    conda:
+        "../../environment.yml"
+    threads: ONE_CORE
+    shell:
+        f"python -m cliptrase.publish tables {SUITE} 2>&1 | tee {{log}}"
