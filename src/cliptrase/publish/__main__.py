@@ -1,0 +1,26 @@
+"""`python -m cliptrase.publish {tables,figures,wandb} SUITE`: hands on to the step's module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+STEPS = {
+    "tables": "cliptrase.publish.tables",
+    "figures": "cliptrase.publish.figures",
+    "wandb": "cliptrase.publish.tracking",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one step. Exit code 2 for a step that does not exist."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in STEPS:
+        sys.stderr.write(f"error: write python -m cliptrase.publish {{{','.join(STEPS)}}} SUITE\n")
+        raise SystemExit(2)
+    import_module(STEPS[words[0]]).main(words[1:])  # a table needs neither matplotlib nor W&B
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""From the plan of a suite and the runs that exist to tidy lines: one cell of a table each.
+
+A cell whose run is missing or cannot be trusted has no value but a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cliptrase.evaluate import bootstrap
+from cliptrase.plan import Cell, Plan, Row, Table
+from cliptrase.publish.published import Key, Printed, read_published
+from cliptrase.publish.runs import Run, Shelf, mean_resampled, mean_value
+
+COLUMNS = (
+    "table",
+    "row",
+    "benchmark",
+    "metric",
+    "image_size",
+    "value",
+    "ci_low",
+    "ci_high",
+    "versus",
+    "diff",
+    "diff_low",
+    "diff_high",
+    "published",
+    "delta",
+    "model",
+    "protocol",
+    "vocabulary",
+    "rule",
+    "run",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One cell: the CSV's columns, then what only the typeset tables tell.
+
+    Values are per cent (flops: times the group's first row); `published` keeps the printed digits.
+    `kind` is the plan's: run, avg, flops, quoted or best. `reason` says why there is no value,
+    `diff_reason` why there is no difference though there are two values, `note` where the paper
+    contradicts itself. `best_of` is the row that `best` stands for.
+    """
+
+    table: str
+    row: str
+    benchmark: str
+    metric: str
+    image_size: int
+    value: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    versus: str = ""
+    diff: float | None = None
+    diff_low: float | None = None
+    diff_high: float | None = None
+    published: str = ""
+    delta: float | None = None
+    model: str = ""
+    protocol: str = ""
+    vocabulary: str = ""
+    rule: str = ""
+    run: str = ""
+    kind: str = "run"
+    group: str = ""
+    reason: str = ""
+    diff_reason: str = ""
+    note: str = ""
+    best_of: str = ""
+    images: int | None = None
+    commit: str = ""
+
+
+def tidy(plan: Plan, shelf: Shelf, table: Table) -> list[Line]:
+    """The lines of one table, in the plan's order."""
+    return _Tidier(plan, shelf, read_published()).table(table)
+
+
+class _Tidier:
+    def __init__(self, plan: Plan, shelf: Shelf, printed: dict[Key, Printed]) -> None:
+        self.plan, self.shelf, self.printed = plan, shelf, printed
+
+    def table(self, table: Table) -> list[Line]:
+        rows = {row.name: row for row in table.rows}
+        return [
+            self._line(row, rows.get(row.versus), cell) for row in table.rows for cell in row.cells
+        ]
+
+    def _line(self, row: Row, versus: Row | None, cell: Cell) -> Line:
+        line = Line(
+            cell.table,
+            cell.row,
+            cell.benchmark,
+            cell.metric,
+            cell.image_size,
+            kind=cell.kind,
+            group=row.group,
+        )
+        printed = self.printed.get((cell.table, cell.row, cell.benchmark, cell.metric))
+        if cell.kind == "quoted":
+            assert printed is not None  # the plan makes quoted cells from the same file
+            return replace(line, published=printed.text, note=printed.note)
+        other = None if versus is None else _counterpart(versus, cell)
+        match cell.kind:
+            case "flops":
+                line = self._flops(line, cell)
+            case "avg":
+                line = self._average(line, cell, other)
+            case "best":
+                line = self._best(line, cell, other)
+            case _:
+                line = self._run(line, cell.run, () if other is None else (other.run,))
+        if other is not None:
+            line = replace(line, versus=other.row)
+        if printed is not None and self.plan.published:
+            delta = None if line.value is None else line.value - printed.value
+            line = replace(line, published=printed.text, delta=delta, note=printed.note)
+        return line
+
+    def _run(self, line: Line, name: str, versus: tuple[str, ...]) -> Line:
+        run, reason = self.shelf.find(name)
+        line = self._with_settings(replace(line, run=name), [name])
+        if run is None:
+            return replace(line, reason=reason)
+        value = run.value(line.metric)
+        if value is None:
+            return replace(line, reason=f"{run.folder}: no pixel was scored", images=run.images)
+        low, high = run.interval(line.metric)
+        line = replace(
+            line,
+            value=value,
+            ci_low=low,
+            ci_high=high,
+            images=run.images,
+            commit=run.commit,
+        )
+        return self._difference(line, [run], versus)
+
+    def _average(self, line: Line, cell: Cell, other: Cell | None) -> Line:
+        line = self._with_settings(line, cell.runs)
+        runs, reason = self._all(cell.runs)
+        if reason:
+            return replace(line, reason=f"an average needs every benchmark: {reason}")
+        value = mean_value(runs, line.metric)
+        if value is None:
+            return replace(line, reason="an average needs a value on every benchmark")
+        low, high = bootstrap.interval(value, mean_resampled(runs, line.metric))
+        line = replace(line, value=value, ci_low=low, ci_high=high)
+        return self._difference(line, runs, () if other is None else other.runs)
+
+    def _best(self, line: Line, cell: Cell, other: Cell | None) -> Line:
+        line = self._with_settings(line, cell.runs)
+        runs, reason = self._all(cell.runs)
+        if reason:
+            return replace(line, reason=f"the best needs the whole grid: {reason}")
+        # of equals the first; `or 0`: a cell without a scored pixel is not the best
+        best = max(runs, key=lambda run: run.value(line.metric) or 0.0)
+        line = self._run(line, best.name, () if other is None else (other.run,))
+        rows = self.plan.tables[line.table].rows
+        names = {each.run: row.name for row in rows for each in row.cells if each.kind == "run"}
+        return replace(line, best_of=names[best.name])
+
+    def _flops(self, line: Line, cell: Cell) -> Line:
+        line = self._with_settings(line, cell.runs)
+        runs, reason = self._all(cell.runs)
+        if reason:
+            return replace(line, reason=reason)
+        mine, first = (run.flops for run in runs)
+        if not mine or not first:
+            return replace(line, reason="the run counted no operations")
+        return replace(line, value=mine / first)
+
+    def _difference(self, line: Line, runs: Sequence[Run], versus: Sequence[str]) -> Line:
+        """The paired difference to the runs of the row compared with, where they are there."""
+        if not versus:
+            return line
+        others, reason = self._all(versus)
+        if reason:
+            return line  # the row compared with shows its own reason
+        if any(not a.same_images(b) for a, b in zip(runs, others, strict=True)):
+            return replace(line, diff_reason="no difference: the two rows are of other images")
+        mine, its = mean_value(runs, line.metric), mean_value(others, line.metric)
+        if mine is None or its is None:
+            return line
+        diff, low, high = bootstrap.difference(
+            mine, mean_resampled(runs, line.metric), its, mean_resampled(others, line.metric)
+        )
+        return replace(line, diff=diff, diff_low=low, diff_high=high)
+
+    def _with_settings(self, line: Line, names: Sequence[str]) -> Line:
+        """model, protocol, vocabulary and rule, each where all the runs agree on it."""
+        runs = [self.plan.runs[name] for name in names]
+        return replace(
+            line,
+            model=_common(run["model"]["label"] for run in runs),
+            protocol=_common(run["protocol"]["name"] for run in runs),
+            vocabulary=_common(vocabulary_of(run) for run in runs),
+            rule=_common(run["protocol"]["rule"] for run in runs),
+        )
+
+    def _all(self, names: Sequence[str]) -> tuple[list[Run], str]:
+        """Every run of the names, or the reason of the first that is missing."""
+        found = [self.shelf.find(name) for name in names]
+        runs = [run for run, _ in found if run is not None]
+        if len(runs) == len(names) and runs:
+            return runs, ""
+        return [], next((reason for run, reason in found if run is None), "there is no run")
+
+
+def _counterpart(versus: Row, cell: Cell) -> Cell | None:
+    """The cell of the row compared with that stands in the same column."""
+    if cell.kind == "flops":
+        return None
+    wanted = (cell.benchmark, cell.metric)
+    return next((each for each in versus.cells if (each.benchmark, each.metric) == wanted), None)
+
+
+def _common(values: Iterable[str]) -> str:
+    different = set(values)
+    return different.pop() if len(different) == 1 else ""
+
+
+def vocabulary_of(run: dict[str, Any]) -> str:
+    """The name of a run's class list, and of its background list after a plus."""
+    names = [run["vocabulary"]["classes"]["name"]]
+    if run["vocabulary"]["background"] is not None:
+        names.append(run["vocabulary"]["background"]["name"])
+    return "+".join(names)
+
+
+def missing(lines: Sequence[Line]) -> tuple[int, int, dict[str, int]]:
+    """Missing cells, all cells (quoted ones apart), and how many cells each reason empties."""
+    own = [line for line in lines if line.kind != "quoted"]
+    gone = [line for line in own if line.value is None]
+    reasons: dict[str, int] = {}
+    for line in gone:
+        reasons[line.reason] = reasons.get(line.reason, 0) + 1
+    return len(gone), len(own), reasons

@@ -1,0 +1,42 @@
+"""The numbers that the paper prints, as it prints them: published/published.csv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cliptrase import plan
+from cliptrase.errors import UserError
+
+Key = tuple[str, str, str, str]  # table, row, benchmark, metric
+
+
+@dataclass(frozen=True)
+class Printed:
+    """One printed number, per cent (flops: times CLIP's). `text` keeps its digits: "4.70"."""
+
+    text: str
+    note: str
+
+    @property
+    def value(self) -> float:
+        return float(self.text)
+
+
+def read_published() -> dict[Key, Printed]:
+    """Every printed number by table, row, benchmark and metric, in the file's order.
+
+    Raises UserError for a cell given twice and for a value that is not a number.
+    """
+    printed: dict[Key, Printed] = {}
+    for line in plan.published():
+        key = (line["table"], line["row"], line["benchmark"], line["metric"])
+        if key in printed:
+            raise UserError(f"published.csv: {' '.join(key)} is given twice; keep one line of it")
+        try:
+            float(line["value"])
+        except ValueError:
+            raise UserError(
+                f"published.csv: {' '.join(key)}: {line['value']!r} is not a number"
+            ) from None
+        printed[key] = Printed(line["value"], line["note"])
+    return printed

@@ -1,0 +1,155 @@
+"""Finished runs as tables need them: found, checked against the plan and the pass, resampled.
+
+Loads no torch. Nothing is believed that cannot be checked: a folder of another configuration, or
+one whose metrics.json is not the one that its pass wrote down, gives a reason instead of a number.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliptrase.data.prepared import prepared_folder, read_selfcheck
+from cliptrase.errors import UserError
+from cliptrase.evaluate import bootstrap, store
+from cliptrase.files import sha256_file
+from cliptrase.plan import Plan
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished run. Metrics are per cent, of the rule of its protocol."""
+
+    name: str
+    folder: Path
+    metrics: dict[str, Any]
+    sha256: str  # of metrics.json
+    commit: str
+
+    @property
+    def images(self) -> int:
+        """How many images were scored."""
+        return int(self.metrics["images"])
+
+    @property
+    def flops(self) -> int | None:
+        """Floating-point operations of one image, as torch counts them."""
+        return self.metrics.get("flops")
+
+    def value(self, metric: str) -> float | None:
+        """The metric, None where no pixel was scored."""
+        return self.metrics[metric]
+
+    def interval(self, metric: str) -> tuple[float | None, float | None]:
+        """Its 95 % bootstrap interval."""
+        low, high = self.metrics["ci"][metric]
+        return low, high
+
+    @functools.cached_property
+    def counts(self) -> store.ImageCounts:
+        """Its pixels by image and class. Raises UserError for a damaged file."""
+        return store.read_counts(self.folder)
+
+    @functools.cached_property
+    def resampled(self) -> dict[str, Values]:
+        """metric → its value in each of the bootstrap's resamples."""
+        counts = self.counts
+        return bootstrap.resampled(self.metrics["rule"], counts.tp, counts.gt, counts.pred)
+
+    def same_images(self, other: Run) -> bool:
+        """Whether both are of the same images in the same order: only then is a pair a pair."""
+        return np.array_equal(self.counts.ids, other.counts.ids)
+
+
+class Shelf:
+    """The runs of a plan in `results`/runs, each looked at once."""
+
+    def __init__(self, plan: Plan, results: Path, data: Path) -> None:
+        self.plan, self.results, self.data = plan, results, data
+        self._found: dict[str, tuple[Run | None, str]] = {}
+        self._recorded = {
+            run: (one.name, self._pass_file(one.name).get(run))
+            for one in plan.passes.values()
+            for run in one.runs
+        }
+
+    def find(self, name: str) -> tuple[Run | None, str]:
+        """The run, or None and why it cannot be used."""
+        if name not in self._found:
+            try:
+                self._found[name] = (self._read(name), "")
+            except UserError as error:
+                self._found[name] = (None, str(error))
+        return self._found[name]
+
+    def _read(self, name: str) -> Run:
+        config = self.plan.runs[name]
+        in_pass, recorded = self._recorded[name]
+        runs = self.results / "runs"
+        folder = runs / name
+        if not folder.exists():
+            raise UserError(self._why_missing(config["benchmark"]["dataset"], in_pass))
+        if not all((folder / file).is_file() for file in store.FILES):
+            raise UserError(f"{folder}: not complete; run pass {in_pass} again")
+        if not store.finished(runs, config, self.data, freeze_code=True):
+            raise UserError(f"{folder}: made from other data; run pass {in_pass} again")
+        metrics = store.read_metrics(folder)
+        sha256 = sha256_file(folder / "metrics.json")
+        if recorded is not None and recorded != sha256:
+            raise UserError(
+                f"{folder}/metrics.json: not the file that pass {in_pass} wrote; run it again"
+            )
+        run = Run(name, folder, metrics, sha256, _commit(folder))
+        try:
+            [(run.value(metric), run.interval(metric)) for metric in store.METRICS]
+            _ = run.images, metrics["rule"], run.counts
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{folder}/metrics.json: not a run's metrics; delete {folder} and run again"
+            ) from None
+        return run
+
+    def _why_missing(self, dataset: str, in_pass: str) -> str:
+        if read_selfcheck(prepared_folder(dataset, self.data)) is None:
+            return f"dataset {dataset} is not prepared"
+        return f"not run yet (pass {in_pass})"
+
+    def _pass_file(self, name: str) -> dict[str, str]:
+        """run → sha256 of its metrics.json, as the pass wrote it; empty without a readable file."""
+        path = self.results / "passes" / self.plan.suite / f"{name}.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        runs = content.get("runs", content) if isinstance(content, dict) else {}
+        return runs if isinstance(runs, dict) else {}
+
+
+def mean_value(runs: Sequence[Run], metric: str) -> float | None:
+    """The mean of a metric over runs of several benchmarks, None where one has no value."""
+    values = [run.value(metric) for run in runs]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def mean_resampled(runs: Sequence[Run], metric: str) -> Values:
+    """The same in each resample: the mean of the runs' resampled values."""
+    return bootstrap.average([run.resampled[metric] for run in runs])
+
+
+def _commit(folder: Path) -> str:
+    try:
+        commit = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["commit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    revision, plus, rest = str(commit).partition("+")
+    return revision[:10] + plus + rest

@@ -1,0 +1,108 @@
+"""Run folders without a model: counts that are drawn, written by the store as a pass would."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cliptrase import plan as planning
+from cliptrase.evaluate import store
+from cliptrase.files import sha256_file
+from cliptrase.plan import Plan
+
+QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
+PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}
+
+
+def seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def draw(name: str, run: dict[str, Any], images: int, classes: int) -> store.Result:
+    """A result in which better methods hit more pixels; the same for the same arguments."""
+    truth = np.random.default_rng(seed_of(run["benchmark"]["dataset"]))
+    own = np.random.default_rng(seed_of(name))
+    quality = QUALITY[run["method"]["name"]] + 0.1 * own.random()
+    gt = truth.integers(50, 1000, size=(images, classes))
+    hits = np.minimum(1.0, quality * truth.uniform(0.7, 1.3, size=gt.shape))
+    tp = np.floor(gt * hits).astype(np.int64)
+    matrices = np.zeros((images, classes, classes), np.int64)
+    here = np.arange(classes)
+    matrices[:, here, here] = tp
+    matrices[:, here, (here + 1) % classes] += gt - tp
+    counts = store.ImageCounts(
+        ids=np.array([f"image-{i:03d}" for i in range(images)]),
+        skipped=np.zeros(images, np.bool_),
+        tp=tp.astype(np.int32),
+        gt=gt.astype(np.int32),
+        pred=matrices.sum(axis=1).astype(np.int32),
+    )
+    flops = 1000 if run["method"]["name"] == "clip" else 1200
+    return store.Result([f"class {i}" for i in here], matrices.sum(axis=0), counts, flops)
+
+
+def make_runs(
+    suite: Plan,
+    results: Path,
+    names: Iterable[str] | None = None,
+    images: int = 6,
+    classes: int = 3,
+) -> list[str]:
+    """Write the run folders of `names` (None: all of the plan); returns the names."""
+    made = list(suite.runs if names is None else names)
+    for name in made:
+        run = suite.runs[name]
+        store.write(results / "runs", run, draw(name, run, images, classes), PROVENANCE)
+    return made
+
+
+def make_pass_files(suite: Plan, results: Path) -> None:
+    """Write down, as passes do, the digests of the runs that exist."""
+    folder = results / "passes" / suite.suite
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in suite.passes.values():
+        files = {name: results / "runs" / name / "metrics.json" for name in one.runs}
+        digests = {name: sha256_file(file) for name, file in files.items() if file.exists()}
+        (folder / f"{one.name}.json").write_text(json.dumps(digests))
+
+
+@functools.cache
+def load_plan(suite: str) -> Plan:
+    return planning.load(suite)
+
+
+@pytest.fixture(scope="session")
+def paper() -> Plan:
+    """The paper's suite: its numbers are comparable with the printed ones; needs no weights."""
+    return load_plan("paper")
+
+
+@pytest.fixture(scope="session")
+def shapes() -> Plan:
+    return load_plan("shapes")
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., list[str]]:
+    return make_runs
+
+
+@pytest.fixture(scope="session")
+def note_passes() -> Callable[[Plan, Path], None]:
+    return make_pass_files
+
+
+@pytest.fixture(scope="session")
+def whole_paper(paper: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with every run of the paper's suite. Not to be changed by a test."""
+    results = tmp_path_factory.mktemp("paper")
+    make_runs(paper, results)
+    make_pass_files(paper, results)
+    return results
