@@ -26,7 +26,7 @@ FROZEN = bool(config.get("freeze_code", False))
 PLAN = plan.load(SUITE)
 PASSES = pipeline.chosen_passes(PLAN, config.get("benchmarks"))
 GPU = pipeline.gpus(DEVICE)
-WORKERS = pipeline.workers(PLAN, PASSES, GPU)
+WORKERS = pipeline.workers(PLAN, PASSES, GPU, workflow.cores)
 ONE_CORE = pipeline.claim(1, workflow.cores)
 CODE = ancient if FROZEN else list
 

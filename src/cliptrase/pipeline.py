@@ -116,13 +116,13 @@ def _is(file: Path, digest: str) -> bool:
     return file.is_file() and sha256_file(file) == digest
 
 
-def workers(plan: Plan, passes: list[str], gpu: int) -> int:
-    """Threads of one pass, so that the passes to be made keep the real cores busy, no more.
+def workers(plan: Plan, passes: list[str], gpu: int, cores: int | None) -> int:
+    """Threads of one pass, so that the passes to be made keep the cores busy, no more.
 
-    On a GPU they take turns, and each may have every core.
+    `cores` is Snakemake's --cores. On a GPU the passes take turns, and each may have every core.
     """
     left = [name for name in passes if not pass_file(plan.suite, name).exists()]
-    return real_cores() if gpu else max(1, real_cores() // max(1, len(left or passes)))
+    return _usable(cores) if gpu else max(1, _usable(cores) // max(1, len(left or passes)))
 
 
 def options(device: str, threads: int, freeze_code: bool) -> str:
@@ -130,18 +130,17 @@ def options(device: str, threads: int, freeze_code: bool) -> str:
     return f"--device {device} --workers {threads}" + " --freeze-code" * freeze_code
 
 
-def claim(workers: int, cores: int | None) -> int:
+def claim(threads: int, cores: int | None) -> int:
     """How many of Snakemake's `cores` a job with this many busy threads must claim.
 
-    `--cores 8` on 2 real cores would start 8 jobs: each real core is worth 4 of them.
+    `--cores 8` on 2 real cores would start 8 jobs: there, each real core is worth 4 of them.
     """
-    real = real_cores()
-    return min(cores or real, math.ceil(workers * max(cores or real, real) / real))
+    return math.ceil(threads * (cores or _usable(cores)) / _usable(cores))
 
 
-def real_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def _usable(cores: int | None) -> int:
+    real = len(os.sched_getaffinity(0))
+    return min(real, cores or real)
 
 
 def gpus(device: str) -> int:

@@ -11,5 +11,7 @@ rule prepare_dataset:
     conda:
         "../../environment.yml"
     threads: ONE_CORE
+    message:
+        "prepare {wildcards.dataset} → {output}"
     shell:
         "python -m cliptrase.data.prepare {wildcards.dataset} --data data > {log} 2>&1"

@@ -23,6 +23,8 @@ rule evaluate_pass:
         options=pipeline.options(DEVICE, WORKERS, FROZEN),
     params:
         runs=lambda wildcards: sorted(PLAN.passes[wildcards.name].runs),
+    message:
+        "evaluate {wildcards.name}: its log is {log}"
     shell:
         f"python -m cliptrase.evaluate.planned {SUITE} {{wildcards.name}} {{resources.options}}"
         " > {log} 2>&1"

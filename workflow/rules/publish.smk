@@ -13,5 +13,7 @@ rule publish_runs:
     conda:
         "../../environment.yml"
     threads: ONE_CORE
+    message:
+        "publish runs and tables → {output}"
     shell:
         f"python -m cliptrase.publish wandb {SUITE} tracking.mode={TRACKING} > {{log}} 2>&1"

@@ -18,6 +18,8 @@ rule render_tables:
     conda:
         "../../environment.yml"
     threads: ONE_CORE
+    message:
+        f"render {len(PLAN.tables)} tables → results/{SUITE}/tables"
     shell:
         f"python -m cliptrase.publish tables {SUITE} > {{log}} 2>&1"
 
@@ -39,6 +41,8 @@ rule draw_figures:
     conda:
         "../../environment.yml"
     threads: ONE_CORE
+    message:
+        f"draw figures → results/{SUITE}/figures"
     shell:
         f"python -m cliptrase.publish figures {SUITE} > {{log}} 2>&1"
 
@@ -53,5 +57,7 @@ rule regenerate_paper_tables:
     conda:
         "../../environment.yml"
     threads: ONE_CORE
+    message:
+        f"render what there is of {len(PLAN.tables)} tables → results/{SUITE}/tables"
     shell:
         f"python -m cliptrase.publish tables {SUITE} 2>&1 | tee {{log}}"
