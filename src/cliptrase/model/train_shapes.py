@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,18 +101,18 @@ def build_store(
         folder.mkdir(parents=True, exist_ok=True)
         part = pixels.with_suffix(".part")
         out = np.memmap(part, dtype=np.uint8, mode="w+", shape=shape)
-        contents = []
+        made_contents = []
         for index in range(count):
             made = training_scene(scenes.TRAIN_SEEDS[index])
             out[index] = to_patches(made.image)
-            contents.append((made.objects, made.background))
+            made_contents.append((made.objects, made.background))
             if index % 2000 == 1999:
                 progress(f"scenes {index + 1}/{count}")
         out.flush()
         del out
         os.replace(part, pixels)
         with atomic_write(meta, "w") as file:
-            json.dump(contents, file)
+            json.dump(made_contents, file)
     contents = [Content(tuple(o), b) for o, b in json.loads(meta.read_text())]
     return Store(np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape), contents)
 
@@ -176,7 +177,8 @@ def train(
     words = Words()
     model = new_model(words, recipe.seed).train()
     optimizer = optimizer_of(model, recipe)
-    start, record = 0, {"losses": [], "seconds": 0.0}
+    start = 0
+    record: dict[str, Any] = {"losses": [], "seconds": 0.0}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         if saved["recipe"] != json.dumps(asdict(recipe)):

@@ -23,7 +23,7 @@ from cliptrase.data.shapes.drawings import DRAWINGS, TURN
 from cliptrase.data.shapes.grounds import GROUNDS
 from cliptrase.data.shapes.place import Place
 from cliptrase.data.shapes.stream import Stream
-from cliptrase.data.shapes.textures import Colour, ellipse, paint, soft
+from cliptrase.data.shapes.textures import ellipse, paint, soft
 
 SIZE = 224
 # An object of which less is visible than this share of the scene is not part of its caption.
@@ -143,8 +143,8 @@ def _draw(rgb: np.ndarray, label: np.ndarray, thing: _Thing, stream: Stream) -> 
     v = y * cosine - x * sine
 
     word = COLOURS[ATTRIBUTES[name][thing.attribute]]
-    colour: Colour = tuple(channel + stream.uniform(-12, 12) for channel in word)
-    distance, paint_rgb = DRAWINGS[name](Place(u, v, thing.radius, colour, stream))
+    red, green, blue = (channel + stream.uniform(-12, 12) for channel in word)
+    distance, paint_rgb = DRAWINGS[name](Place(u, v, thing.radius, (red, green, blue), stream))
     # Rounded by light: darker towards the edge, brighter at the upper left.
     bright = stream.uniform(0.92, 1.1)
     shade = 0.66 + 0.34 * np.clip(distance * 4.5, 0.0, 1.0) - 0.06 * (x + y)
@@ -170,13 +170,13 @@ def _strew(rgb: np.ndarray, stream: Stream) -> None:
     for values in stream.uniforms(30 + stream.integer(40), 7).tolist():
         x, y = values[0] * size, values[1] * size
         radius = (2.0 + 5.0 * values[2] * values[2]) * unit
-        colour: Colour = tuple(20 + 225 * value for value in values[3:6])
+        red, green, blue = (20 + 225 * value for value in values[3:6])
         x0, x1 = max(0, int(x - radius - 1)), min(size, int(x + radius) + 3)
         y0, y1 = max(0, int(y - radius - 1)), min(size, int(y + radius) + 3)
         at_x = np.arange(x0, x1, dtype=np.float32)[None, :]
         at_y = np.arange(y0, y1, dtype=np.float32)[:, None]
         distance = ellipse(at_x, at_y, x, y, radius, radius)
         patch = rgb[:, y0:y1, x0:x1]
-        paint(patch, soft(distance, 1.0), colour)
+        paint(patch, soft(distance, 1.0), (red, green, blue))
         if values[6] < 0.3:  # some are rings: the middle is darker
             paint(patch, soft(distance - 0.5 * radius, 1.0), (30.0, 30.0, 30.0))

@@ -33,7 +33,8 @@ def paint(rgb: np.ndarray, coverage: np.ndarray, colour: Colour) -> None:
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
     """The colour `share` of the way from a to b."""
-    return tuple(x + share * (y - x) for x, y in zip(a, b, strict=True))
+    red, green, blue = (x + share * (y - x) for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def ellipse(u: np.ndarray, v: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
