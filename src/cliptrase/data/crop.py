@@ -1,0 +1,84 @@
+"""The centre crop that the paper scores, of images and of label maps, and the whole picture.
+
+Same sizes and offsets as torchvision's Resize and CenterCrop, whose rounding the paper's numbers
+carry.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from cliptrase.errors import UserError
+
+# A strip longer than this many crops would only make an enormous resized picture.
+MAX_ASPECT = 100
+
+
+def crop_image(image: Image.Image, size: int) -> np.ndarray:
+    """(size, size, 3) uint8 of an RGB picture: short side to `size`, bicubic, centre crop.
+
+    PIL's bicubic filter is widened when it shrinks (antialiasing). Raises UserError for a picture
+    more than 100 times as long as wide.
+    """
+    width, height = _resized(image.width, image.height, size)
+    left, top = _offset(width, size), _offset(height, size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized)[top : top + size, left : left + size].copy()
+
+
+def crop_label(label: np.ndarray, size: int) -> np.ndarray:
+    """(size, size) of a label map (H, W) of any integer type: as `crop_image`, nearest pixel.
+
+    The nearest pixel by PIL's rule, the one under the centre of the new pixel, whatever PIL thinks
+    of 16-bit modes.
+    """
+    height, width = label.shape
+    new_width, new_height = _resized(width, height, size)
+    left, top = _offset(new_width, size), _offset(new_height, size)
+    rows = nearest_indices(height, new_height)[top : top + size]
+    columns = nearest_indices(width, new_width)[left : left + size]
+    return label[rows[:, None], columns]
+
+
+def fit_image(image: Image.Image, short_side: int, patch: int) -> np.ndarray:
+    """(h, w, 3) uint8 of a whole RGB picture: short side `short_side`, aspect nearly kept.
+
+    Both sides are rounded to the nearest multiple of `patch`, bicubic with antialiasing.
+    Raises UserError for a picture more than 100 times as long as wide.
+    """
+    scale = short_side / min(image.size)
+    _check_aspect(image.width, image.height)
+    width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).copy()
+
+
+def nearest_indices(length: int, new_length: int) -> np.ndarray:
+    """(new_length,) int64: for each new pixel, the old pixel that PIL's NEAREST takes.
+
+    PIL adds the scale up step by step in double precision, and truncates: a product instead of the
+    sum would differ where a centre falls on the border of two pixels.
+    """
+    scale = length / new_length
+    steps = np.full(new_length, scale)
+    steps[0] = scale * 0.5
+    return np.minimum(np.add.accumulate(steps).astype(np.int64), length - 1)
+
+
+def _resized(width: int, height: int, size: int) -> tuple[int, int]:
+    _check_aspect(width, height)
+    short, long = sorted((width, height))
+    new_long = int(size * long / short)
+    return (size, new_long) if width <= height else (new_long, size)
+
+
+def _offset(length: int, size: int) -> int:
+    return round((length - size) / 2.0)  # half to even
+
+
+def _check_aspect(width: int, height: int) -> None:
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UserError(
+            f"a picture of {width} × {height} pixels is more than {MAX_ASPECT} times as long as "
+            "wide; cut it into parts"
+        )
