@@ -1,1 +1,29 @@
 """Data: prepared datasets, folders of images and masks, label tables, lists of names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliptrase.data.samples import Samples
+
+
+def open_dataset(run: dict[str, Any]) -> Samples:
+    """The samples that a resolved run is scored on, the first `limit` of them where it has one.
+
+    Raises UserError: the dataset is not prepared (with the command), or a fault of a folder.
+    """
+    benchmark = run["benchmark"]
+    if benchmark.get("folder"):
+        from cliptrase.data.folder import open_folder
+        from cliptrase.data.labels import lookup
+
+        table = lookup(benchmark["labels"], run["vocabulary"]["classes"]["count"])
+        source = benchmark["folder"]
+        samples = open_folder(source["images_path"], source["labels_path"], table)
+    else:
+        from cliptrase.data.prepared import open_prepared
+
+        samples = open_prepared(benchmark["dataset"], run.get("data") or "data")
+    limit = run.get("limit")
+    return samples if limit is None else samples[:limit]
