@@ -1,0 +1,169 @@
+"""Prepare a dataset: `python -m cliptrase.data.prepare DATASET [--data data]`.
+
+Made in a folder of its own beside its place and renamed when it is whole and checked: killed at any
+moment, what stands there is a whole dataset or none, and the next run starts afresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from cliptrase.data import prepared
+from cliptrase.data.prepared import Record
+from cliptrase.errors import UserError, exit_on_user_error, nearest
+from cliptrase.files import atomic_write, naming_the_path, sha256_file
+
+SHAPES = Path(__file__).parent / "shapes"
+LATER = ("coco", "voc2012", "pcontext", "ade2016", "ade2021", "cityscapes")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a dataset is made: its records, sorted by id, and the code that makes them."""
+
+    count: int
+    records: Callable[[], Iterator[Record]]
+    code: tuple[Path, ...]
+
+    def digest(self) -> str:
+        """sha256 of the code: a dataset made by other code is made again."""
+        content = [f"{path.name} {sha256_file(path)}" for path in self.code]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+
+def recipe(dataset: str) -> Recipe:
+    """The recipe of a dataset. Raises UserError for one that this version cannot prepare."""
+    from cliptrase.data.shapes.scenes import EVALUATION, TEST_SEEDS
+
+    if dataset in EVALUATION:
+        code = tuple(sorted(SHAPES.glob("*.py")))
+        return Recipe(len(TEST_SEEDS), lambda: _scenes(dataset, len(TEST_SEEDS)), code)
+    if dataset in LATER:
+        raise UserError(
+            f"{dataset}: its preparation is not part of this version; with the images and masks in "
+            "two folders, use benchmark=folder benchmark.images=… benchmark.labels=… "
+            "benchmark.classes=…"
+        )
+    raise UserError(f"unknown dataset {dataset!r}; {nearest(dataset, EVALUATION)}")
+
+
+def prepare(dataset: str, data: Path | str = "data", *, force: bool = False) -> Path:
+    """Make a dataset below the data folder, unless it is there, whole and of this code.
+
+    Returns its folder. Raises UserError: unknown dataset, full disk, folder that cannot be written.
+    """
+    chosen = recipe(dataset)
+    target = prepared.prepared_folder(dataset, data)
+    with naming_the_path(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target.parent / f".{dataset}.lock"):
+            if not force and _is_current(target, chosen):
+                return target
+            for left_over in target.parent.glob(f".{dataset}.[0-9]*"):
+                shutil.rmtree(left_over)
+            making = target.parent / f".{dataset}.{os.getpid()}"
+            try:
+                _make(making, dataset, chosen)
+                _replace(making, target)
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) or (H, W) uint8, or (H, W) uint16, as the bytes of a lossless PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
+    return file.getvalue()
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="shapes or shapes_clean")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
+    parser.add_argument("--force", action="store_true", help="make it again where it exists")
+    options = parser.parse_args(arguments)
+    folder = prepare(options.dataset, options.data, force=options.force)
+    check = prepared.read_selfcheck(folder) or {}
+    sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
+
+
+def _scenes(dataset: str, count: int) -> Iterator[Record]:
+    """The embedded benchmark: the same ids with and without clutter, so that runs pair up."""
+    from cliptrase.data.shapes.scenes import evaluation_scene
+
+    for index in range(count):
+        scene = evaluation_scene(dataset, index)
+        yield Record(f"scene_{index:03d}", png(scene.image), png(scene.label))
+
+
+def _make(folder: Path, dataset: str, chosen: Recipe) -> None:
+    folder.mkdir()
+    arrow = folder / prepared.ARROW
+    progress = tqdm(
+        chosen.records(), desc=dataset, total=chosen.count, unit=" images", disable=None
+    )
+    prepared.write_arrow(arrow, progress)
+    with open(arrow, "rb") as file:
+        os.fsync(file.fileno())
+    check = prepared.self_check(prepared.PreparedSamples(folder))
+    if check["count"] != chosen.count:
+        raise UserError(f"{dataset}: {check['count']} samples instead of {chosen.count}")
+    check |= {
+        "dataset": dataset,
+        "recipe_sha256": chosen.digest(),
+        "arrow_bytes": arrow.stat().st_size,
+    }
+    with atomic_write(folder / prepared.SELFCHECK, "w") as text:
+        json.dump(check, text, indent=1, sort_keys=True)
+        text.write("\n")
+
+
+def _is_current(target: Path, chosen: Recipe) -> bool:
+    check = prepared.read_selfcheck(target)
+    if check is None or check.get("recipe_sha256") != chosen.digest():
+        return False
+    arrow = target / prepared.ARROW
+    return arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes")
+
+
+def _replace(made: Path, target: Path) -> None:
+    """Put a whole folder in the place of another, or of none."""
+    if target.exists():
+        old = made.with_name(f"{made.name}.old")
+        os.replace(target, old)
+        os.replace(made, target)
+        shutil.rmtree(old)
+    else:
+        os.replace(made, target)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock that dies with the process: two preparations of one dataset take turns."""
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    main()

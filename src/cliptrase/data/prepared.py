@@ -1,0 +1,150 @@
+"""Prepared datasets: raw labels in one Arrow file of Hugging Face `datasets` each, self-checked.
+
+`<data>/prepared/<dataset>/samples.arrow` has the columns id, image and label (bytes of files),
+`selfcheck.json` beside it says what was in it when it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cliptrase.data.images import read_image, read_label
+from cliptrase.data.samples import Sample, Samples
+from cliptrase.errors import UserError
+
+ARROW, SELFCHECK = "samples.arrow", "selfcheck.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row as it is stored: an image file's bytes, and a PNG (8 or 16 bit) of raw labels."""
+
+    id: str
+    image: bytes
+    label: bytes
+
+
+class PreparedSamples(Samples):
+    """The samples of one Arrow file, which is mapped into memory and never loaded whole."""
+
+    def __init__(self, folder: Path) -> None:
+        from datasets import Dataset  # half a second: only where rows are read
+
+        self._folder = folder
+        try:
+            self._table = Dataset.from_file(str(folder / ARROW))
+            self.ids = list(self._table["id"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(_again(folder, f"the Arrow file is damaged ({error})")) from error
+
+    def load(self, index: int) -> Sample:
+        row = self._table[index]
+        name = f"{self._folder / ARROW}, {row['id']}"
+        sample = Sample(row["id"], read_image(row["image"], name), read_label(row["label"], name))
+        if sample.image.size != sample.label.shape[::-1]:
+            raise UserError(
+                f"{name}: image of {sample.image.size} pixels, label of {sample.label.shape[::-1]}"
+            )
+        return sample
+
+
+def prepared_folder(dataset: str, data: Path | str) -> Path:
+    """Where a dataset is kept below the data folder."""
+    return Path(data) / "prepared" / dataset
+
+
+def open_prepared(dataset: str, data: Path | str = "data") -> PreparedSamples:
+    """The samples of a prepared dataset, raw labels, in the order of their ids.
+
+    Raises UserError with the command that prepares it: absent, cut off, of another count.
+    """
+    folder = prepared_folder(dataset, data)
+    check = read_selfcheck(folder)
+    if check is None:
+        raise UserError(_again(folder, "not prepared"))
+    arrow = folder / ARROW
+    if not arrow.is_file() or arrow.stat().st_size != check.get("arrow_bytes"):
+        raise UserError(_again(folder, f"{ARROW} is absent or cut off"))
+    samples = PreparedSamples(folder)
+    if len(samples) != check.get("count"):
+        raise UserError(_again(folder, f"{len(samples)} samples, not {check.get('count')}"))
+    return samples
+
+
+def verify_prepared(dataset: str, data: Path | str = "data") -> dict[str, Any]:
+    """Decode a whole dataset and hold it against its self-check, which is returned.
+
+    Raises UserError naming what differs.
+    """
+    folder = prepared_folder(dataset, data)
+    samples = open_prepared(dataset, data)
+    check, now = read_selfcheck(folder) or {}, self_check(samples)
+    differing = [key for key, value in now.items() if check.get(key) != value]
+    if differing:
+        raise UserError(_again(folder, f"its content has changed: {', '.join(differing)}"))
+    return check
+
+
+def write_arrow(path: Path, records: Iterable[Record]) -> None:
+    """Write rows one by one; memory holds a few of them."""
+    from datasets import Features, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    features = Features({"id": Value("string"), "image": Value("binary"), "label": Value("binary")})
+    with ArrowWriter(features=features, path=str(path), writer_batch_size=16) as writer:
+        for record in records:
+            writer.write({"id": record.id, "image": record.image, "label": record.label})
+        writer.finalize()
+
+
+def self_check(samples: Samples) -> dict[str, Any]:
+    """Count, ids, sizes, label histogram and a hash of the decoded arrays: plain values.
+
+    The same on every machine, whatever wrote the files. Raises UserError for a doubled id, an
+    unsorted one, or a sample whose image and label differ in size.
+    """
+    histogram = np.zeros(65536, dtype=np.int64)
+    pixels, sizes = hashlib.sha256(), []
+    for sample in _sorted_once(samples):
+        histogram += np.bincount(sample.label.ravel(), minlength=len(histogram))
+        sizes.append(sample.image.size)
+        pixels.update(f"{sample.id}\0{sample.image.size}\0".encode())
+        pixels.update(sample.image.tobytes())
+        pixels.update(sample.label.astype("<i4").tobytes())
+    present = np.flatnonzero(histogram)
+    return {
+        "count": len(sizes),
+        "ids_sha256": hashlib.sha256("\n".join(samples.ids).encode()).hexdigest(),
+        "pixels_sha256": pixels.hexdigest(),
+        "shortest_side": min(map(min, sizes)),
+        "longest_side": max(map(max, sizes)),
+        "label_bits": 16 if present[-1] > 255 else 8,
+        "label_pixels": {str(raw): int(histogram[raw]) for raw in present},
+    }
+
+
+def read_selfcheck(folder: Path) -> dict[str, Any] | None:
+    """The stored self-check, None where there is none that can be read."""
+    try:
+        content = json.loads((folder / SELFCHECK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _sorted_once(samples: Samples) -> Iterator[Sample]:
+    if not len(samples) or sorted(set(samples.ids)) != samples.ids:
+        raise UserError("the ids of a dataset must be sorted, each there once, and at least one")
+    yield from samples
+
+
+def _again(folder: Path, fault: str) -> str:
+    command = f"cliptrase prepare {folder.name} --data {folder.parent.parent}"
+    return f"{folder}: {fault}; run `{command}`"

@@ -1,0 +1,230 @@
+"""Prepared datasets: whole or absent, the scenes they should be, readable by many threads."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from cliptrase.data import open_dataset, prepare, prepared
+from cliptrase.data.prepared import Record, open_prepared, read_selfcheck, verify_prepared
+from cliptrase.data.shapes import scenes
+from cliptrase.errors import UserError
+
+COUNT = 6
+
+
+def records(dataset: str, count: int) -> Iterator[Record]:
+    rng = np.random.default_rng(len(dataset))
+    for index in range(count):
+        image = rng.integers(0, 256, (20, 30 + index, 3), dtype=np.uint8)
+        label = rng.integers(0, 60, (20, 30 + index), dtype=np.uint8)
+        yield Record(f"scene_{index:03d}", prepare.png(image), prepare.png(label))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe of six small pictures in the place of the embedded benchmark."""
+    code = (Path(prepare.__file__),)
+    small = prepare.Recipe(COUNT, lambda: records("small", COUNT), code)
+    monkeypatch.setattr(prepare, "recipe", lambda dataset: small)
+
+
+def test_the_embedded_benchmark_is_stored_to_the_pixel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prepare.recipe("shapes").count == prepare.recipe("shapes_clean").count == 200
+    monkeypatch.setattr(scenes, "TEST_SEEDS", scenes.TEST_SEEDS[:12])
+    folder = prepare.prepare("shapes", tmp_path)
+    samples = open_prepared("shapes", tmp_path)
+    assert folder == tmp_path / "prepared" / "shapes" and len(samples) == 12
+    for index in (0, 7, 11):
+        scene = scenes.evaluation_scene("shapes", index)
+        assert np.array_equal(np.asarray(samples[index].image), scene.image)
+        assert np.array_equal(samples[index].label, scene.label)
+    assert samples.ids[:2] == ["scene_000", "scene_001"]
+    check = verify_prepared("shapes", tmp_path)
+    assert check["count"] == 12
+    assert sum(check["label_pixels"].values()) == 12 * 224 * 224
+    run = {"benchmark": {"dataset": "shapes"}, "data": str(tmp_path), "limit": 3}
+    assert [sample.id for sample in open_dataset(run)] == samples.ids[:3]
+
+
+def test_hugging_face_opens_it_too(small: None, tmp_path: Path) -> None:
+    folder = prepare.prepare("small", tmp_path)
+    table = Dataset.from_file(str(folder / "samples.arrow"))
+    assert table.column_names == ["id", "image", "label"] and len(table) == COUNT
+    assert table[0]["image"].startswith(b"\x89PNG")
+
+
+def test_making_it_again_gives_the_same_bytes(small: None, tmp_path: Path) -> None:
+    first = prepare.prepare("small", tmp_path / "one")
+    second = prepare.prepare("small", tmp_path / "two")
+    for name in ("samples.arrow", "selfcheck.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_whole_dataset_is_left_alone_and_other_code_makes_it_again(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrow = prepare.prepare("small", tmp_path) / "samples.arrow"
+    made = arrow.stat().st_mtime_ns
+    prepare.prepare("small", tmp_path)
+    assert arrow.stat().st_mtime_ns == made
+    prepare.prepare("small", tmp_path, force=True)
+    assert arrow.stat().st_mtime_ns != made
+    made = arrow.stat().st_mtime_ns
+    other = prepare.Recipe(COUNT, lambda: records("other", COUNT), (Path(__file__),))
+    monkeypatch.setattr(prepare, "recipe", lambda dataset: other)
+    prepare.prepare("small", tmp_path)
+    assert arrow.stat().st_mtime_ns != made
+
+
+def test_threads_read_what_one_reader_reads(small: None, tmp_path: Path) -> None:
+    prepare.prepare("small", tmp_path)
+    samples = open_prepared("small", tmp_path)
+    alone = [np.asarray(sample.image) for sample in samples]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda index: samples[index % COUNT], range(40 * COUNT)))
+    for index, sample in enumerate(together):
+        assert sample.id == samples.ids[index % COUNT]
+        assert np.array_equal(np.asarray(sample.image), alone[index % COUNT])
+
+
+def test_killed_in_the_middle_leaves_nothing_and_the_next_run_cleans_up(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, numpy\n"
+        "from pathlib import Path\n"
+        "from cliptrase.data import prepare\n"
+        "def slow():\n"
+        "    picture = prepare.png(numpy.zeros((9, 9, 3), numpy.uint8))\n"
+        "    yield prepare.Record('a', picture, picture)\n"
+        "    Path(sys.argv[1], 'started').touch()\n"
+        "    time.sleep(60)\n"
+        "prepare.recipe = lambda dataset: prepare.Recipe(6, slow, ())\n"
+        "prepare.prepare('small', sys.argv[1])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    for _ in range(600):
+        if (tmp_path / "started").exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    home = tmp_path / "prepared"
+    assert list(home.glob(".small.[0-9]*")), "it was killed before it began to write"
+    with pytest.raises(UserError, match="not prepared; run `cliptrase prepare small"):
+        open_prepared("small", tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        recipe = prepare.Recipe(COUNT, lambda: records("small", COUNT), ())
+        patch.setattr(prepare, "recipe", lambda dataset: recipe)
+        prepare.prepare("small", tmp_path)
+    assert sorted(path.name for path in home.iterdir()) == [".small.lock", "small"]
+    assert len(open_prepared("small", tmp_path)) == COUNT
+
+
+def test_a_failure_keeps_what_was_there(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = prepare.prepare("small", tmp_path)
+    before = (folder / "samples.arrow").read_bytes()
+
+    def full(path: Path, records: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(prepared, "write_arrow", full)
+    with pytest.raises(UserError, match=r"prepared/small: no space left on the disk"):
+        prepare.prepare("small", tmp_path, force=True)
+    assert (folder / "samples.arrow").read_bytes() == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".small.lock", "small"]
+
+
+def cut(folder: Path) -> None:
+    content = (folder / "samples.arrow").read_bytes()
+    (folder / "samples.arrow").write_bytes(content[: len(content) // 2])
+
+
+def cut_with_its_check(folder: Path) -> None:
+    cut(folder)
+    change(folder, arrow_bytes=(folder / "samples.arrow").stat().st_size)
+
+
+def change(folder: Path, **entries: object) -> None:
+    path = folder / "selfcheck.json"
+    path.write_text(json.dumps((read_selfcheck(folder) or {}) | entries))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "selfcheck.json").unlink(), "not prepared"),
+        (lambda folder: (folder / "selfcheck.json").write_text("{"), "not prepared"),
+        (lambda folder: (folder / "samples.arrow").unlink(), "absent or cut off"),
+        (cut, "absent or cut off"),
+        (cut_with_its_check, "the Arrow file is damaged|samples, not 6"),
+        (lambda folder: change(folder, count=7), "6 samples, not 7"),
+        (lambda folder: change(folder, pixels_sha256="0"), "has changed: pixels_sha256"),
+    ],
+)
+def test_a_damaged_dataset_is_named_with_its_cure(
+    damage: object, message: str, small: None, tmp_path: Path
+) -> None:
+    folder = prepare.prepare("small", tmp_path)
+    damage(folder)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message) as error:
+        verify_prepared("small", tmp_path)
+    assert f"run `cliptrase prepare small --data {tmp_path}`" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("faulty", "message"),
+    [
+        (lambda good: [good[1], good[0]], "ids of a dataset must be sorted"),
+        (lambda good: [good[0], good[0]], "each there once"),
+        (lambda good: [Record("a", good[0].image, good[1].label)], "image of .* label of"),
+        (lambda good: [Record("a", good[0].image, good[0].image)], "a: a mask must hold one label"),
+        (lambda good: [Record("a", b"<html>", good[0].label)], "a: not an image"),
+        (lambda good: good[:1], "1 samples instead of 6"),
+    ],
+)
+def test_records_that_cannot_be_scored_are_refused_when_prepared(
+    faulty: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = faulty(list(records("small", 2)))  # type: ignore[operator]
+    monkeypatch.setattr(prepare, "recipe", lambda _: prepare.Recipe(6, lambda: iter(wrong), ()))
+    with pytest.raises(UserError, match=message):
+        prepare.prepare("small", tmp_path)
+    assert not (tmp_path / "prepared" / "small").exists()
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["ade2016"], "ade2016: its preparation is not part of this version.*benchmark=folder"),
+        (["shape"], "unknown dataset 'shape'; did you mean 'shapes'"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            prepare.main([*arguments, "--data", str(tmp_path)])
+        assert stopped.value.code == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+        assert re.search(message, error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_makes_it(
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare.main(["small", "--data", str(tmp_path)])
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path}/prepared/small: 6 samples\n"
+    assert captured.err == "", "no progress bar without a terminal"
