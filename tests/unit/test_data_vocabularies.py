@@ -54,7 +54,7 @@ def test_oddities_that_move_published_numbers_are_kept() -> None:
     assert names("voc21_background").count("bed") == 2
     assert "beachhill" in names("voc21_background")
     assert names("voc20")[19] == "tv"
-    assert names("pc59")[50] != names("pc459")[396] == "table"
+    assert (names("pc59")[49], names("pc459")[396]) == ("diningtable", "table")
     assert names("ade847")[1] == "building, edifice"
     assert names("coco_stuff171")[:80] == names("coco_object80")
 
@@ -105,7 +105,7 @@ def test_a_users_list_names_a_class_once(tmp_path: Path, second: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="absent.txt: no such file"):
+    with pytest.raises(UserError, match=r"absent\.txt: no such file"):
         vocabularies.read_names(tmp_path / "absent.txt")
     with pytest.raises(UserError, match="a folder"):
         vocabularies.read_names(tmp_path)
@@ -118,7 +118,7 @@ def test_a_name_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert vocabularies.vocabulary_path("mine.txt") == tmp_path / "mine.txt"
     assert vocabularies.vocabulary_path("voc20").parent == vocabularies.VOCABULARIES
     assert vocabularies.vocabulary_path("./voc20") == tmp_path / "voc20"
-    with pytest.raises(UserError, match="unknown vocabulary 'voc2'.*did you mean 'voc20'"):
+    with pytest.raises(UserError, match=r"unknown vocabulary 'voc2'.*did you mean 'voc20'"):
         vocabularies.vocabulary_path("voc2")
     with pytest.raises(UserError, match=r"other.txt: no such file"):
         vocabularies.vocabulary_path("lists/other.txt")
@@ -138,7 +138,7 @@ def test_a_template_holds_the_name_once(tmp_path: Path) -> None:
 def test_importing_it_loads_nothing_heavy() -> None:
     code = (
         "import sys, cliptrase.data.vocabularies, cliptrase.data.labels, cliptrase.data.folder\n"
-        "heavy = {'torch', 'hydra', 'pandas', 'sklearn', 'datasets', 'pyarrow'} & set(sys.modules)\n"
+        "heavy = {'torch', 'hydra', 'pandas', 'sklearn', 'datasets', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -37,7 +37,7 @@ def read_names(path: Path | str, *, unique: bool = False) -> list[str]:
 def check_names(names: Sequence[str], source: str, *, unique: bool = False) -> None:
     """Refuse an empty list, an empty name and, with `unique`, a name that stands there twice.
 
-    Names that differ only in case or surrounding spaces are the same to CLIP's tokenizer, hence here.
+    Names that differ only in case or spaces are the same to CLIP's tokenizer, hence here.
 
     Raises UserError naming `source` (a file or an option) and the entry's number, counted from 1.
     """
@@ -81,7 +81,7 @@ def vocabulary_path(name_or_path: Path | str) -> Path:
 
 
 def template_path(name_or_path: Path | str) -> Path:
-    """Absolute path of a shipped list of templates, or of a text file. Errors as `vocabulary_path`."""
+    """Absolute path of a shipped list of templates or of a text file; as `vocabulary_path`."""
     return _find(name_or_path, TEMPLATES, "list of templates")
 
 
