@@ -1,0 +1,241 @@
+"""The workflow on a handful of scenes: what is planned, made, noticed, and left alone.
+
+In copies of the working tree, so that a test may edit code, lose a run or break a pass.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cliptrase import plan
+
+ROOT = Path(__file__).resolve().parents[2]
+TREE = ("Snakefile", "conf", "environment.yml", "profiles", "published", "src", "workflow")
+PLAN = plan.load("smoke")
+
+pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+
+
+def copy_of_the_tree(target: Path) -> Path:
+    """The files that a run needs, the weights linked."""
+    target.mkdir()
+    for name in TREE:
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__")
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignore)
+        else:
+            shutil.copy2(source, target / name)
+    (target / "assets").symlink_to(ROOT / "assets")
+    return target
+
+
+def snakemake(tree: Path, *arguments: str, suite: str = "smoke", **config: str):
+    """Run Snakemake in a tree, by the tree's own code; returns the finished process."""
+    pairs = [f"{key}={value}" for key, value in {"suite": suite, **config}.items()]
+    command = [sys.executable, "-m", "snakemake", "--cores", "8", *arguments, "--config", *pairs]
+    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PATH": "/usr/bin:/bin"}
+    return subprocess.run(
+        command,
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+
+
+def planned_jobs(tree: Path, *arguments: str, **config: str) -> dict[str, int]:
+    """Rule → number of jobs that a dry run lists, `all` left out."""
+    done = snakemake(tree, *arguments, "--dry-run", "--quiet", "rules", **config)
+    assert done.returncode == 0, done.stdout
+    jobs = re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in jobs if rule not in ("all", "total")}
+
+
+def run_folder(tree: Path, name: str) -> Path:
+    return tree / "results" / "runs" / name
+
+
+def bytes_of_runs(tree: Path) -> dict[str, bytes]:
+    files = (tree / "results" / "runs").glob("*/metrics.json")
+    return {file.parent.name: file.read_bytes() for file in files}
+
+
+def times_of_runs(tree: Path) -> dict[str, int]:
+    folders = (tree / "results" / "runs").iterdir()
+    return {folder.name: folder.stat().st_mtime_ns for folder in folders}
+
+
+def a_run() -> tuple[str, str]:
+    """A run that Table 2 shows, and its pass."""
+    cells = (cell for row in PLAN.tables["table2_ablation"].rows for cell in row.cells if cell.run)
+    run = next(cells).run
+    return run, next(name for name, one in PLAN.passes.items() if run in one.runs)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the tree in which the whole suite has been made once."""
+    folder = copy_of_the_tree(tmp_path_factory.mktemp("workflow") / "tree")
+    made = snakemake(folder, "all")
+    assert made.returncode == 0, made.stdout
+    return folder
+
+
+@pytest.fixture
+def bare(tmp_path) -> Path:
+    """A copy of the tree in which nothing has been made."""
+    return copy_of_the_tree(tmp_path / "tree")
+
+
+def test_a_dry_run_lists_every_step(bare):
+    assert planned_jobs(bare, "all") == {
+        "prepare_dataset": 1,
+        "evaluate_pass": len(PLAN.passes),
+        "render_tables": 1,
+        "draw_figures": 1,
+        "publish_runs": 1,
+    }
+    assert not (bare / "results").exists()
+
+
+def test_three_hundred_runs_are_planned_in_five_seconds(bare):
+    grid = bare / "conf" / "table" / "fig7_sensitivity.yaml"
+    text = grid.read_text(encoding="utf-8")
+    eps = [round(0.4 + 0.02 * step, 2) for step in range(38)]
+    grid.write_text(re.sub(r"(?m)^eps: .*$", f"eps: {eps}", text), encoding="utf-8")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    planned_jobs(bare, "all")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+
+
+def test_what_is_made_is_what_the_plan_names(tree):
+    for name, one in PLAN.passes.items():
+        said = json.loads((tree / "results/passes/smoke" / f"{name}.json").read_text())
+        assert set(said) == set(one.runs)
+        assert all((run_folder(tree, run) / "metrics.json").is_file() for run in said)
+    for table in PLAN.tables:
+        for kind in ("csv", "md", "tex"):
+            assert (tree / "results/smoke/tables" / f"{table}.{kind}").stat().st_size > 0
+    assert not (tree / "regenerate-paper-tables").exists()
+
+
+def test_nothing_is_to_be_done_the_second_time(tree):
+    again = snakemake(tree, "all")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout
+
+
+def test_a_lost_run_is_made_again_and_only_that_one(tree):
+    run, its_pass = a_run()
+    numbers, times = bytes_of_runs(tree), times_of_runs(tree)
+    shutil.rmtree(run_folder(tree, run))
+    made = snakemake(tree, "all")
+    assert made.returncode == 0, made.stdout
+    assert f"evaluate {its_pass}" in made.stdout
+    assert bytes_of_runs(tree) == numbers
+    changed = {name for name, time in times_of_runs(tree).items() if time != times[name]}
+    assert changed == {run}
+
+
+def test_a_lost_pass_file_is_made_again_without_a_run(tree):
+    _, its_pass = a_run()
+    times = times_of_runs(tree)
+    (tree / "results/passes/smoke" / f"{its_pass}.json").unlink()
+    assert planned_jobs(tree, "all")["evaluate_pass"] == 1
+    assert snakemake(tree, "all").returncode == 0
+    assert times_of_runs(tree) == times
+
+
+def test_edited_code_is_noticed_unless_it_is_frozen(tree):
+    file = tree / "src" / "cliptrase" / "segment" / "vote.py"
+    code = file.read_text(encoding="utf-8")
+    file.touch()
+    assert planned_jobs(tree, "all") == {}, "a touch changes nothing"
+    file.write_text(code + "\n# edited\n", encoding="utf-8")
+    try:
+        assert planned_jobs(tree, "all")["evaluate_pass"] == len(PLAN.passes)
+        assert planned_jobs(tree, "all", freeze_code="true") == {}
+    finally:
+        file.write_text(code, encoding="utf-8")
+    assert planned_jobs(tree, "all") == {}
+
+
+def test_an_edited_setting_reruns_what_it_concerns(tree):
+    file = tree / "conf" / "table" / "table2_ablation.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(r"(?m)^title: .*$", "title: Another title", text), encoding="utf-8")
+    try:
+        jobs = planned_jobs(tree, "all")
+        assert "render_tables" in jobs and "evaluate_pass" not in jobs
+    finally:
+        file.write_text(text, encoding="utf-8")
+
+
+def test_the_device_and_the_number_of_cores_rerun_nothing(tree):
+    assert planned_jobs(tree, "all", device="cpu") == {}
+    assert planned_jobs(tree, "--cores", "1", "all") == {}
+
+
+@pytest.mark.parametrize("spelling", ["regenerate-paper-tables", "regenerate_paper_tables"])
+def test_tables_are_rendered_every_time_and_no_run_is_started(tree, tmp_path, spelling):
+    run, _ = a_run()
+    file = tree / "results/smoke/tables/table2_ablation"
+    whole = file.with_suffix(".csv").read_bytes()
+    run_folder(tree, run).rename(tmp_path / "lost")
+    try:
+        for _ in range(2):
+            done = snakemake(tree, spelling)
+            assert done.returncode == 0, done.stdout
+            assert "missing" in done.stdout
+            assert not run_folder(tree, run).exists()
+            assert not (tree / "regenerate-paper-tables").exists()
+            lines = list(csv.DictReader(file.with_suffix(".csv").open(encoding="utf-8")))
+            values = {line["value"] for line in lines if line["run"] == run}
+            assert values == {""}
+            assert any(line["value"] for line in lines), "the other cells are still there"
+            assert "not run yet" in file.with_suffix(".md").read_text(encoding="utf-8")
+    finally:
+        (tmp_path / "lost").rename(run_folder(tree, run))
+    assert snakemake(tree, spelling).returncode == 0
+    assert file.with_suffix(".csv").read_bytes() == whole
+
+
+def test_a_failed_pass_leaves_the_tables_with_its_reason_and_an_exit_code(tree, bare):
+    (bare / "data").symlink_to(tree / "data")
+    lost = next(iter(PLAN.passes))
+    blocked = bare / "results" / "runs"
+    blocked.mkdir(parents=True)
+    for name in PLAN.passes[lost].runs:
+        (blocked / name).write_text("in the way")
+    for name, one in PLAN.passes.items():
+        for run in one.runs if name != lost else ():
+            shutil.copytree(run_folder(tree, run), run_folder(bare, run))
+    done = snakemake(bare, "all")
+    assert done.returncode != 0
+    assert "error: " in done.stdout and "Traceback" not in done.stdout
+    text = (bare / "results/smoke/tables/table1_main.md").read_text(encoding="utf-8")
+    assert "not run yet" in text or lost in text
+
+
+@pytest.mark.parametrize(
+    ("config", "hint"),
+    [({"suite": "smoky"}, "smoke"), ({"benchmarks": "[shapes_gb]"}, "shapes_bg")],
+)
+def test_a_wrong_name_ends_in_one_message_that_names_the_nearest(bare, config, hint):
+    done = snakemake(bare, "--dry-run", "all", **config)
+    assert done.returncode != 0
+    assert f"did you mean '{hint}'" in done.stdout
