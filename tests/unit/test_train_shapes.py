@@ -185,6 +185,25 @@ def test_the_card_says_what_was_measured(exported, monkeypatch):
     assert "<polyline" in (exported / "loss.svg").read_text()
 
 
+def test_the_command_trains_exports_and_asks_for_the_card(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(shapes_card, "write_card", asked.append)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: None)  # is global
+    store, out = tmp_path / "store", tmp_path / "out"
+    where = ["--steps=1", "--scenes=128", f"--store={store}", f"--out={out}"]
+    train_shapes.main(where)
+    record = json.loads((out / "training.json").read_text())
+    assert record["recipe"]["steps"] == 1 and record["threads"] == 1
+    assert [step for step, _ in record["losses"]] == [1]
+    weights = (out / "open_clip_model.safetensors").read_bytes()
+    train_shapes.main(where)  # finished: only exports again
+    assert "going on from step 1" in capsys.readouterr().out
+    assert (out / "open_clip_model.safetensors").read_bytes() == weights
+    train_shapes.main([*where[:3], f"--out={tmp_path / 'other'}", "--export"])
+    assert (tmp_path / "other" / "open_clip_model.safetensors").read_bytes() == weights
+    assert asked == [out, out]
+
+
 def test_wilson_interval():
     # Newcombe (1998), table I: 81 of 263, and the edge 0 of 20.
     assert shapes_card.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

@@ -5,7 +5,7 @@
 
 The model is open_clip's own CLIP class and learns from captions only; pixel labels never reach
 this file. Everything random follows from the step's number, so a run that was interrupted ends
-bit for bit where an uninterrupted one does (one thread, same machine).
+bit for bit where an uninterrupted one does (one thread, same machine). Run it in a checkout.
 """
 
 import argparse
