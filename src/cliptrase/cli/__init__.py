@@ -1,0 +1,83 @@
+"""The console script `cliptrase`: finds the command, which imports what it needs.
+
+Nothing heavy is imported before a command is known, so that `cliptrase --help` is immediate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import cliptrase
+from cliptrase.cli import segment, verify
+from cliptrase.errors import exit_on_user_error, nearest
+
+OWN = {"segment": segment, "verify": verify}
+
+# Commands that hand their arguments on to the main(arguments) of a module.
+HANDED_ON = {
+    "prepare": ("cliptrase.data.prepare", "make a dataset ready: prepare DATASET"),
+    "evaluate": (
+        "cliptrase.evaluate.__main__",
+        "one run or a sweep, as python -m cliptrase.evaluate",
+    ),
+    "plan": ("cliptrase.plan", "print the runs that a suite needs: plan SUITE"),
+    "tables": ("cliptrase.publish.tables", "render a suite's tables from its runs: tables SUITE"),
+    "figures": ("cliptrase.publish.figures", "draw a suite's figures: figures SUITE"),
+    "publish": (
+        "cliptrase.publish.tracking",
+        "log a suite's runs and tables to W&B: publish SUITE",
+    ),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose usage errors are one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+class Formatter(logging.Formatter):
+    """`warning: …`, as errors are `error: …`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Exit code 1 for what a UserError tells, 2 for a wrong command line."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in HANDED_ON:
+        module, _ = HANDED_ON[words[0]]
+        import_module(module).main(words[1:])
+        return
+    parser = _parser()
+    if words and not words[0].startswith("-") and words[0] not in OWN:
+        parser.error(f"unknown command {words[0]!r}. {nearest(words[0], [*OWN, *HANDED_ON])}")
+    args = parser.parse_args(words)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter())
+    logging.basicConfig(handlers=[handler])
+    args.run(args)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="cliptrase",
+        description="Training-free open-vocabulary segmentation with CLIP, and its benchmarks.",
+    )
+    parser.add_argument("--version", action="version", version=f"cliptrase {cliptrase.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for name, module in OWN.items():
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    for name, (_, text) in HANDED_ON.items():
+        commands.add_parser(name, help=text)
+    return parser

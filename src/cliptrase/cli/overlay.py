@@ -1,0 +1,110 @@
+"""A picture with its label map painted over it and a legend below: for people, not for programs."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK = (255, 255, 255), (40, 40, 40)
+STRENGTH = 0.55  # how much of a pixel is its class's colour
+LEGEND_LIMIT = 40  # entries; what is left becomes "and N more"
+
+# Okabe and Ito's colours first: told apart by colour-blind people too.
+_FIRST = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#8B5A2B")
+
+
+def colours(count: int) -> np.ndarray:
+    """(count, 3) uint8, a colour a class; a class's colour does not hang on how many there are."""
+    first = [tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for code in _FIRST]
+    table = [first[i] if i < len(first) else _spread(i - len(first)) for i in range(count)]
+    return np.array(table, dtype=np.uint8).reshape(count, 3)
+
+
+def paint(
+    image: Image.Image, labels: np.ndarray, names: Sequence[str], background: int | None = None
+) -> Image.Image:
+    """The RGB `image` under its `labels` (H, W), class borders drawn, legend below.
+
+    `names[i]` belongs to label i; `background` is the label left unpainted and grey. The legend
+    lists the classes that occur, largest share first. The result is as wide as the picture (and
+    at least 160 pixels) and taller by the legend.
+    """
+    photo = np.asarray(image.convert("RGB"), dtype=np.float32)
+    if photo.shape[:2] != labels.shape:
+        raise ValueError(f"picture {photo.shape[:2]} and labels {labels.shape} differ in size")
+    table = colours(len(names))
+    painted = (1 - STRENGTH) * photo + STRENGTH * table[labels].astype(np.float32)
+    if background is not None:
+        grey = photo.mean(axis=2, keepdims=True)
+        painted = np.where((labels == background)[..., None], 0.7 * grey + 20, painted)
+        table[background] = (128, 128, 128)
+    painted[_borders(labels, width=1 + min(labels.shape) // 400)] = PAPER
+    body = Image.fromarray(painted.clip(0, 255).astype(np.uint8))
+    return _with_legend(body, _entries(labels, names), table)
+
+
+def _spread(i: int) -> tuple[int, int, int]:
+    """Colours that keep apart for as long as they can: hues a golden ratio apart, three tones."""
+    red, green, blue = colorsys.hsv_to_rgb(
+        (0.11 + i * 0.61803398875) % 1, (0.85, 0.55, 0.95)[i % 3], (0.9, 0.95, 0.6)[i % 3]
+    )
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _borders(labels: np.ndarray, width: int) -> np.ndarray:
+    """(H, W) bool: the pixels within `width` before a change of label, right of or below them."""
+    edge = np.zeros(labels.shape, dtype=bool)
+    for step in range(1, width + 1):
+        edge[:, :-step] |= labels[:, :-step] != labels[:, step:]
+        edge[:-step] |= labels[:-step] != labels[step:]
+    return edge
+
+
+def _entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int | None, str]]:
+    """What the legend says, in order: (label, text); no label for the line "and N more"."""
+    pixels = np.bincount(labels.ravel(), minlength=len(names))
+    order = [int(i) for i in np.argsort(-pixels, kind="stable") if pixels[i]]
+    listed: list[tuple[int | None, str]] = [
+        (i, f"{names[i]}  {100 * pixels[i] / labels.size:.1f} %") for i in order[:LEGEND_LIMIT]
+    ]
+    if len(order) > LEGEND_LIMIT:
+        listed.append((None, f"and {len(order) - LEGEND_LIMIT} more"))
+    return listed
+
+
+def _with_legend(
+    body: Image.Image, entries: list[tuple[int | None, str]], table: np.ndarray
+) -> Image.Image:
+    """`body` above rows of swatches and texts, in as many columns as fit its width."""
+    width = max(body.width, 160)
+    size = min(max(12, width // 45), 48)
+    font, gap, box = _font(size), size // 2, size
+    cell = max(math.ceil(font.getlength(text)) for _, text in entries) + box + 3 * gap
+    columns = max(1, min(len(entries), (width - gap) // cell))
+    rows = math.ceil(len(entries) / columns)
+    line = round(1.6 * size)
+    page = Image.new("RGB", (width, body.height + rows * line + gap), PAPER)
+    page.paste(body, ((width - body.width) // 2, 0))
+    draw = ImageDraw.Draw(page)
+    for number, (label, text) in enumerate(entries):
+        x = gap + (number % columns) * ((width - gap) // columns)
+        y = body.height + gap // 2 + (number // columns) * line + (line - box) // 2
+        if label is not None:
+            swatch = tuple(int(value) for value in table[label])
+            draw.rectangle((x, y, x + box, y + box), fill=swatch, outline=INK)
+        draw.text((x + box + gap, y + box / 2), text, fill=INK, font=font, anchor="lm")
+    return page
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's DejaVu Sans: it ships with a dependency and knows most of the alphabets."""
+    import matplotlib
+
+    return ImageFont.truetype(
+        Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
+    )

@@ -1,0 +1,260 @@
+"""Pictures and words in, a label map out: the graph of a pass on one picture at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cliptrase import config
+from cliptrase.data.crop import crop_image, fit_image, nearest_indices
+from cliptrase.data.images import read_image
+from cliptrase.data.vocabularies import check_names, read_templates, template_path
+from cliptrase.errors import UserError
+from cliptrase.evaluate.device import computing_on
+from cliptrase.evaluate.graph import Encoded, Graph, Text
+from cliptrase.evaluate.threads import cores, single_threaded_pool
+from cliptrase.model.load import Clip, load_clip
+from cliptrase.model.text import text_features, unseen_words
+
+log = logging.getLogger(__name__)
+
+OPEN_KEYS = ("method", "model", "protocol")  # the groups that `overrides` may reach into
+LONGEST = 10  # times the short side: beyond this a whole picture is refused
+Picture = Image.Image | np.ndarray | str | Path
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A picture's label map. `names[labels]` names every pixel."""
+
+    labels: np.ndarray  # (H, W) uint16, indices into names
+    names: tuple[str, ...]  # the classes, then "background" where background words were given
+    regions: np.ndarray  # (H, W) int32, the cluster of each pixel; -1: no cluster in the picture
+    background: int | None  # the label of all background words: the index after the last class
+    network_size: tuple[int, int]  # (height, width) in pixels of what the model saw
+    method: dict[str, Any]  # as computed: eps and min_samples of this very picture
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """A picture whose features and regions are computed; `Segmenter.classify` takes it often."""
+
+    encoded: Encoded
+    method: dict[str, Any]
+    regions: np.ndarray  # (H, W) int32
+    size: tuple[int, int]  # (H, W) of the label map
+    network_size: tuple[int, int]
+
+
+class Segmenter:
+    """Segments pictures of any size with any words.
+
+    A whole picture is resized so that its short side is `image_size` (the aspect is kept, both
+    sides rounded to whole patches); patches are clustered, labelled and put to the vote at that
+    size, and the labels brought to the picture's own size by nearest neighbour. eps and min_samples
+    follow the number of patches unless `overrides` sets them. With `crop=True` the label map is
+    that of the image_size × image_size centre crop, as protocol `crop` sees it: the same labels
+    that `python -m cliptrase.evaluate` scores.
+
+    model      a name of conf/model (`vit_b16`, `shapes_clip`, …), or `local-dir:DIR` for a folder
+               that open_clip reads
+    method     a name of conf/method
+    classes    the words, one a class; may be left out when `classify` gets them
+    background words for everything else; they share one label, the one after the last class
+    image_size pixels, a multiple of the model's patch; None: the size the model was trained at
+    device     auto, cpu, cuda or cuda:N
+    templates  a shipped list of prompt templates, or a text file
+    overrides  `key=value` as on the command line: `method.regions.eps=0.8`, `model.path=DIR`, …
+
+    The [CLS] factor that the released code uses on VOC20 is off unless overrides has
+    `method.cls_logits=true`. Raises UserError for anything that a user can get wrong.
+    """
+
+    def __init__(
+        self,
+        model: str = "vit_b16",
+        method: str = "cliptrase",
+        classes: Sequence[str] | None = None,
+        background: Sequence[str] | None = None,
+        *,
+        image_size: int | None = None,
+        device: str = "auto",
+        templates: str | Path = "imagenet80",
+        crop: bool = False,
+        overrides: Sequence[str] = (),
+    ):
+        self.crop = crop
+        self._templates = read_templates(template_path(templates))
+        self._words = None if classes is None else _checked(classes, background)
+        chosen = [f"method={method}", *_model(model), f"device={device}", *_checked_keys(overrides)]
+        if image_size is not None:
+            chosen.append(f"image_size={image_size}")
+        self._composed = config.compose(["benchmark=shapes", "benchmark.cls_logits=false", *chosen])
+        run = config.derive(self._composed)
+        with computing_on(run["device"]) as chosen_device:
+            self._clip = load_clip(run["model"], chosen_device)
+        if image_size is None:
+            self._composed["image_size"] = self._clip.visual.image_size[0]
+            run = config.derive(self._composed)
+        self.model: dict[str, Any] = run["model"]
+        self.image_size: int = run["image_size"]
+        self._method: dict[str, Any] = run["method"]
+        self._logit_scale: float = run["protocol"]["logit_scale"]
+        self._texts: dict[tuple[tuple[str, ...], int], Text] = {}
+        self._warned: set[str] = set()
+
+    def __call__(self, image: Picture) -> Segmentation:
+        """The label map of a PIL picture, a (H, W[, 3|4]) array of uint8, or a file."""
+        return self.classify(self.encode(image))
+
+    def seen(self, image: Picture) -> Image.Image:
+        """The picture that a label map lies over: upright RGB, its centre crop with `crop`."""
+        picture = read_image(image)
+        return Image.fromarray(crop_image(picture, self.image_size)) if self.crop else picture
+
+    @torch.inference_mode()
+    def encode(self, image: Picture) -> EncodedPicture:
+        """Everything that does not hang on the words: features, correlation, regions."""
+        picture = read_image(image)
+        if self.crop:
+            pixels = crop_image(picture, self.image_size)
+            size = pixels.shape[:2]
+        else:
+            if max(picture.size) > LONGEST * min(picture.size):
+                raise UserError(
+                    f"a picture of {picture.width} × {picture.height} pixels is too long for the "
+                    "model; cut it up, or take its centre with crop (--crop)"
+                )
+            pixels = fit_image(picture, self.image_size, self.model["patch"])
+            size = (picture.height, picture.width)
+        network_size = pixels.shape[:2]
+        method = self._method_for(network_size)
+        with _as_in_a_pass(self._clip):
+            encoded = Graph(self._clip, self._clip.normalise(pixels[None])).encode(method)
+        regions = _regions(encoded, network_size)
+        return EncodedPicture(encoded, method, _nearest(regions, size), size, network_size)
+
+    @torch.inference_mode()
+    def classify(
+        self,
+        picture: EncodedPicture,
+        classes: Sequence[str] | None = None,
+        background: Sequence[str] | None = None,
+    ) -> Segmentation:
+        """Label an encoded picture, with the Segmenter's own words unless `classes` are given."""
+        words = self._words if classes is None else _checked(classes, background)
+        if words is None:
+            raise UserError("no classes: give Segmenter(classes=[…]) or classify(picture, classes)")
+        text = self._text(*words)
+        with _as_in_a_pass(self._clip):
+            predicted = picture.encoded.classify(text, self._logit_scale)
+        labels = predicted[0].cpu().numpy().astype(np.uint16)
+        names = words[0] + (("background",) if text.background else ())
+        return Segmentation(
+            labels=_nearest(labels, picture.size),
+            names=names,
+            regions=picture.regions,
+            background=text.classes if text.background else None,
+            network_size=picture.network_size,
+            method=picture.method,
+        )
+
+    def _text(self, classes: tuple[str, ...], background: tuple[str, ...]) -> Text:
+        """The text features of the words, encoded once for each list of them."""
+        key = (classes + background, len(classes))
+        if key not in self._texts:
+            self._warn_of_unseen(classes + background)
+            features = text_features(
+                self._clip, list(classes + background), self._templates, workers=cores()
+            )
+            self._texts[key] = Text(features, classes=len(classes), background=bool(background))
+        return self._texts[key]
+
+    def _warn_of_unseen(self, names: tuple[str, ...]) -> None:
+        unseen = set(unseen_words(self._clip, names)) - self._warned
+        if unseen:
+            self._warned |= unseen
+            log.warning(
+                "model %s has never seen %s; its labels for them mean nothing",
+                self.model["label"],
+                ", ".join(map(repr, sorted(unseen))),
+            )
+
+    def _method_for(self, network_size: tuple[int, int]) -> dict[str, Any]:
+        """The method with eps and min_samples for this many patches, where they are `auto`."""
+        regions = self._method["regions"]
+        if regions is None:
+            return self._method
+        height, width = network_size
+        eps, min_samples = config.dbscan_defaults(height * width // self.model["patch"] ** 2)
+        auto = {"eps": float(eps), "min_samples": min_samples}
+        asked = self._composed["method"]["regions"]
+        fitted = {key: value for key, value in auto.items() if asked[key] == "auto"}
+        return {**self._method, "regions": {**regions, **fitted}}
+
+
+def _checked(
+    classes: Sequence[str], background: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Both lists as tuples. Raises UserError for an empty list or name and for a doubled class."""
+    for key, names in (("classes", classes), ("background", background)):
+        if isinstance(names, str):
+            raise UserError(f"{key}: give a list of words, as [{names!r}], not one text")
+    check_names(list(classes), "classes", unique=True)
+    if background is not None:
+        check_names(list(background), "background")
+    return tuple(classes), tuple(background or ())
+
+
+def _model(model: str) -> list[str]:
+    """The overrides that a model's name or open_clip's own `local-dir:DIR` stands for."""
+    kind, colon, folder = model.partition(":")
+    if kind == "local-dir" and colon:
+        return ["model=local", f"model.path={json.dumps(folder)}"]
+    return [f"model={model}"]
+
+
+def _checked_keys(overrides: Sequence[str]) -> list[str]:
+    for override in overrides:
+        group, dot, _ = override.partition("=")[0].partition(".")
+        if group not in OPEN_KEYS or not dot:
+            raise UserError(
+                f"override {override!r}: a picture has the keys {'.…, '.join(OPEN_KEYS)}.… only; "
+                "method, model, image_size and device are arguments of their own"
+            )
+    return list(overrides)
+
+
+def _regions(encoded: Encoded, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) int32 regions of the one picture; all -1 where the method makes none."""
+    if encoded.regions is None:
+        return np.full(size, -1, dtype=np.int32)
+    return encoded.regions[0].cpu().numpy().astype(np.int32)
+
+
+def _nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) → `size` = (H, W) by the nearest pixel centre, as PIL's NEAREST."""
+    rows, columns = map(nearest_indices, array.shape, size)
+    return array[rows[:, None], columns]
+
+
+@contextlib.contextmanager
+def _as_in_a_pass(clip: Clip) -> Iterator[None]:
+    """One thread on the CPU, full precision on a GPU: the same numbers as a pass, anywhere."""
+    with computing_on(str(clip.device)), single_threaded_pool(1):
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the picture does not fit into the memory of {clip.device}; take a smaller "
+                "image_size (--image-size) or device=cpu (--device cpu)"
+            ) from None
