@@ -219,8 +219,9 @@ def _tex_groups(columns: tuple[Column, ...]) -> list[str]:
 def _tex_row(row: TableRow, stacked: bool) -> list[str]:
     """A row of values and, below it, rows of intervals, differences and printed numbers."""
     layers = [_tex_entry(entry, stacked) for entry in row.entries]
-    heads = {"value": tex(row.label), "difference": rf"\quad to {tex(row.versus)}"}
-    heads |= {"printed": r"\quad paper"}
+    heads = {"value": tex(row.label), "printed": r"\quad paper"}
+    if row.versus:
+        heads["difference"] = rf"\quad to {tex(row.versus)}"
     out = []
     for layer in ("value", "interval", "difference", "difference interval", "printed"):
         cells = [entry.get(layer, "") for entry in layers]
