@@ -1,0 +1,131 @@
+"""One run or a sweep: python -m cliptrase.evaluate benchmark=voc20 method=cliptrase image_size=336.
+
+Hydra reads the command line and sweeps (-m); what a run is comes from config.resolve.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import CompactHydraException, HydraException
+from hydra.types import RunMode
+
+from cliptrase import config
+from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.evaluate import store
+from cliptrase.evaluate.metrics import METRICS
+
+SWEEP_DIR = "hydra.sweep.dir"
+
+
+def evaluate(overrides: list[str]) -> Path:
+    """Make one run, unless it is finished, and return its folder. Raises UserError."""
+    run = config.resolve(overrides)
+    name, out = config.run_name(run), Path(run["out"])
+    if not store.finished(out, run, run["data"]):
+        from cliptrase.evaluate.passes import run_pass  # torch: not where the run is there
+
+        run_pass(
+            {name: run},
+            partial=out / f".{name}.partial.npz",
+            out=out,
+            data=run["data"],
+            device=run["device"],
+            batch_size=run["batch_size"],
+            workers=run["workers"],
+        )
+    return out / name
+
+
+def summary(folder: Path) -> str:
+    """The folder and its scores in per cent with their 95 % intervals, as a short table."""
+    found = store.read_metrics(folder)
+    lines = [f"{folder}  ({found['images']} images, rule {found['rule']})"]
+    for metric in METRICS:
+        low, high = found["ci"][metric]
+        span = f"  [{_percent(low)}, {_percent(high)}]"
+        lines.append(f"  {metric:<6}{_percent(found[metric]):>7}{span}")
+    return "\n".join(lines) + "\n"
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line. In a sweep a run that fails is reported, and the others go on."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = get_args_parser().parse_args(words)
+    keys = check(options.overrides, options.multirun)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.multirun and SWEEP_DIR not in keys:
+            words.append(f"{SWEEP_DIR}={folder}")  # Hydra's own record of a sweep is not kept
+        sys.argv = [sys.argv[0], *words]
+        try:
+            hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluate")(
+                _job
+            )()
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; the same command goes on where its counts were saved\n")
+            raise SystemExit(130) from None
+
+
+def check(overrides: list[str], multirun: bool) -> set[str]:
+    """The keys of `overrides`. Raises UserError for what Hydra could not read or compose.
+
+    Every run of a sweep is composed, so that a wrong name is found before the first image.
+    """
+    parsed = [_parse(override) for override in overrides]
+    swept = [one for one in parsed if one.is_sweep_override()]
+    if swept and not multirun:
+        raise UserError(f"{swept[0].input_line}: several values; add -m for a sweep")
+    own = [one for one in parsed if not one.get_key_element().startswith(("hydra.", "hydra/"))]
+    listed = [one for one in own if one.value_type is not ValueType.GLOB_CHOICE_SWEEP]
+    if multirun:
+        runs = BasicSweeper.split_arguments(listed, max_batch_size=None)[0]
+    else:
+        runs = [[str(one.input_line) for one in listed]]
+    for run in runs:
+        config.compose(run)
+    return {one.get_key_element() for one in parsed}
+
+
+def _parse(override: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        raise UserError(
+            f"override {override!r}: write key=value; a value with spaces or signs needs quotes "
+            "within quotes, as \"benchmark.images='my photos'\""
+        ) from None
+
+
+def _job(_: Any) -> None:
+    """What Hydra calls for each run."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    given = HydraConfig.get()
+    overrides = list(given.overrides.task)
+    try:
+        sys.stdout.write(summary(evaluate(overrides)))
+    except UserError as error:
+        message = f"error: {error}"
+        if given.mode == RunMode.MULTIRUN:
+            message = f"error: {' '.join(overrides)}: {error}"
+            sys.stderr.write(f"{message}\n")  # now: Hydra tells of the first failure at the end
+        raise CompactHydraException(message) from error
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""A pass: the images of a dataset streamed once through a model, for all the runs that share them.
+
+Runs that are finished are skipped; a pass that was killed goes on where its counts were last saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from cliptrase.data import open_dataset
+from cliptrase.errors import UserError
+from cliptrase.evaluate import store
+from cliptrase.evaluate.device import computing_on
+from cliptrase.evaluate.predict import Job, Predictor
+from cliptrase.evaluate.provenance import Stages, code_digest, describe, now
+from cliptrase.evaluate.tally import Progress, Tally
+from cliptrase.evaluate.textcache import class_names, text_of
+from cliptrase.evaluate.threads import cores, single_threaded_pool
+from cliptrase.evaluate.truth import Loader, scored_classes
+from cliptrase.model.load import load_clip
+
+log = logging.getLogger(__name__)
+
+SAVE_EVERY = 256  # images
+REPORT_EVERY = 256
+SHARED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "the dataset": lambda run: [run["benchmark"]["dataset"], run["benchmark"].get("folder")],
+    "the model": lambda run: run["model"],
+    "image_size": lambda run: run["image_size"],
+    "protocol.name": lambda run: run["protocol"]["name"],
+    "limit": lambda run: run["limit"],
+}
+T = TypeVar("T")
+
+
+def run_pass(
+    runs: dict[str, dict[str, Any]],
+    *,
+    partial: Path | str,
+    out: Path | str = "results/runs",
+    data: Path | str = "data",
+    device: str = "auto",
+    batch_size: int = 16,
+    workers: int | None = None,
+    freeze_code: bool = False,
+    batched: bool | None = None,
+    save_every: int = SAVE_EVERY,
+) -> dict[str, Path]:
+    """Make the run folders of `runs` (name → resolved run) in `out`; returns name → folder.
+
+    partial: the file where counts are saved every `save_every` images, deleted at the end. workers:
+    threads that compute (CPU) or decode and count (GPU), None for as many as cores. freeze_code:
+    let finished runs stand whatever code made them. batched: whole batches instead of one image a
+    thread, None for what the device does best.
+
+    Raises UserError, with nothing half-written: an image that cannot be read, a run folder of
+    another configuration, a full disk, no such device, too little GPU memory, runs that do not
+    share dataset, model, image size, protocol and limit.
+    """
+    _check_shared(runs)
+    todo = store.unfinished(runs, out, data, freeze_code)
+    log.info("%d runs to make, %d are there", len(todo), len(runs) - len(todo))
+    if todo:
+        workers = workers or cores()
+        with computing_on(device) as chosen, single_threaded_pool(workers) as pool:
+            work = _Pass(todo, Path(data), chosen, batch_size, workers, pool)
+            in_batches = chosen.type == "cuda" if batched is None else batched
+            work.stream(Path(partial), save_every, in_batches)
+            work.write(Path(out))
+        Path(partial).unlink(missing_ok=True)
+    return {name: Path(out) / name for name in runs}
+
+
+class _Pass:
+    """A pass under way: opened when made, then streamed, then written."""
+
+    def __init__(
+        self,
+        runs: dict[str, dict[str, Any]],
+        data: Path,
+        device: torch.device,
+        batch_size: int,
+        workers: int,
+        pool: Executor,
+    ) -> None:
+        self.started, self.stages = now(), Stages()
+        self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
+        first = next(iter(runs.values()))
+        self.basis = {
+            "code": code_digest(),
+            "data": store.data_digest(first, data),
+            "device": device.type,
+        }
+        with self.stages("open"):
+            self.dataset = open_dataset({**first, "data": str(data)})
+            loader = Loader.of(self.dataset, runs.values())
+            clip = load_clip(first["model"], device)
+        with self.stages("text"):
+            jobs = {
+                name: Job.of(run, *text_of(run, clip, data, workers)) for name, run in runs.items()
+            }
+        self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
+        self.progress = Progress(
+            {name: Tally(len(self.dataset), scored_classes(run)) for name, run in runs.items()}
+        )
+        with self.stages("flops"):
+            self.flops = self.predictor.flops(0)
+
+    def stream(self, partial: Path, save_every: int, batched: bool) -> None:
+        """Add up every image, from where `partial` was saved."""
+        progress, total = self.progress, len(self.dataset)
+        progress.resume(partial, self.basis)
+        self.stages.add(progress.seconds)
+        positions = range(progress.position, total)
+        if batched:
+            results = self.predictor.batched(self.pool, positions)
+        else:
+            results = self.predictor.singly(self.pool, positions, ahead=2 * self.workers)
+        with contextlib.closing(results):
+            since = time.perf_counter()
+            for position, found in _shown(results, progress.position, total):
+                for name, tally in progress.tallies.items():
+                    tally.add(position, found[name])
+                progress.position = position + 1
+                self.stages.add({"images": time.perf_counter() - since})
+                since = time.perf_counter()
+                if progress.position % save_every == 0 and progress.position < total:
+                    progress.seconds = dict(self.stages.seconds)
+                    progress.save(partial, self.basis)
+
+    def write(self, out: Path) -> None:
+        """The folder of every run."""
+        provenance = describe(
+            self.stages,
+            self.started,
+            str(self.device),
+            self.basis["data"],
+            workers=self.workers,
+            runs_in_pass=len(self.runs),
+        )
+        for name, run in self.runs.items():
+            tally = self.progress.tallies[name]
+            counts = tally.counts(self.dataset.ids)
+            result = store.Result(class_names(run), tally.confusion, counts, self.flops[name])
+            store.write(out, run, result, provenance)
+        log.info("%d runs written to %s", len(self.runs), out)
+
+
+def _check_shared(runs: dict[str, dict[str, Any]]) -> None:
+    """Raise UserError where one stream over the images could not serve all runs."""
+    for key, part in SHARED.items():
+        found = {json.dumps(part(run), sort_keys=True) for run in runs.values()}
+        if len(found) > 1:
+            raise UserError(f"the runs of a pass must share {key}: {', '.join(sorted(found))}")
+
+
+def _shown(results: Iterator[T], done: int, total: int) -> Iterator[T]:
+    """The same results, with a bar on a terminal and a line every 256 images elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(results, initial=done, total=total, unit=" images")
+        return
+    start = time.perf_counter()
+    for number, result in enumerate(results, start=1):
+        yield result
+        if number % REPORT_EVERY == 0 or done + number == total:
+            rate = number / (time.perf_counter() - start)
+            log.info("%d of %d images, %.1f a second", done + number, total, rate)

@@ -1,0 +1,100 @@
+"""One pass of a suite, as Snakemake starts it: python -m cliptrase.evaluate.planned SUITE PASS.
+
+Writes OUT/passes/SUITE/PASS.json (run → sha256 of its metrics.json) once every run stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cliptrase import plan
+from cliptrase.errors import UserError, exit_on_user_error, nearest
+from cliptrase.evaluate import store
+from cliptrase.files import atomic_write, sha256_file
+
+
+def make_pass(
+    suite: str,
+    name: str,
+    results: Path | str = "results",
+    data: Path | str = "data",
+    *,
+    device: str = "auto",
+    batch_size: int = 16,
+    workers: int | None = None,
+    freeze_code: bool = False,
+) -> Path:
+    """Make the runs of a planned pass that are not finished, then its pass file, which is returned.
+
+    Raises UserError for an unknown suite or pass, and as `run_pass`.
+    """
+    passes = plan.load(suite).passes
+    if name not in passes:
+        raise UserError(f"suite {suite} has no pass {name!r}; {nearest(name, passes)}")
+    runs, folder = passes[name].runs, Path(results) / "passes" / suite
+    out = Path(results) / "runs"
+    if store.unfinished(runs, out, data, freeze_code):
+        from cliptrase.evaluate.passes import run_pass  # torch: not where all runs are there
+
+        run_pass(
+            runs,
+            partial=folder / f".{name}.partial.npz",
+            out=out,
+            data=data,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            freeze_code=freeze_code,
+        )
+    digests = {run: sha256_file(out / run / "metrics.json") for run in runs}
+    with atomic_write(folder / f"{name}.json", "w") as file:
+        json.dump(digests, file, indent=1, sort_keys=True)
+        file.write("\n")
+    return folder / f"{name}.json"
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cliptrase.evaluate.planned", description="Make one pass of a suite."
+    )
+    parser.add_argument("suite", metavar="SUITE")
+    parser.add_argument("name", metavar="PASS", help="as python -m cliptrase.plan SUITE prints it")
+    parser.add_argument("--out", default="results", help="results folder (results)")
+    parser.add_argument("--data", default="data", help="data folder (data)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument("--batch-size", type=_count, default=16, help="images on a GPU (16)")
+    parser.add_argument("--workers", type=_count, help="threads (as many as cores)")
+    parser.add_argument(
+        "--freeze-code", action="store_true", help="let runs stand that other code made"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    path = make_pass(
+        options.suite,
+        options.name,
+        options.out,
+        options.data,
+        device=options.device,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        freeze_code=options.freeze_code,
+    )
+    sys.stdout.write(f"{path}\n")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    main()
