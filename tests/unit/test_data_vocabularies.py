@@ -10,7 +10,8 @@ import pytest
 from cliptrase.data import vocabularies
 from cliptrase.errors import UserError
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "datasets" / "classes"
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT / ".." / "shared" / "datasets" / "classes"
 CARRIED = {  # file of this package: (file of the source, its key)
     "voc20": ("voc20", "classes"),
     "voc21_background": ("voc21", "background"),
@@ -142,3 +143,15 @@ def test_importing_it_loads_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_notice_names_the_source_of_every_list_and_table() -> None:
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    carried = [
+        path.name
+        for folder in ("vocabularies", "templates", "labels")
+        for path in (ROOT / "src/cliptrase/data" / folder).iterdir()
+        if not path.name.startswith("shapes")
+    ]
+    assert len(carried) > 15
+    assert [name for name in carried if f"\n{name} " not in notice] == []
