@@ -20,7 +20,7 @@ from cliptrase.model.load import Clip
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
 from cliptrase.segment.correlation import correlation, patch_rows
 from cliptrase.segment.logits import classify, patch_logits
-from cliptrase.segment.regions import prototype_maps, region_map
+from cliptrase.segment.regions import prototype, region_map, smooth_maps
 from cliptrase.segment.vote import hard_vote
 
 T = TypeVar("T")
@@ -59,10 +59,12 @@ class Graph:
         maps come out at `out_size` (H, W), the pixels' own size where it is None."""
         self.clip = clip
         self.grid = vision.grid(clip, pixels)
-        self.out_size = tuple(pixels.shape[-2:]) if out_size is None else out_size
+        height, width = pixels.shape[-2:]
+        self.out_size = (height, width) if out_size is None else out_size
         self.seconds: dict[str, float] = {}  # by stage, without the stages it called
         self._pixels = pixels
         self._kept: dict[Hashable, Any] = {}
+        self._maps: dict[Hashable, Tensor] = {}
         self._inner = 0.0
 
     def prediction(
@@ -84,7 +86,7 @@ class Graph:
         )
         if not _votes(method):
             return winners
-        key = (winners_key, _frozen(method["regions"]))
+        key = (winners_key, self._region_key(method))
         return self._once("vote", key, lambda: hard_vote(winners, self.regions(method)))
 
     def encode(self, method: dict[str, Any]) -> Encoded:
@@ -140,34 +142,47 @@ class Graph:
 
     def regions(self, method: dict[str, Any]) -> Tensor:
         """Region (cluster) of every pixel (B, H, W) int64, −1 in images without a cluster."""
-        regions = method["regions"]
-        key = _frozen(regions)
-        if regions["cluster"] == "features":
-            key = (key, _attention(method))
-        return self._once("regions", key, lambda: self._regions(method))
-
-    def _regions(self, method: dict[str, Any]) -> Tensor:
-        regions = method["regions"]
-        labels, rows = self.clusters(method).cpu(), self.patch_rows(regions)
-        out = torch.full((len(rows), *self.out_size), -1, device=rows.device)
-        for image, own in enumerate(labels):
-            sets = [own == cluster for cluster in range(int(own.max()) + 1)]
-            if sets:
-                maps = [self._map(image, members, rows, regions) for members in sets]
-                out[image] = region_map(torch.stack(maps))
-        return out
-
-    def _map(self, image: int, members: Tensor, rows: Tensor, regions: dict[str, Any]) -> Tensor:
-        """Map (H, W) of the prototype of one set of patches, whichever cluster has it."""
-        upsample, median = regions["upsample"], regions["median"]
-        source = (_frozen(regions["correlation"]), regions["denoise"], upsample, median)
-        key = (source, image, members.numpy().tobytes())
+        labels, rows = self.clusters(method).cpu(), self.patch_rows(method["regions"])
 
         def make() -> Tensor:
-            mean = rows[image, members.to(rows.device)].mean(dim=0, keepdim=True)
-            return prototype_maps(mean, self.grid, upsample, median, self.out_size)[0]
+            sets = [[own == cluster for cluster in range(int(own.max()) + 1)] for own in labels]
+            maps = self._smooth_maps(sets, rows, method["regions"])
+            out = torch.full((len(rows), *self.out_size), -1, device=rows.device)
+            for image, own in enumerate(maps):
+                if own:
+                    out[image] = region_map(own, self.out_size)
+            return out
 
-        return self._once("regions", ("map", key), make)
+        return self._once("regions", self._region_key(method), make)
+
+    def _region_key(self, method: dict[str, Any]) -> Hashable:
+        """What the region map depends on: cells of a grid that cluster alike share it."""
+        return _smoothing(method["regions"]), self.clusters(method).cpu().numpy().tobytes()
+
+    def _smooth_maps(
+        self, sets: list[list[Tensor]], rows: Tensor, regions: dict[str, Any]
+    ) -> list[list[Tensor]]:
+        """Smooth prototype maps (h', w') of the sets of patches of each image; a set has one map,
+        whichever clustering it comes from."""
+        source = ("map", _smoothing(regions))
+        wanted = [
+            [(source, image, members.numpy().tobytes()) for members in own]
+            for image, own in enumerate(sets)
+        ]
+        missing = {
+            key: prototype(rows[key[1]], members.to(rows.device))
+            for keys, own in zip(wanted, sets, strict=True)
+            for key, members in zip(keys, own, strict=True)
+            if key not in self._maps
+        }
+        if missing:
+            # one by one on a CPU, so that a map cannot depend on the others' company
+            size = 1 if rows.device.type == "cpu" else len(missing)
+            parts = torch.stack(list(missing.values())).split(size)
+            shape = (self.grid, regions["upsample"], regions["median"])
+            made = [one for part in parts for one in smooth_maps(part, *shape)]
+            self._maps.update(zip(missing, made, strict=True))
+        return [[self._maps[key] for key in keys] for keys in wanted]
 
     def _features(self, method: dict[str, Any]) -> Tensor:
         """Features (B, L, E) of all tokens, normalised."""
@@ -240,6 +255,12 @@ def _attention(method: dict[str, Any]) -> tuple[str, tuple[str, ...], int, int, 
     a = method["attention"]
     terms = tuple(vision.sorted_terms(a["terms"]))
     return a["kind"], terms, a["first_block"], a["last_block"], a["residual"], a["ffn"]
+
+
+def _smoothing(regions: dict[str, Any]) -> Hashable:
+    """The sub-configuration that prototypes' maps depend on."""
+    correlation, denoise = _frozen(regions["correlation"]), regions["denoise"]
+    return correlation, denoise, regions["upsample"], regions["median"]
 
 
 def _frozen(config: Any) -> Hashable:

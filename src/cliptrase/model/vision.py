@@ -74,7 +74,7 @@ def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
     block = clip.blocks[index]
     attn = block.attn
     joint = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)
-    batch, length, width = tokens.shape
+    batch, length = tokens.shape[:2]
     q, k, v = joint.view(batch, length, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
     return QKV(q, k, v)
 
@@ -92,7 +92,7 @@ def attend(parts: QKV, kind: str, terms: Sequence[str]) -> Tensor:
         for a, b in chosen[1:]:
             mixed = mixed + F.scaled_dot_product_attention(a, b, parts.v)
     else:
-        weights = sum(correlate(a, b, kind) for a, b in chosen) / len(chosen)
+        weights = torch.stack([correlate(a, b, kind) for a, b in chosen]).mean(dim=0)
         weights = weights / weights.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
         mixed = weights.unsqueeze(1) @ parts.v
     return mixed.transpose(1, 2).flatten(2)
@@ -123,7 +123,7 @@ def finish(
     residual: bool = True,
     ffn: bool = True,
 ) -> Tensor:
-    """Block `index` after its attention: output projection (bias once), residual, FFN: (B, L, D)."""
+    """Block `index` after its attention: output projection (its bias once), residual, FFN."""
     block = clip.blocks[index]
     out = block.ls_1(block.attn.out_proj(mixed))
     if residual:

@@ -31,8 +31,8 @@ def neighbours(squared: Tensor, eps: float) -> Tensor:
 def dbscan(near: Tensor, min_samples: int) -> Tensor:
     """DBSCAN labels (B, N) int64 from neighbours (B, N, N); −1 is noise.
 
-    A core point has at least `min_samples` neighbours, itself included. Clusters are numbered by the
-    index of their first core point; a border point goes to the first cluster that reaches it.
+    A core point has at least `min_samples` neighbours, itself included. Clusters are numbered by
+    the index of their first core point; a border point goes to the first cluster that reaches it.
     """
     size = near.shape[-1]
     core = near.sum(dim=-1) >= min_samples

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cliptrase.segment.argmax import first_argmax
 
 CHUNK = 8  # classes upsampled at once: bounds memory, changes no result
 
@@ -32,16 +36,32 @@ def classify(logits: Tensor, out_size: tuple[int, int], classes: int) -> Tensor:
 
     The first class wins ties; winners ≥ `classes` (background words) become `classes`.
     """
-    best: Tensor | None = None
-    for start in range(0, logits.shape[1], CHUNK):
-        part = F.interpolate(
-            logits[:, start : start + CHUNK], size=out_size, mode="bilinear", align_corners=False
-        )
-        value, index = part.max(dim=1)
-        if best is None:
-            best, winner = value, index
-        else:
-            better = value > best
-            best = torch.where(better, value, best)
-            winner = torch.where(better, index + start, winner)
-    return winner.clamp_max(classes)
+    kept = contenders(logits)
+
+    def upsampled() -> Iterator[Tensor]:
+        for part in logits[:, kept].split(CHUNK, dim=1):
+            yield F.interpolate(part, size=out_size, mode="bilinear", align_corners=False)
+
+    return kept[first_argmax(upsampled())].clamp_max(classes)
+
+
+def contenders(logits: Tensor) -> Tensor:
+    """Classes, in order, that can be the largest at some pixel between the patches of (B, K, h, w).
+
+    Between four patches an upsampled logit lies between its four corners. A class whose largest
+    corner is, in every cell, below the best smallest corner of another never wins; float rounding
+    has a margin.
+    """
+    largest = _over_corners(logits, torch.maximum)
+    smallest = _over_corners(logits, torch.minimum)
+    bound = smallest.amax(dim=1, keepdim=True) - 1e-5 * logits.abs().max()
+    return (largest >= bound).any(dim=3).any(dim=2).any(dim=0).nonzero().squeeze(1)
+
+
+def _over_corners(maps: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The largest or smallest of each 2 × 2 neighbourhood; a side of one patch stays."""
+    for dim in (2, 3):
+        size = maps.shape[dim]
+        if size > 1:
+            maps = choose(maps.narrow(dim, 0, size - 1), maps.narrow(dim, 1, size - 1))
+    return maps

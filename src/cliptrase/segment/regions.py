@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Iterator, Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def median_filter(maps: Tensor, window: int) -> Tensor:
-    """Median of every window × window neighbourhood of `maps` (K, H, W), the border mirrored with
-    its edge repeated (scipy.ndimage's mode="reflect"), exactly."""
-    if window == 1:
-        return maps
-    reach = window // 2
-    rows, columns = (
-        torch.from_numpy(np.pad(np.arange(side), reach, mode="symmetric")).to(maps.device)
-        for side in maps.shape[1:]
-    )
-    padded = maps[:, rows][:, :, columns]
-    windows = padded.unfold(1, window, 1).unfold(2, window, 1).flatten(3)
-    return windows.median(dim=-1).values
+from cliptrase.segment.argmax import first_argmax
+from cliptrase.segment.median import median_filter
 
 
-def prototype_maps(
-    prototypes: Tensor, grid: tuple[int, int], upsample: int, median: int, out_size: tuple[int, int]
-) -> Tensor:
-    """Maps (K, H, W) of `prototypes` (K, N): bilinear × upsample, median, bilinear to `out_size`."""
-    maps = prototypes.unflatten(1, grid).unsqueeze(0)
+def prototype(rows: Tensor, members: Tensor) -> Tensor:
+    """Mean (N,) of the `members` (N,) bool of one image's correlation rows (N, N)."""
+    return rows[members].mean(dim=0)
+
+
+def smooth_maps(prototypes: Tensor, grid: tuple[int, int], upsample: int, median: int) -> Tensor:
+    """Prototypes (K, N) as maps (K, h·upsample, w·upsample): bilinear, then median-filtered."""
+    maps = prototypes.unflatten(1, grid).unsqueeze(1)
     size = (grid[0] * upsample, grid[1] * upsample)
-    maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-    maps = median_filter(maps[0], median).unsqueeze(0)
-    return F.interpolate(maps, size=out_size, mode="bilinear", align_corners=False)[0]
+    if upsample != 1:
+        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return median_filter(maps.squeeze(1), median)
 
 
-def region_map(maps: Tensor) -> Tensor:
-    """Region (H, W) int64 of the largest of `maps` (K, H, W), the lowest cluster first on ties."""
-    return maps.argmax(dim=0)
+def region_map(maps: Sequence[Tensor], out_size: tuple[int, int]) -> Tensor:
+    """Region (H, W) int64 of the largest of one image's smooth maps (K × (h', w')), bilinearly
+    upsampled to `out_size`; the lowest cluster first on ties."""
+
+    def upsampled() -> Iterator[Tensor]:
+        for one in maps:
+            yield F.interpolate(
+                one[None, None], size=out_size, mode="bilinear", align_corners=False
+            )
+
+    return first_argmax(upsampled())[0]

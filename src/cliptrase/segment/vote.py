@@ -18,4 +18,5 @@ def hard_vote(classes: Tensor, regions: Tensor) -> Tensor:
     row = image * count + regions + 1
     votes = torch.bincount((row * width + classes).flatten(), minlength=batch * count * width)
     winners = votes.view(batch * count, width).argmax(dim=-1)
-    return torch.where(regions >= 0, winners[row], classes)
+    voted = winners.index_select(0, row.flatten()).view_as(classes)
+    return torch.where(regions >= 0, voted, classes)

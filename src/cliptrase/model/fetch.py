@@ -1,0 +1,116 @@
+"""Weights that open_clip knows by name: found in the cache without asking anyone, or fetched."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import huggingface_hub
+import open_clip
+
+from cliptrase.errors import UserError, nearest
+
+CURE = (
+    "choose another model with model= (`cliptrase segment`: --model): model=shapes_clip ships with "
+    "the project, model=local model.path=DIR reads an open_clip folder"
+)
+
+
+def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, Any]]:
+    """The weights' file of model `name`, and how its images are to be normalised (mean, std, …).
+
+    `pretrained` is a tag of open_clip's or a file. Raises UserError, before anything is fetched,
+    for a name or tag that does not exist or does not fit (QuickGELU, open_clip's issue 771), and
+    where the weights are neither in the cache nor reachable.
+    """
+    config = open_clip.get_model_config(name)
+    if config is None:
+        hint = nearest(name, open_clip.list_models()).partition("There is:")[0]
+        raise UserError(f"unknown model.name {name!r}; {hint or 'see open_clip.list_models()'}")
+    check_config(config, f"model.name={name}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained not in tags:
+        if pretrained and Path(pretrained).is_file():
+            return Path(pretrained), {}
+        raise UserError(
+            f"model.pretrained={pretrained} is neither a file nor weights of {name}; "
+            f"{nearest(str(pretrained), tags)}"
+        )
+    source = open_clip.get_pretrained_cfg(name, pretrained)
+    quick = bool(source.get("quick_gelu"))
+    if quick != bool(config.get("quick_gelu")):
+        right = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+        raise UserError(
+            f"weights {pretrained!r} were trained {'with' if quick else 'without'} QuickGELU; "
+            f"take model.name={right}"
+        )
+    return _cached(source) or _downloaded(source, f"{name} ({pretrained})"), source
+
+
+def check_config(config: dict[str, Any], where: str) -> None:
+    """Refuse an architecture whose towers or tokenizer are not open_clip's own, before it is built.
+
+    They have no patch tokens to change the attention of, or ask a hub even for local weights.
+    Raises KeyError or TypeError where `config` is no architecture at all.
+    """
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    foreign = {"timm_model_name", "hf_model_name", "hf_tokenizer_name"} & {*vision, *text}
+    if foreign or not isinstance(vision["layers"], int):
+        raise UserError(f"{where}: not a plain ViT with CLIP's own text tower; {CURE}")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep open_clip's root-logger lines off the terminal: what matters is in the one message."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    root.addHandler(handler)  # without a handler logging.error() would install one for good
+    root.addFilter(drop)
+    hub.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hub.setLevel(level)
+        root.removeFilter(drop)
+        root.removeHandler(handler)
+
+
+def _cached(source: dict[str, Any]) -> Path | None:
+    """The file that open_clip would take from the hub's cache, safetensors first."""
+    repository, _, filename = source["hf_hub"].rpartition("/")
+    filename = filename or "open_clip_pytorch_model.bin"
+    safe = f"{filename.rpartition('.')[0]}.safetensors".replace("pytorch_model", "model")
+    for candidate in (safe, filename):
+        found = huggingface_hub.try_to_load_from_cache(repository, candidate)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _downloaded(source: dict[str, Any], what: str) -> Path:
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
+    try:
+        if "https" not in getproxies():
+            socket.getaddrinfo(host, 443)  # the hub itself would try for most of a minute
+        with quiet():
+            return Path(open_clip.download_pretrained(source))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the weights of {what} are not in the cache and cannot be fetched from {host} "
+            f"({reason}); without network, {CURE}"
+        ) from error

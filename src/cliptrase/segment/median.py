@@ -1,0 +1,168 @@
+"""Exact median filter by minima and maxima of whole maps: no sort per pixel, any device.
+
+Columns of the window are sorted once and shared by the windows beside each other; sorted columns
+are merged to pairs, pairs to fours, and the median is selected from two sorted lists. Values that
+cannot be the median any more are dropped on the way. Adams 2021, "Fast median filters using
+separable sorting networks", is the same idea on tiles.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Map = Any  # (…, H, W): a Tensor, or on a CPU an ndarray, whose small operations cost a third
+
+
+def median_filter(maps: Tensor, window: int) -> Tensor:
+    """Median of every window × window neighbourhood of `maps` (K, H, W) float, window odd.
+
+    The border is mirrored with its edge repeated: scipy.ndimage's mode="reflect", equal to it.
+    """
+    if window == 1:
+        return maps
+    rows, columns = _mirrored(maps.shape[1], window), _mirrored(maps.shape[2], window)
+    if maps.device.type == "cpu":  # one by one: a map's lists then stay in the cache
+        padded = maps.numpy()[:, rows[:, None], columns]
+        return torch.from_numpy(np.stack([_median(one, window) for one in padded]))
+    above, beside = (torch.from_numpy(index).to(maps.device) for index in (rows, columns))
+    return _median(maps[:, above][:, :, beside], window)
+
+
+def _median(padded: Map, window: int) -> Map:
+    """The median at every place where a whole window lies in `padded`."""
+    height, width = (side - window + 1 for side in padded.shape[-2:])
+    median = window * window // 2
+    rows = [padded[..., row : row + height, :] for row in range(window)]
+    lists = {1: _run(_sorting(window), rows)}  # sorted values of 1, 2, 4 … neighbouring columns
+    dropped = {1: 0}  # how many of the smallest a list has lost
+    size = 1
+    while 2 * size <= window:
+        left = [values[..., :-size] for values in lists[size]]
+        right = [values[..., size:] for values in lists[size]]
+        lists[2 * size], dropped[2 * size] = _merge(
+            left, right, 2 * dropped[size], 2 * size * window, median
+        )
+        size *= 2
+    # A window is its largest power of two columns and, right of them, the rest in powers of two.
+    rest: list[Map] = []
+    lost, start, part = 0, size, size // 2
+    while part:
+        if window & part:
+            views = [values[..., start : start + width] for values in lists[part]]
+            start += part
+            rest, lost = _merge(rest, views, lost + dropped[part], (start - size) * window, median)
+        part //= 2
+    most = [values[..., :width] for values in lists[size]]
+    return _select(most, rest, median - dropped[size] - lost)
+
+
+def _merge(
+    left: list[Map], right: list[Map], dropped: int, total: int, median: int
+) -> tuple[list[Map], int]:
+    """Two sorted lists as one, of `total` values before any were dropped: without those that have
+    more than `median` values on one side, and how many small ones are missing now."""
+    lowest = max(total - 1 - median - dropped, 0)
+    highest = min(median - dropped, len(left) + len(right) - 1)
+    program = _merging(len(left), len(right), lowest, highest)
+    return _run(program, left + right), dropped + lowest
+
+
+def _select(a: list[Map], b: list[Map], rank: int) -> Map:
+    """The value of `rank` (from 0) in the union of two sorted lists: the smallest, over all ways to
+    take rank + 1 values from their fronts, of the largest taken."""
+    low, high = _pair(a[0])
+    best = None
+    for taken in range(max(0, rank + 1 - len(b)), min(len(a), rank + 1) + 1):
+        last = ([a[taken - 1]] if taken else []) + ([b[rank - taken]] if taken <= rank else [])
+        largest = high(*last) if len(last) == 2 else last[0]
+        best = largest if best is None else low(best, largest)
+    return best
+
+
+# A network as a straight program: (is_max, x, y) appends the minimum or maximum of values x and y
+# to the list that begins with the inputs; then the places of the outputs.
+Step = tuple[bool, int, int]
+Program = tuple[tuple[Step, ...], tuple[int, ...]]
+
+
+def _run(program: Program, inputs: list[Map]) -> list[Map]:
+    steps, outputs = program
+    choose = _pair(inputs[0])
+    values = list(inputs)
+    for is_max, x, y in steps:
+        values.append(choose[is_max](values[x], values[y]))
+    return [values[place] for place in outputs]
+
+
+def _pair(values: Map) -> tuple[Any, Any]:
+    numpy = isinstance(values, np.ndarray)
+    return (np.minimum, np.maximum) if numpy else (torch.minimum, torch.maximum)
+
+
+@lru_cache
+def _sorting(size: int) -> Program:
+    """Sort `size` values (Batcher's merge sort)."""
+    steps: list[Step] = []
+
+    def sort(places: list[int]) -> list[int]:
+        half = len(places) // 2
+        if not half:
+            return places
+        return _odd_even(sort(places[:half]), sort(places[half:]), steps, size)
+
+    return _pruned(steps, sort(list(range(size))), size)
+
+
+@lru_cache
+def _merging(left: int, right: int, lowest: int, highest: int) -> Program:
+    """Merge two sorted lists and keep the ranks lowest … highest."""
+    steps: list[Step] = []
+    size = left + right
+    merged = _odd_even(list(range(left)), list(range(left, size)), steps, size)
+    return _pruned(steps, merged[lowest : highest + 1], size)
+
+
+def _odd_even(a: list[int], b: list[int], steps: list[Step], inputs: int) -> list[int]:
+    """Batcher's odd-even merge of two sorted lists of places, of any lengths (Knuth, 5.3.4)."""
+    if not a or not b:
+        return a + b
+
+    def exchange(x: int, y: int) -> list[int]:
+        steps.extend([(False, x, y), (True, x, y)])
+        return [inputs + len(steps) - 2, inputs + len(steps) - 1]
+
+    if len(a) == len(b) == 1:
+        return exchange(a[0], b[0])
+    odd = _odd_even(a[::2], b[::2], steps, inputs)
+    even = _odd_even(a[1::2], b[1::2], steps, inputs)
+    merged = odd[:1]
+    for x, y in zip(even, odd[1:], strict=False):
+        merged += exchange(x, y)
+    paired = min(len(even), len(odd) - 1)
+    return merged + even[paired:] + odd[1 + paired :]
+
+
+def _pruned(steps: list[Step], outputs: list[int], inputs: int) -> Program:
+    """Only the steps that some output needs."""
+    needed = set(outputs)
+    for place in reversed(range(len(steps))):
+        if inputs + place in needed:
+            needed.update(steps[place][1:])
+    renamed = {place: place for place in range(inputs)}
+    kept: list[Step] = []
+    for place, (is_max, x, y) in enumerate(steps):
+        if inputs + place in needed:
+            kept.append((is_max, renamed[x], renamed[y]))
+            renamed[inputs + place] = inputs + len(kept) - 1
+    return tuple(kept), tuple(renamed[place] for place in outputs)
+
+
+@lru_cache(maxsize=64)
+def _mirrored(side: int, window: int) -> np.ndarray:
+    """Indices of a side extended by window // 2 at both ends, edges repeated."""
+    return np.pad(np.arange(side), window // 2, mode="symmetric")
