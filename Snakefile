@@ -15,20 +15,16 @@ import sys
 from snakemake.utils import min_version
 
 from cliptrase import pipeline, plan
+from cliptrase.errors import exit_on_user_error
 
 min_version("9.10")
 
 SUITE = config.get("suite", "shapes")
-TRACKING = config.get("tracking", "offline")
-DEVICE = config.get("device", "auto")
+PLAN = exit_on_user_error(plan.load)(SUITE)
+PASSES = exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
 FROZEN = bool(config.get("freeze_code", False))
-
-PLAN = plan.load(SUITE)
-PASSES = pipeline.chosen_passes(PLAN, config.get("benchmarks"))
-GPU = pipeline.gpus(DEVICE)
-WORKERS = pipeline.workers(PLAN, PASSES, GPU, workflow.cores)
-ONE_CORE = pipeline.claim(1, workflow.cores)
 CODE = ancient if FROZEN else list
+ONE_CORE = pipeline.claim(1, workflow.cores)
 
 # `python` in a rule is the one that runs Snakemake, whatever PATH says (.venv/bin is not on it).
 shell.prefix(

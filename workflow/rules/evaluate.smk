@@ -4,6 +4,10 @@ The pass file (run → sha256 of its metrics.json) is the only output that is de
 deletes those before a rerun, and the run folders hold what need not be computed again.
 """
 
+DEVICE = config.get("device", "auto")
+GPU = pipeline.gpus(DEVICE)
+WORKERS = pipeline.workers(PLAN, PASSES, GPU, workflow.cores)
+
 
 rule evaluate_pass:
     input:

@@ -1,5 +1,7 @@
 """Runs and tables → W&B, from files alone; a W&B that fails costs a line in the log, no more."""
 
+TRACKING = config.get("tracking", "offline")
+
 
 rule publish_runs:
     input:
