@@ -40,8 +40,8 @@ check: setup  ## lint, types, formats, dry runs
 	$(PY) -m mypy
 	$(PY) -m snakefmt --check Snakefile workflow
 	$(PY) -m snakemake --lint
-	$(PY) -m snakemake --cores $(CORES) --dry-run --quiet rules all
-	$(PY) -m snakemake --cores $(CORES) --dry-run --quiet rules all --config suite=smoke
+	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules
+	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules --config suite=smoke
 	$(PY) -m cliptrase.plan paper > /dev/null
 
 train-shapes-clip: setup  ## train the embedded CLIP again from its captions (hours; resumes)

@@ -9,28 +9,24 @@
 `snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
 """
 
-import shlex
 import sys
 
 from snakemake.utils import min_version
 
-from cliptrase import pipeline, plan
-from cliptrase.errors import exit_on_user_error
+from cliptrase import errors, pipeline, plan
 
 min_version("9.10")
 
 SUITE = config.get("suite", "shapes")
-PLAN = exit_on_user_error(plan.load)(SUITE)
-PASSES = exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
+PLAN = errors.exit_on_user_error(plan.load)(SUITE)
+PASSES = errors.exit_on_user_error(pipeline.chosen_passes)(
+    PLAN, config.get("benchmarks")
+)
 FROZEN = bool(config.get("freeze_code", False))
 CODE = ancient if FROZEN else list
 ONE_CORE = pipeline.claim(1, workflow.cores)
 
-# `python` in a rule is the one that runs Snakemake, whatever PATH says (.venv/bin is not on it).
-shell.prefix(
-    f'set -euo pipefail; python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}; '
-)
-
+shell.prefix(pipeline.shell_prefix())
 if workflow.is_main_process:
     pipeline.forget_false_passes(PLAN)
 

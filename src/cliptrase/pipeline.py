@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -114,6 +116,16 @@ def _holds(file: Path) -> bool:
 
 def _is(file: Path, digest: str) -> bool:
     return file.is_file() and sha256_file(file) == digest
+
+
+def shell_prefix() -> str:
+    """What precedes every rule's command: `python` there is the one that runs Snakemake.
+
+    Whatever PATH says: starting .venv/bin/snakemake does not put .venv/bin on it. In a prefix, and
+    not in the rules' commands, so that a checkout that moves runs nothing again. Snakemake formats
+    it, hence the doubled braces.
+    """
+    return f'set -euo pipefail; python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}; '
 
 
 def workers(plan: Plan, passes: list[str], gpu: int, cores: int | None) -> int:
