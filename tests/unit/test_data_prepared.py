@@ -66,6 +66,42 @@ def test_hugging_face_opens_it_too(small: None, tmp_path: Path) -> None:
     assert table[0]["image"].startswith(b"\x89PNG")
 
 
+def test_the_places_of_rows_are_found_in_any_arrow_file_of_theirs(tmp_path: Path) -> None:
+    """Also where Hugging Face saves a selection of rows: other batches, offsets not from zero."""
+    prepared.write_arrow(tmp_path / "samples.arrow", records("small", 40))
+    table = Dataset.from_file(str(tmp_path / "samples.arrow"))
+    table.select(range(13, 37)).save_to_disk(str(tmp_path / "part"))
+    (saved,) = (tmp_path / "part").glob("*.arrow")
+    saved.rename(tmp_path / "part" / "samples.arrow")
+    samples = prepared.PreparedSamples(tmp_path / "part")
+    assert samples.ids == [f"scene_{index:03d}" for index in range(13, 37)]
+    assert np.array_equal(samples[5].label, prepared.PreparedSamples(tmp_path)[18].label)
+    wrong = table.remove_columns("image").add_column("image", ["text"] * 40)
+    wrong.save_to_disk(str(tmp_path / "wrong"))
+    (saved,) = (tmp_path / "wrong").glob("*.arrow")
+    saved.rename(tmp_path / "wrong" / "samples.arrow")
+    with pytest.raises(UserError, match="column image is not one of files' bytes"):
+        prepared.PreparedSamples(tmp_path / "wrong")
+
+
+def test_reading_many_rows_takes_no_memory(tmp_path: Path) -> None:
+    """A file of 120 MB is read in a process of its own that never grows by a quarter of it."""
+    row = next(records("small", 1))
+    big = (Record(f"{i:05d}", row.image + bytes(1_000_000), row.label) for i in range(120))
+    prepared.write_arrow(tmp_path / "samples.arrow", big)
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from cliptrase.data.prepared import PreparedSamples\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "samples = PreparedSamples(Path(sys.argv[1]))\n"
+        "samples[0]; before = peak()\n"
+        "assert sum(1 for sample in samples) == 120\n"
+        "assert peak() - before < 30, (before, peak())\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
 def test_making_it_again_gives_the_same_bytes(small: None, tmp_path: Path) -> None:
     first = prepare.prepare("small", tmp_path / "one")
     second = prepare.prepare("small", tmp_path / "two")
