@@ -142,6 +142,8 @@ def test_nothing_is_to_be_done_the_second_time(tree):
 def test_a_lost_run_is_made_again_and_only_that_one(tree):
     run, its_pass = a_run()
     numbers, times = bytes_of_runs(tree), times_of_runs(tree)
+    published = set((tree / "results/smoke/wandb").glob("offline-run-*"))
+    assert published
     shutil.rmtree(run_folder(tree, run))
     made = snakemake(tree, "all")
     assert made.returncode == 0, made.stdout
@@ -149,6 +151,8 @@ def test_a_lost_run_is_made_again_and_only_that_one(tree):
     assert bytes_of_runs(tree) == numbers
     changed = {name for name, time in times_of_runs(tree).items() if time != times[name]}
     assert changed == {run}
+    again = set((tree / "results/smoke/wandb").glob("offline-run-*"))
+    assert again == published, "the ledger outlives a rerun: nothing is published twice"
 
 
 def test_a_lost_pass_file_is_made_again_without_a_run(tree):
