@@ -80,11 +80,6 @@ def table_files(plan: Plan) -> list[str]:
     return [_relative(file) for file in (*tables, suite, resource("published", "published.csv"))]
 
 
-def figures(plan: Plan) -> list[str]:
-    """Names of the figures of a suite: a heat map for each grid."""
-    return [name for name, table in plan.tables.items() if table.kind == "grid"]
-
-
 def pass_file(suite: str, name: str) -> Path:
     """Where a pass writes which runs it made: run → sha256 of its metrics.json."""
     return Path("results/passes", suite, f"{name}.json")

@@ -1,5 +1,7 @@
 """Runs → tables (csv, md, tex) and figures. One job a kind: an import costs more than a table."""
 
+from cliptrase.publish import chart_names
+
 
 rule render_tables:
     input:
@@ -33,7 +35,7 @@ rule draw_figures:
         expand(
             "results/{suite}/figures/{figure}.{kind}",
             suite=SUITE,
-            figure=pipeline.figures(PLAN),
+            figure=chart_names(PLAN),
             kind=["svg", "png"],
         ),
     log:
