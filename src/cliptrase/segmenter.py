@@ -184,7 +184,7 @@ class Segmenter:
         if unseen:
             self._warned |= unseen
             log.warning(
-                "model %s has never seen %s; its labels for them mean nothing",
+                "model %s has never seen %s: where such a word wins, it means nothing",
                 self.model["label"],
                 ", ".join(map(repr, sorted(unseen))),
             )

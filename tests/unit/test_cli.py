@@ -151,10 +151,12 @@ def test_set_reaches_the_method(pictures, tmp_path):
     segment(
         pictures / "one.png",
         *("--classes", "zebra", "--json", report),
-        *("--set", "method.regions.eps=0.5", "--set", "method.attention.terms=[qq,kk]"),
+        *("--set", "method.regions.eps=0.5", "method.regions.median=5"),
+        *("--set", "method.attention.terms=[qq,kk]"),
     )
     method = json.loads(report.read_text())["method"]
-    assert method["regions"]["eps"] == 0.5 and method["attention"]["terms"] == ["qq", "kk"]
+    assert method["regions"]["eps"] == 0.5 and method["regions"]["median"] == 5
+    assert method["attention"]["terms"] == ["qq", "kk"]
 
 
 @pytest.mark.parametrize(("names", "mode"), [(255, "L"), (256, "I;16")])

@@ -58,11 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--set",
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="a key of the configuration, as method.regions.eps=0.8; may be repeated",
+        help="keys of the configuration, as method.regions.eps=0.8",
     )
     parser.add_argument(
         "--labels", metavar="OUT", help="class indices as 8 bit PNG (16 bit over 255)"
