@@ -1,0 +1,162 @@
+"""The paper's observation as a figure: what a patch attends to, and what it correlates with.
+
+In CLIP's last block the attention of nearly every patch goes to the same few places; the cosine
+correlation of the patch's own queries, keys and values finds what belongs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from cliptrase.evaluate.truth import Loader
+from cliptrase.model import vision
+from cliptrase.model.load import Clip
+from cliptrase.publish.scenes import Labels, graph_of, truth_map
+from cliptrase.publish.style import GREY, INK
+
+PURE = 0.6  # share of a patch's pixels that make it a patch of a class
+MARK = "#3ddbff"
+SMALLEST = 0.02  # share of all patches that the class of the shown patch has at least
+
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image: the class of each patch (−1: none), and two ways to weigh patches by patches."""
+
+    pixels: NDArray[np.uint8]  # (n, n, 3)
+    truth: Labels  # (n, n)
+    patches: Labels  # (N,), N = side²
+    attention: Weights  # (N, N), rows: softmax attention of the last block, mean over heads
+    correlation: Weights  # (N, N), rows: cosine correlation, of the block that is clustered
+
+
+def look(clip: Clip, loader: Loader, run: dict[str, Any], position: int) -> Look:
+    """Both weightings of the image at `position`, the correlation as the `run` clusters it."""
+    loaded = loader(position)
+    graph, regions = graph_of(clip, loaded), run["method"]["regions"]
+    with torch.inference_mode():
+        w = graph.correlation(**regions["correlation"])[0, 1:, 1:]
+        attended = last_attention(clip, clip.normalise(loaded.pixels[None]))[0, 1:, 1:]
+    truth = truth_map(loaded, run)
+    return Look(
+        loaded.pixels,
+        truth,
+        patch_classes(truth, clip.patch),
+        attended.double().numpy(),
+        w.double().numpy(),
+    )
+
+
+def last_attention(clip: Clip, pixels: torch.Tensor) -> torch.Tensor:
+    """softmax(qkᵀ/√d) of the unmodified model's last block, mean over heads: (B, L, L)."""
+    tokens = vision.embed_tokens(clip, pixels)
+    for index in range(clip.depth - 1):
+        tokens = vision.block(clip, index, tokens)
+    q, k, _ = vision.qkv(clip, clip.depth - 1, tokens)
+    return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1).mean(dim=1)
+
+
+def patch_classes(truth: Labels, patch: int) -> Labels:
+    """The class that fills at least PURE of each patch, (N,), −1 where none does."""
+    side = truth.shape[0] // patch
+    tiles = truth.reshape(side, patch, side, patch).swapaxes(1, 2).reshape(side * side, -1)
+    classes = np.full(len(tiles), -1, np.int64)
+    for index, tile in enumerate(tiles):
+        counts = np.bincount(tile[tile >= 0], minlength=1)
+        if counts.max() >= PURE * tile.size:
+            classes[index] = counts.argmax()
+    return classes
+
+
+def ranking(weights: Weights, classes: Labels) -> Weights:
+    """For each patch of a class: how well its weights put that class's other patches first.
+
+    The area under the ROC curve, 0..1, 0.5 by chance; only patches that have both kinds of others.
+    """
+    known = np.flatnonzero(classes >= 0)
+    weights, classes = weights[np.ix_(known, known)], classes[known]
+    count = len(known)
+    off = ~np.eye(count, dtype=bool)
+    if count < 3:
+        return np.empty(0)
+    others = weights[off].reshape(count, count - 1)
+    same = (classes[:, None] == classes[None, :])[off].reshape(count, count - 1)
+    ranks = rankdata(others, axis=1)
+    positive, negative = same.sum(axis=1), (~same).sum(axis=1)
+    both = (positive > 0) & (negative > 0)
+    total = (ranks * same).sum(axis=1) - positive * (positive + 1) / 2
+    return total[both] / (positive * negative)[both]
+
+
+def shown_patch(classes: Labels) -> int | None:
+    """The middle patch of the smallest class that has SMALLEST of the patches; None without one."""
+    found, counts = np.unique(classes[classes >= 0], return_counts=True)
+    large = counts >= max(3, SMALLEST * len(classes))
+    if not large.any():
+        return None
+    chosen = found[large][counts[large].argmin()]
+    side = round(len(classes) ** 0.5)
+    members = np.flatnonzero(classes == chosen)
+    places = np.stack(np.divmod(members, side), axis=1)
+    return int(members[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()])
+
+
+def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
+    """The first `rows` looks with a patch to show: image, attention, correlation of that patch.
+
+    The headings tell the mean ranking over all the looks.
+    """
+    shown = [(one, patch) for one in looks if (patch := shown_patch(one.patches)) is not None][
+        :rows
+    ]
+    attention = np.concatenate([ranking(one.attention, one.patches) for one in looks])
+    correlation = np.concatenate([ranking(one.correlation, one.patches) for one in looks])
+    heads = (
+        "a patch",
+        f"last block's attention\nAUC {attention.mean():.2f}",
+        f"cosine correlation\nAUC {correlation.mean():.2f}",
+    )
+    figure = Figure(figsize=(6.4, 2.05 * max(1, len(shown)) + 0.75), layout="constrained")
+    grid = figure.subplots(max(1, len(shown)), 3, squeeze=False)
+    for ax, head in zip(grid[0], heads, strict=True):
+        ax.set_title(head, fontsize=10, fontweight="bold", loc="center")
+    for axes, (one, patch) in zip(grid, shown, strict=False):
+        _row(axes, one, patch)
+    for ax in grid.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
+    return figure
+
+
+def _row(axes: Sequence[Axes], one: Look, patch: int) -> None:
+    size, side = one.pixels.shape[0], round(len(one.patches) ** 0.5)
+    step = size / side
+    y, x = divmod(patch, side)
+    extent = (-0.5, size - 0.5, size - 0.5, -0.5)
+    member = (one.truth == one.patches[patch]).astype(float)
+    axes[0].imshow(one.pixels, interpolation="nearest")
+    for ax, weights in zip(axes[1:], (one.attention, one.correlation), strict=True):
+        heat = weights[patch].copy()
+        heat[patch] = np.delete(heat, patch).max()  # itself: always the most, and no news
+        ax.imshow(heat.reshape(side, side), cmap="magma", extent=extent, interpolation="nearest")
+        ax.contour(member, levels=[0.5], colors="white", linewidths=1)
+    for ax in axes:
+        corner = (x * step - 0.5, y * step - 0.5)
+        for colour, width in ((INK, 3.2), (MARK, 1.6)):
+            ax.add_patch(
+                Rectangle(corner, step, step, fill=False, edgecolor=colour, linewidth=width)
+            )

@@ -1,0 +1,60 @@
+"""Draws the figures of a suite (svg and png) from the runs that exist. Starts no run.
+
+`python -m cliptrase.publish figures SUITE`, or `cliptrase figures SUITE`. Charts are always drawn,
+with gaps where runs are missing; pictures only where their dataset is prepared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+from cliptrase import plan
+from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.plan import Plan
+from cliptrase.publish import MAIN_RESULTS
+from cliptrase.publish.cells import tidy
+from cliptrase.publish.charts import bars, heat_map
+from cliptrase.publish.runs import Shelf
+from cliptrase.publish.style import SETTINGS, save
+from cliptrase.publish.tables import common_arguments
+
+log = logging.getLogger(__name__)
+
+
+def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
+    """A heat map of every grid, named as its table; the bars of the first table of metrics."""
+    paths: list[Path] = []
+    drawn = False
+    for name, table in suite.tables.items():
+        if table.kind == "grid":
+            paths += save(heat_map(table.title, tidy(suite, shelf, table)), folder, name)
+        elif not drawn:
+            paths += save(bars(table.title, tidy(suite, shelf, table)), folder, MAIN_RESULTS)
+            drawn = True
+    return paths
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the figures of a suite; a picture that cannot be drawn is a warning."""
+    parser = argparse.ArgumentParser(prog="cliptrase figures", description=__doc__)
+    common_arguments(parser)
+    args = parser.parse_args(arguments)
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    suite = plan.load(args.suite)
+    folder = args.results / suite.suite / "figures"
+    with matplotlib.rc_context(SETTINGS):
+        paths = draw_charts(suite, Shelf(suite, args.results, args.data), folder)
+        try:
+            from cliptrase.publish.pictures import draw_pictures  # torch: only for these
+
+            paths += draw_pictures(suite, folder, args.data)
+        except UserError as error:
+            log.warning("no pictures: %s", error)
+    sys.stdout.write("".join(f"{path}\n" for path in paths))

@@ -1,0 +1,111 @@
+"""Label maps side by side: images, their ground truth, and what each method makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from cliptrase.publish.scenes import Labels, Scene
+from cliptrase.publish.style import GREY, INK
+
+SHARE = 0.01  # of a map: smaller classes have no colour of their own
+BACKGROUND, UNSCORED, OTHER = "#dfe3e8", "#ffffff", "#57606a"
+TITLES = 10.5
+
+# Colours that keep apart, after Sasha Trubetskoy's list of twenty; neighbours differ most.
+PALETTE = (
+    *("#4363d8", "#f58231", "#3cb44b", "#e6194b", "#911eb4", "#42d4f4", "#f032e6", "#9a6324"),
+    *("#bfef45", "#fabed4", "#469990", "#ffd43b", "#800000", "#aaffc3", "#808000", "#dcbeff"),
+    *("#000075", "#ffd8b1", "#a0522d", "#7fb3d5"),
+)
+
+
+def label_maps(scenes: Sequence[Scene], names: list[str], background: bool, title: str) -> Figure:
+    """A row a scene: image, ground truth, one map a method, and the share of pixels it gets right.
+
+    `names`: the scored classes; where `background` is true the last of them is the background.
+    """
+    rows = list(scenes[0].maps)
+    shares = _shares(scenes, len(names))
+    shown = [int(index) for index in np.flatnonzero(shares >= SHARE)]
+    table = _colours(shown, len(names), background)
+    columns = ["image", "ground truth", *rows]
+    figure = Figure(
+        figsize=(1.75 * len(columns) + 0.2, 1.92 * len(scenes) + 1.0), layout="constrained"
+    )
+    grid = figure.subplots(len(scenes), len(columns), squeeze=False)
+    for number, (scene, axes) in enumerate(zip(scenes, grid, strict=True)):
+        pictures = [
+            scene.pixels,
+            *(table[labels] for labels in (scene.truth, *scene.maps.values())),
+        ]
+        below = ["", "", *(_right(labels, scene.truth) for labels in scene.maps.values())]
+        for ax, picture, text, column in zip(axes, pictures, below, columns, strict=True):
+            _show(ax, picture, text)
+            if number == 0:
+                ax.set_title(column, fontsize=TITLES, fontweight="bold", loc="center")
+    figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
+    figure.legend(
+        handles=_legend(shown, names, table, bool(((shares > 0) & (shares < SHARE)).any())),
+        loc="outside lower center",
+        ncols=min(8, 2 + len(columns)),
+        frameon=False,
+        fontsize=8.5,
+        handlelength=1.1,
+        handleheight=1.1,
+        columnspacing=1.4,
+    )
+    return figure
+
+
+def _show(axes: Axes, picture: NDArray, text: str) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
+
+
+def _right(labels: Labels, truth: Labels) -> str:
+    scored = truth >= 0
+    return f"{100 * (labels == truth)[scored].mean():.0f} % of pixels right" if scored.any() else ""
+
+
+def _shares(scenes: Sequence[Scene], classes: int) -> NDArray[np.float64]:
+    """The largest share of a map that each class fills, (classes,)."""
+    largest = np.zeros(classes)
+    for scene in scenes:
+        for labels in (scene.truth, *scene.maps.values()):
+            counts = np.bincount(labels[labels >= 0], minlength=classes)
+            largest = np.maximum(largest, counts / labels.size)
+    return largest
+
+
+def _colours(shown: list[int], classes: int, background: bool) -> NDArray[np.float64]:
+    """(classes + 1, 3): a colour a class, the last row (index −1) for what is not scored."""
+    table = np.tile(to_rgb(OTHER), (classes + 1, 1))
+    named = [index for index in shown if not (background and index == classes - 1)]
+    for place, index in enumerate(named):
+        table[index] = to_rgb(PALETTE[place % len(PALETTE)])
+    if background:
+        table[classes - 1] = to_rgb(BACKGROUND)
+    table[-1] = to_rgb(UNSCORED)
+    return table
+
+
+def _legend(
+    shown: list[int], names: list[str], table: NDArray[np.float64], others: bool
+) -> list[Patch]:
+    handles = [
+        Patch(facecolor=tuple(table[index]), edgecolor=GREY, linewidth=0.5, label=names[index])
+        for index in shown
+    ]
+    if others:
+        handles.append(Patch(facecolor=OTHER, edgecolor=GREY, linewidth=0.5, label="other classes"))
+    return handles

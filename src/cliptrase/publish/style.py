@@ -1,0 +1,77 @@
+"""How figures look, and how they are written: the same bytes from the same numbers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cliptrase.files import atomic_write
+
+INK, GREY, PALE = "#24292f", "#8c959f", "#eaeef2"
+ACCENT = "#d1242f"
+ROWS = (
+    "#a9b4c0",
+    "#4c9bd6",
+    "#e8743b",
+    "#54a24b",
+    "#9467bd",
+    "#8c6d31",
+)  # baseline, rival, ours, …
+SETTINGS: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.titlelocation": "left",
+    "hatch.linewidth": 0.6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "cliptrase",  # ids that do not change from run to run
+    "svg.fonttype": "path",
+}
+PNG_DPI = 160
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure of `width` × `height` inches with one pair of axes; no state is shared."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def caption(axes: Axes, title: str, about: str, above: float = 0.0) -> None:
+    """A bold title and a grey line below it, `above` the axes (in axes heights)."""
+    axes.set_title(f"{title}\n", fontsize=11, fontweight="bold", pad=8 + 180 * above)
+    axes.annotate(
+        about,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 8 + 180 * above),
+        textcoords="offset points",
+        fontsize=8.5,
+        color=GREY,
+    )
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write <folder>/<name>.svg and .png, whole, without dates or versions."""
+    paths = []
+    for kind, options in (
+        ("svg", {"metadata": {"Date": None, "Creator": None}}),
+        ("png", {"metadata": {"Software": None}, "dpi": PNG_DPI}),
+    ):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(SETTINGS):
+            figure.savefig(buffer, format=kind, **options)
+        path = folder / f"{name}.{kind}"
+        with atomic_write(path) as file:
+            file.write(buffer.getvalue())
+        paths.append(path)
+    return paths
