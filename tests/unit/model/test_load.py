@@ -1,0 +1,244 @@
+"""Loading: what open_clip writes is read, anything else is one message."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from pathlib import Path
+
+import huggingface_hub
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cliptrase.errors import UserError
+from cliptrase.model import fetch
+from cliptrase.model.load import CONFIG, WEIGHTS, load_clip
+
+ARCHITECTURE = {
+    "embed_dim": 24,
+    "quick_gelu": True,
+    "vision_cfg": {
+        "image_size": 64,
+        "layers": 2,
+        "width": 48,
+        "head_width": 16,
+        "patch_size": 16,
+    },
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+def write_folder(folder: Path, clip, model_cfg=None, dtype=torch.float32) -> dict:
+    folder.mkdir(exist_ok=True)
+    config = {
+        "model_cfg": model_cfg or ARCHITECTURE,
+        "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]},
+    }
+    (folder / CONFIG).write_text(json.dumps(config))
+    weights = {key: value.to(dtype) for key, value in clip.model.state_dict().items()}
+    save_file(weights, str(folder / WEIGHTS))
+    return {"label": "mine", "kind": "local", "path": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def small(tiny):
+    from open_clip.model import CLIP
+
+    torch.manual_seed(3)
+    clip = tiny(layers=1)
+    model = CLIP(**ARCHITECTURE).eval().requires_grad_(False)
+    return type(clip)(**{**vars(clip), "model": model, "positions": {}})
+
+
+def test_a_folder_is_read_without_gradients_as_fp32(tmp_path, small):
+    clip = load_clip(write_folder(tmp_path / "m", small, dtype=torch.float16))
+    assert (clip.patch, clip.depth, clip.heads, clip.width, clip.embed_dim) == (16, 2, 3, 48, 24)
+    assert clip.mean == (0.1, 0.2, 0.3) and clip.std == (0.4, 0.5, 0.6) and clip.label == "mine"
+    assert not clip.model.training
+    for name, parameter in clip.model.named_parameters():
+        assert parameter.dtype == torch.float32 and not parameter.requires_grad
+        half = small.model.get_parameter(name).half().float()
+        assert torch.equal(parameter, half), name
+
+
+def test_a_local_folder_never_asks_anyone(tmp_path, small, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    load_clip(write_folder(tmp_path / "m", small))
+
+
+def damage(folder: Path, how: str) -> str:
+    """Break a good folder; the file that the message must name."""
+    weights, config = folder / WEIGHTS, folder / CONFIG
+    content = json.loads(config.read_text())
+    match how:
+        case "no weights":
+            weights.unlink()
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "html":
+            weights.write_text("<!DOCTYPE html><html>not found</html>")
+        case "empty":
+            weights.write_bytes(b"")
+        case "another model's":
+            tensors = load_file(str(weights))
+            tensors["visual.proj"] = tensors["visual.proj"][:, :5].contiguous()
+            save_file(tensors, str(weights))
+        case "a tensor missing":
+            tensors = load_file(str(weights))
+            tensors.pop("visual.ln_post.weight")
+            save_file(tensors, str(weights))
+        case "no config":
+            config.unlink()
+            return CONFIG
+        case "config is not JSON":
+            config.write_text("{")
+            return CONFIG
+        case "config is a list":
+            config.write_text("[]")
+            return CONFIG
+        case "ResNet":
+            content["model_cfg"]["vision_cfg"]["layers"] = [3, 4, 6, 3]
+            config.write_text(json.dumps(content))
+            return CONFIG
+        case "foreign tower":
+            content["model_cfg"]["text_cfg"]["hf_model_name"] = "roberta-base"
+            config.write_text(json.dumps(content))
+            return CONFIG
+    return WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no weights", "truncated", "html", "empty", "another model's", "a tensor missing",
+        "no config", "config is not JSON", "config is a list", "ResNet", "foreign tower",
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_message(tmp_path, small, how):
+    model = write_folder(tmp_path / "m", small)
+    named = damage(tmp_path / "m", how)
+    with pytest.raises(UserError) as caught:
+        load_clip(model)
+    assert str(tmp_path / "m" / named) in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("make", ["missing", "file"])
+def test_not_a_folder(tmp_path, make):
+    path = tmp_path / "m"
+    if make == "file":
+        path.write_text("x")
+    with pytest.raises(UserError, match="no such folder; model.path names an open_clip folder"):
+        load_clip({"kind": "local", "path": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vision_cfg": {"pool_type": "avg"}}, "not a plain ViT"),
+        ({"vision_cfg": {"attentional_pool": True}}, "not a plain ViT"),
+        ({"vision_cfg": {"block_type": "custom", "qk_norm": True}}, "not a plain ViT"),
+        ({"text_cfg": {"no_causal_mask": True}}, "not CLIP's causal transformer"),
+        ({"text_cfg": {"pool_type": "last"}}, "not CLIP's causal transformer"),
+    ],
+)
+def test_architectures_without_plain_patch_tokens_are_refused(tmp_path, small, change, message):
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    config = {
+        key: {**value, **change.get(key, {})} if isinstance(value, dict) else value
+        for key, value in ARCHITECTURE.items()
+    }
+    custom = "text_cfg" in change
+    model = (CustomTextCLIP if custom else CLIP)(**config)
+    other = type(small)(**{**vars(small), "model": model, "positions": {}})
+    config = {**config, "custom_text": custom}
+    with pytest.raises(UserError, match=message):
+        load_clip(write_folder(tmp_path / "m", other, config))
+
+
+def open_clip_model(name, pretrained):
+    return {"label": "open_clip", "kind": "open_clip", "name": name, "pretrained": pretrained}
+
+
+def test_weights_by_file_for_a_name_that_open_clip_knows(tmp_path, small, monkeypatch):
+    (tmp_path / "tiny-test.json").write_text(json.dumps(ARCHITECTURE))
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [tmp_path])
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {})
+    open_clip.factory._rescan_model_configs()
+    write_folder(tmp_path / "m", small)
+    clip = load_clip(open_clip_model("tiny-test", str(tmp_path / "m" / WEIGHTS)))
+    assert torch.equal(clip.visual.proj, small.visual.proj)
+    # the same file as a tag's cached weights: the hub is not asked, the tag says how to normalise
+    source = {"hf_hub": "someone/tiny/", "quick_gelu": True, "mean": [0.9] * 3, "std": [0.8] * 3}
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["mine"])
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: source)
+    asked = []
+
+    def in_cache(repository, filename):
+        asked.append((repository, filename))
+        return str(tmp_path / "m" / WEIGHTS) if filename == WEIGHTS else None
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", in_cache)
+    clip = load_clip(open_clip_model("tiny-test", "mine"))
+    assert asked[0] == ("someone/tiny", "open_clip_model.safetensors")
+    assert clip.mean == (0.9,) * 3 and clip.std == (0.8,) * 3
+
+
+@pytest.mark.parametrize("offline", ["no name server", "hub set offline"])
+def test_no_network_is_one_message_that_names_the_way_out(monkeypatch, offline, caplog, capfd):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: None)
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+
+    def unreachable(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(
+        socket, "getaddrinfo", unreachable if offline == "no name server" else lambda *where: []
+    )
+    handlers = list(logging.getLogger().handlers)
+    with pytest.raises(UserError) as caught:
+        load_clip(open_clip_model("ViT-B-16-quickgelu", "openai"))
+    message = str(caught.value)
+    for part in ("ViT-B-16-quickgelu", "model=", "--model", "model=shapes_clip", "model.path=DIR"):
+        assert part in message
+    assert "\n" not in message
+    assert logging.getLogger().handlers == handlers  # nothing was installed for good
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-16", "openai", "with QuickGELU; take model.name=ViT-B-16-quickgelu"),
+        (
+            "ViT-B-16-quickgelu",
+            "laion2b_s34b_b88k",
+            "neither a file nor weights of ViT-B-16-quickgelu",
+        ),
+        ("ViT-B-17", "openai", "unknown model.name 'ViT-B-17'; did you mean"),
+        ("ViT-B-16", "laion2b", "neither a file nor weights of ViT-B-16"),
+        ("ViT-B-16", None, "neither a file nor weights of ViT-B-16"),
+        ("RN50-quickgelu", "openai", "not a plain ViT"),
+        ("ViT-B-16-SigLIP", "webli", "not a plain ViT"),
+    ],
+)
+def test_names_and_weights_that_do_not_fit_are_refused_before_fetching(
+    monkeypatch, name, pretrained, message
+):
+    def refuse(*args, **kwargs):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr(fetch, "_downloaded", refuse)
+    monkeypatch.setattr(fetch, "_cached", refuse)
+    with pytest.raises(UserError, match=message):
+        load_clip(open_clip_model(name, pretrained))

@@ -1,0 +1,62 @@
+"""Text features against open_clip's encode_text at its full 77 tokens."""
+
+from __future__ import annotations
+
+import open_clip
+import torch
+import torch.nn.functional as F
+
+from cliptrase.model.text import encode_tokens, text_features, unseen_words
+
+NAMES = ["cat", "traffic light", "bed ", "chest of drawers, a very old one with many handles"]
+TEMPLATES = ["a photo of a {}.", "itap of the {}.", "{}", "a low resolution photo of many {} {}."]
+
+
+def test_cut_prompts_are_encoded_as_whole_ones(clip):
+    tokens = open_clip.tokenize(["a", "a photo of a cat.", "word " * 100])  # the last one truncated
+    assert torch.allclose(encode_tokens(clip, tokens), clip.model.encode_text(tokens), atol=2e-6)
+    short = tokens[:2]
+    assert torch.allclose(encode_tokens(clip, short), clip.model.encode_text(short), atol=2e-6)
+
+
+def test_features_are_normalised_means_of_normalised_prompts(clip):
+    ours = text_features(clip, NAMES, TEMPLATES)
+    for name, feature in zip(NAMES, ours, strict=True):
+        prompts = [template.replace("{}", name) for template in TEMPLATES]
+        encoded = clip.model.encode_text(open_clip.tokenize(prompts))
+        expected = F.normalize(F.normalize(encoded, dim=-1).mean(dim=0), dim=-1)
+        assert torch.allclose(feature, expected, atol=1e-6)
+    assert ours.dtype == torch.float32 and ours.shape == (4, clip.embed_dim)
+
+
+def test_a_name_has_the_same_feature_in_any_company(clip):
+    alone = text_features(clip, ["cat"], TEMPLATES)[0]
+    for names, workers in (["dog", "cat"], 1), ([*NAMES, "dog"], 3):
+        feature = text_features(clip, names, TEMPLATES, workers)[names.index("cat")]
+        assert torch.equal(feature, alone)
+
+
+def test_threads_of_the_caller_are_left_alone(clip):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        text_features(clip, ["cat"], TEMPLATES, workers=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_names_are_taken_verbatim(clip):
+    odd = text_features(clip, ["{}", "{0} cats", "100% {x}"], TEMPLATES)
+    assert torch.isfinite(odd).all()
+
+
+def test_unseen_words(tiny):
+    clip = tiny(layers=1)
+    assert unseen_words(clip, ["a red zebra"]) == []  # no row is cleared
+    table = clip.model.token_embedding.weight
+    for word in ("zebra", "giraffe"):
+        table[clip.tokenizer.encode(word)[-1]] = 0
+    table[0] = 0  # "!", which is also the padding: no word is unseen for its padding
+    assert unseen_words(clip, ["a red zebra", "giraffe zebra", "cat"]) == ["zebra", "giraffe"]
+    assert unseen_words(clip, []) == []

@@ -1,0 +1,120 @@
+"""Median and regions against SciPy and plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import median_filter as scipy_median
+
+from cliptrase.segment.argmax import first_argmax
+from cliptrase.segment.median import median_filter
+from cliptrase.segment.regions import prototype, region_map, smooth_maps
+
+
+def random_maps(*shape: int, seed: int = 0, ties: bool = False) -> torch.Tensor:
+    maps = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return (maps * 2).round() if ties else maps
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 7, 9, 11, 13])
+@pytest.mark.parametrize("shape", [(3, 56, 56), (1, 84, 84), (2, 5, 9), (1, 3, 40), (2, 1, 1)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_median_is_scipys(window, shape, ties):
+    maps = random_maps(*shape, ties=ties)
+    expected = [scipy_median(one, size=window, mode="reflect") for one in maps.numpy()]
+    np.testing.assert_array_equal(median_filter(maps, window).numpy(), np.stack(expected))
+
+
+@pytest.mark.parametrize("window", [3, 7, 9])
+def test_median_of_tensors_is_that_of_arrays(window):
+    """The path of a GPU, run on the CPU: the same selection on tensors."""
+    from cliptrase.segment.median import _median, _mirrored
+
+    maps = random_maps(4, 20, 28)
+    rows, columns = (torch.from_numpy(_mirrored(side, window).copy()) for side in maps.shape[1:])
+    assert torch.equal(_median(maps[:, rows][:, :, columns], window), median_filter(maps, window))
+
+
+def test_median_leaves_its_input_and_is_not_a_view():
+    maps = random_maps(2, 10, 10)
+    kept = maps.clone()
+    out = median_filter(maps, 7)
+    out.zero_()
+    assert torch.equal(maps, kept)
+
+
+def test_prototype_is_the_mean_of_the_members():
+    rows = random_maps(9, 9)
+    members = torch.zeros(9, dtype=torch.bool)
+    members[[1, 4, 8]] = True
+    expected = (rows[1].double() + rows[4] + rows[8]) / 3
+    assert torch.allclose(prototype(rows, members), expected.float(), atol=1e-6)
+
+
+def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """align_corners=False by the definition: pixel centres, clamped at the border."""
+    for axis, new in enumerate(size):
+        old = image.shape[axis]
+        place = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
+        low = np.minimum(place.astype(int), old - 1)
+        high = np.minimum(low + 1, old - 1)
+        weight = (place - low)[:, None]
+        image = np.moveaxis(image, axis, 0)
+        image = (1 - weight) * image[low] + weight * image[high]
+        image = np.moveaxis(image, 0, axis)
+    return image
+
+
+@pytest.mark.parametrize(("upsample", "median"), [(4, 7), (1, 3), (2, 1), (3, 5)])
+@pytest.mark.parametrize(
+    ("grid", "out_size"), [((14, 14), (224, 224)), ((6, 9), (100, 130)), ((1, 3), (20, 50))]
+)
+def test_regions_by_their_definition(upsample, median, grid, out_size):
+    prototypes = random_maps(5, grid[0] * grid[1], seed=grid[0])
+    maps = smooth_maps(prototypes, grid, upsample, median)
+    ours = region_map(list(maps), out_size).numpy()
+    expected = []
+    for one in prototypes.double().numpy():
+        one = bilinear(one.reshape(grid), (grid[0] * upsample, grid[1] * upsample))
+        one = scipy_median(one, size=median, mode="reflect")
+        expected.append(bilinear(one, out_size))
+    top = np.sort(np.stack(expected), axis=0)
+    tied = top[-1] - top[-2] < 1e-5
+    different = ours != np.argmax(expected, axis=0)
+    assert not (different & ~tied).any()
+    assert tied.mean() < 0.01 and len(np.unique(ours)) > 1
+
+
+def test_a_map_does_not_depend_on_the_maps_beside_it():
+    prototypes = random_maps(7, 14 * 14)
+    together = smooth_maps(prototypes, (14, 14), 4, 7)
+    for one, own in zip(prototypes, together, strict=True):
+        assert torch.equal(smooth_maps(one[None], (14, 14), 4, 7)[0], own)
+
+
+def test_the_lowest_cluster_wins_ties():
+    one = random_maps(28, 28)
+    regions = region_map([one - 5, one, one.clone(), one - 1], (112, 112))
+    assert (regions == 1).all()
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_first_argmax_is_argmax(ties, batch):
+    maps = random_maps(batch, 23, 9, 11, ties=ties)
+    expected = torch.from_numpy(maps.numpy().argmax(axis=1))
+    assert torch.equal(first_argmax(maps.split(4, dim=1)), expected)
+    assert torch.equal(first_argmax([maps[:, :1]]), torch.zeros(batch, 9, 11, dtype=torch.int64))
+    with pytest.raises(ValueError, match="no maps"):
+        first_argmax([])
+
+
+def test_interpolation_used_is_the_definition():
+    """torch's bilinear resize against the loops above, so that both mean the same grid."""
+    maps = random_maps(1, 1, 7, 5)
+    ours = F.interpolate(maps, size=(30, 31), mode="bilinear", align_corners=False)
+    np.testing.assert_allclose(
+        ours[0, 0].numpy(), bilinear(maps[0, 0].double().numpy(), (30, 31)), atol=1e-5
+    )
