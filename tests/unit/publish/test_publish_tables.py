@@ -1,0 +1,328 @@
+"""Tables as csv, Markdown and LaTeX, and the command that renders them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cliptrase.errors import UserError
+from cliptrase.plan import Plan
+from cliptrase.publish.cells import Line, tidy
+from cliptrase.publish.layout import Sheet, arrange
+from cliptrase.publish.render import number, tex, to_csv, to_latex, to_markdown
+from cliptrase.publish.runs import Shelf
+from cliptrase.publish.tables import main, sheet_of
+
+TABLES = (
+    "table1_main",
+    "table2_ablation",
+    "table6_metrics_224",
+    "table7_metrics_336",
+    "fig7_sensitivity",
+)
+
+
+@pytest.fixture(scope="module")
+def sheets(paper: Plan, whole_paper: Path) -> dict[str, tuple[list[Line], Sheet]]:
+    shelf = Shelf(paper, whole_paper, whole_paper / "no-data")
+    found = {}
+    for name in TABLES:
+        lines = tidy(paper, shelf, paper.tables[name])
+        found[name] = (lines, sheet_of(paper, paper.tables[name], lines))
+    return found
+
+
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    """Every table of a Markdown text: rows of cells, head, rule and body."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    return [
+        [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in block]
+        for block in blocks
+    ]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_csv_is_one_line_a_cell(name: str, sheets: dict[str, tuple[list[Line], Sheet]]) -> None:
+    lines, _ = sheets[name]
+    text = to_csv(lines)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == len(lines)
+    assert len({(row["row"], row["benchmark"], row["metric"]) for row in rows}) == len(rows)
+    for row, line in zip(rows, lines, strict=True):
+        assert None not in row and None not in row.values()
+        for column in ("value", "ci_low", "diff_high", "delta"):
+            value = getattr(line, column)
+            assert row[column] == "" if value is None else abs(float(row[column]) - value) < 6e-5
+        assert row["published"] == line.published
+    assert "nan" not in text and "None" not in text
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_markdown_is_rectangular_and_says_everything(
+    name: str, sheets: dict[str, tuple[list[Line], Sheet]]
+) -> None:
+    lines, sheet = sheets[name]
+    text = to_markdown(sheet)
+    for rows in markdown_tables(text):
+        assert len({len(row) for row in rows}) == 1
+    flat = text.replace("\N{NO-BREAK SPACE}", " ")
+    for line in lines:
+        if line.kind == "run":
+            assert number(line.value) in flat
+            assert f"[{number(line.ci_low)}, {number(line.ci_high)}]" in flat
+        if line.diff is not None and line.kind != "best":
+            spread = f"[{number(line.diff_low, True)}, {number(line.diff_high, True)}]"
+            assert f"{number(line.diff, True)} {spread}" in flat
+        if line.published and line.kind in ("run", "avg"):
+            assert f"paper {line.published} ({number(line.delta, True)})" in flat
+    for fact in ("vit_b16", "crop", "cliptrase", "6 images", "0123456789+dirty", "voc20"):
+        assert fact in flat
+
+
+def test_markdown_looks_as_the_paper_sets_it(sheets: dict[str, tuple[list[Line], Sheet]]) -> None:
+    own, quoted = markdown_tables(to_markdown(sheets["table1_main"][1]))
+    heads = [re.sub("<br>.*", "", cell) for cell in own[0]]
+    assert heads == ["", "coco_object", "voc21", "pc60", "coco_stuff", "voc20", "pc59", "pc459",
+                     "ade150", "ade847", "avg"]  # fmt: skip
+    assert [cell.count("with background") for cell in own[0][1:]] == [1] * 3 + [0] * 7
+    labels = [re.sub("<br>.*", "", row[0]) for row in own[2:]]
+    assert labels == ["CLIP", "SCLIP", "CLIPtrase"]
+    assert own[3][0] == "SCLIP<br><sub>to CLIP</sub>"
+    assert [re.sub("<br>.*", "", cell) for cell in quoted[0]] == heads[:-1]
+    assert [row[0] for row in quoted[2:]] == [
+        "GroupViT", "MaskCLIP", "TCL", "CAT-Seg", "DeOP", "OVSeg", "SAN", "***training-free***",
+        "CLIP-Surgery",
+    ]  # fmt: skip
+    assert quoted[2][1] == "27.5"
+    (grid,) = markdown_tables(to_markdown(sheets["fig7_sensitivity"][1]))
+    assert grid[0][1:] == ["2", "3", "4", "5", "6", "7", "8", "10"]
+    assert [row[0] for row in grid[2:]] == ["0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1", "1.1"]
+    assert [row[0] for row in grid if "†" in "".join(row)] == ["0.7"]
+    assert "†" in grid[5][2]
+    (metrics,) = markdown_tables(to_markdown(sheets["table6_metrics_224"][1]))
+    sections = [row[0] for row in metrics if row[0].startswith("***")]
+    assert sections == ["***pAcc***", "***mAcc***", "***fwIoU***", "***mIoU***"]
+    (ablation,) = markdown_tables(to_markdown(sheets["table2_ablation"][1]))
+    assert ablation[0][1:] == ["coco_stuff", "voc20", "pc59", "ade150", "avg", "FLOPs"]
+
+
+def test_bold_is_the_best_of_its_column_and_section(
+    sheets: dict[str, tuple[list[Line], Sheet]],
+) -> None:
+    _, sheet = sheets["table2_ablation"]
+    (panel,) = sheet.panels
+    for section in panel.sections:
+        for index, column in enumerate(panel.columns):
+            entries = [row.entries[index] for row in section.rows if row.entries[index]]
+            values = [round(entry.line.value, 2) for entry in entries]
+            if column.key == "flops":
+                assert not any(entry.best for entry in entries)
+                continue
+            assert [entry.best for entry in entries] == [value == max(values) for value in values]
+    assert to_markdown(sheet).count("**") > 2 * len(panel.sections)
+
+
+def test_notes_where_the_paper_contradicts_itself(
+    sheets: dict[str, tuple[list[Line], Sheet]],
+) -> None:
+    _, sheet = sheets["table1_main"]
+    notes = dict(sheet.notes)
+    texts = {text: mark for mark, text in notes.items()}
+    mark = texts["table 7 prints 10.11"]
+    own = markdown_tables(to_markdown(sheet))[0]
+    assert f"<sup>{mark}</sup>" in own[-1][7]
+    assert f"<sup>{mark}</sup> table 7 prints 10.11" in to_markdown(sheet)
+    assert "quoted elsewhere as PC60" in texts and "training-free; TCL re-evaluation" in texts
+
+
+def test_missing_cells_show_their_reason(paper: Plan, tmp_path: Path) -> None:
+    shelf = Shelf(paper, tmp_path, tmp_path)
+    lines = tidy(paper, shelf, paper.tables["table1_main"])
+    text = to_markdown(sheet_of(paper, paper.tables["table1_main"], lines))
+    assert text.count("dataset voc2012 is not prepared") == 1
+    assert "30 of 30 cells are missing." in text
+    assert "paper 53.04" in text.replace("\N{NO-BREAK SPACE}", " ")
+    latex_is_sound(to_latex(sheet_of(paper, paper.tables["table1_main"], lines)))
+
+
+def test_numbers_of_different_protocols_are_never_in_one_column(
+    sheets: dict[str, tuple[list[Line], Sheet]],
+) -> None:
+    lines = [line for line in sheets["table6_metrics_224"][0] if line.metric == "mIoU"]
+    mixed = [replace(line, protocol="slide") if line.row == "SCLIP" else line for line in lines]
+    sheet = arrange(
+        "t", "T", mixed, suite="s", kind="metrics", order=["voc20"], background=lambda _: False
+    )
+    assert len(sheet.panels) == 2
+    for panel in sheet.panels:
+        entries = [e for s in panel.sections for row in s.rows for e in row.entries if e]
+        assert len({entry.line.protocol for entry in entries}) == 1
+    quoted = sheets["table1_main"][1].panels[1]
+    assert all(
+        entry.line.kind == "quoted"
+        for section in quoted.sections
+        for row in section.rows
+        for entry in row.entries
+        if entry
+    )
+
+
+# --- LaTeX: no compiler here, so its structure -----------------------------------------------
+
+COMMANDS = {
+    "begin", "end", "centering", "setlength", "tabcolsep", "renewcommand", "arraystretch",
+    "caption", "label", "footnotesize", "toprule", "midrule", "bottomrule", "cmidrule",
+    "multicolumn", "textit", "textbf", "textsuperscript", "tiny", "quad", "par", "smallskip",
+    "scriptsize", "raggedright", "textwidth", "times", "dagger", "cdot", "Delta",
+}  # fmt: skip
+
+
+def latex_is_sound(text: str) -> None:
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    bare = re.sub(r"\\[{}%$&#_]", "", body)
+    depth = 0
+    for char in bare:
+        depth += (char == "{") - (char == "}")
+        assert depth >= 0
+    assert depth == 0
+    assert bare.count("$") % 2 == 0
+    assert not re.search(r"[#%~^]", bare)
+    assert "_" not in re.sub(r"\\label\{[^}]*\}", "", bare)
+    assert set(re.findall(r"\\([a-zA-Z]+)", body)) <= COMMANDS
+    assert body.isascii()
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{([^}]*)\}", body):
+        if kind == "begin":
+            stack.append(name)
+        else:
+            assert stack.pop() == name
+    assert not stack
+    for columns, inside in re.findall(
+        r"\\begin\{tabular\}\{(l[rl]*)\}(.*?)\\end\{tabular\}", body, re.S
+    ):
+        for row in inside.split(r"\\"):
+            row = re.sub(r"\\(toprule|midrule|bottomrule|cmidrule\(lr\)\{\d+-\d+\})", "", row)
+            if not row.strip():
+                continue
+            cells = re.split(r"(?<!\\)&", row)
+            spans = [re.search(r"\\multicolumn\{(\d+)\}", cell) for cell in cells]
+            assert sum(int(span[1]) if span else 1 for span in spans) == len(columns)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_latex_is_sound(name: str, sheets: dict[str, tuple[list[Line], Sheet]]) -> None:
+    lines, sheet = sheets[name]
+    text = to_latex(sheet)
+    latex_is_sound(text)
+    for line in lines:
+        if line.kind == "run" and line.value is not None:
+            assert f"{line.value:.2f}" in text
+
+
+@given(st.text(alphabet=st.characters(codec="ascii", min_codepoint=32, max_codepoint=126)))
+def test_tex_escapes_everything_that_latex_reads(text: str) -> None:
+    escaped = re.sub(r"\\[{}%$&#_]", "", tex(text))
+    escaped = re.sub(r"\\text[a-z]+\{\}", "", escaped)
+    assert not set(escaped) & set("\\{}%$&#_^~")
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
+    whole_paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").symlink_to(whole_paper / "runs")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
+    out = capsys.readouterr().out.splitlines()
+    assert out[:5] == [
+        "table1_main: 30 of 30 cells",
+        "table2_ablation: 94 of 94 cells",
+        "table6_metrics_224: 120 of 120 cells",
+        "table7_metrics_336: 120 of 120 cells",
+        "fig7_sensitivity: 65 of 65 cells",
+    ]
+    assert out[5] == "0 cells of 429 missing"
+    written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
+    assert sorted(written) == sorted(f"{t}.{kind}" for t in TABLES for kind in ("csv", "md", "tex"))
+    main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
+    assert written == {p.name: p.read_bytes() for p in (tmp_path / "paper/tables").iterdir()}
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+
+
+def test_the_command_counts_what_is_missing_and_why(
+    paper: Plan, make: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (name,) = [one for one in paper.runs if one.startswith("voc20.clip.vit_b16.336.")]
+    make(paper, tmp_path, [name])
+    main(["paper", "--results", str(tmp_path), "--data", str(tmp_path), "--table", "table1_main"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["table1_main: 1 of 30 cells", "29 cells of 30 missing"]
+    assert "  6: dataset coco is not prepared" in out
+    assert [p.name for p in sorted((tmp_path / "paper/tables").iterdir())] == [
+        "table1_main.csv",
+        "table1_main.md",
+        "table1_main.tex",
+    ]
+
+
+def test_unknown_names_are_refused_with_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["paperr", "--results", str(tmp_path)])
+    assert exit_.value.code == 1 and "did you mean 'paper'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        main(["paper", "--results", str(tmp_path), "--table", "table1"])
+    assert exit_.value.code == 1 and "table1_main" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_tables_load_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from cliptrase.publish.__main__ import main;"
+        f"main(['tables', 'paper', '--results', {str(tmp_path)!r}]);"
+        "heavy = {'torch', 'hydra', 'datasets', 'matplotlib', 'wandb', 'pandas', 'sklearn'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "429 cells of 429 missing" in done.stdout
+
+
+def test_no_such_step_is_a_usage_error() -> None:
+    from cliptrase.publish.__main__ import main as steps
+
+    with pytest.raises(SystemExit) as exit_:
+        steps(["table", "paper"])
+    assert exit_.value.code == 2
+
+
+def test_a_full_disk_leaves_the_old_table(
+    paper: Plan, whole_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cliptrase.publish.tables import render
+
+    shelf = Shelf(paper, whole_paper, tmp_path)
+    table = paper.tables["table1_main"]
+    render(paper, shelf, table, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="no space left"):
+        render(paper, shelf, table, tmp_path)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
