@@ -1,0 +1,212 @@
+"""W&B: what is published, what the ledger remembers, and that a failing W&B fails nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cliptrase.errors import UserError
+from cliptrase.files import sha256_file
+from cliptrase.plan import Plan
+from cliptrase.publish.cells import COLUMNS
+from cliptrase.publish.tracking import Ledger, main, publish, read_tracking
+
+OFFLINE = "offline:/cliptrase"
+
+
+class FakeWandb(SimpleNamespace):
+    """As much of wandb as is used; `begun` holds what was published, `fails` what goes wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(begun=[], fails={}, errors=SimpleNamespace(UsageError=RuntimeError))
+
+    def init(self, **arguments: Any) -> Any:
+        if arguments["name"] in self.fails or "*" in self.fails:
+            raise self.fails.get(arguments["name"], self.fails.get("*"))
+        folder = f"offline-run-{len(self.begun)}-{arguments['id']}"
+        Path(arguments["dir"], "wandb", folder).mkdir(parents=True)
+        run = SimpleNamespace(
+            **arguments | {"settings": SimpleNamespace(sync_dir=folder)}, summary={}, logged={}
+        )
+        run.log = run.logged.update
+        run.finish = lambda **_: self.begun.append(run)
+        return run
+
+    def login(self, **_: Any) -> bool:
+        return False
+
+    def Settings(self, **options: Any) -> Any:
+        return SimpleNamespace(**options)
+
+    def Table(self, columns: list[str], data: list[list[Any]]) -> Any:
+        assert all(len(row) == len(columns) for row in data)
+        return SimpleNamespace(columns=columns, data=data)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    module = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+@pytest.fixture
+def results(paper: Plan, whole_paper: Path, tmp_path: Path) -> Path:
+    """Four runs: three of table 1, one cell of the grid."""
+    for name in paper.runs:
+        if name.startswith("voc20.") and (".336." in name or ".eps-0.5.min_samples-2." in name):
+            shutil.copytree(whole_paper / "runs" / name, tmp_path / "runs" / name)
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+    return tmp_path
+
+
+def run(results: Path, *more: str) -> Ledger:
+    main(["paper", "--results", str(results), "--data", str(results), *more])
+    return Ledger.read(results / "paper" / "wandb" / "ledger.json")
+
+
+def test_runs_and_tables_are_published_and_grid_cells_are_not_runs(
+    paper: Plan, results: Path, fake: FakeWandb
+) -> None:
+    entries = run(results).places[OFFLINE]
+    shown = [name for name in paper.main_runs if (results / "runs" / name).exists()]
+    assert sorted(entries) == sorted([*shown, "tables"]) and len(shown) == 3
+    for name in shown:
+        assert entries[name]["sha256"] == sha256_file(results / "runs" / name / "metrics.json")
+    by_name = {one.name: one for one in fake.begun}
+    name = next(name for name in shown if ".sclip." in name)
+    one = by_name[name]
+    assert (one.project, one.group, one.mode) == ("cliptrase", "paper", "offline")
+    assert one.tags == ["voc20", "sclip", "336"]
+    assert one.config["method"]["attention"]["terms"] == ["qq", "kk"]
+    said = json.loads((results / "runs" / name / "metrics.json").read_text())
+    assert one.summary["mIoU"] == said["mIoU"] and one.summary["mIoU/low"] == said["ci"]["mIoU"][0]
+    assert one.logged["iou"].data == [[each["name"], each["value"]] for each in said["iou"]]
+    tables = by_name["paper tables"]
+    assert tables.tags == ["tables"] and list(tables.logged) == list(paper.tables)
+    grid = tables.logged["fig7_sensitivity"]
+    assert grid.columns == list(COLUMNS) and len(grid.data) == 65
+    assert sum(row[COLUMNS.index("value")] is not None for row in grid.data) == 1
+
+
+def test_publishing_twice_publishes_nothing(results: Path, fake: FakeWandb) -> None:
+    run(results)
+    first = (results / "paper" / "wandb" / "ledger.json").read_bytes()
+    count = len(fake.begun)
+    run(results)
+    assert len(fake.begun) == count == 4
+    assert (results / "paper" / "wandb" / "ledger.json").read_bytes() == first
+
+
+def test_a_run_that_changed_takes_the_place_of_the_old_one(
+    paper: Plan, results: Path, fake: FakeWandb
+) -> None:
+    before = run(results).places[OFFLINE]
+    name = next(name for name in before if ".clip." in name)
+    path = results / "runs" / name / "metrics.json"
+    path.write_text(path.read_text() + "\n")
+    after = run(results).places[OFFLINE]
+    assert [one.name for one in fake.begun[4:]] == [name]
+    assert after[name]["id"] == before[name]["id"]
+    assert after[name]["sha256"] == sha256_file(path) != before[name]["sha256"]
+    folders = [p.name for p in (results / "paper" / "wandb").glob(f"*{after[name]['id']}")]
+    assert folders == [after[name]["folder"]]
+
+
+def test_each_project_and_mode_is_a_place_of_its_own(results: Path, fake: FakeWandb) -> None:
+    first = run(results)
+    both = run(results, "tracking.project=elsewhere", "tracking.entity=us").places
+    assert sorted(both) == [OFFLINE, "offline:us/elsewhere"]
+    assert len(fake.begun) == 8 and fake.begun[-1].entity == "us"
+    ids = {entry["id"] for entries in both.values() for entry in entries.values()}
+    assert len(ids) == 8
+    assert both[OFFLINE] == first.places[OFFLINE]
+
+
+def test_a_failing_wandb_fails_nothing_and_is_tried_again(
+    results: Path, fake: FakeWandb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.fails["paper tables"] = RuntimeError("the disk of W&B\nis full")
+    main(["paper", "--results", str(results), "--data", str(results)])  # no SystemExit: code 0
+    content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
+    assert content["failed"] == {"tables": "RuntimeError: the disk of W&B is full"}
+    assert len(content["places"][OFFLINE]) == 3 and "tables" not in content["places"][OFFLINE]
+    assert "1 failed" in capsys.readouterr().out
+    fake.fails.clear()
+    assert "tables" in run(results).places[OFFLINE]
+    assert len(fake.begun) == 4
+    content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
+    assert content["failed"] == {}
+
+
+def test_without_wandb_or_network_it_gives_up_at_once(
+    results: Path, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    fake.fails["*"] = type("CommError", (Exception,), {})("no such host")
+    run(results)
+    content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
+    assert len(content["failed"]) == 1 and "no such host" in caplog.text
+    monkeypatch.setitem(sys.modules, "wandb", None)  # import wandb raises ImportError
+    run(results)
+    content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
+    assert "ModuleNotFoundError" in "".join(content["failed"].values())
+
+
+def test_online_without_an_account_says_how_to_get_one(
+    results: Path, fake: FakeWandb, caplog: Any
+) -> None:
+    run(results, "tracking.mode=online")
+    assert "wandb login" in caplog.text and not fake.begun
+
+
+def test_disabled_publishes_nothing_and_writes_a_ledger(results: Path, fake: FakeWandb) -> None:
+    ledger = run(results, "--mode", "disabled")
+    assert ledger.places == {} and not fake.begun
+
+
+def test_a_damaged_ledger_is_not_overwritten(paper: Plan, results: Path, fake: FakeWandb) -> None:
+    path = results / "paper" / "wandb" / "ledger.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"places": ')
+    with pytest.raises(UserError, match="delete it"):
+        publish(paper, results, results, read_tracking(None, []))
+    assert path.read_text() == '{"places": ' and not fake.begun
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("tracking.mode=offlin", "offline"),
+        ("tracking.projekt=x", "did you mean 'project'"),
+        ("mode=online", "tracking.mode=online"),
+    ],
+)
+def test_a_wrong_override_is_refused_by_name(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_tracking(None, [override])
+
+
+def test_real_wandb_writes_offline_runs_into_the_results(results: Path) -> None:
+    ledger = run(results)
+    folder = results / "paper" / "wandb"
+    entries = ledger.places[OFFLINE]
+    assert len(entries) == 4
+    made = sorted(path.name for path in folder.glob("offline-run-*"))
+    assert made == sorted(entry["folder"] for entry in entries.values())
+    for name, entry in entries.items():
+        (file,) = (folder / entry["folder"]).glob("*.wandb")
+        content = file.read_bytes()
+        assert b"paper" in content and entry["id"].encode() in content
+        if name != "tables":
+            assert name.encode() in content and b"voc20" in content and b"mIoU" in content
+    tables = list((folder / entries["tables"]["folder"] / "files/media/table").rglob("*.json"))
+    columns = {tuple(json.loads(table.read_text())["columns"]) for table in tables}
+    assert len(tables) == 5 and columns == {COLUMNS}
+    run(results)
+    assert sorted(path.name for path in folder.glob("offline-run-*")) == made
