@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
@@ -93,7 +93,7 @@ def ranking(weights: Weights, classes: Labels) -> Weights:
         return np.empty(0)
     others = weights[off].reshape(count, count - 1)
     same = (classes[:, None] == classes[None, :])[off].reshape(count, count - 1)
-    ranks = rankdata(others, axis=1)
+    ranks = pd.DataFrame(others).rank(axis=1).to_numpy()  # equal weights share a rank
     positive, negative = same.sum(axis=1), (~same).sum(axis=1)
     both = (positive > 0) & (negative > 0)
     total = (ranks * same).sum(axis=1) - positive * (positive + 1) / 2
@@ -125,8 +125,8 @@ def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
     correlation = np.concatenate([ranking(one.correlation, one.patches) for one in looks])
     heads = (
         "a patch",
-        f"last block's attention\nAUC {attention.mean():.2f}",
-        f"cosine correlation\nAUC {correlation.mean():.2f}",
+        f"last block's attention\n{_area(attention)}",
+        f"cosine correlation\n{_area(correlation)}",
     )
     figure = Figure(figsize=(6.4, 2.05 * max(1, len(shown)) + 0.75), layout="constrained")
     grid = figure.subplots(max(1, len(shown)), 3, squeeze=False)
@@ -140,6 +140,10 @@ def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
         ax.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
     return figure
+
+
+def _area(rankings: Weights) -> str:
+    return f"AUC {rankings.mean():.2f}" if rankings.size else ""
 
 
 def _row(axes: Sequence[Axes], one: Look, patch: int) -> None:
