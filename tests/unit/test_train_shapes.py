@@ -160,7 +160,7 @@ def test_the_rate_and_the_phases_go_by_steps():
     assert recipe.rate(200) == pytest.approx(1e-3)
     assert recipe.rate(600) == pytest.approx(0.5e-3)
     assert 0 < recipe.rate(999) < 1e-8
-    assert [recipe.kept(step) for step in (0, 869, 870, 964, 965, 999)] == [
+    assert [recipe.kept(step) for step in (0, 779, 780, 899, 900, 999)] == [
         49, 49, 98, 98, 196, 196,
     ]  # fmt: skip
 

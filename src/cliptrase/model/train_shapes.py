@@ -51,7 +51,7 @@ class Recipe:
     batch: int = 128
     scenes: int = 32_000
     # (share of the steps at which a phase ends, patches of 196 that are kept in it): FLIP.
-    phases: tuple[tuple[float, int], ...] = ((0.87, 49), (0.965, 98), (1.0, 196))
+    phases: tuple[tuple[float, int], ...] = ((0.78, 49), (0.9, 98), (1.0, 196))
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
     warm_up: int = 200
