@@ -6,9 +6,11 @@ Hydra reads the command line and sweeps (-m); what a run is comes from config.re
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import CompactHydraException, HydraException
-from hydra.types import RunMode
 
 from cliptrase import config
 from cliptrase.errors import UserError, exit_on_user_error
@@ -63,19 +64,49 @@ def summary(folder: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. In a sweep a run that fails is reported, and the others go on."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = get_args_parser().parse_args(words)
+    options = get_args_parser().parse_intermixed_args(words)
+    words = [word for word in words if word not in options.overrides] + options.overrides
     keys = check(options.overrides, options.multirun)
-    with tempfile.TemporaryDirectory() as folder:
+    failures, process = [], os.getpid()
+
+    def job(_: Any) -> None:
+        _log_to_stderr()
+        overrides = list(HydraConfig.get().overrides.task)
+        try:
+            sys.stdout.write(summary(evaluate(overrides)))
+        except UserError as error:
+            failures.append(f"{' '.join(overrides)}: {error}" if options.multirun else str(error))
+            if os.getpid() != process:  # a launcher's: only an exception reaches us
+                raise CompactHydraException(f"error: {failures[-1]}") from error
+            sys.stderr.write(f"error: {failures[-1]}\n")
+
+    start = hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluate")
+    with tempfile.TemporaryDirectory() as folder, _as_it_was():
         if options.multirun and SWEEP_DIR not in keys:
             words.append(f"{SWEEP_DIR}={folder}")  # Hydra's own record of a sweep is not kept
         sys.argv = [sys.argv[0], *words]
         try:
-            hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluate")(
-                _job
-            )()
+            start(job)()
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; the same command goes on where its counts were saved\n")
             raise SystemExit(130) from None
+    if failures and options.multirun:
+        raise UserError(f"runs that failed, see above: {len(failures)}; the others stand")
+    if failures:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Put back what Hydra and a run change of the process: arguments and log handlers."""
+    root, arguments = logging.getLogger(), sys.argv
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def check(overrides: list[str], multirun: bool) -> set[str]:
@@ -103,24 +134,15 @@ def _parse(override: str) -> Override:
         return OverridesParser.create().parse_override(override)
     except HydraException:
         raise UserError(
-            f"override {override!r}: write key=value; a value with spaces or signs needs quotes "
+            f"override {override!r}: write key=value; a value with signs needs quotes "
             "within quotes, as \"benchmark.images='my photos'\""
         ) from None
 
 
-def _job(_: Any) -> None:
-    """What Hydra calls for each run."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    given = HydraConfig.get()
-    overrides = list(given.overrides.task)
-    try:
-        sys.stdout.write(summary(evaluate(overrides)))
-    except UserError as error:
-        message = f"error: {error}"
-        if given.mode == RunMode.MULTIRUN:
-            message = f"error: {' '.join(overrides)}: {error}"
-            sys.stderr.write(f"{message}\n")  # now: Hydra tells of the first failure at the end
-        raise CompactHydraException(message) from error
+def _log_to_stderr() -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [logging.StreamHandler(sys.stderr)]  # Hydra's write to stdout
+    root.setLevel(logging.INFO)
 
 
 def _percent(value: float | None) -> str:

@@ -177,11 +177,4 @@ class Predictor:
         return Graph(self.clip, pixels, (self.load.size, self.load.size))
 
     def _pixels(self, images: Sequence[Loaded]) -> Tensor:
-        return _normalised(self.clip, np.stack([image.pixels for image in images]))
-
-
-def _normalised(clip: Clip, pixels: NDArray[np.uint8]) -> Tensor:
-    """(B, 3, n, n) float32, contiguous, of `pixels` (B, n, n, 3) uint8."""
-    mean, std = (torch.tensor(v, device=clip.device).view(3, 1, 1) for v in (clip.mean, clip.std))
-    channels = torch.from_numpy(pixels).to(clip.device).permute(0, 3, 1, 2).contiguous()
-    return (channels.float() / 255 - mean) / std
+        return self.clip.normalise(np.stack([image.pixels for image in images]))

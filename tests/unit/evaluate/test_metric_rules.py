@@ -16,7 +16,7 @@ from cliptrase.evaluate.metrics import (
     scores,
 )
 
-GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
+GOLDEN = Path(__file__).resolve().parents[3] / ".." / "shared" / "golden"
 
 # Class 1 is only predicted, class 3 nowhere: what the rules disagree about.
 MATRIX = np.array([[6, 2, 0, 0], [0, 0, 0, 0], [2, 0, 2, 0], [0, 0, 0, 0]])
@@ -56,7 +56,8 @@ def test_nothing_scored_is_no_number():
 
 
 def test_scores_take_leading_axes():
-    stacked = [np.stack(parts) for parts in zip(class_counts(MATRIX), class_counts(MATRIX.T))]
+    both_counts = zip(class_counts(MATRIX), class_counts(MATRIX.T), strict=True)
+    stacked = [np.stack(parts) for parts in both_counts]
     both = scores("cliptrase", *stacked)
     for index, matrix in enumerate((MATRIX, MATRIX.T)):
         for metric, value in scores("cliptrase", *class_counts(matrix)).items():

@@ -1,0 +1,155 @@
+"""The command line of a run and of a sweep, and that of a planned pass."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cliptrase import config
+from cliptrase.errors import UserError
+from cliptrase.evaluate import __main__ as command
+from cliptrase.evaluate import passes, planned, store
+from cliptrase.files import sha256_file
+from cliptrase.plan import Pass, Plan
+
+
+@pytest.fixture
+def words(model, data, tmp_path, monkeypatch):
+    """Overrides of a run on two scenes with the small model; the current folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    small = ["model=local", f"model.path={model}", "image_size=112", "limit=2"]
+    return [*small, f"data={data}", "out=runs", "device=cpu", "workers=1"]
+
+
+def made():
+    return sorted(path.name for path in Path("runs").iterdir())
+
+
+def test_one_run(words, capsys):
+    arguments = list(sys.argv)
+    command.main([*words, "method=clip"])
+    printed = capsys.readouterr().out
+    (name,) = made()
+    metrics = store.read_metrics(f"runs/{name}")
+    assert printed.splitlines()[0] == f"runs/{name}  (2 images, rule cliptrase)"
+    low, high = metrics["ci"]["mIoU"]
+    assert f"  mIoU  {metrics['mIoU']:7.2f}  [{low:.2f}, {high:.2f}]" in printed.splitlines()
+    assert [path.name for path in Path().iterdir()] == ["runs"]  # nothing of Hydra's
+    assert sys.argv == arguments
+
+
+def test_a_sweep_goes_on_past_a_failure_and_skips_what_is_done(words, capfd, monkeypatch):
+    sweep = ["-m", *words, "method.regions.eps=0.5,0,0.9", "method.regions.min_samples=3"]
+    for attempt in range(2):
+        with pytest.raises(SystemExit) as ended:
+            command.main(sweep)
+        assert ended.value.code == 1
+        out, err = capfd.readouterr()
+        assert [name.rpartition(".limit")[0] for name in made()] == [
+            "shapes.cliptrase.local.112.eps-0.5.min_samples-3",
+            "shapes.cliptrase.local.112.eps-0.9.min_samples-3",
+        ]
+        assert out.count("rule cliptrase") == 2
+        assert "Traceback" not in err and "method.regions.eps=0: must be a number" in err
+        (told,) = (
+            line for line in err.splitlines() if "min_samples=3: method.regions.eps=0:" in line
+        )
+        assert told.startswith("error: model=local ")
+        assert err.endswith("error: runs that failed, see above: 1; the others stand\n")
+        assert [path.name for path in Path().iterdir()] == ["runs"], attempt
+        monkeypatch.setattr(passes, "run_pass", pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "method=clip,sclipp"], "unknown method 'sclipp'; did you mean 'sclip'"),
+        (["-m", "method=clip", "eps=0.5,0.7"], "unknown key 'eps'"),
+        (["method=clip,sclip"], "method=clip,sclip: several values; add -m"),
+        (["image_size=range(112,224,112)"], "several values; add -m"),
+        (["vocabulary=my (own) words"], "a value with signs needs quotes"),
+        (["method"], "write key=value"),
+        (["+method.new=1"], "write key=value"),
+    ],
+)
+def test_what_hydra_would_stumble_over_is_told_first(
+    arguments, message, words, capsys, monkeypatch
+):
+    monkeypatch.setattr(command, "evaluate", pytest.fail)
+    with pytest.raises(SystemExit) as ended:
+        command.main([*words, *arguments])
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert message in printed.err
+
+
+def test_a_sweep_over_a_glob_and_hydra_s_own_keys_pass():
+    keys = command.check(["method=glob(cli*)", "hydra.sweep.dir=x", "hydra/launcher=basic"], True)
+    assert keys == {"method", "hydra.sweep.dir", "hydra/launcher"}
+    assert command.check(["method.attention.terms=[qq,kk]"], False) == {"method.attention.terms"}
+
+
+def test_hydra_shows_the_composed_run(words, capsys):
+    command.main(["--cfg", "job", *words, "method=sclip"])
+    assert "terms:\n    - qq\n    - kk\n" in capsys.readouterr().out
+
+
+def test_an_interrupt_says_what_to_do(words, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(passes, "run_pass", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        command.main(words)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("goes on where its counts were saved\n")
+
+
+@pytest.fixture
+def suite(runs_of, monkeypatch):
+    """A suite of one pass with two runs."""
+    runs = runs_of(["method=clip", "limit=2"], ["method=sclip", "limit=2"])
+    one = Pass("shapes.local.112.crop", "shapes", "local", 112, "crop", runs)
+    small = Plan("small", "Small", False, {one.name: one}, {}, runs)
+    monkeypatch.setattr(planned.plan, "load", lambda name: small)
+    return small
+
+
+def test_a_planned_pass_ends_in_a_file_of_digests(suite, data, tmp_path, capsys, monkeypatch):
+    results = tmp_path / "results"
+    words = ["small", "shapes.local.112.crop", "--out", str(results), "--data", str(data)]
+    words += ["--device", "cpu", "--workers", "1"]
+    planned.main(words)
+    file = results / "passes" / "small" / "shapes.local.112.crop.json"
+    assert capsys.readouterr().out == f"{file}\n"
+    digests = {name: sha256_file(results / "runs" / name / "metrics.json") for name in suite.runs}
+    assert json.loads(file.read_text()) == digests
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+    monkeypatch.setattr(passes, "run_pass", pytest.fail)  # all is there
+    content = file.read_bytes()
+    file.unlink()
+    planned.main(words)
+    assert file.read_bytes() == content
+
+
+def test_a_pass_that_is_not_planned(suite, capsys):
+    with pytest.raises(SystemExit):
+        planned.main(["small", "shapes.local.224.crop"])
+    assert "did you mean 'shapes.local.112.crop'" in capsys.readouterr().err
+
+
+def test_a_pass_file_is_not_written_when_a_run_fails(suite, tmp_path):
+    with pytest.raises(UserError, match="cliptrase prepare shapes"):
+        planned.make_pass("small", "shapes.local.112.crop", tmp_path, tmp_path, device="cpu")
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_gpu_that_is_not_there(runs_of, make, tmp_path):
+    with pytest.raises(UserError, match=r"device=cuda:7: .*device=cpu|last GPU here"):
+        make(runs_of(["method=clip"]), tmp_path, device="cuda:7")
+    assert not list(tmp_path.iterdir())
+    assert config.resolve(["device=cuda:7", "model=shapes_clip"])["device"] == "cuda:7"

@@ -1,0 +1,221 @@
+"""A pass over a few scenes: the same numbers alone, in company, in threads, in batches."""
+
+import json
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from cliptrase.data import labels as label_tables
+from cliptrase.data import open_dataset
+from cliptrase.data.crop import crop_image, crop_label
+from cliptrase.evaluate import passes, predict, store
+from cliptrase.evaluate.metrics import METRICS, class_counts, scores
+from cliptrase.evaluate.textcache import text_of
+from cliptrase.evaluate.threads import in_order, single_threaded_pool
+from cliptrase.model.load import load_clip
+
+IMAGES, SIZE = 6, 112
+CLIPTRASE = ["benchmark=shapes_bg", "method=cliptrase"]
+
+
+def contents(folder):
+    """What must be equal between two makings of a run."""
+    return {name: (folder / name).read_bytes() for name in store.FILES if name != "provenance.json"}
+
+
+@pytest.fixture(scope="module")
+def alone(runs_of, make, tmp_path_factory):
+    """The folder of one run that was made by itself."""
+    (folder,) = make(runs_of(CLIPTRASE), tmp_path_factory.mktemp("alone")).values()
+    return folder
+
+
+def test_a_run_is_the_same_alone_and_in_company(alone, runs_of, make, tmp_path):
+    company = runs_of(
+        ["benchmark=shapes", "method=clip"],
+        ["benchmark=shapes_bg", "method=clip"],
+        [*CLIPTRASE, "method.regions.eps=0.9"],
+        CLIPTRASE,
+        [*CLIPTRASE, "method.regions.vote=none"],
+        [*CLIPTRASE, "method.attention.first_block=10"],
+        ["benchmark=shapes", "method=cliptrase"],
+    )
+    folders = make(company, tmp_path, workers=2)
+    assert len(folders) == 7
+    assert contents(folders[alone.name]) == contents(alone)
+    others = [contents(folder)["confusion.npz"] for folder in folders.values()]
+    assert len(set(others)) == len(others)
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_a_run_is_the_same_with_any_number_of_threads(workers, alone, runs_of, make, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        (folder,) = make(runs_of(CLIPTRASE), tmp_path, workers=workers).values()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert contents(folder) == contents(alone)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_a_gpu_s_batches_give_what_single_images_give(batch_size, alone, runs_of, make, tmp_path):
+    """The path that a GPU takes, on the CPU: at most one pixel in 100,000 may differ."""
+    runs = runs_of(CLIPTRASE)
+    (folder,) = make(runs, tmp_path, batched=True, batch_size=batch_size).values()
+    one, other = (np.load(at / "confusion.npz")["confusion"] for at in (alone, folder))
+    assert np.abs(one - other).sum() / 2 <= 1e-5 * one.sum()
+    assert np.array_equal(store.read_counts(folder).ids, store.read_counts(alone).ids)
+    if batch_size == 1:
+        assert contents(folder) == contents(alone)
+
+
+def test_a_batch_that_does_not_fit_is_halved(alone, runs_of, make, tmp_path, monkeypatch):
+    sizes = []
+
+    class Small(predict.Graph):
+        def __init__(self, clip, pixels, out_size):
+            sizes.append(len(pixels))
+            if len(pixels) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().__init__(clip, pixels, out_size)
+
+    monkeypatch.setattr(predict, "Graph", Small)
+    (folder,) = make(runs_of(CLIPTRASE), tmp_path, batched=True, batch_size=5).values()
+    assert sizes == [1, 5, 2, 1, 1, 1, 1, 1, 1]  # the first counts operations
+    assert contents(folder) == contents(alone)
+
+
+def test_counts_are_those_of_the_predicted_maps(alone, runs_of, data):
+    """One image from the model to its row of per_image.npz, step by step."""
+    (run,) = runs_of(CLIPTRASE).values()
+    sample = open_dataset({**run, "data": str(data)})[3]
+    clip = load_clip(run["model"])
+    _, text = text_of(run, clip, data)
+    raw = crop_label(sample.label, SIZE)
+    table = label_tables.read_table(run["benchmark"]["labels"]["map"])
+    classes = run["vocabulary"]["classes"]["count"]
+    truth = np.vectorize(lambda value: table.get(value, classes))(raw)
+    pixels = clip.normalise(crop_image(sample.image, SIZE)[None])
+    with single_threaded_pool(1), torch.inference_mode():
+        job = predict.Job.of(run, "words", text)
+        predicted = job.predict(predict.Graph(clip, pixels, (SIZE, SIZE)))[0].numpy()
+    counts = store.read_counts(alone)
+    assert counts.ids[3] == sample.id
+    for index in range(classes + 1):
+        assert counts.gt[3, index] == (truth == index).sum()
+        assert counts.pred[3, index] == (predicted == index).sum()
+        assert counts.tp[3, index] == ((predicted == index) & (truth == index)).sum()
+
+
+def test_metrics_follow_from_the_matrix(alone):
+    found = json.loads((alone / "metrics.json").read_text(), parse_constant=pytest.fail)
+    matrix = np.load(alone / "confusion.npz")["confusion"]
+    counts = store.read_counts(alone)
+    assert matrix.dtype == np.int64 and matrix.sum() == IMAGES * SIZE * SIZE
+    for part, total in zip((counts.tp, counts.gt, counts.pred), class_counts(matrix), strict=True):
+        assert np.array_equal(part.sum(axis=0), total)
+    for metric, value in scores("cliptrase", *class_counts(matrix)).items():
+        assert found[metric] == round(float(value), 6) == found["rules"]["cliptrase"][metric]
+        low, high = found["ci"][metric]
+        assert 0 <= low <= found[metric] <= high <= 100
+    assert list(found)[:4] == list(METRICS)
+    assert found["images"] == IMAGES and found["skipped"] == 0
+    assert found["iou"][-1]["name"] == "background"
+    assert len(found["iou"]) == found["classes"] == len(matrix)
+    absent = [entry["value"] is None for entry in found["iou"]]
+    assert absent == (class_counts(matrix)[1] == 0).tolist() and any(absent)
+
+
+def test_operations_are_counted_as_on_paper(alone, runs_of):
+    """clip's products by hand: patches, six blocks, projection, words; then what CLIPtrase adds."""
+    (run,) = runs_of(CLIPTRASE).values()
+    clip = load_clip(run["model"])
+    n, width, joint = 49, clip.width, clip.embed_dim
+    words = sum(run["vocabulary"][key]["count"] for key in ("classes", "background"))
+    tokens = n + 1
+    attention = 2 * 2 * tokens**2 * width
+    block = 2 * tokens * width * 12 * width + attention
+    patches = 2 * n * width * 3 * clip.patch**2
+    plain = patches + clip.depth * block + 2 * tokens * width * joint + 2 * n * joint * words
+    correlation, distances = 2 * tokens**2 * 3 * width, 2 * n**3
+    expected = plain + 2 * attention + correlation + distances
+    assert json.loads((alone / "metrics.json").read_text())["flops"] == expected
+
+
+def test_a_finished_run_is_made_again_only_for_other_code_or_data(
+    runs_of, make, data, tmp_path, monkeypatch
+):
+    runs = runs_of(["benchmark=shapes", "method=clip"])
+
+    def made():
+        (folder,) = make(runs, tmp_path).values()
+        return json.loads((folder / "provenance.json").read_text()) | {"at": folder.stat().st_ino}
+
+    first = made()
+    assert made() == first
+    assert first["code"] == store.code_digest() and first["data"]
+    assert {"open", "text", "flops", "images", "decode", "encode"} <= first["seconds"].keys()
+    assert min(first["peak_memory_bytes"].values()) > 10**8
+
+    monkeypatch.setattr(store, "code_digest", lambda: "other code")
+    assert store.unfinished(runs, tmp_path, data)
+    assert not store.unfinished(runs, tmp_path, data, freeze_code=True)
+    assert made()["at"] != first["at"]
+    monkeypatch.undo()
+    assert not store.unfinished(runs, tmp_path, data)
+    monkeypatch.setattr(store, "data_digest", lambda run, data: "other scenes")
+    assert store.unfinished(runs, tmp_path, data)
+
+
+def test_runs_that_share_no_images_are_refused(runs_of, make, tmp_path):
+    runs = runs_of(["benchmark=shapes"], ["benchmark=shapes", "image_size=336"])
+    with pytest.raises(passes.UserError, match=r"must share image_size: 112, 336"):
+        make(runs, tmp_path)
+
+
+def test_every_worker_computes_with_one_thread():
+    """torch's number of threads is each thread's own; a product must wake no helpers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    barrier = threading.Barrier(3, timeout=20)
+
+    def work(_):
+        barrier.wait()
+        product = torch.randn(700, 700) @ torch.randn(700, 700)
+        torch.nn.functional.softmax(product, dim=-1).sort()
+        return threading.get_ident(), torch.get_num_threads()
+
+    try:
+        with single_threaded_pool(3) as pool:
+            threads_before = len(os.listdir("/proc/self/task"))
+            found = list(pool.map(work, range(3)))
+            started = len(os.listdir("/proc/self/task")) - threads_before
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert len({thread for thread, _ in found}) == 3
+    assert {count for _, count in found} == {1}
+    assert started == 3
+
+
+def test_few_images_are_under_way_at_once():
+    """Memory does not grow with the number of images: reading waits for what is taken."""
+    started = []
+
+    def load(position):
+        started.append(position)
+        return position
+
+    with single_threaded_pool(2) as pool:
+        stream = in_order(pool, load, range(1000), ahead=4)
+        for position in range(10):
+            assert next(stream) == position
+            assert max(started) <= position + 4
+        stream.close()
+    assert len(started) <= 14

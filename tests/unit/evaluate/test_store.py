@@ -1,0 +1,150 @@
+"""Run folders: whole or absent, the same bytes again, never another run's."""
+
+import json
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from cliptrase import config
+from cliptrase.errors import UserError
+from cliptrase.evaluate import store
+
+RUN = config.resolve(["benchmark=voc20", "method=clip", "model=shapes_clip"])
+PROVENANCE = {"code": store.code_digest(), "data": None}
+
+
+def result(skipped=(2,)):
+    """Four images of three classes, the third never in the ground truth."""
+    gt = np.array([[50, 0, 0], [20, 30, 0], [0, 0, 0], [0, 40, 0]], np.int32)
+    tp = np.array([[40, 0, 0], [20, 10, 0], [0, 0, 0], [0, 5, 0]], np.int32)
+    matrix = np.array([[60, 10, 0], [0, 15, 55], [0, 0, 0]], np.int64)
+    pred = np.array([[40, 10, 0], [20, 0, 30], [0, 0, 0], [0, 15, 25]], np.int32)
+    flags = np.isin(np.arange(4), skipped)
+    ids = np.array(["a", "bb", "c", "dd/é"])
+    counts = store.ImageCounts(ids, flags, tp, gt, pred)
+    return store.Result(["sky", "cow", "sky"], matrix, counts, 123)
+
+
+def test_a_folder_has_its_five_files_and_the_same_bytes_again(tmp_path):
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    assert folder == tmp_path / config.run_name(RUN)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(store.FILES)
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert store.write(tmp_path, RUN, result(), PROVENANCE) == folder
+    assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask()
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_metrics_json_has_no_number_where_there_is_none(tmp_path):
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    found = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert found == store.read_metrics(folder)
+    assert [entry["name"] for entry in found["iou"]] == ["sky", "cow", "sky"]
+    assert found["iou"][0]["value"] == pytest.approx(100 * 60 / 70.01, abs=1e-6)
+    assert found["iou"][2]["value"] is None
+    assert (found["images"], found["skipped"], found["classes"], found["flops"]) == (3, 1, 3, 123)
+    assert found["vocabulary"] == store.vocabulary_digest(RUN) and len(found["vocabulary"]) == 64
+    nothing = store.ImageCounts(np.array(["a"]), np.ones(1, bool), *np.zeros((3, 1, 3), np.int32))
+    empty = store.Result(["a", "b", "c"], np.zeros((3, 3), np.int64), nothing, 0)
+    found = store.metrics(RUN, empty)
+    assert found["mIoU"] is None and found["ci"]["mIoU"] == [None, None] and found["images"] == 0
+
+
+def test_the_vocabulary_is_known_by_its_words_not_by_its_path(tmp_path):
+    words = tmp_path / "mine.txt"
+    other = config.resolve(["benchmark=voc20", "model=shapes_clip", f"vocabulary={copied(words)}"])
+    assert store.vocabulary_digest(other) == store.vocabulary_digest(RUN)
+    words.write_text(words.read_text().replace("aeroplane", "airplane").replace("plane", "jet"))
+    changed = config.resolve(["benchmark=voc20", "model=shapes_clip", f"vocabulary={words}"])
+    assert store.vocabulary_digest(changed) != store.vocabulary_digest(RUN)
+
+
+def copied(path):
+    shipped = RUN["vocabulary"]["classes"]["path"]
+    return shutil.copy(shipped, path)
+
+
+def test_counts_come_back(tmp_path):
+    counts = store.read_counts(store.write(tmp_path, RUN, result(), PROVENANCE))
+    assert counts.ids.tolist() == ["a", "bb", "c", "dd/é"]
+    assert counts.skipped.tolist() == [False, False, True, False]
+    assert counts.tp.dtype == np.int32 and counts.tp.tolist() == result().counts.tp.tolist()
+
+
+def test_finished_needs_every_file_and_this_code(tmp_path):
+    assert not store.finished(tmp_path, RUN)
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    assert store.finished(tmp_path, RUN)
+    for name in store.FILES:
+        if name != "config.yaml":
+            (folder / name).rename(tmp_path / "aside")
+            assert not store.finished(tmp_path, RUN)
+            (tmp_path / "aside").rename(folder / name)
+    store.write(tmp_path, RUN, result(), {**PROVENANCE, "code": "older"})
+    assert not store.finished(tmp_path, RUN)
+    assert store.finished(tmp_path, RUN, freeze_code=True)
+    (folder / "provenance.json").write_text("{")
+    assert not store.finished(tmp_path, RUN)
+
+
+def another_run(folder):
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("image_size: 224", "image_size: 336"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        another_run,
+        lambda folder: (folder / "config.yaml").unlink(),
+        lambda folder: (folder / "config.yaml").write_bytes(b"\xff\xfe: ["),
+    ],
+)
+def test_a_foreign_folder_is_named_and_left_alone(spoil, tmp_path):
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    spoil(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for act in (
+        lambda: store.finished(tmp_path, RUN),
+        lambda: store.write(tmp_path, RUN, result(), PROVENANCE),
+    ):
+        with pytest.raises(UserError, match=r"another configuration.*delete it.*out="):
+            act()
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_an_empty_folder_is_nobody_s(tmp_path):
+    (tmp_path / config.run_name(RUN)).mkdir()
+    assert not store.finished(tmp_path, RUN)
+    store.write(tmp_path, RUN, result(), PROVENANCE)
+    assert store.finished(tmp_path, RUN)
+
+
+def test_what_a_killed_process_left_is_swept_up_later(tmp_path):
+    left, running = (tmp_path / f".{config.run_name(RUN)}.{end}" for end in ("old", "new"))
+    for path in (left, running):
+        path.mkdir()
+    os.utime(left, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    store.write(tmp_path, RUN, result(), PROVENANCE)
+    assert not left.exists() and running.exists()
+
+
+def test_a_damaged_folder_is_named(tmp_path):
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    (folder / "per_image.npz").write_bytes(b"PK")
+    (folder / "metrics.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"per_image.npz: missing or damaged; delete"):
+        store.read_counts(folder)
+    with pytest.raises(UserError, match=r"metrics.json: missing or damaged; delete"):
+        store.read_metrics(folder)

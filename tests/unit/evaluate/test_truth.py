@@ -1,0 +1,93 @@
+"""Which pixels of an image are scored, and as what: skipping, ignoring, background."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cliptrase import config
+from cliptrase.errors import UserError
+from cliptrase.evaluate.truth import Loader, Target, target_key
+
+
+def truth(benchmark, raw):
+    """Ground-truth class by pixel of `raw` values; -1 left out; None: the image is skipped."""
+    target = Target.of(config.resolve([f"benchmark={benchmark}", "model=shapes_clip"]))
+    found = target.truth(np.array(raw), "image 1")
+    if found is None:
+        return None
+    classes = np.full(len(raw), -1)
+    classes[slice(None) if found.scored is None else found.scored] = found.rows // found.classes
+    return classes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "raw", "expected"),
+    [
+        # 20 classes: 0 is the archive's background, 255 its void border
+        ("voc20", [0, 1, 20, 255], [-1, 0, 19, -1]),
+        ("voc20", [0, 0, 255], None),
+        # the paper's background: everything else, void too; a crop of nothing else is skipped
+        ("voc21", [0, 1, 20, 255], [20, 0, 19, 20]),
+        ("voc21", [0, 0, 255], None),
+        # the usual one: void stays out of it
+        ("voc21_standard", [0, 1, 20, 255], [20, 0, 19, -1]),
+        # what has no label is background
+        ("coco_object", [0, 255, 0], [0, 80, 0]),
+        # 16 bits: 255 is a class, and a crop of it alone is skipped, as the released code does
+        ("pc459", [0, 1, 256, 65535], [-1, 0, 255, -1]),
+        ("pc459", [256, 256], None),
+        ("pc459", [0, 0], [-1, -1]),
+        ("pc459", [256, 0], [255, -1]),
+    ],
+)
+def test_scored_pixels(benchmark, raw, expected):
+    assert truth(benchmark, raw) == expected
+
+
+def test_the_paper_s_coco_object_leaves_stuff_unscored():
+    paper, usual = (
+        truth(name, list(range(182))) for name in ("coco_object", "coco_object_standard")
+    )
+    assert [paper.count(c) for c in range(80)] == [1] * 80 == [usual.count(c) for c in range(80)]
+    assert usual.count(-1) == 0 and usual.count(80) == 182 - 80
+    assert paper.count(-1) == 90  # 91 kinds of stuff, less banner, whose number is 80
+
+
+def test_runs_with_the_same_labels_share_a_target():
+    keys = [
+        target_key(config.resolve([f"benchmark={name}", f"method={method}", "model=shapes_clip"]))
+        for name, method in (("voc20", "clip"), ("voc20", "cliptrase"), ("voc21", "clip"))
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def sample(label, name="photo_7"):
+    picture = Image.fromarray(np.zeros((32, 32, 3), np.uint8))
+    return SimpleNamespace(id=name, image=picture, label=np.full((32, 32), label, np.int32))
+
+
+class Broken:
+    """A dataset whose image cannot be decoded."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, position):
+        raise self.error
+
+
+def test_an_image_is_cropped_and_a_fault_names_it(tmp_path):
+    run = config.resolve(["benchmark=voc20", "model=shapes_clip", "image_size=16"])
+    loaded = Loader.of([sample(3)], [run])(0)
+    assert loaded.pixels.shape == (16, 16, 3)
+    assert (loaded.truths[target_key(run)].rows == 2 * 20).all()
+    with pytest.raises(UserError, match="dataset voc2012, image photo_7: label 70000"):
+        Loader.of([sample(70000)], [run])(0)
+    with pytest.raises(UserError, match=r"dataset voc2012, image 4: cannot be read \(cut off"):
+        Loader.of(Broken(OSError("cut off")), [run])(4)
+    with pytest.raises(UserError, match=r"dataset voc2012, image 4: a\.png: truncated"):
+        Loader.of(Broken(UserError("a.png: truncated")), [run])(4)
+    with pytest.raises(ZeroDivisionError):  # a mistake of ours is no fault of the image
+        Loader.of(Broken(ZeroDivisionError()), [run])(4)
