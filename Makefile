@@ -29,7 +29,6 @@ $(DONE): requirements.lock pyproject.toml hatch_build.py
 
 demo: setup  ## the embedded benchmark, end to end: data, passes, tables, figures, W&B offline
 	$(PY) -m snakemake --cores $(CORES) all
-	@echo "The tables: results/shapes/tables/*.md, the figures: results/shapes/figures/"
 
 test: setup  ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2

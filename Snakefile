@@ -44,6 +44,8 @@ rule all:
         rules.render_tables.output,
         rules.draw_figures.output,
         rules.publish_runs.output,
+    message:
+        f"suite {SUITE} is complete: results/{SUITE}/tables, results/{SUITE}/figures"
 
 
 onstart:
