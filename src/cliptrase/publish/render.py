@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cliptrase.publish.cells import COLUMNS, Line
 from cliptrase.publish.layout import DIGITS, MIN_SAMPLES, Column, Entry, Panel, Sheet, TableRow
@@ -169,7 +169,7 @@ def to_latex(sheet: Sheet) -> str:
         f"% {sheet.name}: made by `cliptrase tables`; needs \\usepackage{{booktabs}}",
         r"\begin{table*}[t]",
         r"\centering",
-        r"\setlength{\tabcolsep}{2.5pt}\renewcommand{\arraystretch}{0.85}",
+        r"\renewcommand{\arraystretch}{0.85}",
         rf"\caption{{{tex(title)} ({tex(facts)}).}}",
         rf"\label{{tab:{sheet.name}}}",
     ]
@@ -187,16 +187,27 @@ def to_latex(sheet: Sheet) -> str:
 
 def _tex_panel(panel: Panel) -> list[str]:
     width = len(panel.columns)
-    out = [r"\footnotesize", rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
+    tight = width > WIDE + 1 and any(line.ci_low is not None for line in _lines(panel))
+    out = [rf"\footnotesize\setlength{{\tabcolsep}}{{{'1pt' if tight else '3pt'}}}"]
+    out += [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
     out += _tex_groups(panel.columns)
     out.append(_tex_line([tex(panel.corner), *(tex(column.label) for column in panel.columns)]))
     for section in panel.sections:
         out.append(r"\midrule")
         if section.title:
             out.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{tex(section.title)}}}}} \\")
+        above: list[str] = []
         for row in section.rows:
-            out += _tex_row(row, stacked=width >= WIDE)
+            if len(above) > 1:
+                out.append(r"\addlinespace[2pt]")
+            above = _tex_row(row, stacked=width >= WIDE)
+            out += above
     return [*out, r"\bottomrule", r"\end{tabular}"]
+
+
+def _lines(panel: Panel) -> Iterator[Line]:
+    entries = (entry for part in panel.sections for row in part.rows for entry in row.entries)
+    return (entry.line for entry in entries if entry is not None)
 
 
 def _tex_groups(columns: tuple[Column, ...]) -> list[str]:
@@ -257,7 +268,8 @@ def _tex_entry(entry: Entry | None, stacked: bool) -> dict[str, str]:
         elif spread:
             layers["value"] += rf" {{\tiny {spread}}}"
     if line.diff is not None:
-        spread = tex(interval(line.diff_low, line.diff_high, True))
+        # stacked: no room for plus signs in ten columns
+        spread = tex(interval(line.diff_low, line.diff_high, sign=not stacked))
         layers["difference"] = tex(number(line.diff, True))
         if stacked:
             layers["difference interval"] = spread

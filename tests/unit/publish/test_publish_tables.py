@@ -183,7 +183,7 @@ COMMANDS = {
     "begin", "end", "centering", "setlength", "tabcolsep", "renewcommand", "arraystretch",
     "caption", "label", "footnotesize", "toprule", "midrule", "bottomrule", "cmidrule",
     "multicolumn", "textit", "textbf", "textsuperscript", "tiny", "quad", "par", "smallskip",
-    "scriptsize", "raggedright", "textwidth", "times", "dagger", "cdot", "Delta",
+    "scriptsize", "raggedright", "addlinespace", "textwidth", "times", "dagger", "cdot", "Delta",
 }  # fmt: skip
 
 
@@ -211,7 +211,11 @@ def latex_is_sound(text: str) -> None:
         r"\\begin\{tabular\}\{(l[rl]*)\}(.*?)\\end\{tabular\}", body, re.S
     ):
         for row in inside.split(r"\\"):
-            row = re.sub(r"\\(toprule|midrule|bottomrule|cmidrule\(lr\)\{\d+-\d+\})", "", row)
+            row = re.sub(
+                r"\\(addlinespace\[2pt\]|toprule|midrule|bottomrule|cmidrule\(lr\)\{\d+-\d+\})",
+                "",
+                row,
+            )
             if not row.strip():
                 continue
             cells = re.split(r"(?<!\\)&", row)
