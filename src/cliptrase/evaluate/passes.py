@@ -19,11 +19,12 @@ import torch
 from tqdm import tqdm
 
 from cliptrase.data import open_dataset
+from cliptrase.data.labels import TABLES
 from cliptrase.errors import UserError
 from cliptrase.evaluate import store
 from cliptrase.evaluate.device import computing_on
 from cliptrase.evaluate.predict import Job, Predictor
-from cliptrase.evaluate.provenance import Stages, code_digest, describe, now
+from cliptrase.evaluate.provenance import Stages, code_digest, describe, digest_of, now
 from cliptrase.evaluate.tally import Progress, Tally
 from cliptrase.evaluate.textcache import class_names, text_of
 from cliptrase.evaluate.threads import cores, single_threaded_pool
@@ -100,6 +101,7 @@ class _Pass:
         self.basis = {
             "code": code_digest(),
             "data": store.data_digest(first, data),
+            "labels": digest_of(sorted(TABLES.glob("*.csv"))),
             "device": device.type,
         }
         with self.stages("open"):
@@ -107,9 +109,11 @@ class _Pass:
             loader = Loader.of(self.dataset, runs.values())
             clip = load_clip(first["model"], device)
         with self.stages("text"):
-            jobs = {
-                name: Job.of(run, *text_of(run, clip, data, workers)) for name, run in runs.items()
+            vocabularies = {_words(run): run for run in runs.values()}
+            texts = {
+                words: text_of(run, clip, data, workers) for words, run in vocabularies.items()
             }
+            jobs = {name: Job.of(run, *texts[_words(run)]) for name, run in runs.items()}
         self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
         self.progress = Progress(
             {name: Tally(len(self.dataset), scored_classes(run)) for name, run in runs.items()}
@@ -155,6 +159,11 @@ class _Pass:
             result = store.Result(class_names(run), tally.confusion, counts, self.flops[name])
             store.write(out, run, result, provenance)
         log.info("%d runs written to %s", len(self.runs), out)
+
+
+def _words(run: dict[str, Any]) -> str:
+    """The same for runs that score the same words."""
+    return json.dumps(run["vocabulary"], sort_keys=True)
 
 
 def _check_shared(runs: dict[str, dict[str, Any]]) -> None:

@@ -24,12 +24,13 @@ import yaml
 from numpy.typing import NDArray
 
 from cliptrase import config
+from cliptrase.data.labels import TABLES
 from cliptrase.data.prepared import prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
 from cliptrase.evaluate import bootstrap
 from cliptrase.evaluate.metrics import METRICS, RULES, class_counts, class_iou, scores
 from cliptrase.evaluate.provenance import code_digest
-from cliptrase.files import naming_the_path
+from cliptrase.files import naming_the_path, sha256_file
 
 FILES = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml", "provenance.json")
 DIGITS = 6  # of the per cent in metrics.json
@@ -67,7 +68,7 @@ def unfinished(
 def finished(
     out: Path | str, run: dict[str, Any], data: Path | str = "data", freeze_code: bool = False
 ) -> bool:
-    """Whether the folder of `run` in `out` is complete, and made by this code from this data.
+    """Whether the folder of `run` in `out` is complete, made by this code from this data.
 
     `freeze_code` lets it stand whatever code made it. Raises UserError where a folder of the run's
     name holds something else.
@@ -77,11 +78,11 @@ def finished(
         return False
     try:
         made = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        code, source = made["code"], made["data"]
+        code, source, labels = made["code"], made["data"], made["labels"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     same_code = freeze_code or code == code_digest()
-    return same_code and data_digest(run, data) in (None, source)
+    return same_code and labels == labels_digest(run) and data_digest(run, data) in (None, source)
 
 
 def data_digest(run: dict[str, Any], data: Path | str = "data") -> str | None:
@@ -92,6 +93,12 @@ def data_digest(run: dict[str, Any], data: Path | str = "data") -> str | None:
     dataset = run["benchmark"]["dataset"]
     check = read_selfcheck(prepared_folder(dataset, data))
     return None if check is None else check.get("pixels_sha256")
+
+
+def labels_digest(run: dict[str, Any]) -> str | None:
+    """The digest of the table from raw labels to classes, None where there is none."""
+    table = run["benchmark"]["labels"]["map"]
+    return None if table is None else sha256_file(TABLES / f"{table}.csv")
 
 
 def write(out: Path | str, run: dict[str, Any], result: Result, provenance: dict[str, Any]) -> Path:
@@ -212,7 +219,7 @@ def _fill(folder: Path, run: dict[str, Any], result: Result, provenance: dict[st
         pred=counts.pred,
     )
     _write(folder / "config.yaml", config.dump(run))
-    _write(folder / "provenance.json", _json(provenance))
+    _write(folder / "provenance.json", _json({**provenance, "labels": labels_digest(run)}))
     for path in folder.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())

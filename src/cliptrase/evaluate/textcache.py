@@ -14,7 +14,7 @@ import torch
 
 from cliptrase.data.vocabularies import read_names, read_templates
 from cliptrase.evaluate.graph import Text
-from cliptrase.evaluate.provenance import PACKAGE, digest_of
+from cliptrase.evaluate.provenance import PACKAGE, code_files, digest_of
 from cliptrase.files import atomic_write
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
@@ -55,14 +55,14 @@ def text_of(
 
 def _key(words: list[str], templates: list[str], model: dict[str, Any], clip: Clip) -> str:
     """Everything that decides the features: words, templates, model, device, code of model/."""
-    code = [path for path in (PACKAGE / "model").rglob("*.py") if not path.stem.startswith("train")]
+    code = [path for path in code_files() if path.is_relative_to(PACKAGE / "model")]
     basis = {
         "words": words,
         "templates": templates,
         "model": {key: value for key, value in model.items() if key not in ("path", "label")},
         "device": clip.device.type,
         "torch": torch.__version__,
-        "code": digest_of(sorted(code)),
+        "code": digest_of(code),
     }
     text = json.dumps(basis, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
