@@ -54,20 +54,26 @@ class Run:
         low, high = self.metrics["ci"][metric]
         return low, high
 
-    @functools.cached_property
-    def counts(self) -> store.ImageCounts:
-        """Its pixels by image and class. Raises UserError for a damaged file."""
-        return store.read_counts(self.folder)
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """The images, in order. Raises UserError for a damaged file, as `resampled` does."""
+        return self._per_image[0]
 
-    @functools.cached_property
+    @property
     def resampled(self) -> dict[str, Values]:
         """metric → its value in each of the bootstrap's resamples."""
-        counts = self.counts
-        return bootstrap.resampled(self.metrics["rule"], counts.tp, counts.gt, counts.pred)
+        return self._per_image[1]
+
+    @functools.cached_property
+    def _per_image(self) -> tuple[NDArray[np.str_], dict[str, Values]]:
+        """Read once and given up: the counts of all runs together would fill the memory."""
+        counts = store.read_counts(self.folder)
+        rule = self.metrics["rule"]
+        return counts.ids, bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
 
     def same_images(self, other: Run) -> bool:
         """Whether both are of the same images in the same order: only then is a pair a pair."""
-        return np.array_equal(self.counts.ids, other.counts.ids)
+        return np.array_equal(self.ids, other.ids)
 
 
 class Shelf:
@@ -99,19 +105,17 @@ class Shelf:
         if not folder.exists():
             raise UserError(self._why_missing(config["benchmark"]["dataset"], in_pass))
         if not all((folder / file).is_file() for file in store.FILES):
-            raise UserError(f"{folder}: not complete; run pass {in_pass} again")
+            raise UserError(f"its folder is not complete: run pass {in_pass} again")
         if not store.finished(runs, config, self.data, freeze_code=True):
-            raise UserError(f"{folder}: made from other data; run pass {in_pass} again")
+            raise UserError(f"made from other data or labels: run pass {in_pass} again")
         metrics = store.read_metrics(folder)
         sha256 = sha256_file(folder / "metrics.json")
         if recorded is not None and recorded != sha256:
-            raise UserError(
-                f"{folder}/metrics.json: not the file that pass {in_pass} wrote; run it again"
-            )
+            raise UserError(f"its metrics.json is not what pass {in_pass} wrote: run it again")
         run = Run(name, folder, metrics, sha256, _commit(folder))
         try:
             [(run.value(metric), run.interval(metric)) for metric in store.METRICS]
-            _ = run.images, metrics["rule"], run.counts
+            _ = run.images, run.ids
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder}/metrics.json: not a run's metrics; delete {folder} and run again"

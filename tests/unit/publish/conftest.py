@@ -61,7 +61,8 @@ def make_runs(
     with mock.patch("os.fsync"):  # what is drawn may be lost
         for name in made:
             run = suite.runs[name]
-            store.write(results / "runs", run, draw(name, run, images, classes), PROVENANCE)
+            provenance = PROVENANCE | {"labels": store.labels_digest(run)}
+            store.write(results / "runs", run, draw(name, run, images, classes), provenance)
     return made
 
 
