@@ -121,30 +121,35 @@ class Graph:
 
     def clusters(self, method: dict[str, Any]) -> Tensor:
         """Cluster of every patch (B, N) int64, −1 noise."""
-        regions = method["regions"]
-        rows_key = (_frozen(regions["correlation"]), regions["denoise"])
-        if regions["cluster"] == "features":
-            rows_key = ("features", _attention(method))
+        what, eps, min_samples = self._cluster_key(method)
 
         def distances() -> Tensor:
+            regions = method["regions"]
             features = regions["cluster"] == "features"
             return squared_distances(self.patches(method) if features else self.patch_rows(regions))
 
         def near() -> Tensor:
-            return neighbours(self._once("cluster", ("distances", rows_key), distances), eps)
+            return neighbours(self._once("cluster", ("distances", what), distances), eps)
 
-        eps, min_samples = regions["eps"], regions["min_samples"]
-        return self._once(
-            "cluster",
-            ("labels", rows_key, eps, min_samples),
-            lambda: dbscan(self._once("cluster", ("near", rows_key, eps), near), min_samples),
-        )
+        def labels() -> Tensor:
+            return dbscan(self._once("cluster", ("near", what, eps), near), min_samples)
+
+        return self._once("cluster", ("labels", what, eps, min_samples), labels)
+
+    def _cluster_key(self, method: dict[str, Any]) -> tuple[Hashable, float, int]:
+        """What is clustered, eps and min_samples."""
+        regions = method["regions"]
+        if regions["cluster"] == "features":
+            what: Hashable = ("features", _attention(method))
+        else:
+            what = (_frozen(regions["correlation"]), regions["denoise"])
+        return what, regions["eps"], regions["min_samples"]
 
     def regions(self, method: dict[str, Any]) -> Tensor:
         """Region (cluster) of every pixel (B, H, W) int64, −1 in images without a cluster."""
-        labels, rows = self.clusters(method).cpu(), self.patch_rows(method["regions"])
 
         def make() -> Tensor:
+            labels, rows = self.clusters(method).cpu(), self.patch_rows(method["regions"])
             sets = [[own == cluster for cluster in range(int(own.max()) + 1)] for own in labels]
             maps = self._smooth_maps(sets, rows, method["regions"])
             out = torch.full((len(rows), *self.out_size), -1, device=rows.device)
@@ -157,7 +162,10 @@ class Graph:
 
     def _region_key(self, method: dict[str, Any]) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
-        return _smoothing(method["regions"]), self.clusters(method).cpu().numpy().tobytes()
+        key = ("content", self._cluster_key(method))
+        labels = self.clusters(method)
+        content = self._once("cluster", key, lambda: labels.cpu().numpy().tobytes())
+        return _smoothing(method["regions"]), content
 
     def _smooth_maps(
         self, sets: list[list[Tensor]], rows: Tensor, regions: dict[str, Any]

@@ -37,12 +37,11 @@ def grid(clip: Clip, pixels: Tensor) -> tuple[int, int]:
 def embed_tokens(clip: Clip, pixels: Tensor) -> Tensor:
     """Tokens (B, L, D) entering the first block, of normalised `pixels` (B, 3, height, width)."""
     visual = clip.visual
-    positions = position_embedding(clip, *grid(clip, pixels))
-    with torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
-        patches = visual.conv1(pixels)
-    patches = patches.flatten(2).transpose(1, 2)
+    rows, columns = grid(clip, pixels)
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
     cls = visual.class_embedding.expand(len(pixels), 1, -1)
-    return visual.ln_pre(torch.cat([cls, patches], dim=1) + positions)
+    tokens = torch.cat([cls, patches], dim=1) + position_embedding(clip, rows, columns)
+    return visual.ln_pre(tokens)
 
 
 def position_embedding(clip: Clip, rows: int, columns: int) -> Tensor:

@@ -21,22 +21,24 @@ def first_argmax(chunks: Iterable[Tensor]) -> Tensor:
         if best is None:
             best = torch.full_like(chunk[:, 0], -torch.inf)
             winner = torch.zeros_like(best, dtype=torch.int64)
-        if chunk.device.type == "cpu":
-            _update(best.numpy(), winner.numpy(), chunk.numpy(), start)
-        else:
-            value, index = chunk.max(dim=1)
-            winner = torch.where(value > best, index + start, winner)
-            best = torch.maximum(best, value)
+        update = _update_on_cpu if chunk.device.type == "cpu" else _update
+        update(best, winner, chunk, start)
         start += chunk.shape[1]
     if best is None:
         raise ValueError("no maps to choose from")
     return winner
 
 
-def _update(best: np.ndarray, winner: np.ndarray, chunk: np.ndarray, start: int) -> None:
-    better = np.empty(best.shape, dtype=bool)
-    for place in range(chunk.shape[1]):
-        values = chunk[:, place]
-        np.greater(values, best, out=better)
-        np.copyto(winner, start + place, where=better)
-        np.maximum(values, best, out=best)
+def _update(best: Tensor, winner: Tensor, chunk: Tensor, start: int) -> None:
+    value, index = chunk.max(dim=1)
+    torch.where(value > best, index + start, winner, out=winner)
+    torch.maximum(best, value, out=best)
+
+
+def _update_on_cpu(best: Tensor, winner: Tensor, chunk: Tensor, start: int) -> None:
+    highest, place, maps = best.numpy(), winner.numpy(), chunk.numpy()
+    better = np.empty(highest.shape, dtype=bool)
+    for index in range(maps.shape[1]):
+        np.greater(maps[:, index], highest, out=better)
+        np.copyto(place, start + index, where=better)
+        np.maximum(maps[:, index], highest, out=highest)

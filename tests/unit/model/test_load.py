@@ -136,7 +136,7 @@ def test_not_a_folder(tmp_path, make):
     path = tmp_path / "m"
     if make == "file":
         path.write_text("x")
-    with pytest.raises(UserError, match="no such folder; model.path names an open_clip folder"):
+    with pytest.raises(UserError, match=r"no such folder; model\.path names an open_clip folder"):
         load_clip({"kind": "local", "path": str(path)})
 
 

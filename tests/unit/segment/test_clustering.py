@@ -36,7 +36,7 @@ def scattered(rng: np.random.Generator, points: int, columns: int) -> np.ndarray
 def test_thousands_of_matrices():
     rng = np.random.default_rng(0)
     kinds = {"noise only": 0, "one cluster": 0, "several": 0, "border points": 0}
-    for _ in range(2000):
+    for _ in range(1200):
         points, columns = int(rng.integers(1, 60)), int(rng.choice([1, 2, 5, 16, 40]))
         rows = scattered(rng, points, columns)
         distances = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
@@ -49,14 +49,14 @@ def test_thousands_of_matrices():
         kinds["one cluster"] += expected.max() == 0
         kinds["several"] += expected.max() > 0
         kinds["border points"] += bool((~core & (expected >= 0)).any())
-    assert min(kinds.values()) > 100, kinds
+    assert min(kinds.values()) > 60, kinds
 
 
 def test_exact_ties_at_eps():
     """On a grid of eighths every distance is exact, so eps is met exactly, and it is inclusive."""
     rng = np.random.default_rng(1)
     met = 0
-    for _ in range(1000):
+    for _ in range(500):
         points, columns = int(rng.integers(2, 50)), int(rng.choice([1, 2, 3, 20]))
         rows = (rng.integers(0, 5, (points, columns)) / 8).astype(np.float32)
         eps = float(rng.integers(1, 9)) / 8
@@ -66,7 +66,7 @@ def test_exact_ties_at_eps():
         np.testing.assert_array_equal(
             labels(rows, eps, min_samples), oracle(rows, eps, min_samples)
         )
-    assert met > 300
+    assert met > 150
 
 
 @pytest.mark.parametrize(("size", "eps", "min_samples"), [(196, 0.7, 3), (441, 1.1, 7)])

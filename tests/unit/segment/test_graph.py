@@ -1,4 +1,4 @@
-"""The graph: what runs share is computed once, what none asks for never, and company is harmless."""
+"""The graph: what runs share is computed once, what none asks for never; company is harmless."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import median_filter as scipy_median
 
-from cliptrase.segment.argmax import first_argmax
+from cliptrase.segment.argmax import _update, first_argmax
 from cliptrase.segment.median import median_filter
 from cliptrase.segment.regions import prototype, region_map, smooth_maps
 
@@ -107,6 +107,10 @@ def test_first_argmax_is_argmax(ties, batch):
     expected = torch.from_numpy(maps.numpy().argmax(axis=1))
     assert torch.equal(first_argmax(maps.split(4, dim=1)), expected)
     assert torch.equal(first_argmax([maps[:, :1]]), torch.zeros(batch, 9, 11, dtype=torch.int64))
+    best, winner = torch.full((batch, 9, 11), -torch.inf), torch.zeros(batch, 9, 11).long()
+    for start in range(0, 23, 4):  # the path of a GPU, run on the CPU
+        _update(best, winner, maps[:, start : start + 4], start)
+    assert torch.equal(winner, expected) and torch.equal(best, maps.amax(dim=1))
     with pytest.raises(ValueError, match="no maps"):
         first_argmax([])
 
