@@ -20,8 +20,8 @@ TITLES = 10.5
 
 # Colours that keep apart, after Sasha Trubetskoy's list of twenty; neighbours differ most.
 PALETTE = (
-    *("#4363d8", "#f58231", "#3cb44b", "#e6194b", "#911eb4", "#42d4f4", "#f032e6", "#9a6324"),
-    *("#bfef45", "#fabed4", "#469990", "#ffd43b", "#800000", "#aaffc3", "#808000", "#dcbeff"),
+    *("#4363d8", "#f58231", "#3cb44b", "#e6194b", "#911eb4", "#42d4f4", "#d65db1", "#9a6324"),
+    *("#a7c957", "#fabed4", "#469990", "#ffd43b", "#800000", "#aaffc3", "#808000", "#dcbeff"),
     *("#000075", "#ffd8b1", "#a0522d", "#7fb3d5"),
 )
 
