@@ -308,6 +308,9 @@ def _check_keys(where: str, found: dict[str, Any], known: set[str]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Print the runs of a suite as tab-separated lines."""
     words = sys.argv[1:] if arguments is None else arguments
+    if words in (["-h"], ["--help"]):
+        sys.stdout.write(f"{__doc__}\nSuites: {', '.join(suites())}\n")
+        return
     if len(words) != 1:
         raise UserError(f"write python -m cliptrase.plan SUITE. There is: {', '.join(suites())}")
     plan = load(words[0])
