@@ -94,6 +94,7 @@ def test_scores_are_those_of_a_slow_reading(rule, made):
     )
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @given(images())
 def test_confusion_agrees_with_scikit_learn(made):
     from sklearn.metrics import confusion_matrix

@@ -5,12 +5,10 @@ Hydra reads the command line and sweeps (-m); what a run is comes from config.re
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from hydra.errors import CompactHydraException, HydraException
 from cliptrase import config
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.evaluate import store
+from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.evaluate.metrics import METRICS
 
 SWEEP_DIR = "hydra.sweep.dir"
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     failures, process = [], os.getpid()
 
     def job(_: Any) -> None:
-        _log_to_stderr()
+        log_to_stderr()  # Hydra's handlers write to stdout
         overrides = list(HydraConfig.get().overrides.task)
         try:
             sys.stdout.write(summary(evaluate(overrides)))
@@ -81,32 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stderr.write(f"error: {failures[-1]}\n")
 
     start = hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluate")
-    with tempfile.TemporaryDirectory() as folder, _as_it_was():
+    before = sys.argv
+    with tempfile.TemporaryDirectory() as folder, interruptible():
         if options.multirun and SWEEP_DIR not in keys:
             words.append(f"{SWEEP_DIR}={folder}")  # Hydra's own record of a sweep is not kept
-        sys.argv = [sys.argv[0], *words]
+        sys.argv = [before[0], *words]
         try:
             start(job)()
-        except KeyboardInterrupt:
-            sys.stderr.write("interrupted; the same command goes on where its counts were saved\n")
-            raise SystemExit(130) from None
+        finally:
+            sys.argv = before
     if failures and options.multirun:
         raise UserError(f"runs that failed, see above: {len(failures)}; the others stand")
     if failures:
         raise SystemExit(1)
-
-
-@contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Put back what Hydra and a run change of the process: arguments and log handlers."""
-    root, arguments = logging.getLogger(), sys.argv
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        sys.argv = arguments
-        root.handlers[:] = handlers
-        root.setLevel(level)
 
 
 def check(overrides: list[str], multirun: bool) -> set[str]:
@@ -137,12 +123,6 @@ def _parse(override: str) -> Override:
             f"override {override!r}: write key=value; a value with signs needs quotes "
             "within quotes, as \"benchmark.images='my photos'\""
         ) from None
-
-
-def _log_to_stderr() -> None:
-    root = logging.getLogger()
-    root.handlers[:] = [logging.StreamHandler(sys.stderr)]  # Hydra's write to stdout
-    root.setLevel(logging.INFO)
 
 
 def _percent(value: float | None) -> str:

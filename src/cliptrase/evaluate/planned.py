@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from cliptrase import plan
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.evaluate import store
+from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.files import atomic_write, sha256_file
 
 
@@ -75,17 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--freeze-code", action="store_true", help="let runs stand that other code made"
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    path = make_pass(
-        options.suite,
-        options.name,
-        options.out,
-        options.data,
-        device=options.device,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        freeze_code=options.freeze_code,
-    )
+    with interruptible():
+        log_to_stderr()
+        path = make_pass(
+            options.suite,
+            options.name,
+            options.out,
+            options.data,
+            device=options.device,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            freeze_code=options.freeze_code,
+        )
     sys.stdout.write(f"{path}\n")
 
 

@@ -22,6 +22,16 @@ def words(model, data, tmp_path, monkeypatch):
     return [*small, f"data={data}", "out=runs", "device=cpu", "workers=1"]
 
 
+@pytest.fixture
+def suite(runs_of, monkeypatch):
+    """A suite of one pass with two runs."""
+    runs = runs_of(["method=clip", "limit=2"], ["method=sclip", "limit=2"])
+    one = Pass("shapes.local.112.crop", "shapes", "local", 112, "crop", runs)
+    small = Plan("small", "Small", False, {one.name: one}, {}, runs)
+    monkeypatch.setattr(planned.plan, "load", lambda name: small)
+    return small
+
+
 def made():
     return sorted(path.name for path in Path("runs").iterdir())
 
@@ -97,25 +107,19 @@ def test_hydra_shows_the_composed_run(words, capsys):
     assert "terms:\n    - qq\n    - kk\n" in capsys.readouterr().out
 
 
-def test_an_interrupt_says_what_to_do(words, capsys, monkeypatch):
+@pytest.mark.parametrize("planned_pass", [False, True])
+def test_an_interrupt_says_what_to_do(planned_pass, words, suite, capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(passes, "run_pass", interrupted)
     with pytest.raises(SystemExit) as ended:
-        command.main(words)
+        if planned_pass:
+            planned.main(["small", "shapes.local.112.crop"])
+        else:
+            command.main(words)
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith("goes on where its counts were saved\n")
-
-
-@pytest.fixture
-def suite(runs_of, monkeypatch):
-    """A suite of one pass with two runs."""
-    runs = runs_of(["method=clip", "limit=2"], ["method=sclip", "limit=2"])
-    one = Pass("shapes.local.112.crop", "shapes", "local", 112, "crop", runs)
-    small = Plan("small", "Small", False, {one.name: one}, {}, runs)
-    monkeypatch.setattr(planned.plan, "load", lambda name: small)
-    return small
 
 
 def test_a_planned_pass_ends_in_a_file_of_digests(suite, data, tmp_path, capsys, monkeypatch):

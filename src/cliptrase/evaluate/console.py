@@ -1,0 +1,30 @@
+"""What the command lines of a run and of a planned pass share: their log, and being interrupted."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def log_to_stderr() -> None:
+    """Plain lines of progress on stderr, in the place of any other log handler."""
+    root = logging.getLogger()
+    root.handlers[:] = [logging.StreamHandler(sys.stderr)]
+    root.setLevel(logging.INFO)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End with one line and exit code 130 on Ctrl-C; put log handlers back in any case."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on where its counts were saved\n")
+        raise SystemExit(130) from None
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
