@@ -174,7 +174,8 @@ class _Expander:
         rows = [] if "quoted" not in spec else list(_quoted(table, "", spec, spec["quoted"]))
         for group in spec["groups"]:
             _check_keys(f"table {table}, group", group, GROUP_KEYS)
-            above, first_runs = "", ()
+            above = ""
+            first_runs: tuple[str, ...] = ()
             for row in group["rows"]:
                 _check_keys(f"table {table}, row", row, ROW_KEYS)
                 if row.get("quoted"):
