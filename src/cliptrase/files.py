@@ -46,7 +46,9 @@ def naming_the_path(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: no space left on the disk; free some and run again") from error
+            raise UserError(
+                f"{path}: no space left on the disk; free some and run again"
+            ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise UserError(f"{path}: cannot be written; check the folder's permissions") from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
