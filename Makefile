@@ -31,7 +31,7 @@ demo: setup  ## the embedded benchmark, end to end: data, passes, tables, figure
 	$(PY) -m snakemake --cores $(CORES) all
 
 test: setup  ## the tests, two at a time
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
 check: setup  ## lint, types, formats, dry runs
 	$(PY) -m ruff check

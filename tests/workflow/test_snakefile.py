@@ -11,8 +11,10 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,20 +42,25 @@ def copy_of_the_tree(target: Path) -> Path:
     return target
 
 
-def snakemake(tree: Path, *arguments: str, suite: str = "smoke", **config: str):
-    """Run Snakemake in a tree, by the tree's own code; returns the finished process."""
+def start(tree: Path, *arguments: str, suite: str = "smoke", **config: str) -> subprocess.Popen:
+    """Start Snakemake in a tree, by the tree's own code, in a process group of its own."""
     pairs = [f"{key}={value}" for key, value in {"suite": suite, **config}.items()]
-    command = [sys.executable, "-m", "snakemake", "--cores", "8", *arguments, "--config", *pairs]
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(
-        command,
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "8", *arguments, "--config", *pairs],
         cwd=tree,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(tree / "src"), "PATH": "/usr/bin:/bin"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        start_new_session=True,
     )
+
+
+def snakemake(tree: Path, *arguments: str, **config: str) -> subprocess.CompletedProcess:
+    """Run Snakemake in a tree to its end."""
+    with start(tree, *arguments, **config) as process:
+        output, _ = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
 def planned_jobs(tree: Path, *arguments: str, **config: str) -> dict[str, int]:
@@ -233,6 +240,27 @@ def test_a_failed_pass_leaves_the_tables_with_its_reason_and_an_exit_code(tree, 
     assert "error: " in done.stdout and "Traceback" not in done.stdout
     text = (bare / "results/smoke/tables/table1_main.md").read_text(encoding="utf-8")
     assert "not run yet" in text or lost in text
+
+
+def test_killed_in_the_middle_of_a_pass_the_rerun_gives_the_same_numbers(tree, bare):
+    (bare / "data").symlink_to(tree / "data")
+    name = min(PLAN.passes, key=lambda name: len(PLAN.passes[name].runs))
+    target = f"results/passes/smoke/{name}.json"
+    log = bare / "results/logs/smoke/evaluate_pass" / f"{name}.log"
+    with start(bare, target) as process:
+        patience = time.monotonic() + 120
+        while not (log.exists() and "runs to make" in log.read_text()):
+            assert process.poll() is None and time.monotonic() < patience
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (bare / target).exists()
+
+    locked = snakemake(bare, target)
+    assert locked.returncode != 0 and "--unlock" in locked.stdout
+    assert snakemake(bare, "--unlock").returncode == 0
+    done = snakemake(bare, target)
+    assert done.returncode == 0, done.stdout
+    assert (bare / target).read_bytes() == (tree / target).read_bytes()
 
 
 @pytest.mark.parametrize(
