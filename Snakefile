@@ -19,12 +19,11 @@ min_version("9.10")
 
 SUITE = config.get("suite", "shapes")
 PLAN = errors.exit_on_user_error(plan.load)(SUITE)
-PASSES = errors.exit_on_user_error(pipeline.chosen_passes)(
-    PLAN, config.get("benchmarks")
-)
+PASSES = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
 FROZEN = bool(config.get("freeze_code", False))
 CODE = ancient if FROZEN else list
-ONE_CORE = pipeline.claim(1, workflow.cores)
+CORES = workflow.resource_settings.cores  # None for --report
+ONE_CORE = pipeline.claim(1, CORES)
 
 shell.prefix(pipeline.shell_prefix())
 if workflow.is_main_process:

@@ -6,7 +6,7 @@ deletes those before a rerun, and the run folders hold what need not be computed
 
 DEVICE = config.get("device", "auto")
 GPU = pipeline.gpus(DEVICE)
-WORKERS = pipeline.workers(PLAN, PASSES, GPU, workflow.cores)
+WORKERS = pipeline.workers(PLAN, PASSES, GPU, CORES)
 
 
 rule evaluate_pass:
@@ -20,7 +20,7 @@ rule evaluate_pass:
         f"results/logs/{SUITE}/evaluate_pass/{{name}}.log",
     conda:
         "../../environment.yml"
-    threads: pipeline.claim(WORKERS, workflow.cores)
+    threads: pipeline.claim(WORKERS, CORES)
     resources:
         gpu=GPU,
         # Not a param: what cannot change a number must not make a pass run again.
