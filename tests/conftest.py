@@ -1,4 +1,4 @@
-"""What every test stands on: no network, no account, one thread, a safe place for caches."""
+"""What every test stands on: no network, no account, one thread, the CPU."""
 
 from __future__ import annotations
 

@@ -158,19 +158,30 @@ def gpus(device: str) -> int:
 
 
 def announcement(plan: Plan, passes: list[str]) -> str:
-    """What a start of the suite is about, for people: passes without a result, runs, tables."""
-    left = [name for name in passes if not pass_file(plan.suite, name).exists()]
+    """What a start of the suite is about, for people: passes without a result and their cost."""
+    left = [plan.passes[name] for name in passes if not pass_file(plan.suite, name).exists()]
+    counts = [_images(one) for one in left]
     lines = [
-        f"suite {plan.suite}: {plan.title}",
-        f"{len(plan.tables)} tables, {len(plan.runs)} runs in {len(plan.passes)} passes, of which "
-        f"{len(left)} are asked for and have no result",
+        f"suite {plan.suite}: {plan.title}: {len(plan.tables)} tables of {len(plan.runs)} runs",
+        f"passes without a result: {len(left)} of {len(passes)}"
+        + (f", to read {sum(filter(None, counts))} images" if left and None not in counts else ""),
     ]
-    for name in left:
-        one = plan.passes[name]
-        limits = {run["limit"] for run in one.runs.values()}
-        images = "all images" if None in limits else f"{max(limits)} images"
-        lines.append(f"  {name}: {len(one.runs)} runs, {images} of {one.dataset}, streamed once")
+    for one, count in zip(left, counts, strict=True):
+        images = "all images" if count is None else f"{count} images"
+        lines.append(f"  {one.name}: {len(one.runs)} runs from {images} of {one.dataset}")
     return "\n".join(lines)
+
+
+def _images(one: Pass) -> int | None:
+    """How many images a pass reads, None where only the prepared data will tell."""
+    from cliptrase.data.prepare import recipe  # numpy and Pillow: not at every start
+
+    limit = next(iter(one.runs.values()))["limit"]  # the runs of a pass share it
+    try:
+        count: int | None = recipe(one.dataset).count
+    except UserError:  # an archive that is not here yet
+        count = None
+    return min((number for number in (limit, count) if number is not None), default=None)
 
 
 def _is_weights(file: Path) -> bool:

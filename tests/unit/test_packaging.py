@@ -59,6 +59,12 @@ def test_the_lock_holds_exact_versions_within_the_ranges():
         assert requirement.specifier.contains(version), f"{requirement} is locked at {version}"
 
 
+def test_make_alone_lists_the_targets_that_others_rely_on():
+    told = subprocess.run(["make", "-C", ROOT], check=True, capture_output=True, text=True).stdout
+    for target in ("setup", "demo", "test", "check", "train-shapes-clip"):
+        assert f"make {target} " in told
+
+
 def test_the_locked_torchvision_is_the_one_made_for_the_locked_torch():
     pins = dict(line.split("==") for line in lines_of("requirements.lock"))
     needed = importlib.metadata.requires("torchvision")

@@ -91,6 +91,19 @@ def test_a_pass_file_that_speaks_of_a_lost_or_changed_run_is_forgotten(
     assert pipeline.forget_false_passes(smoke) == [first, second]
 
 
+def test_a_start_says_what_it_will_read(monkeypatch, tmp_path, smoke):
+    monkeypatch.chdir(tmp_path)
+    first, second = smoke.passes
+    said = pipeline.announcement(smoke, [first, second])
+    assert "2 of 2, to read 8 images" in said
+    assert f"{first}: {len(smoke.passes[first].runs)} runs from 4 images of shapes" in said
+    write(pipeline.pass_file("smoke", first), "{}")
+    said = pipeline.announcement(smoke, [first, second])
+    assert "1 of 2, to read 4 images" in said and first not in said
+    paper = plan.load("paper")
+    assert "all images of coco" in pipeline.announcement(paper, list(paper.passes))
+
+
 def test_a_gpu_is_asked_for_only_where_one_is_used():
     assert pipeline.gpus("cpu") == 0
     assert pipeline.gpus("cuda:1") == 1
