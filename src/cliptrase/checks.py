@@ -23,6 +23,98 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 TERMS = ("qk", "qq", "kk", "vv")
 BLOCKS = range(1, 13)
 
+# What a composed run holds: a dict of keys, or a kind of value.
+_ATTENTION = dict.fromkeys(("kind", "terms", "first_block", "last_block", "residual", "ffn"), "any")
+_REGIONS = {
+    "correlation": {"block": "any", "kind": "any"},
+    **dict.fromkeys(("cluster", "denoise", "eps", "min_samples"), "any"),
+    **dict.fromkeys(("upsample", "median", "vote"), "any"),
+}
+SHAPE: dict[str, Any] = {
+    "benchmark": {
+        **dict.fromkeys(("name", "dataset", "classes", "templates"), "text"),
+        "background": "text or null",
+        "cls_logits": "any",
+    },
+    "method": {"name": "text", "attention": _ATTENTION, "regions": "any", "cls_logits": "any"},
+    "model": {"label": "text", "kind": "any"},
+    "protocol": {"name": "any", "logit_scale": "any", "rule": "any"},
+    "vocabulary": "text or null",
+    "out": "text",
+    "data": "text",
+}
+LABELS = {"map", "ignore", "background", "unscored", "skip"}
+
+
+def check_shape(run: dict[str, Any]) -> None:
+    """Raise UserError where a composed run lacks a key, or has a value of the wrong kind there."""
+    _shape(run, SHAPE, "")
+    if run["method"]["regions"] is not None:
+        _shape(run["method"]["regions"], _REGIONS, "method.regions")
+    benchmark = run["benchmark"]
+    if benchmark["dataset"] == "folder":
+        _shape(benchmark, {"images": "text", "labels": "text"}, "benchmark")
+    else:
+        _shape(
+            benchmark,
+            {"labels": {"map": "text", "ignore": "any", "background": "any"}},
+            "benchmark",
+        )
+        _check_labels(benchmark["labels"])
+    if not isinstance(benchmark["cls_logits"], bool):
+        raise UserError(f"benchmark.cls_logits={_show(benchmark['cls_logits'])}: true or false")
+    model = run["model"]
+    if model["kind"] == "open_clip":
+        _shape(model, {"name": "text", "pretrained": "text"}, "model")
+    elif model.get("path") is not None:
+        _shape(model, {"path": "text"}, "model")
+
+
+def _shape(found: Any, wanted: dict[str, Any], where: str) -> None:
+    if not isinstance(found, dict):
+        raise UserError(f"{where}={_show(found)}: must hold the keys {', '.join(wanted)}")
+    for name, kind in wanted.items():
+        key = f"{where}.{name}" if where else name
+        if name not in found:
+            raise UserError(
+                f"{key} is missing; write it where the other keys of {where or name} are"
+            )
+        value = found[name]
+        if isinstance(kind, dict):
+            _shape(value, kind, key)
+        elif not _holds(kind, value):
+            raise UserError(f"{key}={_show(value)}: must be a name or a path")
+
+
+def _holds(kind: str, value: Any) -> bool:
+    """Whether a value is of a kind of SHAPE: any | text (a number is one too) | text or null."""
+    if kind == "any" or (value is None and kind == "text or null"):
+        return True
+    return value is not None and not isinstance(value, bool | dict | list) and str(value) != ""
+
+
+def _check_labels(labels: dict[str, Any]) -> None:
+    for key in labels:
+        if key not in LABELS:
+            raise UserError(f"unknown key 'benchmark.labels.{key}'; {nearest(key, LABELS)}")
+    if labels["ignore"] not in (255, 65535) or isinstance(labels["ignore"], bool):
+        raise UserError(f"benchmark.labels.ignore={_show(labels['ignore'])}: must be 255 or 65535")
+    background = labels["background"]
+    listed = isinstance(background, list) and all(_is_raw(value) for value in background)
+    if background is not None and background != "ignored" and not listed:
+        raise UserError(
+            f"benchmark.labels.background={_show(background)}: must be null, ignored (every "
+            "ignored pixel is background) or a list of raw labels, as [0]"
+        )
+    if not isinstance(labels.get("unscored", False), bool):
+        raise UserError(f"benchmark.labels.unscored={_show(labels['unscored'])}: true or false")
+    if "skip" in labels and not _is_raw(labels["skip"]):
+        raise UserError(f"benchmark.labels.skip={_show(labels['skip'])}: must be a label value")
+
+
+def _is_raw(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+
 
 def check_run(run: dict[str, Any]) -> None:
     """Raise UserError at the first value of a composed run that no run can have."""

@@ -10,13 +10,12 @@ import functools
 import hashlib
 import json
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cliptrase.checks import check_run
+from cliptrase.checks import check_run, check_shape
 from cliptrase.data.vocabularies import (
     TEMPLATES,
     VOCABULARIES,
@@ -26,8 +25,8 @@ from cliptrase.data.vocabularies import (
     vocabulary_path,
 )
 from cliptrase.errors import UserError, nearest
-from cliptrase.files import sha256_file
 from cliptrase.resources import resource
+from cliptrase.weights import describe_model
 
 CONF = resource("conf")
 GROUPS = ("benchmark", "method", "model", "protocol")
@@ -80,9 +79,10 @@ def derive(run: dict[str, Any]) -> dict[str, Any]:
     _refuse_missing(run)
     if run["model"]["label"] == "auto":
         run["model"] = load("model", run["benchmark"]["model"])
-    _refuse_missing(run)
-    run["model"] = _model(run["model"])
+    check_shape(run)
+    run["model"] = describe_model(run["model"])
     check_run(run)
+    run["out"], run["data"] = str(run["out"]), str(run["data"])
     run["vocabulary"] = _vocabulary(run["benchmark"], run["vocabulary"])
     run["benchmark"] = _benchmark(run["benchmark"])
     _method(run)
@@ -217,54 +217,6 @@ def _refuse_missing(tree: dict[str, Any]) -> None:
             raise UserError(f"{key} is needed: give {key}=…")
 
 
-def _model(model: dict[str, Any]) -> dict[str, Any]:
-    kind = model.get("kind")
-    full = {"label": model["label"], "kind": kind, "name": None, "pretrained": None, "path": None}
-    full |= model
-    if kind == "local":
-        folder = resource("assets", model["label"]) if full["path"] is None else Path(full["path"])
-        full["path"] = str(folder.absolute())
-        full["patch"] = _patch_of(folder / "open_clip_config.json")
-        weights = folder / "open_clip_model.safetensors"
-        if not weights.is_file():
-            raise UserError(f"{weights}: no such file; model.path names an open_clip folder")
-        stat = weights.stat()
-        full["weights_sha256"] = _digest(weights, stat.st_mtime_ns, stat.st_size)
-    else:
-        spec = find_spec("open_clip")
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError("open_clip_torch is not installed; run `make setup`")
-        known = Path(spec.submodule_search_locations[0]) / "model_configs"
-        file = known / f"{full['name']}.json"
-        if not file.is_file():
-            names = (path.stem for path in known.glob("*.json"))
-            raise UserError(f"unknown model.name {full['name']!r}; {_closest(full['name'], names)}")
-        full["patch"] = _patch_of(file)
-        full["weights_sha256"] = None
-    return full
-
-
-def _closest(word: str, names: Any) -> str:
-    """open_clip knows hundreds of names: show the near ones only."""
-    return nearest(word, names).partition(" There is:")[0] or "see open_clip.list_models()"
-
-
-def _patch_of(file: Path) -> int:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        vision = content.get("model_cfg", content)["vision_cfg"]
-        return int(vision["patch_size"])
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file; model.path names an open_clip folder") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        raise UserError(f"{file}: not the configuration of a ViT that open_clip wrote") from None
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    return sha256_file(path)
-
-
 def _vocabulary(benchmark: dict[str, Any], chosen: Any) -> dict[str, Any]:
     classes = benchmark["classes"] if chosen is None else chosen
     background = benchmark["background"]
@@ -297,7 +249,7 @@ def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
         return kept | {"labels": dict(benchmark["labels"])}
     from cliptrase.data.folder import folder_digest, ignore_value
 
-    images, labels = Path(benchmark["images"]), Path(benchmark["labels"])
+    images, labels = Path(str(benchmark["images"])), Path(str(benchmark["labels"]))
     scored = {
         "map": None,
         "ignore": ignore_value(labels),
@@ -315,7 +267,7 @@ def _method(run: dict[str, Any]) -> None:
     """Fill in the `auto` values of run["method"], in place."""
     method = run["method"]
     if method["cls_logits"] == "auto":
-        method["cls_logits"] = method["regions"] is not None and run["benchmark"]["cls_logits"]
+        method["cls_logits"] = run["benchmark"]["cls_logits"]
     regions = method["regions"]
     if regions is None:
         return

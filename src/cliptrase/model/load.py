@@ -105,7 +105,7 @@ def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip
         cure = "write the folder again, or take another one with model.path="
     else:
         name = model["name"]
-        weights, preprocess = fetch_weights(name, model["pretrained"])
+        weights, preprocess = fetch_weights(name, model.get("path") or model["pretrained"])
         pretrained = str(weights)
         cure = "delete the file and run again"
     try:
