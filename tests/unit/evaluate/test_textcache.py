@@ -1,0 +1,107 @@
+"""Text features are encoded once, and again for whatever else would have been encoded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cliptrase import config
+from cliptrase.evaluate import textcache
+from cliptrase.model.load import load_clip
+from cliptrase.model.text import text_features
+
+WORDS = ["zebra", "red apple"]
+TEMPLATES = ["a photo of a {}.", "many {}."]
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    (tmp_path / "words.txt").write_text("\n".join(WORDS) + "\n")
+    (tmp_path / "templates.txt").write_text("\n".join(TEMPLATES) + "\n")
+    return tmp_path
+
+
+def resolved(lists: Path, model: Path) -> dict[str, Any]:
+    run = config.resolve(["benchmark=shapes", "model=local", f"model.path={model}"])
+    run["vocabulary"]["classes"]["path"] = str(lists / "words.txt")
+    run["vocabulary"]["templates"]["path"] = str(lists / "templates.txt")
+    return run
+
+
+def text(lists: Path, model: Path, data: Path) -> tuple[str, torch.Tensor]:
+    run = resolved(lists, model)
+    key, made = textcache.text_of(run, load_clip(run["model"]), data)
+    return key, made.features
+
+
+def files(data: Path) -> list[Path]:
+    return sorted((data / "text_features").iterdir())
+
+
+def test_the_features_are_those_of_the_tower_and_are_read_the_next_time(lists, model, tmp_path):
+    data = tmp_path / "data"
+    key, first = text(lists, model, data)
+    clip = load_clip(resolved(lists, model)["model"])
+    assert torch.equal(first, text_features(clip, WORDS, TEMPLATES))
+    (file,) = files(data)
+    np.savez(file, features=np.full((2, clip.embed_dim), 0.5, np.float32))
+    assert torch.equal(text(lists, model, data)[1], torch.full((2, clip.embed_dim), 0.5))
+    assert text(lists, model, data)[0] == key
+
+
+@pytest.mark.parametrize("damage", [b"", b"no zip", None])
+def test_a_damaged_file_is_written_again(lists, model, tmp_path, damage):
+    data = tmp_path / "data"
+    first = text(lists, model, data)[1]
+    (file,) = files(data)
+    if damage is None:
+        np.savez(file, features=np.full((2, 3), 0.5, np.float32))  # of another width
+    else:
+        file.write_bytes(damage)
+    assert torch.equal(text(lists, model, data)[1], first)
+
+
+@pytest.mark.parametrize("change", ["word", "template", "order", "weights", "quick_gelu"])
+def test_what_changes_a_feature_changes_the_file(lists, model, tmp_path, change):
+    data, other = tmp_path / "data", tmp_path / "model"
+    before = text(lists, model, data)
+    shutil.copytree(model, other)
+    if change == "word":
+        (lists / "words.txt").write_text("zebra\ngreen apple\n")
+    elif change == "template":
+        (lists / "templates.txt").write_text("a photo of a {}.\n")
+    elif change == "order":
+        (lists / "words.txt").write_text("red apple\nzebra\n")
+    elif change == "weights":
+        path = other / "open_clip_model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-400:] = bytes(400)
+        path.write_bytes(content)
+    else:
+        path = other / "open_clip_config.json"
+        settings = json.loads(path.read_text())
+        settings["model_cfg"]["quick_gelu"] = False
+        path.write_text(json.dumps(settings))
+    after = text(lists, other, data)
+    assert after[0] != before[0]
+    assert len(files(data)) == 2
+
+
+def test_a_copy_of_the_model_elsewhere_shares_the_file(lists, model, tmp_path):
+    shutil.copytree(model, tmp_path / "copy")
+    first = text(lists, model, tmp_path / "data")
+    second = text(lists, tmp_path / "copy", tmp_path / "data")
+    assert first[0] == second[0] and len(files(tmp_path / "data")) == 1
+
+
+def test_background_words_are_one_class_more(model, tmp_path):
+    run = config.resolve(["benchmark=shapes_bg", "model=local", f"model.path={model}"])
+    _, made = textcache.text_of(run, load_clip(run["model"]), tmp_path)
+    assert (made.features.shape[0], made.classes, made.background) == (27, 20, True)
+    assert textcache.class_names(run)[-1] == "background"
