@@ -88,7 +88,7 @@ class Golden:
         labels = self.run(benchmark, size)["benchmark"]["labels"]
         table = lookup(labels, self.text(benchmark).classes)
         classes = apply(table, crop_label(read_label(path), size))
-        if skipped(classes):
+        if skipped(table, classes):
             return None
         if labels["background"] == "ignored":
             classes = background_from_ignored(table, classes)

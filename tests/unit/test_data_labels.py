@@ -95,7 +95,7 @@ def test_ignored_pixels_become_class_c_where_the_released_code_does_so() -> None
 def test_coco_object_keeps_stuff_beyond_its_classes_and_the_usual_one_does_not() -> None:
     """The paper's: banner (80) counts as background, other stuff is no class of 0..80."""
     raw = np.array([0, 89, 91, 92, 181, 11, 255])
-    paper = labels.lookup(rules(map="coco_to_171", background="ignored"), 80)
+    paper = labels.lookup(rules(map="coco_to_171", background="ignored", unscored=True), 80)
     classes = labels.background_from_ignored(paper, labels.apply(paper, raw))
     assert classes.tolist() == [0, 79, 80, 81, 170, 80, 80]
     usual = labels.lookup(rules(map="coco_to_80", background="ignored"), 80)
@@ -104,30 +104,43 @@ def test_coco_object_keeps_stuff_beyond_its_classes_and_the_usual_one_does_not()
 
 
 @pytest.mark.parametrize(
-    ("values", "skipped"),
+    ("changes", "values", "skipped"),
     [
-        ([255], True),
-        ([255, 3], False),
-        ([3], False),
-        ([65535], False),  # -1 in the released code's int16
-        ([65535, 255], False),
+        ({}, [255], True),
+        ({}, [255, 3], False),
+        ({}, [3], False),
+        ({"ignore": 65535, "skip": 255}, [65535], False),  # -1 in the released code's int16
+        ({"ignore": 65535, "skip": 255}, [65535, 255], False),
+        ({"ignore": 65535, "skip": 255}, [255], True),
     ],
 )
-def test_the_skip_test_is_the_released_one(values: list[int], skipped: bool) -> None:
+def test_the_skip_test_is_the_released_one(changes: dict, values: list[int], skipped: bool) -> None:
     crop = np.resize(np.array(values, np.int32), (4, 4))
-    assert labels.skipped(crop) is skipped
+    lookup = labels.lookup(rules(**changes), 10)
+    assert labels.skipped(lookup, crop) is skipped
     # The released code, word for word in numpy: unique labels, the last dropped if it is 255.
     label_set = np.unique(crop.astype(np.uint16).astype(np.int16))
     if label_set[-1] == 255:
         label_set = label_set[:-1]
-    assert labels.skipped(crop) is (len(label_set) == 0)
+    assert labels.skipped(lookup, crop) is (len(label_set) == 0)
+
+
+def test_with_16_bits_of_ones_own_what_is_ignored_is_what_is_skipped() -> None:
+    lookup = labels.lookup(rules(ignore=65535), 300)
+    assert labels.skipped(lookup, np.full((4, 4), 65535, np.int32))
+    assert not labels.skipped(lookup, np.full((4, 4), 255, np.int32))
 
 
 @pytest.mark.parametrize(
     ("changes", "n_classes", "message"),
     [
         ({"map": "voc_to_21"}, 20, "unknown labels.map 'voc_to_21'; did you mean 'voc_to_20'"),
-        ({"map": "voc_to_20"}, 5, "names class 19, but the vocabulary ends at 4; .* 20 names"),
+        ({"map": "voc_to_20"}, 5, "voc_to_20: 20 classes, .* 5 names; give a list of 20 names"),
+        ({"map": "voc_to_20", "background": "ignored"}, 10, "20 classes, .* vocabulary has 10"),
+        ({"map": "voc_to_20", "background": [0]}, 10, "20 classes, .* vocabulary has 10"),
+        ({"map": "voc_to_20"}, 21, "20 classes, .* vocabulary has 21"),
+        ({"map": "coco_to_171", "background": "ignored"}, 80, "171 classes, .* has 80"),
+        ({"map": "coco_to_80", "unscored": True}, 81, "80 classes, .* vocabulary has 81"),
         ({}, 256, "256 classes, but label 255 means ignored; .* 16 bits"),
         ({"map": "pcontext_to_459"}, 459, "labels.ignore=255: a class of pcontext_to_459"),
         ({"background": [7]}, 255, "labels.ignore=255: is the index of the background"),

@@ -26,11 +26,13 @@ class Lookup:
 
     table: (65536,) int32: a class, `ignore`, or -1 where a raw value has no business being.
     classes: C, the number of names; background, where a benchmark has it, is class C.
+    skip: an image whose crop is wholly of this class is left out.
     """
 
     table: np.ndarray
     classes: int
     ignore: int
+    skip: int
 
 
 def read_table(name: str) -> dict[int, int]:
@@ -66,8 +68,10 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
     `map` names a table: raw values that it does not list are ignored. `map: null` takes the raw
     values as class indices: what is neither a class nor `ignore` is then an error of `apply`.
     `background: [raw, …]` makes those raw values class C. (`background: ignored` is the released
-    code's: `background_from_ignored` does it, after the skip test.) A table may name classes beyond
-    C only under `ignored`: the paper's COCO-Object scores 80 of 171 classes so.
+    code's: `background_from_ignored` does it, after the skip test.) A table has as many classes as
+    there are names, except with `unscored: true`, where it may name classes beyond them: the
+    paper's COCO-Object scores 80 of 171 classes so. `skip`, where it is not `ignore` itself, is the
+    value that the skip test looks for.
 
     Raises UserError naming the key.
     """
@@ -78,11 +82,11 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
         table = np.full(RAW_VALUES, ignore, dtype=np.int32)
         known = read_table(labels["map"])
         table[list(known)] = list(known.values())
-        highest = max(known.values(), default=0)
-        if highest >= n_classes and background != "ignored":
+        count = max(known.values(), default=-1) + 1
+        if n_classes != count and not (labels.get("unscored", False) and n_classes < count):
             raise UserError(
-                f"labels.map={labels['map']}: names class {highest}, but the vocabulary ends at "
-                f"{n_classes - 1}; give a list of {highest + 1} names"
+                f"labels.map={labels['map']}: {count} classes, but the vocabulary has {n_classes} "
+                f"names; give a list of {count} names, one a class"
             )
         if ignore in known.values():
             raise UserError(f"labels.ignore={ignore}: a class of {labels['map']}; take 65535")
@@ -90,7 +94,7 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
         if n_classes == ignore:
             raise UserError(f"labels.ignore={ignore}: is the index of the background; take 65535")
         table[background] = n_classes
-    return Lookup(table, n_classes, ignore)
+    return Lookup(table, n_classes, ignore, labels.get("skip", ignore))
 
 
 def apply(lookup: Lookup, raw: np.ndarray, source: str = "label map") -> np.ndarray:
@@ -106,14 +110,15 @@ def apply(lookup: Lookup, raw: np.ndarray, source: str = "label map") -> np.ndar
     return classes
 
 
-def skipped(classes: np.ndarray) -> bool:
+def skipped(lookup: Lookup, classes: np.ndarray) -> bool:
     """Whether the protocol leaves out an image with this cropped ground truth.
 
     Released code: the largest label is dropped if it is 255, and an image with no label left is
-    skipped. 65535 counts as -1 there, so a crop of nothing but 65535 is kept (and adds nothing).
-    It comes before background is made of ignored pixels, so pure-background crops go too.
+    skipped. 65535 counts as -1 there, so with 16 bits (`skip: 255` of pc459 and ade847) a crop of
+    nothing but class 255 goes, and one of nothing but 65535 is kept and adds nothing. It comes
+    before background is made of ignored pixels, so pure-background crops go too.
     """
-    return bool((classes == 255).all())
+    return bool((classes == lookup.skip).all())
 
 
 def background_from_ignored(lookup: Lookup, classes: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class Target:
     def truth(self, raw: NDArray[np.integer], source: str) -> GroundTruth | None:
         """The scored pixels of a cropped raw label map (n, n); None for a skipped image."""
         classes = label_tables.apply(self.lookup, raw, source)
-        if label_tables.skipped(classes):
+        if label_tables.skipped(self.lookup, classes):
             return None
         if self.ignored_is_background:
             classes = label_tables.background_from_ignored(self.lookup, classes)
