@@ -121,8 +121,12 @@ def test_a_whole_dataset_is_left_alone_and_other_code_makes_it_again(
     made = arrow.stat().st_mtime_ns
     other = prepare.Recipe(COUNT, lambda: records("other", COUNT), (Path(__file__),))
     monkeypatch.setattr(prepare, "recipe", lambda dataset: other)
+    for opened in (open_prepared, verify_prepared):
+        with pytest.raises(UserError, match=r"made by another version of .* small; run `cliptrase"):
+            opened("small", tmp_path)
     prepare.prepare("small", tmp_path)
     assert arrow.stat().st_mtime_ns != made
+    assert len(open_prepared("small", tmp_path)) == COUNT
 
 
 def test_threads_read_what_one_reader_reads(small: None, tmp_path: Path) -> None:

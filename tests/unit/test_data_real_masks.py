@@ -41,7 +41,9 @@ SOURCES = [
 @pytest.mark.parametrize(("folder", "table", "source"), SOURCES)
 def test_conversions_equal_the_source_mapping(folder: str, table: str, source: str) -> None:
     mapping = json.loads((SHARED / f"datasets/mappings/{source}.json").read_text())
-    lookup = labels.lookup({"map": table, "ignore": 255, "background": None}, 171)
+    lookup = labels.lookup(
+        {"map": table, "ignore": 255, "background": None}, int(table.split("_")[-1])
+    )
     masks = sorted(FOLDERS[folder][1].glob("*.png"))
     assert masks
     for mask in masks:

@@ -70,12 +70,15 @@ def prepared_folder(dataset: str, data: Path | str) -> Path:
 def open_prepared(dataset: str, data: Path | str = "data") -> PreparedSamples:
     """The samples of a prepared dataset, raw labels, in the order of their ids.
 
-    Raises UserError with the command that prepares it: absent, cut off, of another count.
+    Raises UserError with the command that prepares it: absent, cut off, of another count, or made
+    by other code than this version's.
     """
     folder = prepared_folder(dataset, data)
     check = read_selfcheck(folder)
     if check is None:
         raise UserError(_again(folder, "not prepared"))
+    if current_recipe(dataset) not in (None, check.get("recipe_sha256")):
+        raise UserError(_again(folder, f"made by another version of the code that makes {dataset}"))
     arrow = folder / ARROW
     if not arrow.is_file() or arrow.stat().st_size != check.get("arrow_bytes"):
         raise UserError(_again(folder, f"{ARROW} is absent or cut off"))
@@ -166,6 +169,16 @@ def read_selfcheck(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def current_recipe(dataset: str) -> str | None:
+    """The digest of the code that makes a dataset now, None for one that this version cannot."""
+    from cliptrase.data import prepare  # which imports this module
+
+    try:
+        return prepare.recipe(dataset).digest()
+    except UserError:
+        return None
 
 
 def _sorted_once(samples: Samples) -> Iterator[Sample]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from cliptrase import config
 from cliptrase.data import prepared
-from cliptrase.data.prepare import png
+from cliptrase.data.prepare import png, recipe
 from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.evaluate import passes
 
@@ -37,6 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     prepared.write_arrow(folder / prepared.ARROW, records)
     check = prepared.self_check(prepared.PreparedSamples(folder))
+    check["recipe_sha256"] = recipe("shapes").digest()
     check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
     (folder / prepared.SELFCHECK).write_text(json.dumps(check))
     return root

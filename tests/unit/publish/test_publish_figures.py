@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from cliptrase.data import prepared
-from cliptrase.data.prepare import png
+from cliptrase.data.prepare import png, recipe
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
 from cliptrase.model.load import load_clip
@@ -155,6 +155,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (prepared.Record(f"{i:03d}", png(one.image), png(one.label)) for i, one in enumerate(made)),
     )
     check = prepared.self_check(prepared.PreparedSamples(folder))
+    check["recipe_sha256"] = recipe("shapes").digest()
     check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
     (folder / prepared.SELFCHECK).write_text(json.dumps(check))
     return root
