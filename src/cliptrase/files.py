@@ -13,13 +13,29 @@ from typing import IO, Any
 
 from cliptrase.errors import UserError
 
+_FULL = "no space left on the disk; free some and run again"
+_CLOSED = "cannot be written; check the folder's permissions"
+_TAKEN = "a file or folder of that name stands in the way"
+_REFUSALS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _CLOSED,
+    errno.EROFS: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.ENOTDIR: _TAKEN,
+    errno.EEXIST: _TAKEN,
+    errno.EISDIR: _TAKEN,
+    errno.ENOENT: "its folder is not there and cannot be made; choose another place",
+    errno.ENAMETOOLONG: "the name is too long; take a shorter one",
+}
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only once the block has ended without an error.
 
-    `mode` is "wb" or "w" (UTF-8). A full disk or a folder that cannot be written becomes a
-    UserError naming the path; whatever stood at `path` before is then still there.
+    `mode` is "wb" or "w" (UTF-8). Whatever the disk refuses becomes a UserError naming the path;
+    what stood at `path` before is then still there.
     """
     path = Path(path)
     with naming_the_path(path):
@@ -41,19 +57,13 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def naming_the_path(path: Path | str) -> Iterator[None]:
-    """Turn the errors of a full or closed disk into one message about `path`."""
+    """Turn everything that the disk refuses (OSError) into one message about `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{path}: no space left on the disk; free some and run again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"{path}: cannot be written; check the folder's permissions") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise UserError(f"{path}: a file or folder of that name stands in the way") from error
-        raise
+        reason = error.strerror or " ".join(str(error).split())[:200]
+        other = f"cannot be written ({reason}); choose another place"
+        raise UserError(f"{path}: {_REFUSALS.get(error.errno or 0, other)}") from error
 
 
 def sha256_file(path: Path | str) -> str:

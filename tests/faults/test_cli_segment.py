@@ -78,6 +78,7 @@ LABELS = ["--labels", "l.png", "--overlay", "o.png", "--json", "r.json"]
         (["--labels", "l.jpg"], "--labels l.jpg", ".png"),
         (["--labels", "file/l.png"], "file", "stands in the way"),
         (["--labels", "good.png"], "--labels good.png", "another name"),
+        (["--json", "/proc/x.json"], "/proc/x.json", "choose another place"),
     ],
 )
 def test_options(changes, names, cure, folder, capsys):

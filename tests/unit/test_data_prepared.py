@@ -261,6 +261,15 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc here")
+def test_a_place_where_no_folder_can_be_made(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        prepare.main(["shapes", "--data", "/proc/x"])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and error.count("\n") == 1
+    assert error.startswith("error: /proc/x/prepared/shapes: "), error
+
+
 def test_the_command_line_makes_it(
     small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,56 @@
+"""Writing: whole or absent, and whatever the disk refuses is one message that names the path."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from cliptrase.errors import UserError
+from cliptrase.files import atomic_write, naming_the_path
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with atomic_write(path, "w") as file:
+        file.write("first")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), atomic_write(path, "w") as file:
+        file.write("sec")
+        raise ZeroDivisionError
+    assert path.read_text(encoding="utf-8") == "first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "no space left on the disk; free some"),
+        (errno.EROFS, "check the folder's permissions"),
+        (errno.EISDIR, "stands in the way"),
+        (errno.ENOENT, "choose another place"),
+        (errno.ENAMETOOLONG, "take a shorter one"),
+        (errno.EIO, r"cannot be written \(Input/output error\); choose another place"),
+    ],
+)
+def test_every_refusal_of_the_disk_names_the_path(number: int, cure: str) -> None:
+    with pytest.raises(UserError, match=f"^results/x: .*{cure}"), naming_the_path("results/x"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_an_error_without_a_number_names_the_path_too() -> None:
+    message = r"^x: cannot be written \(two lines\); choose"
+    with pytest.raises(UserError, match=message), naming_the_path("x"):
+        raise OSError("two\nlines")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc here")
+@pytest.mark.parametrize("path", ["/proc/x", "/proc/x/y.json"])
+def test_a_place_where_nothing_can_be_made(path: str) -> None:
+    with pytest.raises(UserError, match=f"^{path}: .*choose another place"), atomic_write(path):
+        pass
+
+
+def test_a_name_that_no_folder_takes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="take a shorter one"), atomic_write(tmp_path / ("x" * 300)):
+        pass
