@@ -19,7 +19,7 @@ from cliptrase.data.crop import crop_image, fit_image, nearest_indices
 from cliptrase.data.images import read_image
 from cliptrase.data.vocabularies import check_names, read_templates, template_path
 from cliptrase.errors import UserError
-from cliptrase.evaluate.device import computing_on
+from cliptrase.evaluate.device import computing_on, fitting
 from cliptrase.evaluate.graph import Encoded, Graph, Text
 from cliptrase.evaluate.threads import cores, single_threaded_pool
 from cliptrase.model.load import Clip, load_clip
@@ -125,6 +125,10 @@ class Segmenter:
     def encode(self, image: Picture) -> EncodedPicture:
         """Everything that does not hang on the words: features, correlation, regions."""
         picture = read_image(image)
+        with self._fitting():
+            return self._encode(picture)
+
+    def _encode(self, picture: Image.Image) -> EncodedPicture:
         if self.crop:
             pixels = crop_image(picture, self.image_size)
             size = pixels.shape[:2]
@@ -155,18 +159,23 @@ class Segmenter:
         if words is None:
             raise UserError("no classes: give Segmenter(classes=[…]) or classify(picture, classes)")
         text = self._text(*words)
-        with _as_in_a_pass(self._clip):
-            predicted = picture.encoded.classify(text, self._logit_scale)
-        labels = predicted[0].cpu().numpy().astype(np.uint16)
+        with self._fitting():
+            with _as_in_a_pass(self._clip):
+                predicted = picture.encoded.classify(text, self._logit_scale)
+            labels = predicted[0].cpu().numpy().astype(np.uint16)
+            labels = _nearest(labels, picture.size)
         names = words[0] + (("background",) if text.background else ())
         return Segmentation(
-            labels=_nearest(labels, picture.size),
+            labels=labels,
             names=names,
             regions=picture.regions,
             background=text.classes if text.background else None,
             network_size=picture.network_size,
             method=picture.method,
         )
+
+    def _fitting(self) -> contextlib.AbstractContextManager[None]:
+        return fitting("the picture", self._clip.device, "image_size (--image-size)")
 
     def _text(self, classes: tuple[str, ...], background: tuple[str, ...]) -> Text:
         """The text features of the words, encoded once for each list of them."""
@@ -251,10 +260,4 @@ def _nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _as_in_a_pass(clip: Clip) -> Iterator[None]:
     """One thread on the CPU, full precision on a GPU: the same numbers as a pass, anywhere."""
     with computing_on(str(clip.device)), single_threaded_pool(1):
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise UserError(
-                f"the picture does not fit into the memory of {clip.device}; take a smaller "
-                "image_size (--image-size) or device=cpu (--device cpu)"
-            ) from None
+        yield

@@ -249,6 +249,18 @@ def test_pictures_that_cannot_be_segmented(whole, tmp_path):
         Segmenter("shapes_clip")(np.zeros((32, 32, 3), dtype=np.uint8))
 
 
+def test_a_picture_that_does_not_fit_into_memory_names_the_option(whole, scene, monkeypatch):
+    def large(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 TB")
+
+    encoded = whole.encode(scene.image)
+    monkeypatch.setattr(Graph, "__init__", large)
+    monkeypatch.setattr(type(encoded.encoded), "classify", large)
+    for attempt in (lambda: whole.encode(scene.image), lambda: whole.classify(encoded)):
+        with pytest.raises(UserError, match=r"the picture .* smaller image_size \(--image-size\)"):
+            attempt()
+
+
 def test_no_classes_are_fine_until_classify(scene):
     bare = Segmenter("shapes_clip", templates=TEMPLATES, image_size=112)
     result = bare.classify(bare.encode(scene.image), ["zebra"])

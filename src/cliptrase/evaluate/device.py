@@ -32,6 +32,29 @@ def computing_on(choice: str) -> Iterator[torch.device]:
         yield device
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or numpy could not get the memory that they asked for, on any device."""
+    # On the CPU torch raises a plain RuntimeError of its DefaultCPUAllocator.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+@contextmanager
+def fitting(what: str, device: torch.device, size_option: str = "image_size") -> Iterator[None]:
+    """Turn a lack of memory into one UserError: `what` does not fit, with the cure."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        cpu = device.type == "cpu"
+        where, other = ("this machine", "") if cpu else (str(device), ", or device=cpu")
+        raise UserError(
+            f"{what} does not fit into the memory of {where}; take a smaller {size_option}{other}"
+        ) from error
+
+
 def _pick(choice: str, stack: ExitStack) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "cpu" or (choice == "auto" and not count):

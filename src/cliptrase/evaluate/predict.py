@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.errors import UserError
+from cliptrase.evaluate.device import fitting, out_of_memory
 from cliptrase.evaluate.flops import counted, method_key
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.provenance import Stages
@@ -74,9 +75,9 @@ class Predictor:
         """
 
         def one(position: int) -> tuple[int, Results]:
-            with self.stages("decode"):
-                image = self.load(position)
-            maps = {run: batch[0] for run, batch in self._maps([image]).items()}
+            image = self._timed_load(position)
+            with self._one_fitting():
+                maps = {run: batch[0] for run, batch in self._maps([image]).items()}
             with self.stages("count"):
                 return position, self._results(image, maps)
 
@@ -99,18 +100,23 @@ class Predictor:
 
     def flops(self, position: int) -> dict[str, int]:
         """Floating-point operations of each run alone on the image at `position`."""
-        pixels = self._pixels([self.load(position)])
         known: dict[tuple[str, str], int] = {}
-        for job in self.jobs.values():
-            if job.cost_key not in known:
-                known[job.cost_key] = counted(partial(self._alone, job, pixels))
+        with self._one_fitting():
+            pixels = self._pixels([self.load(position)])
+            for job in self.jobs.values():
+                if job.cost_key not in known:
+                    known[job.cost_key] = counted(partial(self._alone, job, pixels))
         return {run: known[job.cost_key] for run, job in self.jobs.items()}
+
+    def _one_fitting(self) -> AbstractContextManager[None]:
+        """UserError where even one image does not fit into memory."""
+        return fitting(f"one image of {self.load.size} pixels", self.clip.device)
 
     def _alone(self, job: Job, pixels: Tensor) -> Tensor:
         return job.predict(self._graph(pixels))
 
     def _timed_load(self, position: int) -> Loaded:
-        with self.stages("decode"):
+        with self.stages("decode"), self._one_fitting():
             return self.load(position)
 
     def _timed_results(self, image: Loaded, maps: Maps) -> Results:
@@ -122,7 +128,8 @@ class Predictor:
         done = 0
         while done < len(batch):
             part = batch[done : done + self.batch_size]
-            maps = self._fitting(part)
+            with self._one_fitting():
+                maps = self._fitting(part)
             if maps is None:
                 self._halve(len(part))
                 continue
@@ -131,19 +138,16 @@ class Predictor:
             done += len(part)
 
     def _fitting(self, images: Sequence[Loaded]) -> Maps | None:
-        """The maps of the images, None where they do not fit into the GPU's memory together."""
+        """The maps of the images, None where several of them do not fit into memory together."""
         try:
             return self._maps(images)
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if len(images) == 1 or not out_of_memory(error):
+                raise
             return None
 
     def _halve(self, failed: int) -> None:
         """A batch size below `failed`, with what the failed batch held given back."""
-        if failed == 1:
-            raise UserError(
-                f"{self.clip.device}: too little memory for one image of {self.load.size} pixels; "
-                "take a smaller image_size, or device=cpu"
-            )
         self.batch_size = failed // 2
         log.warning("out of memory: going on with batch_size=%d", self.batch_size)
         if self.clip.device.type == "cuda":

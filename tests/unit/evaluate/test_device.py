@@ -2,11 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from cliptrase.errors import UserError
-from cliptrase.evaluate.device import computing_on
+from cliptrase.evaluate.device import computing_on, fitting
 
 
 @pytest.fixture
@@ -51,3 +52,29 @@ def test_a_gpu_that_is_not_there(two_gpus, monkeypatch):
         assert str(device) == "cpu"
     with pytest.raises(UserError, match="device=cuda: torch sees no GPU here; take device=cpu"):
         computing_on("cuda").__enter__()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda: torch.empty(1 << 52), lambda: np.empty(1 << 56, np.uint8)],
+    ids=["torch", "numpy"],
+)
+def test_too_little_memory_names_the_cure(ask):
+    """More than any machine has, asked for in earnest."""
+    with (
+        pytest.raises(UserError, match=r"^the picture does not fit .* machine; .* image_size$"),
+        fitting("the picture", torch.device("cpu")),
+    ):
+        ask()
+
+
+def test_too_little_memory_of_a_gpu_names_the_cpu_too():
+    message = "^it does not fit into the memory of cuda:1; .* smaller --image-size, or device=cpu$"
+    gpu = torch.device("cuda:1")
+    with pytest.raises(UserError, match=message), fitting("it", gpu, "--image-size"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_another_error_is_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="shapes"), fitting("it", torch.device("cpu")):
+        raise RuntimeError("shapes do not fit")

@@ -90,6 +90,30 @@ def test_a_batch_that_does_not_fit_is_halved(alone, runs_of, make, tmp_path, mon
     assert contents(folder) == contents(alone)
 
 
+NO_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"
+)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("at", [1, 2])  # counting operations, the first image
+def test_an_image_that_does_not_fit_alone(at, batched, runs_of, make, tmp_path, monkeypatch):
+    made = []
+
+    class Large(predict.Graph):
+        def __init__(self, clip, pixels, out_size):
+            made.append(len(pixels))
+            if len(made) >= at:
+                raise RuntimeError(NO_MEMORY)
+            super().__init__(clip, pixels, out_size)
+
+    monkeypatch.setattr(predict, "Graph", Large)
+    message = "one image of 112 pixels does not fit .* take a smaller image_size"
+    with pytest.raises(passes.UserError, match=message):
+        make(runs_of(CLIPTRASE), tmp_path, batched=batched, batch_size=2)
+    assert made[-1] == 1
+
+
 def test_counts_are_those_of_the_predicted_maps(alone, runs_of, data):
     """One image from the model to its row of per_image.npz, step by step."""
     (run,) = runs_of(CLIPTRASE).values()
