@@ -26,8 +26,7 @@ CORES = workflow.resource_settings.cores  # None for --report
 ONE_CORE = pipeline.claim(1, CORES)
 
 shell.prefix(pipeline.shell_prefix())
-if workflow.is_main_process:
-    pipeline.forget_false_passes(PLAN)
+LEFT = pipeline.unmade(PLAN) if workflow.is_main_process else []
 
 
 include: "workflow/rules/data.smk"
@@ -48,7 +47,7 @@ rule all:
 
 
 onstart:
-    print(pipeline.announcement(PLAN, PASSES), file=sys.stderr)
+    print(pipeline.announcement(PLAN, PASSES, LEFT), file=sys.stderr)
 
 
 onsuccess:

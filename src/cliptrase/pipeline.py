@@ -12,8 +12,10 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cliptrase.errors import UserError, nearest
+from cliptrase.evaluate import seal
 from cliptrase.evaluate.provenance import code_files
 from cliptrase.files import sha256_file
 from cliptrase.plan import Pass, Plan
@@ -85,32 +87,40 @@ def pass_file(suite: str, name: str) -> Path:
     return Path("results/passes", suite, f"{name}.json")
 
 
-def forget_false_passes(plan: Plan) -> list[str]:
-    """Remove the pass files that speak of a run which is gone or changed; return their passes.
+def unmade(plan: Plan) -> list[str]:
+    """The passes without a pass file that holds: whose every run is there, as it was written.
+
+    Reads every file of the runs, so it is asked once a start.
+    """
+    return [one.name for one in plan.passes.values() if not _holds(plan.suite, one)]
+
+
+def force_false_pass(dag: Any, suite: str, name: str, left: Iterable[str]) -> list[str]:
+    """Make Snakemake run a pass again whose file is there and does not hold; returns no input.
 
     Run folders are not declared to Snakemake (it deletes what is declared before a rerun), so it
-    would not notice. The pass runs again and finds its other runs finished.
+    would not notice that one is gone or damaged. To be called as an input function: Snakemake asks
+    once it has a DAG, and only for passes that the targets need. Nothing is deleted before the pass
+    runs, which finds its other runs finished. `left`: what `unmade` says.
     """
-    false = [name for name in plan.passes if not _holds(pass_file(plan.suite, name))]
-    for name in false:
-        pass_file(plan.suite, name).unlink(missing_ok=True)
-    return false
+    file = pass_file(suite, name)
+    if name in left and file.exists():
+        dag.forcefiles.add(str(file))
+    return []
 
 
-def _holds(file: Path) -> bool:
-    """Whether every run that a pass file names is there as it says; true where there is none."""
+def _holds(suite: str, one: Pass) -> bool:
+    """Whether the pass file is there and every run that it should name is there as it says."""
     try:
-        said = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return True
-    except ValueError:
+        said = json.loads(pass_file(suite, one.name).read_bytes())
+    except (OSError, ValueError):
         return False
-    runs = said.get("runs", said) if isinstance(said, dict) else {}
-    return all(_is(RUNS / run / "metrics.json", digest) for run, digest in runs.items())
-
-
-def _is(file: Path, digest: str) -> bool:
-    return file.is_file() and sha256_file(file) == digest
+    if not isinstance(said, dict) or said.keys() != one.runs.keys():
+        return False
+    return all(
+        not seal.damage(RUNS / run) and sha256_file(RUNS / run / "metrics.json") == digest
+        for run, digest in said.items()
+    )
 
 
 def shell_prefix() -> str:
@@ -123,13 +133,14 @@ def shell_prefix() -> str:
     return f'set -euo pipefail; python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}; '
 
 
-def workers(plan: Plan, passes: list[str], gpu: int, cores: int | None) -> int:
+def workers(passes: list[str], left: list[str], gpu: int, cores: int | None) -> int:
     """Threads of one pass, so that the passes to be made keep the cores busy, no more.
 
-    `cores` is Snakemake's --cores. On a GPU the passes take turns, and each may have every core.
+    `left`: what `unmade` says. `cores`: Snakemake's --cores. On a GPU the passes take turns, and
+    each may have every core.
     """
-    left = [name for name in passes if not pass_file(plan.suite, name).exists()]
-    return _usable(cores) if gpu else max(1, _usable(cores) // max(1, len(left or passes)))
+    made = [name for name in passes if name in left] or passes
+    return _usable(cores) if gpu else max(1, _usable(cores) // max(1, len(made)))
 
 
 def options(device: str, threads: int, freeze_code: bool) -> str:
@@ -157,16 +168,19 @@ def gpus(device: str) -> int:
     return int(device != "cpu")
 
 
-def announcement(plan: Plan, passes: list[str]) -> str:
-    """What a start of the suite is about, for people: passes without a result and their cost."""
-    left = [plan.passes[name] for name in passes if not pass_file(plan.suite, name).exists()]
-    counts = [_images(one) for one in left]
+def announcement(plan: Plan, passes: list[str], left: list[str]) -> str:
+    """What a start of the suite is about, for people: passes without a result and their cost.
+
+    `left`: what `unmade` says.
+    """
+    todo = [plan.passes[name] for name in passes if name in left]
+    counts = [_images(one) for one in todo]
     lines = [
         f"suite {plan.suite}: {plan.title}: {len(plan.tables)} tables of {len(plan.runs)} runs",
-        f"passes without a result: {len(left)} of {len(passes)}"
-        + (f", to read {sum(filter(None, counts))} images" if left and None not in counts else ""),
+        f"passes without a result: {len(todo)} of {len(passes)}"
+        + (f", to read {sum(filter(None, counts))} images" if todo and None not in counts else ""),
     ]
-    for one, count in zip(left, counts, strict=True):
+    for one, count in zip(todo, counts, strict=True):
         images = "all images" if count is None else f"{count} images"
         lines.append(f"  {one.name}: {len(one.runs)} runs from {images} of {one.dataset}")
     return "\n".join(lines)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cliptrase import pipeline, plan
 from cliptrase.errors import UserError
+from cliptrase.evaluate import seal
+from cliptrase.files import sha256_file
 from cliptrase.resources import share
 
 
@@ -37,14 +39,14 @@ def test_jobs_never_have_more_busy_threads_than_there_are_real_cores(
     assert at_once * threads <= min(real, cores)
 
 
-def test_two_passes_share_two_cores_and_one_has_both(monkeypatch, tmp_path, smoke):
-    monkeypatch.chdir(tmp_path)
+def test_two_passes_share_two_cores_and_one_has_both(monkeypatch, smoke):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     first, second = smoke.passes
-    assert pipeline.workers(smoke, [first, second], gpu=0, cores=8) == 1
-    assert pipeline.workers(smoke, [first, second], gpu=1, cores=8) == 2
-    write(pipeline.pass_file("smoke", first), "{}")
-    assert pipeline.workers(smoke, [first, second], gpu=0, cores=8) == 2
+    both = [first, second]
+    assert pipeline.workers(both, both, gpu=0, cores=8) == 1
+    assert pipeline.workers(both, both, gpu=1, cores=8) == 2
+    assert pipeline.workers(both, [second], gpu=0, cores=8) == 2
+    assert pipeline.workers(both, [], gpu=0, cores=8) == 1
 
 
 def test_a_pass_reads_its_own_conf_words_and_weights(monkeypatch, smoke):
@@ -68,40 +70,66 @@ def test_benchmarks_choose_the_passes_that_they_need():
         pipeline.chosen_passes(paper, ["voc2O"])
 
 
-def test_a_pass_file_that_speaks_of_a_lost_or_changed_run_is_forgotten(
-    monkeypatch, tmp_path, smoke
-):
+@pytest.fixture
+def made(monkeypatch, tmp_path, smoke):
+    """The suite made, with files that hold nothing of use; returns a run and its pass file."""
     monkeypatch.chdir(tmp_path)
+    for name, one in smoke.passes.items():
+        digests = {}
+        for run in one.runs:
+            for file in seal.SEALED:
+                write(pipeline.RUNS / run / file, f"{file} of {run}")
+            written = json.dumps({"files": seal.digests(pipeline.RUNS / run)})
+            write(pipeline.RUNS / run / seal.PROVENANCE, written)
+            digests[run] = sha256_file(pipeline.RUNS / run / "metrics.json")
+        write(pipeline.pass_file("smoke", name), json.dumps(digests))
+    first = next(iter(smoke.passes))
+    return pipeline.RUNS / next(iter(smoke.passes[first].runs)), pipeline.pass_file("smoke", first)
+
+
+@pytest.mark.parametrize("name", seal.FILES)
+def test_a_pass_is_made_again_where_a_file_of_a_run_is_lost_or_changed(made, smoke, name):
+    folder, pass_file = made
+    assert pipeline.unmade(smoke) == []
+    content = (folder / name).read_bytes()
+    for spoil in (Path.unlink, lambda file: file.write_bytes(b""), lambda file: write(file, "x")):
+        spoil(folder / name)
+        left = pipeline.unmade(smoke)
+        assert left == [pass_file.stem]
+        dag = SimpleNamespace(forcefiles=set())
+        for each in [*smoke.passes, "not made yet"]:
+            assert pipeline.force_false_pass(dag, "smoke", each, [*left, "not made yet"]) == []
+        assert dag.forcefiles == {str(pass_file)}
+        assert pass_file.exists(), "to look deletes nothing"
+    (folder / name).write_bytes(content)
+    assert pipeline.unmade(smoke) == []
+
+
+def test_metrics_with_a_provenance_that_was_made_to_fit_are_not_what_the_pass_wrote(made, smoke):
+    folder, pass_file = made
+    write(folder / "metrics.json", "another number")
+    write(folder / seal.PROVENANCE, json.dumps({"files": seal.digests(folder)}))
+    assert pipeline.unmade(smoke) == [pass_file.stem]
+
+
+@pytest.mark.parametrize("text", ['{"cut off', "{}", "[]", '{"runs": {}}'])
+def test_a_pass_file_names_the_runs_of_its_pass(made, smoke, text):
+    _, pass_file = made
+    write(pass_file, text)
+    assert pipeline.unmade(smoke) == [pass_file.stem]
+
+
+def test_a_start_says_what_it_will_read(smoke):
     first, second = smoke.passes
-    metrics = [pipeline.RUNS / name / "metrics.json" for name in ("a", "b")]
-    for file in metrics:
-        write(file, file.parent.name)
-    digests = {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in metrics}
-    kept = pipeline.pass_file("smoke", first)
-    write(kept, json.dumps(digests))
-    assert pipeline.forget_false_passes(smoke) == []
-    assert kept.exists()
-
-    write(metrics[0], "another number")
-    assert pipeline.forget_false_passes(smoke) == [first]
-    assert not kept.exists()
-
-    write(kept, json.dumps({"gone": digests["b"]}))
-    write(pipeline.pass_file("smoke", second), '{"cut off')
-    assert pipeline.forget_false_passes(smoke) == [first, second]
-
-
-def test_a_start_says_what_it_will_read(monkeypatch, tmp_path, smoke):
-    monkeypatch.chdir(tmp_path)
-    first, second = smoke.passes
-    said = pipeline.announcement(smoke, [first, second])
+    said = pipeline.announcement(smoke, [first, second], [first, second])
     assert "2 of 2, to read 8 images" in said
     assert f"{first}: {len(smoke.passes[first].runs)} runs from 4 images of shapes" in said
-    write(pipeline.pass_file("smoke", first), "{}")
-    said = pipeline.announcement(smoke, [first, second])
+    said = pipeline.announcement(smoke, [first, second], [second])
     assert "1 of 2, to read 4 images" in said and first not in said
     paper = plan.load("paper")
-    assert "all images of coco" in pipeline.announcement(paper, list(paper.passes))
+    assert "all images of coco" in pipeline.announcement(
+        paper, list(paper.passes), list(paper.passes)
+    )
 
 
 def test_a_gpu_is_asked_for_only_where_one_is_used():

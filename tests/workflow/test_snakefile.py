@@ -162,6 +162,29 @@ def test_a_lost_run_is_made_again_and_only_that_one(tree):
     assert again == published, "the ledger outlives a rerun: nothing is published twice"
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "per_image.npz"])
+def test_an_edited_or_lost_file_of_a_run_is_noticed_and_made_again(tree, name):
+    run, its_pass = a_run()
+    numbers, times = bytes_of_runs(tree), times_of_runs(tree)
+    target = tree / "results/passes/smoke" / f"{its_pass}.json"
+    file, said = run_folder(tree, run) / name, target.read_bytes()
+    content = file.read_bytes()
+    if name == "metrics.json":
+        file.write_text(file.read_text().replace('"mIoU": ', '"mIoU": 9'), encoding="utf-8")
+    else:
+        file.unlink()
+    assert planned_jobs(tree, "all")["evaluate_pass"] == 1
+    assert planned_jobs(tree, "regenerate-paper-tables") == {"regenerate_paper_tables": 1}
+    assert snakemake(tree, "--lint").returncode == 0
+    assert target.read_bytes() == said, "only a run of the pass replaces its file"
+    made = snakemake(tree, "all")
+    assert made.returncode == 0, made.stdout
+    assert file.read_bytes() == content
+    assert bytes_of_runs(tree) == numbers and target.read_bytes() == said
+    assert {each for each, time in times_of_runs(tree).items() if time != times[each]} == {run}
+    assert planned_jobs(tree, "all") == {}
+
+
 def test_a_lost_pass_file_is_made_again_without_a_run(tree):
     _, its_pass = a_run()
     times = times_of_runs(tree)

@@ -1,12 +1,13 @@
 """One stream over a dataset's images → all the runs of a pass.
 
 The pass file (run → sha256 of its metrics.json) is the only output that is declared: Snakemake
-deletes those before a rerun, and the run folders hold what need not be computed again.
+deletes those before a rerun, and the run folders hold what need not be computed again. A pass file
+that names a run which is lost or damaged is forced.
 """
 
 DEVICE = config.get("device", "auto")
 GPU = pipeline.gpus(DEVICE)
-WORKERS = pipeline.workers(PLAN, PASSES, GPU, CORES)
+WORKERS = pipeline.workers(PASSES, LEFT, GPU, CORES)
 
 
 rule evaluate_pass:
@@ -14,6 +15,9 @@ rule evaluate_pass:
         data=lambda wildcards: f"data/prepared/{PLAN.passes[wildcards.name].dataset}/selfcheck.json",
         conf=lambda wildcards: pipeline.pass_files(PLAN.passes[wildcards.name]),
         code=CODE(pipeline.evaluation_code()),
+        nothing=lambda wildcards: pipeline.force_false_pass(
+            workflow.dag, SUITE, wildcards.name, LEFT
+        ),
     output:
         f"results/passes/{SUITE}/{{name}}.json",
     log:

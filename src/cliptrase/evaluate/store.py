@@ -27,12 +27,12 @@ from cliptrase import config
 from cliptrase.data.labels import TABLES
 from cliptrase.data.prepared import prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
-from cliptrase.evaluate import bootstrap
+from cliptrase.evaluate import bootstrap, seal
 from cliptrase.evaluate.metrics import METRICS, RULES, class_counts, class_iou, scores
 from cliptrase.evaluate.provenance import code_digest
+from cliptrase.evaluate.seal import FILES as FILES
 from cliptrase.files import naming_the_path, sha256_file
 
-FILES = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml", "provenance.json")
 DIGITS = 6  # of the per cent in metrics.json
 STALE_SECONDS = 3600.0  # a temporary folder this old belongs to a process that was killed
 
@@ -68,16 +68,16 @@ def unfinished(
 def finished(
     out: Path | str, run: dict[str, Any], data: Path | str = "data", freeze_code: bool = False
 ) -> bool:
-    """Whether the folder of `run` in `out` is complete, made by this code from this data.
+    """Whether the folder of `run` in `out` is whole, as written, by this code from this data.
 
     `freeze_code` lets it stand whatever code made it. Raises UserError where a folder of the run's
     name holds something else.
     """
     folder = Path(out) / config.run_name(run)
-    if not _ours(folder, run) or not all((folder / name).is_file() for name in FILES):
+    if not _ours(folder, run) or seal.damage(folder):
         return False
     try:
-        made = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        made = json.loads((folder / seal.PROVENANCE).read_text(encoding="utf-8"))
         code, source, labels = made["code"], made["data"], made["labels"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -219,7 +219,8 @@ def _fill(folder: Path, run: dict[str, Any], result: Result, provenance: dict[st
         pred=counts.pred,
     )
     _write(folder / "config.yaml", config.dump(run))
-    _write(folder / "provenance.json", _json({**provenance, "labels": labels_digest(run)}))
+    rest = {"labels": labels_digest(run), "files": seal.digests(folder)}
+    _write(folder / seal.PROVENANCE, _json(provenance | rest))
     for path in folder.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())

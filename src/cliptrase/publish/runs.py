@@ -1,7 +1,7 @@
 """Finished runs as tables need them: found, checked against the plan and the pass, resampled.
 
-Loads no torch. Nothing is believed that cannot be checked: a folder of another configuration, or
-one whose metrics.json is not the one that its pass wrote down, gives a reason instead of a number.
+Loads no torch. A folder of another configuration, one whose files are not those that were written,
+or whose metrics.json is not the one that its pass wrote down, gives a reason instead of a number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cliptrase.data.prepared import prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
-from cliptrase.evaluate import bootstrap, store
+from cliptrase.evaluate import bootstrap, seal, store
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 
@@ -104,10 +104,11 @@ class Shelf:
         folder = runs / name
         if not folder.exists():
             raise UserError(self._why_missing(config["benchmark"]["dataset"], in_pass))
-        if not all((folder / file).is_file() for file in store.FILES):
-            raise UserError(f"its folder is not complete: run pass {in_pass} again")
+        if gone := [file for file in store.FILES if not (folder / file).is_file()]:
+            raise UserError(f"{gone[0]} is missing: run pass {in_pass} again")
         if not store.finished(runs, config, self.data, freeze_code=True):
-            raise UserError(f"made from other data or labels: run pass {in_pass} again")
+            why = seal.damage(folder) or "made from other data or labels"
+            raise UserError(f"{why}: run pass {in_pass} again")
         metrics = store.read_metrics(folder)
         sha256 = sha256_file(folder / "metrics.json")
         if recorded is not None and recorded != sha256:
@@ -134,8 +135,7 @@ class Shelf:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        runs = content.get("runs", content) if isinstance(content, dict) else {}
-        return runs if isinstance(runs, dict) else {}
+        return content if isinstance(content, dict) else {}
 
 
 def mean_value(runs: Sequence[Run], metric: str) -> float | None:

@@ -10,7 +10,7 @@ import pytest
 
 from cliptrase import config
 from cliptrase.errors import UserError
-from cliptrase.evaluate import store
+from cliptrase.evaluate import seal, store
 
 RUN = config.resolve(["benchmark=voc20", "method=clip", "model=shapes_clip"])
 PROVENANCE = {"code": store.code_digest(), "data": None}
@@ -94,6 +94,26 @@ def test_finished_needs_every_file_and_this_code(tmp_path):
     assert not store.finished(tmp_path, RUN)
     assert store.finished(tmp_path, RUN, freeze_code=True)
     (folder / "provenance.json").write_text("{")
+    assert not store.finished(tmp_path, RUN)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "confusion.npz", "per_image.npz"])
+def test_a_file_that_was_changed_is_not_finished(tmp_path, name):
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    content = (folder / name).read_bytes()
+    for other in (b"", content[:-1] + b"?", content[:-1]):
+        (folder / name).write_bytes(other)
+        assert not store.finished(tmp_path, RUN)
+        assert seal.damage(folder) == f"{name} is not what was written"
+    store.write(tmp_path, RUN, result(), PROVENANCE)
+    assert store.finished(tmp_path, RUN) and (folder / name).read_bytes() == content
+
+
+def test_a_run_that_says_nothing_of_its_files_is_not_finished(tmp_path):
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    said = json.loads((folder / "provenance.json").read_text())
+    del said["files"]
+    (folder / "provenance.json").write_text(json.dumps(said))
     assert not store.finished(tmp_path, RUN)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliptrase.evaluate import bootstrap, metrics, store
+from cliptrase.evaluate import bootstrap, metrics, seal, store
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS, Line, missing, tidy
 from cliptrase.publish.runs import Shelf
@@ -50,6 +50,15 @@ def few(paper: Plan, whole_paper: Path, tmp_path: Path) -> Path:
     for name in runs_of(paper, "table1_main"):
         shutil.copytree(whole_paper / "runs" / name, tmp_path / "runs" / name)
     return tmp_path
+
+
+def edit(file: Path, content: bytes, fit: bool = False) -> None:
+    """Replace a file of a run; `fit`: provenance.json then says that it was written so."""
+    file.write_bytes(content)
+    if fit:
+        provenance = file.parent / seal.PROVENANCE
+        said = json.loads(provenance.read_text()) | {"files": seal.digests(file.parent)}
+        provenance.write_text(json.dumps(said))
 
 
 def test_the_columns_are_those_that_other_programs_rely_on() -> None:
@@ -213,10 +222,17 @@ def test_another_model_gets_no_number_of_the_paper_but_all_quoted_rows(
     ("spoil", "reason"),
     [
         (lambda folder: shutil.rmtree(folder), "dataset coco is not prepared"),
-        (lambda folder: (folder / "metrics.json").write_text('{"mIoU": 1'), "missing or damaged"),
-        (lambda folder: (folder / "metrics.json").write_text('{"mIoU": 1}'), "not a run's metrics"),
-        (lambda folder: (folder / "per_image.npz").write_bytes(b"PK"), "missing or damaged"),
-        (lambda folder: (folder / "confusion.npz").unlink(), "not complete"),
+        (
+            lambda folder: edit(folder / "metrics.json", b"{"),
+            "metrics.json is not what was written",
+        ),
+        (lambda folder: edit(folder / "metrics.json", b""), "metrics.json is not what was written"),
+        (lambda folder: edit(folder / "metrics.json", b"{", fit=True), "missing or damaged"),
+        (lambda folder: edit(folder / "metrics.json", b"{}", fit=True), "not a run's metrics"),
+        (lambda folder: edit(folder / "per_image.npz", b"PK"), "per_image.npz is not what was"),
+        (lambda folder: edit(folder / "per_image.npz", b"PK", fit=True), "missing or damaged"),
+        (lambda folder: (folder / "confusion.npz").unlink(), "confusion.npz is missing"),
+        (lambda folder: edit(folder / "provenance.json", b"{"), "provenance.json is damaged"),
         (lambda folder: (folder / "config.yaml").write_text("limit: 3\n"), "another configuration"),
     ],
 )
@@ -237,7 +253,7 @@ def test_a_run_that_is_not_the_one_of_its_pass_is_refused(
     note_passes(paper, few)
     name = run_of(paper, "table1_main", "SCLIP", "coco_stuff")
     path = few / "runs" / name / "metrics.json"
-    path.write_text(path.read_text() + "\n")
+    edit(path, path.read_bytes() + b"\n", fit=True)
     line = pick(lines_of(paper, few, "table1_main"), "SCLIP", "coco_stuff")
     assert line.value is None and "coco.vit_b16.336.crop" in line.reason
     assert pick(lines_of(paper, few, "table1_main"), "CLIP", "coco_stuff").value is not None

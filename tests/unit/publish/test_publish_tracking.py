@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cliptrase.errors import UserError
+from cliptrase.evaluate import seal
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS
@@ -111,6 +112,9 @@ def test_a_run_that_changed_takes_the_place_of_the_old_one(
     name = next(name for name in before if ".clip." in name)
     path = results / "runs" / name / "metrics.json"
     path.write_text(path.read_text() + "\n")
+    provenance = path.parent / seal.PROVENANCE
+    said = json.loads(provenance.read_text()) | {"files": seal.digests(path.parent)}
+    provenance.write_text(json.dumps(said))
     after = run(results).places[OFFLINE]
     assert [one.name for one in fake.begun[4:]] == [name]
     assert after[name]["id"] == before[name]["id"]
