@@ -14,17 +14,8 @@ from typing import Any
 
 from cliptrase import config
 from cliptrase.errors import UserError, exit_on_user_error, nearest
+from cliptrase.plan_files import ROLES, read_suite, read_table
 from cliptrase.resources import resource
-
-ROLES = ("main", "ablation", "grid")
-METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU")
-SUITE_KEYS = {"title", "model", "protocol", "published", "roles", "tables", "overrides"}
-TABLE_KEYS = {
-    "metrics": {"title", "kind", "role", "metrics", "image_size", "average", "quoted", "groups"},
-    "grid": {"title", "kind", "role", "metrics", "image_size", "run", "eps", "min_samples"},
-}
-GROUP_KEYS = {"name", "flops", "rows"}
-ROW_KEYS = {"row", "run", "quoted", "image_size"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +39,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table; `versus` names the row that it is compared with, empty for none.
+    """One line of a table; `versus` names the row of its group that it is compared with, or none.
 
-    `eps` and `min_samples` place it in a grid.
+    Names differ within a group; two groups may both have a row `base`. `eps` and `min_samples`
+    place it in a grid.
     """
 
     name: str
@@ -119,8 +111,7 @@ def load(suite: str, benchmarks: Iterable[str] | None = None) -> Plan:
 
     Raises UserError for an unknown suite, table, benchmark, key or value.
     """
-    spec = config.load("suite", suite)
-    _check_keys(f"suite {suite}", spec, SUITE_KEYS)
+    spec = read_suite(suite)
     roles = _roles(suite, spec["roles"], benchmarks)
     expander = _Expander(spec, roles)
     tables = {name: expander.table(name) for name in spec["tables"]}
@@ -142,19 +133,7 @@ class _Expander:
         self.runs: dict[str, dict[str, Any]] = {}
 
     def table(self, name: str) -> Table:
-        spec = config.load("table", name)
-        if spec.get("kind") not in TABLE_KEYS:
-            raise UserError(f"table {name}: kind={spec.get('kind')!r}; {nearest('', TABLE_KEYS)}")
-        _check_keys(f"table {name}", spec, TABLE_KEYS[spec["kind"]])
-        if spec["role"] not in ROLES:
-            raise UserError(
-                f"table {name}: unknown role {spec['role']!r}; {nearest(spec['role'], ROLES)}"
-            )
-        for metric in spec["metrics"]:
-            if metric not in METRICS:
-                raise UserError(
-                    f"table {name}: unknown metric {metric!r}; {nearest(metric, METRICS)}"
-                )
+        spec = read_table(name)
         rows, chosen = (
             self._grid(name, spec) if spec["kind"] == "grid" else (self._rows(name, spec), "")
         )
@@ -173,11 +152,9 @@ class _Expander:
     def _rows(self, table: str, spec: dict[str, Any]) -> list[Row]:
         rows = [] if "quoted" not in spec else list(_quoted(table, "", spec, spec["quoted"]))
         for group in spec["groups"]:
-            _check_keys(f"table {table}, group", group, GROUP_KEYS)
             above = ""
             first_runs: tuple[str, ...] = ()
             for row in group["rows"]:
-                _check_keys(f"table {table}, row", row, ROW_KEYS)
                 if row.get("quoted"):
                     rows += _quoted(table, group["name"], spec, {"row": row["row"]})
                     continue
@@ -259,7 +236,7 @@ def _quoted(table: str, group: str, spec: dict[str, Any], wanted: dict[str, str]
     """The rows of published.csv that have the wanted values, in the order of the file."""
     found: dict[str, list[Cell]] = {}
     for line in published():
-        if line["table"] == table and all(line[key] == value for key, value in wanted.items()):
+        if line["table"] == table and all(line.get(key) == value for key, value in wanted.items()):
             size = int(line["image_size"] or spec["image_size"])
             cell = Cell(table, line["row"], line["benchmark"], line["metric"], size, "quoted")
             found.setdefault(line["row"], []).append(cell)
@@ -288,7 +265,6 @@ def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
 def _roles(
     suite: str, roles: dict[str, list[str]], only: Iterable[str] | None
 ) -> dict[str, list[str]]:
-    _check_keys(f"suite {suite}, roles", roles, set(ROLES))
     if only is None:
         return {role: list(roles.get(role, [])) for role in ROLES}
     known = {name for names in roles.values() for name in names}
@@ -297,12 +273,6 @@ def _roles(
         if name not in known:
             raise UserError(f"suite {suite} has no benchmark {name!r}; {nearest(name, known)}")
     return {role: [name for name in roles.get(role, []) if name in wanted] for role in ROLES}
-
-
-def _check_keys(where: str, found: dict[str, Any], known: set[str]) -> None:
-    for key in found:
-        if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
 
 
 @exit_on_user_error

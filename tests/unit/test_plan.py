@@ -1,5 +1,7 @@
 """Suites expand to the runs that the paper's tables need, and runs share passes."""
 
+import shutil
+
 import pytest
 import yaml
 
@@ -31,7 +33,8 @@ def test_coinciding_rows_are_one_run(paper):
 
 def test_the_ablation_counts_its_runs(paper):
     voc20 = [name for name in paper.runs if name.startswith("voc20.") and ".224." in name]
-    # CLIP, +SCR, +PC, +D, inner product, features, layers 9-11 in both readings: 12; SCLIP; 63 more cells
+    # CLIP, +SCR, +PC, +D, inner product, features, layers 9-11 in both readings: 12; SCLIP;
+    # 63 more cells
     assert len(voc20) == 12 + 1 + 63
 
 
@@ -90,7 +93,7 @@ def test_part_of_a_suite(paper):
     part = plan.load("paper", benchmarks=["voc20", "ade150"])
     assert part.datasets == ["ade2016", "voc2012"]
     assert set(part.runs) < set(paper.runs)
-    with pytest.raises(UserError, match="no benchmark 'voc2'.*voc20"):
+    with pytest.raises(UserError, match=r"no benchmark 'voc2'.*voc20"):
         plan.load("paper", benchmarks=["voc2"])
 
 
@@ -116,6 +119,28 @@ def test_unknown_suite_is_one_message(capsys):
     assert "did you mean 'shapes'" in printed.err
 
 
+@pytest.fixture
+def conf(tmp_path, monkeypatch):
+    """A copy of conf/; conf(group, name, change) gives a file other keys, takes those of None."""
+    shutil.copytree(config.CONF, tmp_path / "conf")
+    monkeypatch.setattr(config, "CONF", tmp_path / "conf")
+
+    def edit(group, name, change):
+        path = tmp_path / "conf" / group / f"{name}.yaml"
+        content = yaml.safe_load(path.read_text()) | change
+        kept = {key: value for key, value in content.items() if value is not None}
+        path.write_text(yaml.safe_dump(kept))
+
+    return edit
+
+
+def rows(*rows, **group):
+    return {"groups": [{"name": "g", "rows": list(rows), **group}]}
+
+
+CLIP = {"row": "a", "run": ["method=clip"]}
+
+
 @pytest.mark.parametrize(
     ("group", "name", "change", "message"),
     [
@@ -123,19 +148,79 @@ def test_unknown_suite_is_one_message(capsys):
         ("table", "table1_main", {"colour": 1}, "unknown key 'colour'"),
         ("table", "table1_main", {"role": "mian"}, "unknown role 'mian'"),
         ("table", "table1_main", {"kind": "pie"}, "kind='pie'"),
+        ("table", "table1_main", {"kind": ["grid"]}, r"kind=\['grid'\]"),
         ("suite", "smoke", {"tables": ["table9"]}, "unknown table 'table9'"),
         ("suite", "smoke", {"roles": {"minor": []}}, "unknown key 'minor'"),
+        ("suite", "smoke", {"roles": {"main": "shapes"}}, "suite smoke, roles: main='shapes'"),
         ("suite", "smoke", {"modle": "x"}, "did you mean 'model'"),
         ("suite", "smoke", {"overrides": ["limit=-1"]}, "limit=-1"),
+        ("suite", "smoke", {"overrides": "limit=1"}, "suite smoke: overrides='limit=1'"),
+        ("suite", "smoke", {"published": "no"}, "suite smoke: published='no'; give true or false"),
+        *(
+            ("suite", "smoke", {key: None}, f"suite smoke: `{key}` is missing")
+            for key in ("title", "model", "protocol", "published", "roles", "tables", "overrides")
+        ),
+        *(
+            ("table", "table1_main", {key: None}, f"table table1_main: `{key}` is missing")
+            for key in ("title", "role", "metrics", "image_size", "groups")
+        ),
+        *(
+            ("table", "fig7_sensitivity", {key: None}, f"fig7_sensitivity: `{key}` is missing")
+            for key in ("run", "eps", "min_samples")
+        ),
+        (
+            "table",
+            "fig7_sensitivity",
+            {"run": "method=clip"},
+            "fig7_sensitivity: run='method=clip'",
+        ),
+        ("table", "fig7_sensitivity", {"eps": [0.5, "x"]}, "eps=.*a list of numbers"),
+        ("table", "fig7_sensitivity", {"min_samples": [2.5]}, "min_samples=.*whole numbers"),
+        ("table", "fig7_sensitivity", {"run": ["image_size=336"]}, "must not set image_size="),
+        ("table", "table1_main", {"image_size": "224"}, "image_size='224'; give a whole number"),
+        ("table", "table1_main", {"metrics": "mIoU"}, "metrics='mIoU'; give a list of metrics"),
+        ("table", "table1_main", {"groups": [{"name": "g"}]}, "group 'g': `rows` is missing"),
+        ("table", "table1_main", {"groups": [{"rows": [CLIP]}]}, "group '': `name` is missing"),
+        ("table", "table1_main", {"groups": ["g"]}, "give a list of groups"),
+        ("table", "table1_main", {"groups": rows(CLIP)["groups"] * 2}, "'g' is there twice"),
+        ("table", "table1_main", rows(CLIP, CLIP), "table1_main, group 'g': 'a' is there twice"),
+        ("table", "table1_main", rows({"row": "a"}), "table1_main, row 'a': `run` is missing"),
+        ("table", "table1_main", rows({"run": []}), "table1_main, row '': `row` is missing"),
+        ("table", "table1_main", rows({"row": 224, "run": []}), "row=224; give text"),
+        ("table", "table1_main", rows(CLIP | {"run": "method=clip"}), "row 'a': run='method=clip'"),
+        ("table", "table1_main", rows(CLIP | {"quoted": True}), "row 'a': unknown key 'run'"),
+        ("table", "table1_main", rows({"row": "CLIP", "quoted": "yes"}), "quoted='yes'; give true"),
+        ("table", "table1_main", {"quoted": {"trainde": "yes"}}, "no row with {'trainde': 'yes'}"),
     ],
 )
-def test_suites_and_tables_are_validated(tmp_path, monkeypatch, group, name, change, message):
-    for source in config.CONF.rglob("*.yaml"):
-        target = tmp_path / source.relative_to(config.CONF)
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(source.read_text())
-    path = tmp_path / group / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
-    monkeypatch.setattr(config, "CONF", tmp_path)
+def test_suites_and_tables_are_validated(conf, group, name, change, message):
+    conf(group, name, change)
     with pytest.raises(UserError, match=message):
         plan.load("smoke")
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("benchmark=shapes", "benchmark="),
+        ("benchmark.dataset=shapes_clean", "benchmark.dataset="),
+        ("model=vit_b16", "model="),
+        ("model.path=elsewhere", "model.path="),
+        ("protocol=crop", "protocol="),
+        ("image_size=336", "image_size="),
+        ("limit=2", "limit="),
+    ],
+)
+def test_a_row_sets_nothing_that_the_plan_sets(conf, override, key):
+    conf("table", "table1_main", rows(CLIP | {"run": ["method=clip", override]}))
+    with pytest.raises(UserError, match=f"table table1_main, row 'a': `run` must not set {key}"):
+        plan.load("smoke")
+
+
+@pytest.mark.parametrize("key", ["benchmark", "model", "protocol", "image_size"])
+def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
+    conf("suite", "smoke", {"overrides": ["limit=2", f"{key}=224"]})
+    with pytest.raises(UserError, match=f"suite smoke: `overrides` must not set {key}="):
+        plan.load("smoke")
+    conf("suite", "smoke", {"overrides": ["limit=2", "protocol.rule=mmseg"]})
+    assert {run["limit"] for run in plan.load("smoke").runs.values()} == {2}

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU")
+from cliptrase.metric_names import METRICS as METRICS
+
 RULES = ("cliptrase", "mmseg", "detectron2_v06", "detectron2")
 SMOOTHING = 0.01  # released code: every ratio of rule `cliptrase` has it below the line
 

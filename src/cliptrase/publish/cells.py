@@ -86,9 +86,11 @@ class _Tidier:
         self.plan, self.shelf, self.printed = plan, shelf, printed
 
     def table(self, table: Table) -> list[Line]:
-        rows = {row.name: row for row in table.rows}
+        rows = {(row.group, row.name): row for row in table.rows}
         return [
-            self._line(row, rows.get(row.versus), cell) for row in table.rows for cell in row.cells
+            self._line(row, rows.get((row.group, row.versus)), cell)
+            for row in table.rows
+            for cell in row.cells
         ]
 
     def _line(self, row: Row, versus: Row | None, cell: Cell) -> Line:

@@ -128,11 +128,11 @@ def _metrics(lines: list[Line], notes: _Notes, groups: dict[str, str]) -> list[P
     panels = []
     protocols = _unique(line.protocol for line in run if line.protocol)
     for protocol in protocols:
-        named = {line.row for line in run if line.protocol == protocol}
+        named = {(line.group, line.row) for line in run if line.protocol == protocol}
         chosen = [
             line
             for line in run
-            if line.protocol == protocol or (not line.protocol and line.row in named)
+            if line.protocol == protocol or (not line.protocol and (line.group, line.row) in named)
         ]
         title = f"protocol {protocol}" if len(protocols) > 1 else ""
         panels.append(_panel(title, chosen, notes, groups))

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from cliptrase.publish.cells import COLUMNS, Line
 from cliptrase.publish.layout import DIGITS, MIN_SAMPLES, Column, Entry, Panel, Sheet, TableRow
@@ -15,12 +16,25 @@ WIDE = 7  # from this many columns on, LaTeX puts an interval below its value, n
 
 
 def to_csv(lines: Iterable[Line]) -> str:
-    """Tidy CSV: one cell a line, per cent with four decimals, empty where there is no number."""
+    """Tidy CSV: one cell a line, per cent with four decimals, empty where there is no number.
+
+    A row name that two groups share is followed by its group: `base (small images)`.
+    """
+    lines = list(lines)
+    groups: dict[str, set[str]] = {}
+    for line in lines:
+        groups.setdefault(line.row, set()).add(line.group)
+    shared = {row for row, names in groups.items() if len(names) > 1}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for line in lines:
-        writer.writerow([_plain(getattr(line, column)) for column in COLUMNS])
+        row, versus = (
+            f"{name} ({line.group})" if name in shared and line.group else name
+            for name in (line.row, line.versus)
+        )
+        shown = replace(line, row=row, versus=versus)
+        writer.writerow([_plain(getattr(shown, column)) for column in COLUMNS])
     return buffer.getvalue()
 
 

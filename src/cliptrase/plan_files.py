@@ -1,0 +1,167 @@
+"""conf/suite/*.yaml and conf/table/*.yaml, read and checked: every key there, of the right kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cliptrase import config
+from cliptrase.errors import UserError, nearest
+from cliptrase.metric_names import METRICS
+
+ROLES = ("main", "ablation", "grid")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _some(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value != [] and _list_of(fits)(value)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+# key → what its value must be, and the test of it
+TEXT = ("text", _is_text)
+COUNT = ("a whole number above 0", _is_count)
+FLAG = ("true or false", lambda value: isinstance(value, bool))
+TEXTS = ("a list of texts", _list_of(_is_text))
+OVERRIDES = ("a list of overrides, as in [method=clip]", _list_of(_is_text))
+SUITE = {
+    "title": TEXT,
+    "model": TEXT,
+    "protocol": TEXT,
+    "published": FLAG,
+    "roles": ("a mapping from roles to lists of benchmarks", _is_mapping),
+    "tables": TEXTS,
+    "overrides": OVERRIDES,
+}
+TABLE = {
+    "title": TEXT,
+    "kind": TEXT,
+    "role": TEXT,
+    "metrics": ("a list of metrics", _some(_is_text)),
+    "image_size": COUNT,
+}
+GROUP_LIST = ("a list of groups", _some(_is_mapping))
+KINDS: dict[str, dict[str, Any]] = {
+    "metrics": TABLE | {"groups": GROUP_LIST},
+    "grid": TABLE
+    | {
+        "run": OVERRIDES,
+        "eps": ("a list of numbers", _some(_is_number)),
+        "min_samples": ("a list of whole numbers", _some(_is_count)),
+    },
+}
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "metrics": {
+        "average": FLAG,
+        "quoted": ("a mapping from columns of published.csv to values", _is_mapping),
+    },
+    "grid": {},
+}
+GROUP = {"name": TEXT, "rows": ("a list of rows", _some(_is_mapping))}
+ROW = {"row": ("text (quote a number)", _is_text)}
+RUN_ROW = ROW | {"run": OVERRIDES}
+
+# What an override may not set: the plan sets it from the suite, the roles and the row.
+OF_THE_PLAN = {
+    "benchmark": "the suite's `roles` say which",
+    "model": "a suite has one, its `model`",
+    "protocol": "a suite has one, its `protocol`",
+    "image_size": "write it as the row's or the table's `image_size`",
+}
+OF_THE_SUITE = {"limit": "write it in the suite's `overrides`"}
+
+
+def read_suite(name: str) -> dict[str, Any]:
+    """conf/suite/<name>.yaml. Raises UserError naming the file and the key that is wrong."""
+    where, spec = f"suite {name}", config.load("suite", name)
+    _check(where, spec, SUITE)
+    _check(f"{where}, roles", spec["roles"], {}, dict.fromkeys(ROLES, TEXTS))
+    _refuse_overrides(where, "overrides", spec["overrides"], OF_THE_PLAN)
+    return spec
+
+
+def read_table(name: str) -> dict[str, Any]:
+    """conf/table/<name>.yaml. Raises UserError naming the file, the row and the key."""
+    where, spec = f"table {name}", config.load("table", name)
+    kind = spec.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{where}: kind={kind!r}; {nearest('', KINDS)}")
+    _check(where, spec, KINDS[kind], OPTIONAL[kind])
+    if spec["role"] not in ROLES:
+        raise UserError(f"{where}: unknown role {spec['role']!r}; {nearest(spec['role'], ROLES)}")
+    for metric in spec["metrics"]:
+        if metric not in METRICS:
+            raise UserError(f"{where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
+    if kind == "grid":
+        _refuse_overrides(where, "run", spec["run"], OF_THE_PLAN | OF_THE_SUITE)
+        return spec
+    for group in spec["groups"]:
+        _check(f"{where}, group {group.get('name', '')!r}", group, GROUP, {"flops": FLAG})
+        for row in group["rows"]:
+            _row(where, row)
+        _refuse_doubles(f"{where}, group {group['name']!r}", (row["row"] for row in group["rows"]))
+    _refuse_doubles(where, (group["name"] for group in spec["groups"]))
+    return spec
+
+
+def _row(table: str, row: dict[str, Any]) -> None:
+    where = f"{table}, row {row.get('row', '')!r}"
+    if "quoted" in row:
+        _check(where, row, ROW | {"quoted": ("true", lambda value: value is True)})
+        return
+    _check(where, row, RUN_ROW, {"image_size": COUNT})
+    _refuse_overrides(where, "run", row["run"], OF_THE_PLAN | OF_THE_SUITE)
+
+
+def _check(
+    where: str,
+    found: dict[str, Any],
+    needed: dict[str, Any],
+    optional: dict[str, Any] | None = None,
+) -> None:
+    known = needed | (optional or {})
+    for key in found:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
+    for key, (kind, fits) in known.items():
+        if key not in found:
+            if key in needed:
+                raise UserError(f"{where}: `{key}` is missing; give {kind}")
+        elif not fits(found[key]):
+            raise UserError(f"{where}: {key}={found[key]!r}; give {kind}")
+
+
+def _refuse_overrides(where: str, key: str, overrides: list[str], fixed: dict[str, str]) -> None:
+    """Refuse what the plan sets; below `model` and `benchmark` too where a row would change it."""
+    for override in overrides:
+        name = override.partition("=")[0].strip()
+        part = name.partition(".")[0]
+        whole = part if "limit" in fixed and part in ("model", "benchmark") else name
+        if whole in fixed:
+            raise UserError(f"{where}: `{key}` must not set {name}=; {fixed[whole]}")
+
+
+def _refuse_doubles(where: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"{where}: {name!r} is there twice; give it another name")
+        seen.add(name)
