@@ -18,7 +18,7 @@ from cliptrase import config
 from cliptrase.data.crop import crop_image, fit_image, nearest_indices
 from cliptrase.data.images import read_image
 from cliptrase.data.vocabularies import check_names, read_templates, template_path
-from cliptrase.errors import UserError
+from cliptrase.errors import UserError, nearest
 from cliptrase.evaluate.device import computing_on, fitting
 from cliptrase.evaluate.graph import Encoded, Graph, Text
 from cliptrase.evaluate.threads import cores, single_threaded_pool
@@ -28,6 +28,7 @@ from cliptrase.model.text import text_features, unseen_words
 log = logging.getLogger(__name__)
 
 OPEN_KEYS = ("method", "model", "protocol")  # the groups that `overrides` may reach into
+BACKGROUND = "background"  # the name of the label that background words share
 LONGEST = 10  # times the short side: beyond this a whole picture is refused
 Picture = Image.Image | np.ndarray | str | Path
 
@@ -133,11 +134,7 @@ class Segmenter:
             pixels = crop_image(picture, self.image_size)
             size = pixels.shape[:2]
         else:
-            if max(picture.size) > LONGEST * min(picture.size):
-                raise UserError(
-                    f"a picture of {picture.width} × {picture.height} pixels is too long for the "
-                    "model; cut it up, or take its centre with crop (--crop)"
-                )
+            check_length(picture)
             pixels = fit_image(picture, self.image_size, self.model["patch"])
             size = (picture.height, picture.width)
         network_size = pixels.shape[:2]
@@ -164,7 +161,7 @@ class Segmenter:
                 predicted = picture.encoded.classify(text, self._logit_scale)
             labels = predicted[0].cpu().numpy().astype(np.uint16)
             labels = _nearest(labels, picture.size)
-        names = words[0] + (("background",) if text.background else ())
+        names = words[0] + ((BACKGROUND,) if text.background else ())
         return Segmentation(
             labels=labels,
             names=names,
@@ -211,24 +208,50 @@ class Segmenter:
         return {**self._method, "regions": {**regions, **fitted}}
 
 
+def check_length(picture: Image.Image, name: str = "the picture") -> None:
+    """Raise UserError, with `name`, for a picture too long to be segmented whole."""
+    if max(picture.size) > LONGEST * min(picture.size):
+        raise UserError(
+            f"{name}: {picture.width} × {picture.height} pixels are too long for the model; "
+            "cut it up, or take its centre with crop (--crop)"
+        )
+
+
 def _checked(
     classes: Sequence[str], background: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Both lists as tuples. Raises UserError for an empty list or name and for a doubled class."""
+    """Both lists as tuples.
+
+    Raises UserError for an empty list or name, for a doubled class, and for a class named as the
+    label that background words share.
+    """
     for key, names in (("classes", classes), ("background", background)):
         if isinstance(names, str):
             raise UserError(f"{key}: give a list of words, as [{names!r}], not one text")
-    check_names(list(classes), "classes", unique=True)
+    check_names(list(classes), "classes", unique=True, entry="entry")
     if background is not None:
-        check_names(list(background), "background")
+        check_names(list(background), "background", entry="entry")
+        if any(name.strip().lower() == BACKGROUND for name in classes):
+            raise UserError(
+                f"classes: {BACKGROUND!r} is the name of the label that all background words "
+                "share; give the class another name, or make it one of the background words"
+            )
     return tuple(classes), tuple(background or ())
 
 
 def _model(model: str) -> list[str]:
-    """The overrides that a model's name or open_clip's own `local-dir:DIR` stands for."""
+    """The overrides that a model's name or open_clip's own `local-dir:DIR` stands for.
+
+    Raises UserError for a name that is none: `auto` means the model of a benchmark, and a picture
+    has none.
+    """
+    names = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
+    names.remove("auto")
     kind, colon, folder = model.partition(":")
     if kind == "local-dir" and colon:
         return ["model=local", f"model.path={json.dumps(folder)}"]
+    if model not in names:
+        raise UserError(f"unknown model {model!r}; {nearest(model, [*names, 'local-dir:DIR'])}")
     return [f"model={model}"]
 
 

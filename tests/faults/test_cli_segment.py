@@ -71,8 +71,10 @@ LABELS = ["--labels", "l.png", "--overlay", "o.png", "--json", "r.json"]
         (["--device", "cuda:7"], "device=cuda:7", "cuda"),
         (["--classes", ""], "--classes", "at least one name"),
         (["--classes", " , "], "--classes", "at least one name"),
-        (["--classes", "cat,,dog"], "--classes", "line 2"),
-        (["--classes", "cat, dog, Cat"], "'Cat' is named twice", "once"),
+        (["--classes", "cat,,dog"], "--classes", "entry 2"),
+        (["--classes", "cat, dog, Cat"], "'Cat' is named twice (entries 1 and 3)", "once"),
+        (["--background", "sky", "--classes", "cat, Background"], "'background'", "another name"),
+        (["--model", "auto"], "unknown model 'auto'", "There is: local, local-dir:DIR"),
         (["--background", ""], "--background", "at least one name"),
         (["--background-file", "none.txt"], "none.txt", "one name a line"),
         (["--labels", "l.jpg"], "--labels l.jpg", ".png"),
@@ -116,6 +118,13 @@ def test_files_of_classes(file, cure, folder, capsys):
 def test_a_bad_picture_among_good_ones_stops_before_anything_is_written(file, cure, folder, capsys):
     line = refused(folder, capsys, ["good.png", file, *GOOD[1:], "--labels", "{name}.l.png"])
     assert f"error: {file}: " in line and cure in line, line
+
+
+def test_a_picture_too_long_stops_before_anything_is_written(folder, capsys):
+    Image.fromarray(PICTURE[:3]).save("strip.png")
+    arguments = ["good.png", "strip.png", *GOOD[1:], "--labels", "{name}.l.png"]
+    line = refused(folder, capsys, arguments)
+    assert line.startswith("error: strip.png: 60 × 3 pixels") and "--crop" in line, line
 
 
 def test_one_file_for_two_pictures_is_ambiguous(folder, capsys):

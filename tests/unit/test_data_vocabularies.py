@@ -105,6 +105,13 @@ def test_a_users_list_names_a_class_once(tmp_path: Path, second: str) -> None:
     assert vocabularies.read_names(path)[2] == second
 
 
+def test_a_list_of_an_option_has_entries_not_lines() -> None:
+    with pytest.raises(UserError, match=r"--classes: 'cat' is named twice \(entries 1 and 3\)"):
+        vocabularies.check_names(["cat", "dog", "cat"], "--classes", unique=True, entry="entry")
+    with pytest.raises(UserError, match="--classes: entry 2 is empty"):
+        vocabularies.check_names(["cat", ""], "--classes", entry="entry")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.txt: no such file"):
         vocabularies.read_names(tmp_path / "absent.txt")

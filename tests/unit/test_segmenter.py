@@ -217,10 +217,12 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
     [
         ({"classes": []}, "classes: the list is empty"),
         ({"classes": "cat"}, "give a list of words"),
-        ({"classes": ["cat", "dog", "cat"]}, "'cat' is named twice"),
+        ({"classes": ["cat", "dog", "cat"]}, "'cat' is named twice (entries 1 and 3)"),
         ({"classes": ["cat", " "]}, "classes: "),
         ({"classes": ["cat"], "background": []}, "background: the list is empty"),
         ({"method": "cliptrace"}, "did you mean 'cliptrase'"),
+        ({"classes": ["cat", "Background"], "background": ["sky"]}, "'background' is the name"),
+        ({"model": "auto"}, "unknown model 'auto'; "),
         ({"model": "shapes_clop"}, "did you mean 'shapes_clip'"),
         ({"model": "local-dir:/nowhere"}, "/nowhere/open_clip_config.json: no such file"),
         ({"model": "local"}, "model.path is needed"),

@@ -84,10 +84,12 @@ def run(args: argparse.Namespace) -> None:
     planned = plan_outputs(args.images, options)
 
     from cliptrase.data.images import read_image  # PIL and torch: after what fails quickly
-    from cliptrase.segmenter import Segmenter
+    from cliptrase.segmenter import Segmenter, check_length
 
     for image in args.images:
-        read_image(image)
+        picture = read_image(image)
+        if not args.crop:
+            check_length(picture, str(image))
     segmenter = Segmenter(
         args.model,
         method=args.method,
@@ -123,7 +125,7 @@ def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -
     words = [word.strip() for word in listed.split(",")]
     if not any(words):
         raise UserError(f'{option}: the list is empty; write at least one name, as "cat, sofa"')
-    check_names(words, option, unique=unique)
+    check_names(words, option, unique=unique, entry="entry")
     return words
 
 

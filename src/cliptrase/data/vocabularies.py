@@ -34,23 +34,27 @@ def read_names(path: Path | str, *, unique: bool = False) -> list[str]:
     return lines
 
 
-def check_names(names: Sequence[str], source: str, *, unique: bool = False) -> None:
+def check_names(
+    names: Sequence[str], source: str, *, unique: bool = False, entry: str = "line"
+) -> None:
     """Refuse an empty list, an empty name and, with `unique`, a name that stands there twice.
 
     Names that differ only in case or spaces are the same to CLIP's tokenizer, hence here.
 
-    Raises UserError naming `source` (a file or an option) and the entry's number, counted from 1.
+    Raises UserError naming `source` (a file or an option) and the number, counted from 1, of the
+    line or whatever an `entry` is there ("line" or "entry").
     """
     if not names:
         raise UserError(f"{source}: the list is empty; write at least one name")
     first: dict[str, int] = {}
+    several = {"line": "lines", "entry": "entries"}[entry]
     for number, name in enumerate(names, start=1):
         if not name.strip():
-            raise UserError(f"{source}: line {number} is empty; remove it or write a name there")
+            raise UserError(f"{source}: {entry} {number} is empty; remove it or write a name there")
         key = " ".join(name.lower().split())
         if unique and key in first:
             raise UserError(
-                f"{source}: {name.strip()!r} is named twice (lines {first[key]} and {number}); "
+                f"{source}: {name.strip()!r} is named twice ({several} {first[key]} and {number}); "
                 "name every class once"
             )
         first.setdefault(key, number)

@@ -107,7 +107,9 @@ def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip
         name = model["name"]
         weights, preprocess = fetch_weights(name, model.get("path") or model["pretrained"])
         pretrained = str(weights)
-        cure = "delete the file and run again"
+        fetched = bool(preprocess)  # into the hub's cache; else the file is the user's own
+        own = f"give weights of a {name} with model.pretrained=, or their model with model.name="
+        cure = "delete the file and run again" if fetched else own
     try:
         with quiet():
             module = open_clip.create_model(

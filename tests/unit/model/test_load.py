@@ -177,6 +177,10 @@ def test_weights_by_file_for_a_name_that_open_clip_knows(tmp_path, small, monkey
     write_folder(tmp_path / "m", small)
     clip = load_clip(open_clip_model("tiny-test", str(tmp_path / "m" / WEIGHTS)))
     assert torch.equal(clip.visual.proj, small.visual.proj)
+    (tmp_path / "mine.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"mine\.safetensors: .* model\.pretrained=") as caught:
+        load_clip(open_clip_model("tiny-test", str(tmp_path / "mine.safetensors")))
+    assert "delete" not in str(caught.value), "it is the user's own"
     # the same file as a tag's cached weights: the hub is not asked, the tag says how to normalise
     source = {"hf_hub": "someone/tiny/", "quick_gelu": True, "mean": [0.9] * 3, "std": [0.8] * 3}
     monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["mine"])
@@ -191,6 +195,9 @@ def test_weights_by_file_for_a_name_that_open_clip_knows(tmp_path, small, monkey
     clip = load_clip(open_clip_model("tiny-test", "mine"))
     assert asked[0] == ("someone/tiny", "open_clip_model.safetensors")
     assert clip.mean == (0.9,) * 3 and clip.std == (0.8,) * 3
+    (tmp_path / "m" / WEIGHTS).write_bytes(b"cut off")
+    with pytest.raises(UserError, match="delete the file and run again"):
+        load_clip(open_clip_model("tiny-test", "mine"))
 
 
 @pytest.mark.parametrize("offline", ["no name server", "hub set offline"])
