@@ -35,6 +35,7 @@ COLUMNS = (
     "rule",
     "run",
 )
+SHORT = 10  # digits of a code digest, as of a commit
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Line:
     best_of: str = ""
     images: int | None = None
     commit: str = ""
+    code: str = ""
 
 
 def tidy(plan: Plan, shelf: Shelf, table: Table) -> list[Line]:
@@ -140,6 +142,7 @@ class _Tidier:
             ci_high=high,
             images=run.images,
             commit=run.commit,
+            code=run.code,
         )
         return self._difference(line, [run], versus)
 
@@ -172,6 +175,8 @@ class _Tidier:
         runs, reason = self._all(cell.runs)
         if reason:
             return replace(line, reason=reason)
+        if other_code := _different_code(runs):
+            return replace(line, reason=other_code)
         mine, first = (run.flops for run in runs)
         if not mine or not first:
             return replace(line, reason="the run counted no operations")
@@ -184,6 +189,8 @@ class _Tidier:
         others, reason = self._all(versus)
         if reason:
             return line  # the row compared with shows its own reason
+        if other_code := _different_code([*runs, *others]):
+            return replace(line, diff_reason=f"no difference: {other_code}")
         if any(not a.same_images(b) for a, b in zip(runs, others, strict=True)):
             return replace(line, diff_reason="no difference: the two rows are of other images")
         mine, its = mean_value(runs, line.metric), mean_value(others, line.metric)
@@ -220,6 +227,12 @@ def _counterpart(versus: Row, cell: Cell) -> Cell | None:
         return None
     wanted = (cell.benchmark, cell.metric)
     return next((each for each in versus.cells if (each.benchmark, each.metric) == wanted), None)
+
+
+def _different_code(runs: Sequence[Run]) -> str:
+    """Says so where runs that are compared were not all made by the same code."""
+    codes = sorted({run.code[:SHORT] for run in runs})
+    return f"the runs were made by different code, {' and '.join(codes)}" if codes[1:] else ""
 
 
 def _common(values: Iterable[str]) -> str:

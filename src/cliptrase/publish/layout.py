@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from cliptrase.publish.cells import Line
+from cliptrase.publish.cells import SHORT, Line
 
 T = TypeVar("T")
 WITH, WITHOUT = "with background", "without background"
@@ -318,6 +318,12 @@ def _remarks(lines: list[Line]) -> list[str]:
     commits = _unique(line.commit for line in lines if line.commit)
     if commits:
         remarks.append(f"Commit of the runs: {', '.join(commits)}.")
+    codes = _unique(line.code[:SHORT] for line in lines if line.code)
+    if len(codes) > 1:
+        remarks.append(
+            f"These runs were made by different code ({', '.join(codes)}): numbers of one are not "
+            "compared with those of another; make the runs again by one code."
+        )
     missing = [line for line in lines if line.kind != "quoted" and line.value is None]
     wanted = [line for line in lines if line.kind != "quoted"]
     if missing:

@@ -34,6 +34,7 @@ class Run:
     metrics: dict[str, Any]
     sha256: str  # of metrics.json
     commit: str
+    code: str  # digest of the code that made it: numbers of different code are not compared
 
     @property
     def images(self) -> int:
@@ -113,7 +114,7 @@ class Shelf:
         sha256 = sha256_file(folder / "metrics.json")
         if recorded is not None and recorded != sha256:
             raise UserError(f"its metrics.json is not what pass {in_pass} wrote: run it again")
-        run = Run(name, folder, metrics, sha256, _commit(folder))
+        run = Run(name, folder, metrics, sha256, *_made_by(folder))
         try:
             [(run.value(metric), run.interval(metric)) for metric in store.METRICS]
             _ = run.images, run.ids
@@ -150,10 +151,11 @@ def mean_resampled(runs: Sequence[Run], metric: str) -> Values:
     return bootstrap.average([run.resampled[metric] for run in runs])
 
 
-def _commit(folder: Path) -> str:
+def _made_by(folder: Path) -> tuple[str, str]:
+    """The commit, shortened, and the code digest of a run."""
     try:
-        commit = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["commit"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    revision, plus, rest = str(commit).partition("+")
-    return revision[:10] + plus + rest
+        said = json.loads((folder / seal.PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = {}
+    revision, plus, rest = str(said.get("commit", "")).partition("+")
+    return revision[:10] + plus + rest, str(said.get("code", ""))

@@ -13,7 +13,9 @@ import pytest
 from cliptrase.evaluate import bootstrap, metrics, seal, store
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS, Line, missing, tidy
+from cliptrase.publish.render import to_markdown
 from cliptrase.publish.runs import Shelf
+from cliptrase.publish.tables import sheet_of
 
 Make = Callable[..., list[str]]
 
@@ -276,6 +278,38 @@ def test_a_run_of_other_data_than_what_is_prepared_is_refused(paper: Plan, few: 
     line = pick(lines, "SCLIP", "coco_stuff")
     assert line.value is None and "other data" in line.reason
     assert pick(lines, "SCLIP", "voc20").value is not None
+
+
+def test_no_difference_between_runs_of_different_code(
+    paper: Plan, few: Path, whole_paper: Path
+) -> None:
+    name = run_of(paper, "table1_main", "SCLIP", "voc20")
+    provenance = few / "runs" / name / seal.PROVENANCE
+    provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
+    lines = lines_of(paper, few, "table1_main")
+    for row, benchmark in (("SCLIP", "voc20"), ("CLIPtrase", "voc20"), ("SCLIP", "avg")):
+        line = pick(lines, row, benchmark)
+        assert line.value is not None and line.ci_low is not None
+        assert line.diff is None and line.diff_low is None
+        assert "different code, 0000000000 and ffffffffff" in line.diff_reason
+    assert pick(lines, "SCLIP", "voc21").diff is not None
+    table = paper.tables["table1_main"]
+    text = to_markdown(sheet_of(paper, table, lines))
+    assert "made by different code (0000000000, ffffffffff)" in text
+    assert "no difference: the runs were made by different code" in text
+    alike = lines_of(paper, whole_paper, "table1_main")
+    assert "different code" not in to_markdown(sheet_of(paper, table, alike))
+
+
+def test_operations_of_different_code_are_not_compared(
+    paper: Plan, tmp_path: Path, make: Make
+) -> None:
+    make(paper, tmp_path, runs_of(paper, "table2_ablation"))
+    first = next(cell for row in paper.tables["table2_ablation"].rows for cell in row.cells)
+    provenance = tmp_path / "runs" / first.run / seal.PROVENANCE
+    provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
+    line = pick(lines_of(paper, tmp_path, "table2_ablation"), "+PC", "", "flops")
+    assert line.value is None and "different code" in line.reason
 
 
 def test_no_difference_between_other_images(paper: Plan, few: Path, make: Make) -> None:
