@@ -91,7 +91,7 @@ class Loader:
 
     def __call__(self, position: int) -> Loaded:
         """Raises UserError naming the dataset and the image that cannot be read or scored."""
-        where = f"dataset {self.name}, image {position}"
+        where, sample = f"dataset {self.name}, image {position}", None
         try:
             sample = self.dataset[position]
             where = f"dataset {self.name}, image {sample.id}"
@@ -99,6 +99,8 @@ class Loader:
             raw = crop_label(sample.label, self.size)
             truths = {key: target.truth(raw, where) for key, target in self.targets.items()}
         except UserError as error:
+            if self.name == "folder" and sample is None:
+                raise  # a file of the user's: its path says which
             told = str(error)
             raise UserError(told if told.startswith(where) else f"{where}: {told}") from error
         except (OSError, ValueError, SyntaxError, IndexError) as error:  # what PIL and Arrow raise
