@@ -25,6 +25,7 @@ HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake"}
 # Declared though no module of ours imports them.
 NOT_IMPORTED = {
     "pygments": "snakemake --report",
+    "scikit-learn": "the DBSCAN that the batched one must equal",
     "snakemake": "the Snakefile",
     "torchvision": "imported by open_clip",
 }
