@@ -86,8 +86,8 @@ def test_the_same_number_printed_twice_is_the_same_or_carries_a_note(
             assert number.value == twin.value or benchmark == "avg"
 
 
-def test_the_file_is_that_of_the_design() -> None:
+def test_the_file_is_the_table_as_it_was_transcribed() -> None:
     shared = Path(__file__).resolve().parents[2] / ".." / "shared" / "published" / "published.csv"
     if not shared.is_file():
-        pytest.skip("the design's files are not here")
+        pytest.skip("the table as it was transcribed from the paper is not here")
     assert resource("published", "published.csv").read_bytes() == shared.read_bytes()

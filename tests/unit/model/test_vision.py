@@ -43,7 +43,7 @@ def test_tokens_entering_a_block_are_open_clips_intermediates(clip, pixels):
 
 
 def oracle_attention(parts, kind, terms):
-    """METHODS by loops over heads and terms, in float64."""
+    """The attention of `kind` and `terms` by loops over heads and terms, in float64."""
     q, k, v = (part.double().numpy() for part in parts)
     named = {"q": q, "k": k, "v": v}
     batch, heads, length, width = q.shape
