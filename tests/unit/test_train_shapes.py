@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import asdict
 
 import numpy as np
 import open_clip
@@ -208,3 +209,21 @@ def test_wilson_interval():
     # Newcombe (1998), table I: 81 of 263, and the edge 0 of 20.
     assert shapes_card.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert shapes_card.wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+def test_the_shipped_checkpoint_is_of_this_recipe_and_knows_the_objects():
+    folder = train_shapes.ROOT / "assets" / "shapes_clip"
+    record = json.loads((folder / "training.json").read_text())
+    assert record["recipe"] == json.loads(json.dumps(asdict(Recipe())))
+    assert record["losses"][-1][0] == Recipe().steps
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    # Other seeds than the card's, so that the card is not its own witness.
+    seeds = scenes.VALIDATION_SEEDS[5_000_000:5_000_060]
+    alone = [scenes.scene(seed, count=1) for seed in seeds]
+    truth = torch.tensor([concepts.FINE[scene.objects[0]].object for scene in alone])
+    with torch.no_grad():
+        images = shapes_card.encode_scenes(model, alone)
+        names = shapes_card.encode_names(model, concepts.OBJECTS, captions.SHAPES_FRAMES)
+    right = ((images @ names.T).argmax(dim=1) == truth).float().mean()
+    right_on_card, asked = record["figures"]["shapes"]["objects"]
+    assert right > right_on_card / asked - 0.1

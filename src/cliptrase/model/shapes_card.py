@@ -137,7 +137,10 @@ def curve(losses: list[list[float]]) -> str:
 
 
 def card(record: dict) -> str:
-    """The model card, from the record of the training and the figures measured."""
+    """The model card, from the record of the training and the figures measured.
+
+    A "note" in the record, written by hand, is what a reader should know of that run.
+    """
     recipe, figures = record["recipe"], record["figures"]
     asked = figures["shapes"]["objects"][1], figures["shapes"]["image_to_text_1"][1]
     rows = "\n".join(
@@ -156,6 +159,7 @@ def card(record: dict) -> str:
         phases.append(f"{kept} for {round((end - start) * 100, 1):g} %")
         start = end
     n_scenes = recipe["scenes"]
+    note = f"\n- {record['note']}" if "note" in record else ""
     own, imagenet = len(captions.SHAPES_FRAMES), len(captions.IMAGENET_FRAMES)
     return f"""# shapes_clip: the embedded CLIP
 
@@ -186,7 +190,7 @@ Load it with `open_clip.create_model("local-dir:assets/shapes_clip")`.
 - Patches kept of 196 (FLIP), in order, by share of the steps: {", ".join(phases)}.
 - {record["seconds"] / 60:.0f} minutes on {record["threads"]} CPU thread(s), scenes not counted.
   With one thread, a run on the same machine and libraries repeats bit for bit, interrupted or
-  not; another CPU may give other weights.
+  not; another CPU may give other weights.{note}
 
 ![Training loss](loss.svg)
 

@@ -1,6 +1,6 @@
 """Train the embedded CLIP (assets/shapes_clip) on scenes and their captions, on one core.
 
-    python -m cliptrase.model.train_shapes          # the whole recipe: about an hour on one core
+    python -m cliptrase.model.train_shapes          # all of it: 60 to 90 minutes on one core
     python -m cliptrase.model.train_shapes --card   # only measure and describe what is there
 
 The model is open_clip's own CLIP class and learns from captions only; pixel labels never reach
