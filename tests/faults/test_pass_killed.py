@@ -176,7 +176,8 @@ def test_an_interrupt_in_the_middle(batched, runs, whole, read, tmp_path, monkey
         patched.setattr(tally.Tally, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
             finish(runs, tmp_path, batched=batched, batch_size=1)
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "partial.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "partial.npz", "runs"}
+    assert not list((tmp_path / "runs").iterdir())
     read.clear()
     assert finish(runs, tmp_path, batched=batched, batch_size=1) == whole
     assert read == [0, 4, 5, 6]

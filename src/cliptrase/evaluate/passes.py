@@ -65,9 +65,10 @@ def run_pass(
     let finished runs stand whatever code made them. batched: whole batches instead of one image a
     thread, None for what the device does best.
 
-    Raises UserError, with nothing half-written: an image that cannot be read, a run folder of
-    another configuration, a full disk, no such device, too little GPU memory, runs that do not
-    share dataset, model, image size, protocol and limit.
+    Raises UserError, with nothing half-written: an `out` or a folder of `partial` that cannot be
+    written (before the pass), an image that cannot be read, a run folder of another configuration,
+    a full disk, no such device, too little memory, runs that do not share dataset, model, image
+    size, protocol and limit.
     """
     _check_shared(runs)
     todo = store.unfinished(runs, out, data, freeze_code)
@@ -75,6 +76,8 @@ def run_pass(
     if todo:
         workers = workers or cores()
         with computing_on(device) as chosen, single_threaded_pool(workers) as pool:
+            store.make_ready(Path(out))
+            store.make_ready(Path(partial).parent)
             work = _Pass(todo, Path(data), chosen, batch_size, workers, pool)
             in_batches = chosen.type == "cuda" if batched is None else batched
             work.stream(Path(partial), save_every, in_batches)

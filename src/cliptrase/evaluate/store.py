@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,20 @@ def finished(
     return same_code and labels == labels_digest(run) and data_digest(run, data) in (None, source)
 
 
+def make_ready(folder: Path) -> None:
+    """Make a folder and write into it, so that a long pass does not end at one that it cannot.
+
+    Raises UserError where that is not possible, or a file stands there.
+    """
+    try:
+        with naming_the_path(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".ready."):
+                pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another") from error
+
+
 def data_digest(run: dict[str, Any], data: Path | str = "data") -> str | None:
     """The digest of the prepared dataset's pixels and labels, from its self-check.
 
@@ -112,9 +127,9 @@ def write(out: Path | str, run: dict[str, Any], result: Result, provenance: dict
     with naming_the_path(folder):
         out.mkdir(parents=True, exist_ok=True)
         _sweep(out, folder.name)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=out))
+        building = out / f".{folder.name}.{uuid.uuid4().hex[:8]}"  # not mkdtemp: only ours to read
+        building.mkdir()
         try:
-            building.chmod(0o777 & ~_umask())
             _fill(building, run, result, provenance)
             _replace(folder, building)
         finally:
@@ -259,9 +274,3 @@ def _json(content: dict[str, Any]) -> str:
 def _plain(value: Any) -> float | None:
     number = float(value)
     return round(number, DIGITS) if math.isfinite(number) else None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from cliptrase.data import labels as label_tables
-from cliptrase.data import open_dataset
+from cliptrase.data import open_dataset, prepared
 from cliptrase.data.crop import crop_image, crop_label
+from cliptrase.data.prepare import png
 from cliptrase.evaluate import passes, predict, store
 from cliptrase.evaluate.metrics import METRICS, class_counts, scores
 from cliptrase.evaluate.textcache import text_of
@@ -171,7 +173,7 @@ def test_operations_are_counted_as_on_paper(alone, runs_of):
     assert json.loads((alone / "metrics.json").read_text())["flops"] == expected
 
 
-def test_a_finished_run_is_made_again_only_for_other_code_or_data(
+def test_a_finished_run_is_made_again_for_other_code_only(
     runs_of, make, data, tmp_path, monkeypatch
 ):
     runs = runs_of(["benchmark=shapes", "method=clip"])
@@ -192,10 +194,59 @@ def test_a_finished_run_is_made_again_only_for_other_code_or_data(
     assert made()["at"] != first["at"]
     monkeypatch.undo()
     assert not store.unfinished(runs, tmp_path, data)
-    for source in ("data_digest", "labels_digest"):
-        with monkeypatch.context() as patched:
-            patched.setattr(store, source, lambda *_: "other scenes or another table")
-            assert store.unfinished(runs, tmp_path, data)
+
+
+def test_a_run_of_another_label_table_is_made_again(runs_of, make, data, tmp_path, monkeypatch):
+    runs = runs_of(["benchmark=shapes", "method=clip"])
+    tables = tmp_path / "labels"
+    shutil.copytree(label_tables.TABLES, tables)
+    monkeypatch.setattr(store, "TABLES", tables)
+    make(runs, tmp_path)
+    assert not store.unfinished(runs, tmp_path, data)
+    table = tables / f"{next(iter(runs.values()))['benchmark']['labels']['map']}.csv"
+    content = table.read_bytes()
+    table.write_bytes(content.rstrip(b"\n0123456789") + b"0\n")
+    assert table.read_bytes() != content
+    assert list(store.unfinished(runs, tmp_path, data, freeze_code=True)) == list(runs)
+    table.write_bytes(content)
+    assert not store.unfinished(runs, tmp_path, data)
+
+
+def test_a_run_of_other_pixels_is_made_again(runs_of, make, data, tmp_path):
+    """The dataset prepared once more, one pixel of one image changed."""
+    runs = runs_of(["benchmark=shapes", "method=clip"])
+    make(runs, tmp_path)
+    assert not store.unfinished(runs, tmp_path, data)
+    samples = prepared.PreparedSamples(prepared.prepared_folder("shapes", data))
+    for changed in (False, True):
+        folder = prepared.prepared_folder("shapes", tmp_path / f"data-{changed}")
+        folder.mkdir(parents=True)
+        records = []
+        for index in range(len(samples)):
+            sample = samples[index]
+            pixels, label = np.array(sample.image), sample.label.astype(np.uint8)
+            pixels[0, 0, 0] ^= changed and index == 2
+            records.append(prepared.Record(sample.id, png(pixels), png(label)))
+        prepared.write_arrow(folder / prepared.ARROW, records)
+        check = prepared.self_check(prepared.PreparedSamples(folder))
+        (folder / prepared.SELFCHECK).write_text(json.dumps(check))
+        left = store.unfinished(runs, tmp_path, tmp_path / f"data-{changed}", freeze_code=True)
+        assert list(left) == list(runs) * changed
+
+
+@pytest.mark.parametrize("which", ["out", "partial"])
+@pytest.mark.parametrize("above", ["file", "file/below", "/proc/no-folder"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_pass(
+    which, above, runs_of, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(passes, "_Pass", pytest.fail)
+    (tmp_path / "file").write_text("in the way")
+    bad = tmp_path / above
+    places = {"out": tmp_path / "runs", "partial": tmp_path / "partial.npz"}
+    places[which] = bad if which == "out" else bad / "partial.npz"
+    with pytest.raises(passes.UserError, match=f"^{bad}: .*(stands in the way|cannot be)"):
+        passes.run_pass(runs_of(["method=clip"]), **places, data=data, device="cpu", workers=1)
+    assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_runs_that_share_no_images_are_refused(runs_of, make, tmp_path):
