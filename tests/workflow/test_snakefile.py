@@ -9,7 +9,6 @@ import csv
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -118,15 +117,12 @@ def test_a_dry_run_lists_every_step(bare):
     assert not (bare / "results").exists()
 
 
-def test_three_hundred_runs_are_planned_in_five_seconds(bare):
+def test_three_hundred_runs_need_no_more_jobs_than_a_few(bare):
     grid = bare / "conf" / "table" / "fig7_sensitivity.yaml"
     text = grid.read_text(encoding="utf-8")
     eps = [round(0.4 + 0.02 * step, 2) for step in range(38)]
     grid.write_text(re.sub(r"(?m)^eps: .*$", f"eps: {eps}", text), encoding="utf-8")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    planned_jobs(bare, "all")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+    assert planned_jobs(bare, "all")["evaluate_pass"] == len(PLAN.passes)
 
 
 def test_what_is_made_is_what_the_plan_names(tree):
