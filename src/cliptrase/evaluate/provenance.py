@@ -102,7 +102,8 @@ def now() -> str:
 def describe(
     stages: Stages, started: str, device: str, data: str | None, **more: Any
 ) -> dict[str, Any]:
-    """The content of provenance.json, as plain types.
+    """What provenance.json says of a pass, as plain types; the store adds the digests of the run's
+    label table and other files.
 
     `data` is the digest of the prepared dataset. Peak memory of a stage is the process's high-water
     mark when the stage last ended, in bytes.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliptrase import config
-from cliptrase import plan as planning
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line, tidy
@@ -334,63 +330,3 @@ def test_a_full_disk_leaves_the_old_table(
     with pytest.raises(UserError, match="no space left"):
         render(paper, shelf, table, tmp_path)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
-@pytest.fixture
-def two_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """A suite of one table whose two groups both have rows `base` and `ours`."""
-    conf = tmp_path / "conf"
-    shutil.copytree(config.CONF, conf)
-    monkeypatch.setattr(config, "CONF", conf)
-    sizes = {"small": 224, "large": 336}
-    groups = [
-        {
-            "name": name,
-            "rows": [
-                {"row": "base", "run": ["method=clip"], "image_size": size},
-                {"row": "ours", "run": ["method=cliptrase"], "image_size": size},
-            ],
-        }
-        for name, size in sizes.items()
-    ]
-    table = yaml.safe_load((conf / "table" / "table1_main.yaml").read_text())
-    del table["quoted"]
-    (conf / "table" / "two.yaml").write_text(yaml.safe_dump(table | {"groups": groups}))
-    suite = yaml.safe_load((conf / "suite" / "smoke.yaml").read_text())
-    (conf / "suite" / "two.yaml").write_text(yaml.safe_dump(suite | {"tables": ["two"]}))
-    return planning.load("two")
-
-
-def test_rows_of_one_name_are_compared_within_their_own_group(
-    two_groups: Plan, make: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    make(two_groups, tmp_path)
-    table = two_groups.tables["two"]
-    lines = tidy(two_groups, Shelf(two_groups, tmp_path, tmp_path / "no-data"), table)
-    found = {(line.group, line.row, line.benchmark): line for line in lines}
-    assert len(found) == len(lines) == 2 * 2 * 3
-    for (group, row, benchmark), line in found.items():
-        if row == "ours":
-            base = found[group, "base", benchmark]
-            assert line.versus == "base"
-            assert line.diff == pytest.approx(line.value - base.value)
-    differences = {found[group, "ours", "avg"].diff for group in ("small", "large")}
-    assert len(differences) == 2
-
-    rows = list(csv.DictReader(io.StringIO(to_csv(lines))))
-    assert len({(row["row"], row["benchmark"]) for row in rows}) == len(rows)
-    assert {(row["row"], row["versus"]) for row in rows} == {
-        ("base (small)", ""),
-        ("ours (small)", "base (small)"),
-        ("base (large)", ""),
-        ("ours (large)", "base (large)"),
-    }
-    (markdown,) = markdown_tables(to_markdown(sheet_of(two_groups, table, lines)))
-    assert [row[0] for row in markdown[2:]] == [
-        "***small***",
-        "base",
-        "ours<br><sub>to base</sub>",
-        "***large***",
-        "base",
-        "ours<br><sub>to base</sub>",
-    ]
