@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TREE = ("Snakefile", "conf", "environment.yml", "profiles", "published", "src", "workflow")
 PAGE = (ROOT / "docs" / "add_table.md").read_text(encoding="utf-8")
 
 pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
@@ -40,13 +38,8 @@ def run(words: list[str], tree: Path) -> str:
     return done.stdout
 
 
-def test_the_example_makes_its_table(tmp_path):
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    for name in TREE:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, tree / name)
-    (tree / "assets").symlink_to(ROOT / "assets")
+def test_the_example_makes_its_table(tmp_path, copy_of_the_tree):
+    tree = copy_of_the_tree(tmp_path / "tree")
     files = files_of_the_page()
     assert sorted(files) == ["conf/suite/terms.yaml", "conf/table/table_terms.yaml"]
     for path, content in files.items():

@@ -20,25 +20,9 @@ import pytest
 
 from cliptrase import plan
 
-ROOT = Path(__file__).resolve().parents[2]
-TREE = ("Snakefile", "conf", "environment.yml", "profiles", "published", "src", "workflow")
 PLAN = plan.load("smoke")
 
 pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
-
-
-def copy_of_the_tree(target: Path) -> Path:
-    """The files that a run needs, the weights linked."""
-    target.mkdir()
-    for name in TREE:
-        source = ROOT / name
-        ignore = shutil.ignore_patterns("__pycache__")
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=ignore)
-        else:
-            shutil.copy2(source, target / name)
-    (target / "assets").symlink_to(ROOT / "assets")
-    return target
 
 
 def start(tree: Path, *arguments: str, suite: str = "smoke", **config: str) -> subprocess.Popen:
@@ -92,7 +76,7 @@ def a_run() -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Path:
+def tree(tmp_path_factory, copy_of_the_tree) -> Path:
     """A copy of the tree in which the whole suite has been made once."""
     folder = copy_of_the_tree(tmp_path_factory.mktemp("workflow") / "tree")
     made = snakemake(folder, "all")
@@ -101,7 +85,7 @@ def tree(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def bare(tmp_path) -> Path:
+def bare(tmp_path, copy_of_the_tree) -> Path:
     """A copy of the tree in which nothing has been made."""
     return copy_of_the_tree(tmp_path / "tree")
 
