@@ -123,6 +123,11 @@ def segmenter():
     return Segmenter("shapes_clip", classes=CLASSES, templates="shapes")
 
 
+@pytest.fixture(scope="module")
+def unvoted():
+    return Segmenter("shapes_clip", "sclip", CLASSES, templates="shapes")
+
+
 KINDS = {  # how a photograph is stored without loss, and how what it shows is made of the original
     "png": (lambda image: image, lambda image: image),
     "webp": (lambda image: image, lambda image: image),
@@ -157,7 +162,8 @@ def half_transparent(image):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_picture_is_segmented_as_it_looks(kind, photographs, segmenter, tmp_path):
+def test_every_kind_of_picture_is_segmented_as_it_looks(kind, photographs, unvoted, tmp_path):
+    """Without the vote: it may give a whole photograph, strange to this model, one label."""
     stored, seen = KINDS[kind]
     picture = photographs["flower"][0]
     options = {"lossless": True} if kind == "webp" else {}
@@ -165,11 +171,11 @@ def test_every_kind_of_picture_is_segmented_as_it_looks(kind, photographs, segme
     main(
         [
             *("segment", str(tmp_path / f"photo.{kind}"), "--classes", ", ".join(CLASSES)),
-            *("--labels", str(tmp_path / "out.png"), *OFFLINE),
+            *("--method", "sclip", "--labels", str(tmp_path / "out.png"), *OFFLINE),
         ]
     )
     labels = np.asarray(Image.open(tmp_path / "out.png"))
-    np.testing.assert_array_equal(labels, segmenter(seen(picture)).labels)
+    np.testing.assert_array_equal(labels, unvoted(seen(picture)).labels)
     assert len(np.unique(labels)) > 1
 
 
@@ -218,11 +224,10 @@ def test_a_picture_rotated_by_exif_gets_the_labels_of_the_upright_one(
     assert Image.open(tmp_path / "o.png").width == upright.width
 
 
-def test_a_cmyk_jpeg_is_segmented_in_its_colours(photographs, tmp_path):
+def test_a_cmyk_jpeg_is_segmented_in_its_colours(photographs, unvoted, tmp_path):
     """Inks inverted in the file, as Adobe does: read the other way, nearly all labels differ."""
     picture = photographs["flower"][0]
     picture.convert("CMYK").save(tmp_path / "ink.jpg", quality=100)
-    unvoted = Segmenter("shapes_clip", "sclip", CLASSES, templates="shapes")
     labels = unvoted(picture).labels
     assert (unvoted(tmp_path / "ink.jpg").labels == labels).mean() > 0.95
     negative = Image.fromarray(255 - np.asarray(picture))
