@@ -26,7 +26,7 @@ CORES = workflow.resource_settings.cores  # None for --report
 ONE_CORE = pipeline.claim(1, CORES)
 
 shell.prefix(pipeline.shell_prefix())
-LEFT = pipeline.unmade(PLAN) if workflow.is_main_process else []
+LEFT = pipeline.unmade(PLAN)
 
 
 include: "workflow/rules/data.smk"
