@@ -43,7 +43,7 @@ SHAPE: dict[str, Any] = {
     "out": "text",
     "data": "text",
 }
-LABELS = {"map", "ignore", "background", "unscored", "skip"}
+LABELS = {"map", "ignore", "background", "scored", "skip"}
 
 
 def check_shape(run: dict[str, Any]) -> None:
@@ -106,8 +106,8 @@ def _check_labels(labels: dict[str, Any]) -> None:
             f"benchmark.labels.background={_show(background)}: must be null, ignored (every "
             "ignored pixel is background) or a list of raw labels, as [0]"
         )
-    if not isinstance(labels.get("unscored", False), bool):
-        raise UserError(f"benchmark.labels.unscored={_show(labels['unscored'])}: true or false")
+    if "scored" in labels:
+        _integer("benchmark.labels.scored", labels["scored"], at_least=1)
     if "skip" in labels and not _is_raw(labels["skip"]):
         raise UserError(f"benchmark.labels.skip={_show(labels['skip'])}: must be a label value")
 

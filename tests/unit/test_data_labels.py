@@ -95,7 +95,7 @@ def test_ignored_pixels_become_class_c_where_the_released_code_does_so() -> None
 def test_coco_object_keeps_stuff_beyond_its_classes_and_the_usual_one_does_not() -> None:
     """The paper's: banner (80) counts as background, other stuff is no class of 0..80."""
     raw = np.array([0, 89, 91, 92, 181, 11, 255])
-    paper = labels.lookup(rules(map="coco_to_171", background="ignored", unscored=True), 80)
+    paper = labels.lookup(rules(map="coco_to_171", background="ignored", scored=80), 80)
     classes = labels.background_from_ignored(paper, labels.apply(paper, raw))
     assert classes.tolist() == [0, 79, 80, 81, 170, 80, 80]
     usual = labels.lookup(rules(map="coco_to_80", background="ignored"), 80)
@@ -135,12 +135,20 @@ def test_with_16_bits_of_ones_own_what_is_ignored_is_what_is_skipped() -> None:
     ("changes", "n_classes", "message"),
     [
         ({"map": "voc_to_21"}, 20, "unknown labels.map 'voc_to_21'; did you mean 'voc_to_20'"),
-        ({"map": "voc_to_20"}, 5, "voc_to_20: 20 classes, .* 5 names; give a list of 20 names"),
-        ({"map": "voc_to_20", "background": "ignored"}, 10, "20 classes, .* vocabulary has 10"),
-        ({"map": "voc_to_20", "background": [0]}, 10, "20 classes, .* vocabulary has 10"),
-        ({"map": "voc_to_20"}, 21, "20 classes, .* vocabulary has 21"),
-        ({"map": "coco_to_171", "background": "ignored"}, 80, "171 classes, .* has 80"),
-        ({"map": "coco_to_80", "unscored": True}, 81, "80 classes, .* vocabulary has 81"),
+        (
+            {"map": "voc_to_20"},
+            5,
+            "voc_to_20: 20 scored classes, .* 5 names; give a list of 20 names",
+        ),
+        (
+            {"map": "voc_to_20", "background": "ignored"},
+            10,
+            "20 scored classes, .* vocabulary has 10",
+        ),
+        ({"map": "voc_to_20", "background": [0]}, 10, "20 scored classes, .* vocabulary has 10"),
+        ({"map": "voc_to_20"}, 21, "20 scored classes, .* vocabulary has 21"),
+        ({"map": "coco_to_171", "background": "ignored"}, 80, "171 scored classes, .* has 80"),
+        ({"map": "coco_to_171", "scored": 80}, 10, "80 scored classes, .* vocabulary has 10"),
         ({}, 256, "256 classes, but label 255 means ignored; .* 16 bits"),
         ({"map": "pcontext_to_459"}, 459, "labels.ignore=255: a class of pcontext_to_459"),
         ({"background": [7]}, 255, "labels.ignore=255: is the index of the background"),

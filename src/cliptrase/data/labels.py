@@ -69,7 +69,7 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
     values as class indices: what is neither a class nor `ignore` is then an error of `apply`.
     `background: [raw, …]` makes those raw values class C. (`background: ignored` is the released
     code's: `background_from_ignored` does it, after the skip test.) A table has as many classes as
-    there are names, except with `unscored: true`, where it may name classes beyond them: the
+    there are names, except with `scored: N`, where only its first N classes have names: the
     paper's COCO-Object scores 80 of 171 classes so. `skip`, where it is not `ignore` itself, is the
     value that the skip test looks for.
 
@@ -82,10 +82,10 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
         table = np.full(RAW_VALUES, ignore, dtype=np.int32)
         known = read_table(labels["map"])
         table[list(known)] = list(known.values())
-        count = max(known.values(), default=-1) + 1
-        if n_classes != count and not (labels.get("unscored", False) and n_classes < count):
+        count = labels.get("scored", max(known.values(), default=-1) + 1)
+        if n_classes != count:
             raise UserError(
-                f"labels.map={labels['map']}: {count} classes, but the vocabulary has {n_classes} "
+                f"labels.map={labels['map']}: {count} scored classes, but the vocabulary has {n_classes} "
                 f"names; give a list of {count} names, one a class"
             )
         if ignore in known.values():
