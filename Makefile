@@ -43,5 +43,5 @@ check: setup  ## lint, types, formats, dry runs
 	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules --config suite=smoke
 	$(PY) -m cliptrase.plan paper > /dev/null
 
-train-shapes-clip: setup  ## train the embedded CLIP again from its captions (hours; resumes)
+train-shapes-clip: setup  ## train the embedded CLIP again from its captions (an hour or more on one core; resumes)
 	$(PY) -m cliptrase.model.train_shapes

@@ -15,7 +15,7 @@ from snakemake.utils import min_version
 
 from cliptrase import errors, pipeline, plan
 
-min_version("9.10")
+min_version("9.27")
 
 SUITE = config.get("suite", "shapes")
 PLAN = errors.exit_on_user_error(plan.load)(SUITE)

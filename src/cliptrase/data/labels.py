@@ -85,8 +85,8 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
         count = labels.get("scored", max(known.values(), default=-1) + 1)
         if n_classes != count:
             raise UserError(
-                f"labels.map={labels['map']}: {count} scored classes, but the vocabulary has {n_classes} "
-                f"names; give a list of {count} names, one a class"
+                f"labels.map={labels['map']}: {count} scored classes, but the vocabulary has "
+                f"{n_classes} names; give a list of {count} names, one a class"
             )
         if ignore in known.values():
             raise UserError(f"labels.ignore={ignore}: a class of {labels['map']}; take 65535")
