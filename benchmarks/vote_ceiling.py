@@ -1,8 +1,8 @@
-"""How much a vote could mend on `shapes` at 224: `python benchmarks/vote_ceiling.py` (two minutes).
+"""What a vote could mend on `shapes` at 224: `python benchmarks/vote_ceiling.py` (seconds).
 
-Compares the regions of CLIPtrase with the true ones: +SCR's labels, put to the vote inside every
-class's own pixels, are the most that any clustering with a vote can give. Needs the prepared dataset
-(`cliptrase prepare shapes`).
++SCR's labels, put to the vote inside the true pixels of every class, beside the vote in the regions
+that CLIPtrase finds; and how far apart the features of patches lie, which decides what clustering
+them can find. Needs the prepared dataset: `cliptrase prepare shapes`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def main() -> None:
     alone["regions"]["vote"] = "none"
     names = ("+SCR", "+SCR, PC and D", "+SCR, vote in the true regions")
     matrices = {name: np.zeros((classes, classes), np.int64) for name in names}
-    shares = []
+    shares, distances, found_clusters = [], [], []
+    by_features = copy.deepcopy(run["method"])
+    by_features["regions"]["cluster"] = "features"
     with torch.inference_mode():
         for position in range(len(dataset)):
             loaded = loader(position)
@@ -45,6 +47,8 @@ def main() -> None:
             best = hard_vote(own, torch.from_numpy(truth[None]))
             for name, found in zip(names, (own, voted, best), strict=True):
                 matrices[name] += confusion(truth, found[0].numpy(), classes)
+            distances.append(float(torch.pdist(graph.patches(run["method"])[0]).median()))
+            found_clusters.append(int(graph.clusters(by_features).max()) + 1)
             there = [c for c in np.unique(truth) if c < len(OBJECTS)]
             shares += [float((own[0].numpy()[truth == c] == c).mean()) for c in there]
     for name, matrix in matrices.items():
@@ -55,6 +59,8 @@ def main() -> None:
     bins["some, under half"] = ~(bins["none"] | bins["half or more"])
     for name, inside in bins.items():
         print(f"  {name:<30} {100 * inside.mean():.0f} %")
+    print(f"distance of two patches' features, median: {np.median(distances):.2f}")
+    print(f"clusters of features in a scene, median: {np.median(found_clusters):.0f}")
 
 
 if __name__ == "__main__":
