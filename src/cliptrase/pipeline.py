@@ -46,7 +46,7 @@ def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[st
 
 def preparing_code() -> list[str]:
     """The code that makes a prepared dataset."""
-    files = [PACKAGE / "data" / name for name in ("prepare.py", "prepared.py")]
+    files = [PACKAGE / "data" / name for name in ("recipes.py", "prepare.py", "prepared.py")]
     return [_relative(file) for file in (*files, *sorted((PACKAGE / "data/shapes").glob("*.py")))]
 
 
@@ -188,7 +188,7 @@ def announcement(plan: Plan, passes: list[str], left: list[str]) -> str:
 
 def _images(one: Pass) -> int | None:
     """How many images a pass reads, None where only the prepared data will tell."""
-    from cliptrase.data.prepare import recipe  # numpy and Pillow: not at every start
+    from cliptrase.data.recipes import recipe  # numpy and Pillow: not at every start
 
     limit = next(iter(one.runs.values()))["limit"]  # the runs of a pass share it
     try:

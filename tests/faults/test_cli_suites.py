@@ -7,7 +7,7 @@ import pytest
 
 from cliptrase.cli import main
 from cliptrase.data import prepared
-from cliptrase.data.prepare import png
+from cliptrase.data.recipes import png
 
 
 def refused(capsys, tmp_path, arguments):

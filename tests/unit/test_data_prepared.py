@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from cliptrase.data import open_dataset, prepare, prepared
+from cliptrase.data import open_dataset, prepare, prepared, recipes
 from cliptrase.data.prepared import Record, open_prepared, read_selfcheck, verify_prepared
 from cliptrase.data.shapes import scenes
 from cliptrase.errors import UserError
@@ -28,21 +28,21 @@ def records(dataset: str, count: int) -> Iterator[Record]:
     for index in range(count):
         image = rng.integers(0, 256, (20, 30 + index, 3), dtype=np.uint8)
         label = rng.integers(0, 60, (20, 30 + index), dtype=np.uint8)
-        yield Record(f"scene_{index:03d}", prepare.png(image), prepare.png(label))
+        yield Record(f"scene_{index:03d}", recipes.png(image), recipes.png(label))
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe of six small pictures in the place of the embedded benchmark."""
     code = (Path(prepare.__file__),)
-    small = prepare.Recipe(COUNT, lambda: records("small", COUNT), code)
-    monkeypatch.setattr(prepare, "recipe", lambda dataset: small)
+    small = recipes.Recipe(COUNT, lambda: records("small", COUNT), code)
+    monkeypatch.setattr(recipes, "recipe", lambda dataset: small)
 
 
 def test_the_embedded_benchmark_is_stored_to_the_pixel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert prepare.recipe("shapes").count == prepare.recipe("shapes_clean").count == 200
+    assert recipes.recipe("shapes").count == recipes.recipe("shapes_clean").count == 200
     monkeypatch.setattr(scenes, "TEST_SEEDS", scenes.TEST_SEEDS[:12])
     folder = prepare.prepare("shapes", tmp_path)
     samples = open_prepared("shapes", tmp_path)
@@ -119,8 +119,8 @@ def test_a_whole_dataset_is_left_alone_and_other_code_makes_it_again(
     prepare.prepare("small", tmp_path, force=True)
     assert arrow.stat().st_mtime_ns != made
     made = arrow.stat().st_mtime_ns
-    other = prepare.Recipe(COUNT, lambda: records("other", COUNT), (Path(__file__),))
-    monkeypatch.setattr(prepare, "recipe", lambda dataset: other)
+    other = recipes.Recipe(COUNT, lambda: records("other", COUNT), (Path(__file__),))
+    monkeypatch.setattr(recipes, "recipe", lambda dataset: other)
     for opened in (open_prepared, verify_prepared):
         with pytest.raises(UserError, match=r"made by another version of .* small; run `cliptrase"):
             opened("small", tmp_path)
@@ -144,13 +144,13 @@ def test_killed_in_the_middle_leaves_nothing_and_the_next_run_cleans_up(tmp_path
     code = (
         "import sys, time, numpy\n"
         "from pathlib import Path\n"
-        "from cliptrase.data import prepare\n"
+        "from cliptrase.data import prepare, recipes\n"
         "def slow():\n"
-        "    picture = prepare.png(numpy.zeros((9, 9, 3), numpy.uint8))\n"
-        "    yield prepare.Record('a', picture, picture)\n"
+        "    picture = recipes.png(numpy.zeros((9, 9, 3), numpy.uint8))\n"
+        "    yield recipes.Record('a', picture, picture)\n"
         "    Path(sys.argv[1], 'started').touch()\n"
         "    time.sleep(60)\n"
-        "prepare.recipe = lambda dataset: prepare.Recipe(6, slow, ())\n"
+        "recipes.recipe = lambda dataset: recipes.Recipe(6, slow, ())\n"
         "prepare.prepare('small', sys.argv[1])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
@@ -165,8 +165,8 @@ def test_killed_in_the_middle_leaves_nothing_and_the_next_run_cleans_up(tmp_path
     with pytest.raises(UserError, match="not prepared; run `cliptrase prepare small"):
         open_prepared("small", tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        recipe = prepare.Recipe(COUNT, lambda: records("small", COUNT), ())
-        patch.setattr(prepare, "recipe", lambda dataset: recipe)
+        recipe = recipes.Recipe(COUNT, lambda: records("small", COUNT), ())
+        patch.setattr(recipes, "recipe", lambda dataset: recipe)
         prepare.prepare("small", tmp_path)
     assert sorted(path.name for path in home.iterdir()) == [".small.lock", "small"]
     assert len(open_prepared("small", tmp_path)) == COUNT
@@ -241,7 +241,7 @@ def test_records_that_cannot_be_scored_are_refused_when_prepared(
     faulty: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = faulty(list(records("small", 2)))  # type: ignore[operator]
-    monkeypatch.setattr(prepare, "recipe", lambda _: prepare.Recipe(6, lambda: iter(wrong), ()))
+    monkeypatch.setattr(recipes, "recipe", lambda _: recipes.Recipe(6, lambda: iter(wrong), ()))
     with pytest.raises(UserError, match=message):
         prepare.prepare("small", tmp_path)
     assert not (tmp_path / "prepared" / "small").exists()

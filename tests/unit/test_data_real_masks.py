@@ -14,7 +14,7 @@ from PIL import Image
 
 from cliptrase.data import labels
 from cliptrase.data.crop import crop_label
-from cliptrase.data.folder import open_folder
+from cliptrase.data.folder_samples import open_folder
 from cliptrase.data.images import read_image, read_label
 from cliptrase.data.vocabularies import read_names, vocabulary_path
 

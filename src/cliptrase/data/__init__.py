@@ -15,7 +15,7 @@ def open_dataset(run: dict[str, Any]) -> Samples:
     """
     benchmark = run["benchmark"]
     if benchmark.get("folder"):
-        from cliptrase.data.folder import open_folder
+        from cliptrase.data.folder_samples import open_folder
         from cliptrase.data.labels import lookup
 
         table = lookup(benchmark["labels"], run["vocabulary"]["classes"]["count"])

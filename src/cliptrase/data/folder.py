@@ -15,8 +15,6 @@ from cliptrase.files import sha256_file
 
 if TYPE_CHECKING:
     from cliptrase.data.images import Header
-    from cliptrase.data.labels import Lookup
-    from cliptrase.data.samples import Samples
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -84,17 +82,6 @@ def folder_digest(images: Path | str, labels: Path | str) -> str:
             for (kind, path), (size, digest) in zip(files, contents, strict=True)
         ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def open_folder(images: Path | str, labels: Path | str, lookup: Lookup | None = None) -> Samples:
-    """The samples of a folder; with a `lookup`, each mask is held against the classes when read.
-
-    Headers are all read now, pixels when a sample is asked for. Raises UserError naming the file:
-    all of `pairs`, a mask of another size than its picture, a mask with colours, folders swapped.
-    """
-    from cliptrase.data.folder_samples import FolderSamples
-
-    return FolderSamples(pairs(images, labels), lookup)
 
 
 def _folder(path: Path | str, key: str) -> Path:

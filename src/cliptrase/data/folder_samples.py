@@ -6,11 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptrase.data.folder import SWAPPED, Pair
+from cliptrase.data.folder import SWAPPED, Pair, pairs
 from cliptrase.data.images import check_mask, read_header, read_image, read_label
 from cliptrase.data.labels import Lookup, apply
 from cliptrase.data.samples import Sample, Samples
 from cliptrase.errors import UserError
+
+
+def open_folder(images: Path | str, labels: Path | str, lookup: Lookup | None = None) -> Samples:
+    """The samples of a folder; with a `lookup`, each mask is held against the classes when read.
+
+    Headers are all read now, pixels when a sample is asked for. Raises UserError naming the file:
+    all of `pairs`, a mask of another size than its picture, a mask with colours, folders swapped.
+    """
+    return FolderSamples(pairs(images, labels), lookup)
 
 
 class FolderSamples(Samples):

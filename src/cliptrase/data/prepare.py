@@ -9,57 +9,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import hashlib
-import io
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from cliptrase.data import prepared
-from cliptrase.data.prepared import Record
-from cliptrase.errors import UserError, exit_on_user_error, nearest
-from cliptrase.files import atomic_write, naming_the_path, sha256_file
-
-SHAPES = Path(__file__).parent / "shapes"
-LATER = ("coco", "voc2012", "pcontext", "ade2016", "ade2021", "cityscapes")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a dataset is made: its records, sorted by id, and the code that makes them."""
-
-    count: int
-    records: Callable[[], Iterator[Record]]
-    code: tuple[Path, ...]
-
-    def digest(self) -> str:
-        """sha256 of the code: a dataset made by other code is made again."""
-        content = [f"{path.name} {sha256_file(path)}" for path in self.code]
-        return hashlib.sha256("\n".join(content).encode()).hexdigest()
-
-
-def recipe(dataset: str) -> Recipe:
-    """The recipe of a dataset. Raises UserError for one that this version cannot prepare."""
-    from cliptrase.data.shapes.scenes import EVALUATION, TEST_SEEDS
-
-    if dataset in EVALUATION:
-        code = tuple(sorted(SHAPES.glob("*.py")))
-        return Recipe(len(TEST_SEEDS), lambda: _scenes(dataset, len(TEST_SEEDS)), code)
-    if dataset in LATER:
-        raise UserError(
-            f"{dataset}: its preparation is not part of this version; with the images and masks in "
-            "two folders, use benchmark=folder benchmark.images=… benchmark.labels=… "
-            "benchmark.classes=…"
-        )
-    raise UserError(f"unknown dataset {dataset!r}; {nearest(dataset, EVALUATION)}")
+from cliptrase.data import prepared, recipes
+from cliptrase.data.recipes import Recipe
+from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.files import atomic_write, naming_the_path
 
 
 def prepare(dataset: str, data: Path | str = "data", *, force: bool = False) -> Path:
@@ -67,7 +29,7 @@ def prepare(dataset: str, data: Path | str = "data", *, force: bool = False) -> 
 
     Returns its folder. Raises UserError: unknown dataset, full disk, folder that cannot be written.
     """
-    chosen = recipe(dataset)
+    chosen = recipes.recipe(dataset)
     target = prepared.prepared_folder(dataset, data)
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,13 +47,6 @@ def prepare(dataset: str, data: Path | str = "data", *, force: bool = False) -> 
     return target
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) or (H, W) uint8, or (H, W) uint16, as the bytes of a lossless PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
-    return file.getvalue()
-
-
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
@@ -105,15 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = prepare(options.dataset, options.data, force=options.force)
     check = prepared.read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
-
-
-def _scenes(dataset: str, count: int) -> Iterator[Record]:
-    """The embedded benchmark: the same ids with and without clutter, so that runs pair up."""
-    from cliptrase.data.shapes.scenes import evaluation_scene
-
-    for index in range(count):
-        scene = evaluation_scene(dataset, index)
-        yield Record(f"scene_{index:03d}", png(scene.image), png(scene.label))
 
 
 def _make(folder: Path, dataset: str, chosen: Recipe) -> None:

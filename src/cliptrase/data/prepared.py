@@ -11,26 +11,18 @@ import json
 import os
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cliptrase.data import recipes
 from cliptrase.data.images import read_image, read_label
+from cliptrase.data.recipes import Record
 from cliptrase.data.samples import Sample, Samples
 from cliptrase.errors import UserError
 
 ARROW, SELFCHECK = "samples.arrow", "selfcheck.json"
-
-
-@dataclass(frozen=True)
-class Record:
-    """A row as it is stored: an image file's bytes, and a PNG (8 or 16 bit) of raw labels."""
-
-    id: str
-    image: bytes
-    label: bytes
 
 
 class PreparedSamples(Samples):
@@ -173,10 +165,8 @@ def read_selfcheck(folder: Path) -> dict[str, Any] | None:
 
 def current_recipe(dataset: str) -> str | None:
     """The digest of the code that makes a dataset now, None for one that this version cannot."""
-    from cliptrase.data import prepare  # which imports this module
-
     try:
-        return prepare.recipe(dataset).digest()
+        return recipes.recipe(dataset).digest()
     except UserError:
         return None
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from cliptrase import config
 from cliptrase.data import prepared
-from cliptrase.data.prepare import png, recipe
+from cliptrase.data.recipes import png, recipe
 from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.evaluate import passes
 

@@ -12,7 +12,7 @@ import torch
 from cliptrase.data import labels as label_tables
 from cliptrase.data import open_dataset, prepared
 from cliptrase.data.crop import crop_image, crop_label
-from cliptrase.data.prepare import png
+from cliptrase.data.recipes import png
 from cliptrase.evaluate import passes, predict, store
 from cliptrase.evaluate.metrics import METRICS, class_counts, scores
 from cliptrase.evaluate.textcache import text_of

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from cliptrase.data import prepared
-from cliptrase.data.prepare import png, recipe
+from cliptrase.data.recipes import png, recipe
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
 from cliptrase.model.load import load_clip
