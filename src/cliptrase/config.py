@@ -294,8 +294,8 @@ def _without_paths(value: Any) -> Any:
 def _read_yaml(path: Path, mtime_ns: int) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML in UTF-8: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a YAML mapping")
     return content

@@ -85,6 +85,10 @@ OF_THE_PLAN = {
     "model": "a suite has one, its `model`",
     "protocol": "a suite has one, its `protocol`",
     "image_size": "write it as the row's or the table's `image_size`",
+    **dict.fromkeys(
+        ("device", "batch_size", "workers", "out", "data"),
+        "no number hangs on it; give it to the command that runs the suite",
+    ),
 }
 OF_THE_SUITE = {"limit": "write it in the suite's `overrides`"}
 
@@ -95,6 +99,9 @@ def read_suite(name: str) -> dict[str, Any]:
     _check(where, spec, SUITE)
     _check(f"{where}, roles", spec["roles"], {}, dict.fromkeys(ROLES, TEXTS))
     _refuse_overrides(where, "overrides", spec["overrides"], OF_THE_PLAN)
+    for role, benchmarks in spec["roles"].items():
+        _refuse_doubles(f"{where}, role {role}", benchmarks)
+    _refuse_doubles(f"{where}, tables", spec["tables"])
     return spec
 
 
@@ -110,7 +117,10 @@ def read_table(name: str) -> dict[str, Any]:
     for metric in spec["metrics"]:
         if metric not in METRICS:
             raise UserError(f"{where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
+    _refuse_doubles(f"{where}, metrics", spec["metrics"])
     if kind == "grid":
+        for axis in ("eps", "min_samples"):
+            _refuse_doubles(f"{where}, {axis}", spec[axis])
         _refuse_overrides(where, "run", spec["run"], OF_THE_PLAN | OF_THE_SUITE)
         return spec
     for group in spec["groups"]:
@@ -159,9 +169,9 @@ def _refuse_overrides(where: str, key: str, overrides: list[str], fixed: dict[st
             raise UserError(f"{where}: `{key}` must not set {name}=; {fixed[whole]}")
 
 
-def _refuse_doubles(where: str, names: Iterable[str]) -> None:
-    seen: set[str] = set()
+def _refuse_doubles(where: str, names: Iterable[Any]) -> None:
+    seen: set[Any] = set()
     for name in names:
         if name in seen:
-            raise UserError(f"{where}: {name!r} is there twice; give it another name")
+            raise UserError(f"{where}: {name!r} is there twice; each must be another")
         seen.add(name)

@@ -216,3 +216,8 @@ def test_a_painted_picture_shows_its_classes():
 def test_colours_of_many_classes_differ_and_stay():
     assert len(np.unique(colours(200), axis=0)) == 200
     np.testing.assert_array_equal(colours(200)[:7], colours(7))
+
+
+def test_a_name_too_long_for_the_disk_is_one_message():
+    with pytest.raises(UserError, match="take a shorter one"):
+        plan_outputs([Path("a.jpg")], {"--labels": "x" * 300 + ".png"})

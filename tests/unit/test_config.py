@@ -323,3 +323,11 @@ def test_planning_imports_neither_torch_nor_hydra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_of_conf_that_is_not_utf8_is_named(tmp_path, monkeypatch):
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite" / "bad.yaml").write_bytes(b"\xff\xfe")
+    monkeypatch.setattr(config, "CONF", tmp_path)
+    with pytest.raises(UserError, match=r"bad\.yaml: not valid YAML in UTF-8"):
+        config.load("suite", "bad")

@@ -124,6 +124,7 @@ def test_a_whole_dataset_is_left_alone_and_other_code_makes_it_again(
     for opened in (open_prepared, verify_prepared):
         with pytest.raises(UserError, match=r"made by another version of .* small; run `cliptrase"):
             opened("small", tmp_path)
+    assert len(open_prepared("small", tmp_path, any_code=True)) == COUNT
     prepare.prepare("small", tmp_path)
     assert arrow.stat().st_mtime_ns != made
     assert len(open_prepared("small", tmp_path)) == COUNT

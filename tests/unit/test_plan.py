@@ -175,6 +175,10 @@ CLIP = {"row": "a", "run": ["method=clip"]}
             "fig7_sensitivity: run='method=clip'",
         ),
         ("table", "fig7_sensitivity", {"eps": [0.5, "x"]}, "eps=.*a list of numbers"),
+        ("table", "fig7_sensitivity", {"eps": [0.7, 0.5, 0.7]}, "eps: 0.7 is there twice"),
+        ("table", "fig7_sensitivity", {"min_samples": [3, 3]}, "min_samples: 3 is there twice"),
+        ("table", "table1_main", {"metrics": ["mIoU", "mIoU"]}, "metrics: 'mIoU' is there twice"),
+        ("suite", "smoke", {"tables": ["table1_main"] * 2}, "tables: 'table1_main' is there twice"),
         ("table", "fig7_sensitivity", {"min_samples": [2.5]}, "min_samples=.*whole numbers"),
         ("table", "fig7_sensitivity", {"run": ["image_size=336"]}, "must not set image_size="),
         ("table", "table1_main", {"image_size": "224"}, "image_size='224'; give a whole number"),
@@ -209,6 +213,8 @@ def test_suites_and_tables_are_validated(conf, group, name, change, message):
         ("protocol=crop", "protocol="),
         ("image_size=336", "image_size="),
         ("limit=2", "limit="),
+        ("device=cuda:7", "device="),
+        ("data=elsewhere", "data="),
     ],
 )
 def test_a_row_sets_nothing_that_the_plan_sets(conf, override, key):
@@ -217,7 +223,7 @@ def test_a_row_sets_nothing_that_the_plan_sets(conf, override, key):
         plan.load("smoke")
 
 
-@pytest.mark.parametrize("key", ["benchmark", "model", "protocol", "image_size"])
+@pytest.mark.parametrize("key", ["benchmark", "model", "protocol", "image_size", "out"])
 def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
     conf("suite", "smoke", {"overrides": ["limit=2", f"{key}=224"]})
     with pytest.raises(UserError, match=f"suite smoke: `overrides` must not set {key}="):

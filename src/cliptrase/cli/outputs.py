@@ -51,15 +51,16 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     with contextlib.ExitStack() as stack:
         for path, content in contents.items():
             file = stack.enter_context(atomic_write(path))
-            with naming_the_path(path):
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk shows before the first file is in its place
 
 
 def _file(option: str, out: str, image: Path, images: int) -> Path:
     suffixes = SUFFIXES[option]
-    if out.endswith(("/", os.sep)) or Path(out).is_dir():
+    with naming_the_path(out):
+        is_folder = out.endswith(("/", os.sep)) or Path(out).is_dir()
+    if is_folder:
         return Path(out, image.stem + suffixes[0])
     path = Path(out.replace("{name}", image.stem))
     if images > 1 and "{name}" not in out:

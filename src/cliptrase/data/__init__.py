@@ -8,10 +8,11 @@ if TYPE_CHECKING:
     from cliptrase.data.samples import Samples
 
 
-def open_dataset(run: dict[str, Any]) -> Samples:
+def open_dataset(run: dict[str, Any], *, any_code: bool = False) -> Samples:
     """The samples that a resolved run is scored on, the first `limit` of them where it has one.
 
-    Raises UserError: the dataset is not prepared (with the command), or a fault of a folder.
+    any_code: take a prepared dataset though this version's code would make it again. Raises
+    UserError: the dataset is not prepared (with the command), or a fault of a folder.
     """
     benchmark = run["benchmark"]
     if benchmark.get("folder"):
@@ -24,6 +25,6 @@ def open_dataset(run: dict[str, Any]) -> Samples:
     else:
         from cliptrase.data.prepared import open_prepared
 
-        samples = open_prepared(benchmark["dataset"], run.get("data") or "data")
+        samples = open_prepared(benchmark["dataset"], run.get("data") or "data", any_code=any_code)
     limit = run.get("limit")
     return samples if limit is None else samples[:limit]

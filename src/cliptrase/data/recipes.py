@@ -46,7 +46,7 @@ def recipe(dataset: str) -> Recipe:
     from cliptrase.data.shapes.scenes import EVALUATION, TEST_SEEDS
 
     if dataset in EVALUATION:
-        code = tuple(sorted(SHAPES.glob("*.py")))
+        code = (Path(__file__), *sorted(SHAPES.glob("*.py")))
         return Recipe(len(TEST_SEEDS), lambda: _scenes(dataset, len(TEST_SEEDS)), code)
     if dataset in LATER:
         raise UserError(

@@ -78,7 +78,7 @@ def run_pass(
         with computing_on(device) as chosen, single_threaded_pool(workers) as pool:
             store.make_ready(Path(out))
             store.make_ready(Path(partial).parent)
-            work = _Pass(todo, Path(data), chosen, batch_size, workers, pool)
+            work = _Pass(todo, Path(data), chosen, batch_size, workers, pool, freeze_code)
             in_batches = chosen.type == "cuda" if batched is None else batched
             work.stream(Path(partial), save_every, in_batches)
             work.write(Path(out))
@@ -97,6 +97,7 @@ class _Pass:
         batch_size: int,
         workers: int,
         pool: Executor,
+        any_code: bool,
     ) -> None:
         self.started, self.stages = now(), Stages()
         self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
@@ -108,7 +109,7 @@ class _Pass:
             "device": device.type,
         }
         with self.stages("open"):
-            self.dataset = open_dataset({**first, "data": str(data)})
+            self.dataset = open_dataset({**first, "data": str(data)}, any_code=any_code)
             loader = Loader.of(self.dataset, runs.values())
             clip = load_clip(first["model"], device)
         with self.stages("text"):

@@ -91,13 +91,10 @@ def make_ready(folder: Path) -> None:
 
     Raises UserError where that is not possible, or a file stands there.
     """
-    try:
-        with naming_the_path(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=".ready."):
-                pass
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another") from error
+    with naming_the_path(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".ready."):
+            pass
 
 
 def data_digest(run: dict[str, Any], data: Path | str = "data") -> str | None:

@@ -121,7 +121,8 @@ class _Tidier:
                 line = self._run(line, cell.run, () if other is None else (other.run,))
         if other is not None:
             line = replace(line, versus=other.row)
-        if printed is not None and self.plan.published:
+        of_this_size = printed is not None and printed.image_size in (None, cell.image_size)
+        if printed is not None and of_this_size and self.plan.published:
             delta = None if line.value is None else line.value - printed.value
             line = replace(line, published=printed.text, delta=delta, note=printed.note)
         return line
@@ -151,11 +152,13 @@ class _Tidier:
         runs, reason = self._all(cell.runs)
         if reason:
             return replace(line, reason=f"an average needs every benchmark: {reason}")
+        if other_code := _different_code(runs):
+            return replace(line, reason=f"no average: {other_code}")
         value = mean_value(runs, line.metric)
         if value is None:
             return replace(line, reason="an average needs a value on every benchmark")
         low, high = bootstrap.interval(value, mean_resampled(runs, line.metric))
-        line = replace(line, value=value, ci_low=low, ci_high=high)
+        line = replace(line, value=value, ci_low=low, ci_high=high, code=runs[0].code)
         return self._difference(line, runs, () if other is None else other.runs)
 
     def _best(self, line: Line, cell: Cell, other: Cell | None) -> Line:
@@ -163,6 +166,8 @@ class _Tidier:
         runs, reason = self._all(cell.runs)
         if reason:
             return replace(line, reason=f"the best needs the whole grid: {reason}")
+        if other_code := _different_code(runs):
+            return replace(line, reason=f"no best: {other_code}")
         # of equals the first; `or 0`: a cell without a scored pixel is not the best
         best = max(runs, key=lambda run: run.value(line.metric) or 0.0)
         line = self._run(line, best.name, () if other is None else (other.run,))

@@ -251,13 +251,15 @@ def _entry(line: Line, notes: _Notes) -> Entry:
 
 
 def _best(entries: Iterable[Entry | None]) -> float | None:
-    """The highest value as printed, where there are at least two to compare (never of FLOPs)."""
-    values = [
-        entry.line.value
+    """The highest value as printed, where there are at least two to compare: never of FLOPs, nor of
+    runs by different code."""
+    found = [
+        (entry.line.value, entry.line.code)
         for entry in entries
         if entry is not None and entry.line.value is not None and entry.line.metric != FLOPS
     ]
-    return round(max(values), DIGITS) if len(values) > 1 else None
+    comparable = len(found) > 1 and len({code for _, code in found}) == 1
+    return round(max(value for value, _ in found), DIGITS) if comparable else None
 
 
 def _with_best(row: TableRow, best: list[float | None]) -> TableRow:

@@ -12,10 +12,14 @@ Key = tuple[str, str, str, str]  # table, row, benchmark, metric
 
 @dataclass(frozen=True)
 class Printed:
-    """One printed number, per cent (flops: times CLIP's). `text` keeps its digits: "4.70"."""
+    """One printed number, per cent (flops: times CLIP's). `text` keeps its digits: "4.70".
+
+    `image_size` in pixels, None where the paper quotes other work without one.
+    """
 
     text: str
     note: str
+    image_size: int | None
 
     @property
     def value(self) -> float:
@@ -38,5 +42,6 @@ def read_published() -> dict[Key, Printed]:
             raise UserError(
                 f"published.csv: {' '.join(key)}: {line['value']!r} is not a number"
             ) from None
-        printed[key] = Printed(line["value"], line["note"])
+        size = int(line["image_size"]) if line["image_size"] else None
+        printed[key] = Printed(line["value"], line["note"], size)
     return printed

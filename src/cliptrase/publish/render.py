@@ -16,26 +16,30 @@ WIDE = 7  # from this many columns on, LaTeX puts an interval below its value, n
 
 
 def to_csv(lines: Iterable[Line]) -> str:
-    """Tidy CSV: one cell a line, per cent with four decimals, empty where there is no number.
+    """Tidy CSV: one cell a line, per cent with four decimals, empty where there is no number."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for line in distinctly_named(lines):
+        writer.writerow([_plain(getattr(line, column)) for column in COLUMNS])
+    return buffer.getvalue()
 
-    A row name that two groups share is followed by its group: `base (small images)`.
-    """
+
+def distinctly_named(lines: Iterable[Line]) -> list[Line]:
+    """The lines, a row name that two groups share followed by its group: `base (small images)`."""
     lines = list(lines)
     groups: dict[str, set[str]] = {}
     for line in lines:
         groups.setdefault(line.row, set()).add(line.group)
     shared = {row for row, names in groups.items() if len(names) > 1}
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for line in lines:
-        row, versus = (
-            f"{name} ({line.group})" if name in shared and line.group else name
-            for name in (line.row, line.versus)
-        )
-        shown = replace(line, row=row, versus=versus)
-        writer.writerow([_plain(getattr(shown, column)) for column in COLUMNS])
-    return buffer.getvalue()
+
+    def named(row: str, group: str) -> str:
+        return f"{row} ({group})" if row in shared and group else row
+
+    return [
+        replace(line, row=named(line.row, line.group), versus=named(line.versus, line.group))
+        for line in lines
+    ]
 
 
 def _plain(value: object) -> str:

@@ -23,7 +23,7 @@ from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.files import atomic_write
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS, Line, tidy
-from cliptrase.publish.render import to_csv
+from cliptrase.publish.render import distinctly_named, to_csv
 from cliptrase.publish.runs import Run, Shelf
 from cliptrase.publish.tables import common_arguments
 
@@ -180,7 +180,8 @@ def _log_tables(begun: Any, tables: dict[str, list[Line]]) -> None:
 
     columns: list[str | int] = list(COLUMNS)
     for name, lines in tables.items():
-        rows = [[_number_if(column, getattr(line, column)) for column in COLUMNS] for line in lines]
+        named = distinctly_named(lines)
+        rows = [[_number_if(column, getattr(line, column)) for column in COLUMNS] for line in named]
         begun.log({name: wandb.Table(columns=columns, data=rows)})
 
 

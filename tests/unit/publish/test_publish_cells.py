@@ -287,18 +287,36 @@ def test_no_difference_between_runs_of_different_code(
     provenance = few / "runs" / name / seal.PROVENANCE
     provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
     lines = lines_of(paper, few, "table1_main")
-    for row, benchmark in (("SCLIP", "voc20"), ("CLIPtrase", "voc20"), ("SCLIP", "avg")):
+    for row, benchmark in (("SCLIP", "voc20"), ("CLIPtrase", "voc20")):
         line = pick(lines, row, benchmark)
         assert line.value is not None and line.ci_low is not None
         assert line.diff is None and line.diff_low is None
         assert "different code, 0000000000 and ffffffffff" in line.diff_reason
     assert pick(lines, "SCLIP", "voc21").diff is not None
+    mixed = pick(lines, "SCLIP", "avg")
+    assert mixed.value is None and mixed.reason.startswith("no average: the runs were made by")
+    assert pick(lines, "CLIP", "avg").value is not None
     table = paper.tables["table1_main"]
     text = to_markdown(sheet_of(paper, table, lines))
     assert "made by different code (0000000000, ffffffffff)" in text
     assert "no difference: the runs were made by different code" in text
+    row = next(line for line in text.splitlines() if line.startswith("| CLIPtrase"))
+    assert "**" not in row.split(" | ")[5], "the best of runs by different code"
     alike = lines_of(paper, whole_paper, "table1_main")
     assert "different code" not in to_markdown(sheet_of(paper, table, alike))
+
+
+def test_a_grid_of_different_code_has_no_best(paper: Plan, tmp_path: Path, make: Make) -> None:
+    make(paper, tmp_path, runs_of(paper, "fig7_sensitivity"))
+    first = paper.tables["fig7_sensitivity"].rows[0].cells[0]
+    assert pick(lines_of(paper, tmp_path, "fig7_sensitivity"), "best", "voc20").value is not None
+    provenance = tmp_path / "runs" / first.run / seal.PROVENANCE
+    provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
+    lines = lines_of(paper, tmp_path, "fig7_sensitivity")
+    best = pick(lines, "best", "voc20")
+    assert best.value is None and best.reason.startswith("no best: the runs were made by different")
+    grid = to_markdown(sheet_of(paper, paper.tables["fig7_sensitivity"], lines))
+    assert "**" not in grid
 
 
 def test_operations_of_different_code_are_not_compared(
