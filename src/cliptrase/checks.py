@@ -8,7 +8,7 @@ from typing import Any
 from cliptrase.errors import UserError, nearest
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "method.attention.kind": ("softmax", "cosine", "inner_product"),
+    "method.attention.kind": ("softmax", "cosine", "inner_product", "identity"),
     "method.regions.correlation.kind": ("cosine", "inner_product"),
     "method.regions.cluster": ("rows", "features"),
     "method.regions.denoise": ("cls", "none"),
@@ -25,6 +25,7 @@ BLOCKS = range(1, 13)
 
 # What a composed run holds: a dict of keys, or a kind of value.
 _ATTENTION = dict.fromkeys(("kind", "terms", "first_block", "last_block", "residual", "ffn"), "any")
+_OPTIONAL = {"omega"}  # left out: the attention has none
 _REGIONS = {
     "correlation": {"block": "any", "kind": "any"},
     **dict.fromkeys(("cluster", "denoise", "eps", "min_samples"), "any"),
@@ -49,6 +50,11 @@ LABELS = {"map", "ignore", "background", "scored", "skip"}
 def check_shape(run: dict[str, Any]) -> None:
     """Raise UserError where a composed run lacks a key, or has a value of the wrong kind there."""
     _shape(run, SHAPE, "")
+    for key in run["method"]["attention"]:
+        if key not in _ATTENTION.keys() | _OPTIONAL:
+            raise UserError(
+                f"unknown key 'method.attention.{key}'; {nearest(key, [*_ATTENTION, *_OPTIONAL])}"
+            )
     if run["method"]["regions"] is not None:
         _shape(run["method"]["regions"], _REGIONS, "method.regions")
     benchmark = run["benchmark"]
@@ -143,8 +149,13 @@ def check_run(run: dict[str, Any]) -> None:
 
 
 def _check_attention(attention: dict[str, Any]) -> None:
-    terms = attention["terms"]
-    if not isinstance(terms, list) or not terms or len(set(map(str, terms))) != len(terms):
+    kind, terms = attention["kind"], attention["terms"]
+    if kind == "identity":
+        if terms != []:
+            raise UserError(
+                f"method.attention.terms={_show(terms)}: kind identity compares nothing; take []"
+            )
+    elif not isinstance(terms, list) or not terms or len(set(map(str, terms))) != len(terms):
         raise UserError(
             f"method.attention.terms={terms}: give a list without doubles, as [qq,kk,vv]"
         )
@@ -158,6 +169,13 @@ def _check_attention(attention: dict[str, Any]) -> None:
         _block(f"method.attention.{key}", block)
     if first > last:
         raise UserError(f"method.attention.first_block={first} comes after last_block={last}")
+    if attention.get("omega") is not None:
+        _number("method.attention.omega", attention["omega"], above=0)
+        if kind != "softmax":
+            raise UserError(
+                f"method.attention.omega={attention['omega']}: is added before a softmax; take "
+                f"null with kind {kind}"
+            )
 
 
 def _check_regions(regions: dict[str, Any]) -> None:
