@@ -7,8 +7,10 @@ from typing import Any
 
 from cliptrase.errors import UserError, nearest
 
+TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
+KINDS = ("softmax", "cosine", "inner_product", "identity", *TWO_PATHS)
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "method.attention.kind": ("softmax", "cosine", "inner_product", "identity"),
+    "method.attention.kind": KINDS,
     "method.regions.correlation.kind": ("cosine", "inner_product"),
     "method.regions.cluster": ("rows", "features"),
     "method.regions.denoise": ("cls", "none"),
@@ -164,6 +166,15 @@ def _check_attention(attention: dict[str, Any]) -> None:
             raise UserError(
                 f"method.attention.terms: unknown term {term!r}; {nearest(term, TERMS)}"
             )
+    if kind in TWO_PATHS and (attention["residual"], attention["ffn"]) != (True, False):
+        raise UserError(
+            f"method.attention.kind={kind}: its path has a residual and no FFN; take "
+            "method.attention.residual=true and method.attention.ffn=false"
+        )
+    if kind == "gem" and "qk" in terms:
+        raise UserError(
+            "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
+        )
     first, last = attention["first_block"], attention["last_block"]
     for key, block in (("first_block", first), ("last_block", last)):
         _block(f"method.attention.{key}", block)

@@ -302,6 +302,10 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method.attention.terms=[]"], ["terms=[]", "as [qq,kk,vv]"]),
         (["method=naclip", "method.attention.omega=0"], ["omega=0", "greater than 0"]),
         (["method=naclip", "method.attention.kind=cosine"], ["omega=5", "take null"]),
+        (["method=naclip", "method.attention.kind=gem"], ["kind=gem", "a residual and no FFN"]),
+        (["method=clip_surgery", "method.attention.ffn=true"], ["method.attention.ffn=false"]),
+        (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
+        (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),
         (["method.attention.omega=5"], ["unknown key 'method.attention.omega'"]),
         (
             [

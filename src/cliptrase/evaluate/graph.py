@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase.model import vision
+from cliptrase.model import two_paths, vision
 from cliptrase.model.load import Clip
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
 from cliptrase.segment.correlation import correlation, patch_rows
@@ -218,6 +218,14 @@ class Graph:
         start, stop = self.clip.block_index(a.first), self.clip.block_index(a.last)
         if a == Attention("softmax", ("qk",), a.first, a.last, True, True, None):
             return self._tokens(stop + 1)  # what CLIP computes anyway
+        if a.kind in ("clip_surgery", "gem"):
+            steps = [
+                two_paths.Step(index, self._tokens(index), self._qkv(index))
+                for index in range(start, stop + 1)
+            ]
+            if a.kind == "gem":
+                return two_paths.gem(self.clip, steps, a.terms)
+            return two_paths.clip_surgery(self.clip, steps, self._tokens(stop + 1), a.terms)
         tokens = self._tokens(start)
         bias = None
         if a.omega is not None:
