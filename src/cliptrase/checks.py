@@ -7,8 +7,10 @@ from typing import Any
 
 from cliptrase.errors import UserError, nearest
 
+TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
+KINDS = ("softmax", "cosine", "inner_product", "identity", *TWO_PATHS)
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "method.attention.kind": ("softmax", "cosine", "inner_product"),
+    "method.attention.kind": KINDS,
     "method.regions.correlation.kind": ("cosine", "inner_product"),
     "method.regions.cluster": ("rows", "features"),
     "method.regions.denoise": ("cls", "none"),
@@ -25,6 +27,7 @@ BLOCKS = range(1, 13)
 
 # What a composed run holds: a dict of keys, or a kind of value.
 _ATTENTION = dict.fromkeys(("kind", "terms", "first_block", "last_block", "residual", "ffn"), "any")
+_OPTIONAL = {"omega"}  # left out: the attention has none
 _REGIONS = {
     "correlation": {"block": "any", "kind": "any"},
     **dict.fromkeys(("cluster", "denoise", "eps", "min_samples"), "any"),
@@ -49,6 +52,11 @@ LABELS = {"map", "ignore", "background", "scored", "skip"}
 def check_shape(run: dict[str, Any]) -> None:
     """Raise UserError where a composed run lacks a key, or has a value of the wrong kind there."""
     _shape(run, SHAPE, "")
+    for key in run["method"]["attention"]:
+        if key not in _ATTENTION.keys() | _OPTIONAL:
+            raise UserError(
+                f"unknown key 'method.attention.{key}'; {nearest(key, [*_ATTENTION, *_OPTIONAL])}"
+            )
     if run["method"]["regions"] is not None:
         _shape(run["method"]["regions"], _REGIONS, "method.regions")
     benchmark = run["benchmark"]
@@ -143,8 +151,13 @@ def check_run(run: dict[str, Any]) -> None:
 
 
 def _check_attention(attention: dict[str, Any]) -> None:
-    terms = attention["terms"]
-    if not isinstance(terms, list) or not terms or len(set(map(str, terms))) != len(terms):
+    kind, terms = attention["kind"], attention["terms"]
+    if kind == "identity":
+        if terms != []:
+            raise UserError(
+                f"method.attention.terms={_show(terms)}: kind identity compares nothing; take []"
+            )
+    elif not isinstance(terms, list) or not terms or len(set(map(str, terms))) != len(terms):
         raise UserError(
             f"method.attention.terms={terms}: give a list without doubles, as [qq,kk,vv]"
         )
@@ -153,11 +166,27 @@ def _check_attention(attention: dict[str, Any]) -> None:
             raise UserError(
                 f"method.attention.terms: unknown term {term!r}; {nearest(term, TERMS)}"
             )
+    if kind in TWO_PATHS and (attention["residual"], attention["ffn"]) != (True, False):
+        raise UserError(
+            f"method.attention.kind={kind}: its path has a residual and no FFN; take "
+            "method.attention.residual=true and method.attention.ffn=false"
+        )
+    if kind == "gem" and "qk" in terms:
+        raise UserError(
+            "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
+        )
     first, last = attention["first_block"], attention["last_block"]
     for key, block in (("first_block", first), ("last_block", last)):
         _block(f"method.attention.{key}", block)
     if first > last:
         raise UserError(f"method.attention.first_block={first} comes after last_block={last}")
+    if attention.get("omega") is not None:
+        _number("method.attention.omega", attention["omega"], above=0)
+        if kind != "softmax":
+            raise UserError(
+                f"method.attention.omega={attention['omega']}: is added before a softmax; take "
+                f"null with kind {kind}"
+            )
 
 
 def _check_regions(regions: dict[str, Any]) -> None:

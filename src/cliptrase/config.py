@@ -268,6 +268,9 @@ def _method(run: dict[str, Any]) -> None:
     method = run["method"]
     if method["cls_logits"] == "auto":
         method["cls_logits"] = run["benchmark"]["cls_logits"]
+    omega = method["attention"].pop("omega", None)  # null is the same run as no such key
+    if omega is not None:
+        method["attention"]["omega"] = float(omega)
     regions = method["regions"]
     if regions is None:
         return

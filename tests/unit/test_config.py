@@ -197,6 +197,33 @@ def folder_model(tmp_path):
     return tmp_path
 
 
+def test_runs_made_before_the_peers_keep_their_names():
+    """A key that a method does not have is no part of its identity."""
+    before = {
+        ("clip", 224): "voc20.clip.vit_b16.224.dcd9e6582b",
+        ("clip", 336): "voc20.clip.vit_b16.336.b4acd9a58c",
+        ("sclip", 224): "voc20.sclip.vit_b16.224.4cd88e9023",
+        ("sclip", 336): "voc20.sclip.vit_b16.336.c8676a876e",
+        ("cliptrase", 224): "voc20.cliptrase.vit_b16.224.b2da9fea53",
+        ("cliptrase", 336): "voc20.cliptrase.vit_b16.336.d98f5f82e5",
+    }
+    for (method, size), name in before.items():
+        run = config.resolve(["benchmark=voc20", PAPER, f"method={method}", f"image_size={size}"])
+        assert config.run_name(run) == name
+
+
+def test_an_optional_key_counts_where_it_is_set():
+    def run(*overrides):
+        return config.resolve(["benchmark=voc20", PAPER, "method=naclip", *overrides])
+
+    plain = config.run_name(run())
+    assert config.run_name(run("method.attention.omega=5.0")) == plain
+    assert ".omega-2.5." in config.run_name(run("method.attention.omega=2.5"))
+    without = run("method.attention.omega=null")
+    assert "omega" not in without["method"]["attention"]
+    assert ".omega-none." in config.run_name(without)
+
+
 @pytest.mark.parametrize(
     ("file", "change"),
     [
@@ -269,6 +296,24 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method.regions.denoise=clss"], ["method.regions.denoise=clss", "'cls'"]),
         (["method.attention.terms=[qq,qq]"], ["without doubles"]),
         (["method.attention.terms=[qz]"], ["unknown term 'qz'"]),
+        (["method.attention.kind=identty"], ["kind=identty", "did you mean 'identity'"]),
+        (["method.attention.kind=identity"], ["identity compares nothing", "take []"]),
+        (["method=maskclip", "method.attention.terms=[vv]"], ["terms=['vv']", "take []"]),
+        (["method.attention.terms=[]"], ["terms=[]", "as [qq,kk,vv]"]),
+        (["method=naclip", "method.attention.omega=0"], ["omega=0", "greater than 0"]),
+        (["method=naclip", "method.attention.kind=cosine"], ["omega=5", "take null"]),
+        (["method=naclip", "method.attention.kind=gem"], ["kind=gem", "a residual and no FFN"]),
+        (["method=clip_surgery", "method.attention.ffn=true"], ["method.attention.ffn=false"]),
+        (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
+        (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),
+        (["method.attention.omega=5"], ["unknown key 'method.attention.omega'"]),
+        (
+            [
+                "method.attention={kind: softmax, terms: [qq], first_block: 12, last_block: 12, "
+                "residual: true, ffn: true, omga: 5}"
+            ],
+            ["unknown key 'method.attention.omga'", "did you mean 'omega'"],
+        ),
         (["method.attention.first_block=0"], ["first_block=0"]),
         (["method.attention.first_block=12", "method.attention.last_block=11"], ["comes after"]),
         (["method.regions.correlation.block=13"], ["block=13"]),

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase.model import vision
+from cliptrase.model import two_paths, vision
 from cliptrase.model.load import Clip
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
 from cliptrase.segment.correlation import correlation, patch_rows
@@ -24,6 +24,18 @@ from cliptrase.segment.regions import prototype, region_map, smooth_maps
 from cliptrase.segment.vote import hard_vote
 
 T = TypeVar("T")
+
+
+class Attention(NamedTuple):
+    """The attention's sub-configuration as a key, terms in one order."""
+
+    kind: str
+    terms: tuple[str, ...]
+    first: int
+    last: int
+    residual: bool
+    ffn: bool
+    omega: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,22 +209,31 @@ class Graph:
         attention = _attention(method)
 
         def make() -> Tensor:
-            return F.normalize(vision.project(self.clip, self._changed(*attention)), dim=-1)
+            return F.normalize(vision.project(self.clip, self._changed(attention)), dim=-1)
 
         return self._once("encode", ("features", attention), make)
 
-    def _changed(
-        self, kind: str, terms: tuple[str, ...], first: int, last: int, residual: bool, ffn: bool
-    ) -> Tensor:
+    def _changed(self, a: Attention) -> Tensor:
         """Tokens (B, L, D) after block `last`, attention changed from block `first` on."""
-        start, stop = self.clip.block_index(first), self.clip.block_index(last)
-        if kind == "softmax" and terms == ("qk",) and residual and ffn:
+        start, stop = self.clip.block_index(a.first), self.clip.block_index(a.last)
+        if a == Attention("softmax", ("qk",), a.first, a.last, True, True, None):
             return self._tokens(stop + 1)  # what CLIP computes anyway
+        if a.kind in ("clip_surgery", "gem"):
+            steps = [
+                two_paths.Step(index, self._tokens(index), self._qkv(index))
+                for index in range(start, stop + 1)
+            ]
+            if a.kind == "gem":
+                return two_paths.gem(self.clip, steps, a.terms)
+            return two_paths.clip_surgery(self.clip, steps, self._tokens(stop + 1), a.terms)
         tokens = self._tokens(start)
+        bias = None
+        if a.omega is not None:
+            bias = vision.neighbourhood(*self.grid, a.omega, self._pixels.device)
         for index in range(start, stop + 1):
             parts = self._qkv(start) if index == start else vision.qkv(self.clip, index, tokens)
-            mixed = vision.attend(parts, kind, terms)
-            tokens = vision.finish(self.clip, index, tokens, mixed, residual, ffn)
+            mixed = vision.attend(parts, a.kind, a.terms, bias)
+            tokens = vision.finish(self.clip, index, tokens, mixed, a.residual, a.ffn)
         return tokens
 
     def _tokens(self, index: int) -> Tensor:
@@ -258,11 +279,17 @@ def _votes(method: dict[str, Any]) -> bool:
     return method["regions"] is not None and method["regions"]["vote"] != "none"
 
 
-def _attention(method: dict[str, Any]) -> tuple[str, tuple[str, ...], int, int, bool, bool]:
-    """The attention's sub-configuration as a key, terms in one order."""
+def _attention(method: dict[str, Any]) -> Attention:
     a = method["attention"]
-    terms = tuple(vision.sorted_terms(a["terms"]))
-    return a["kind"], terms, a["first_block"], a["last_block"], a["residual"], a["ffn"]
+    return Attention(
+        a["kind"],
+        tuple(vision.sorted_terms(a["terms"])),
+        a["first_block"],
+        a["last_block"],
+        a["residual"],
+        a["ffn"],
+        a.get("omega"),
+    )
 
 
 def _smoothing(regions: dict[str, Any]) -> Hashable:

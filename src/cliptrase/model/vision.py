@@ -78,18 +78,22 @@ def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
     return QKV(q, k, v)
 
 
-def attend(parts: QKV, kind: str, terms: Sequence[str]) -> Tensor:
+def attend(parts: QKV, kind: str, terms: Sequence[str], bias: Tensor | None = None) -> Tensor:
     """Values mixed by one attention: (B, L, D), before the output projection.
 
-    softmax: per head, softmax(s·a·bᵀ) of every term ab, summed, not averaged (released code).
+    softmax: per head, softmax(s·a·bᵀ + bias) of every term ab, summed, not averaged (released
+    code); `bias` is (L, L).
+    identity: every token takes its own value (MaskCLIP).
     cosine, inner_product: the correlation of the terms, one matrix shared by all heads (Eq. 3), its
     rows divided by the sum of their magnitudes (a reading: the paper does not say how they scale).
     """
     chosen = [(getattr(parts, term[0]), getattr(parts, term[1])) for term in sorted_terms(terms)]
     if kind == "softmax":
-        mixed = F.scaled_dot_product_attention(*chosen[0], parts.v)
+        mixed = F.scaled_dot_product_attention(*chosen[0], parts.v, attn_mask=bias)
         for a, b in chosen[1:]:
-            mixed = mixed + F.scaled_dot_product_attention(a, b, parts.v)
+            mixed = mixed + F.scaled_dot_product_attention(a, b, parts.v, attn_mask=bias)
+    elif kind == "identity":
+        mixed = parts.v
     else:
         weights = torch.stack([correlate(a, b, kind) for a, b in chosen]).mean(dim=0)
         weights = weights / weights.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -100,6 +104,16 @@ def attend(parts: QKV, kind: str, terms: Sequence[str]) -> Tensor:
 def sorted_terms(terms: Sequence[str]) -> list[str]:
     """The terms in one order, so that the order they were written in changes no sum."""
     return [term for term in TERMS if term in terms]
+
+
+def neighbourhood(rows: int, columns: int, omega: float, device: torch.device) -> Tensor:
+    """exp(−d²/(2·omega²)) of two patches d patches apart, 0 where [CLS] is one of them: (L, L)
+    (NACLIP)."""
+    near = []
+    for side in (rows, columns):
+        place = torch.arange(side, device=device, dtype=torch.float32)
+        near.append(torch.exp(-((place[:, None] - place) ** 2) / (2 * omega**2)))
+    return F.pad(torch.kron(*near), (1, 0, 1, 0))
 
 
 def correlate(a: Tensor, b: Tensor, kind: str) -> Tensor:
