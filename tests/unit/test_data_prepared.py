@@ -278,3 +278,8 @@ def test_the_command_line_makes_it(
     captured = capsys.readouterr()
     assert captured.out == f"{tmp_path}/prepared/small: 6 samples\n"
     assert captured.err == "", "no progress bar without a terminal"
+
+
+def test_a_dataset_that_nothing_here_prepares_sends_nobody_to_a_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not part of this version; .*benchmark=folder"):
+        open_prepared("voc2012", tmp_path)

@@ -140,3 +140,46 @@ def test_a_gpu_is_asked_for_only_where_one_is_used():
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+class Dag:
+    """Snakemake's, as far as it is asked."""
+
+    def __init__(self) -> None:
+        self.forcefiles: set[str] = set()
+
+
+def test_a_table_is_rendered_again_once_the_run_of_an_empty_cell_is_there(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    table = Path("results/smoke/tables/table1_main.csv")
+    write(table, "row,value,run\nCLIP,1.0,there\nSCLIP,,lost\nGroupViT,,\n")
+    write(pipeline.RUNS / "there" / "metrics.json", "{}")
+    dag = Dag()
+    assert pipeline.force_stale_tables(dag, "smoke") == []
+    assert not dag.forcefiles, "an empty cell without a run is no reason"
+    write(pipeline.RUNS / "lost" / "metrics.json", "{}")
+    pipeline.force_stale_tables(dag, "smoke")
+    assert dag.forcefiles == {str(table)}
+
+
+@pytest.mark.parametrize(
+    ("ledger", "forced"),
+    [('{"failed": {"a": "no account"}}', True), ('{"failed": {}}', False), ("cut o", False)],
+)
+def test_what_wandb_did_not_take_is_published_again(monkeypatch, tmp_path, ledger, forced):
+    monkeypatch.chdir(tmp_path)
+    dag = Dag()
+    pipeline.force_failed_publishing(dag, "smoke")
+    assert not dag.forcefiles
+    file = Path("results/smoke/wandb/ledger.json")
+    write(file, ledger)
+    pipeline.force_failed_publishing(dag, "smoke")
+    assert dag.forcefiles == ({str(file)} if forced else set())
+
+
+def test_an_announcement_names_what_this_version_cannot_prepare():
+    paper = plan.load("paper")
+    names = list(paper.passes)
+    assert "cannot prepare ade2016, ade2021, coco" in pipeline.announcement(paper, names, names)
+    smoke = plan.load("smoke")
+    assert "cannot prepare" not in pipeline.announcement(smoke, list(smoke.passes), [])

@@ -7,6 +7,7 @@ rule publish_runs:
     input:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         tables=rules.render_tables.output,
+        nothing=lambda wildcards: pipeline.force_failed_publishing(workflow.dag, SUITE),
     output:
         # Updated, not made anew: it remembers what was published.
         update(f"results/{SUITE}/wandb/ledger.json"),
@@ -19,3 +20,4 @@ rule publish_runs:
         "publish runs and tables → {output}"
     shell:
         f"python -m cliptrase.publish wandb {SUITE} tracking.mode={TRACKING} > {{log}} 2>&1"
+        " && (grep '^warning: W&B: ' {log} >&2 || true)"

@@ -8,6 +8,7 @@ rule render_tables:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         conf=pipeline.table_files(PLAN),
         code=CODE(pipeline.code_of("publish")),
+        nothing=lambda wildcards: pipeline.force_stale_tables(workflow.dag, SUITE),
     output:
         expand(
             "results/{suite}/tables/{table}.{kind}",

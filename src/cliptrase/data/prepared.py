@@ -70,6 +70,8 @@ def open_prepared(
     folder = prepared_folder(dataset, data)
     check = read_selfcheck(folder)
     if check is None:
+        if dataset in recipes.LATER:
+            recipes.recipe(dataset)  # says that no command prepares it, and what to do instead
         raise UserError(_again(folder, "not prepared"))
     if not any_code and current_recipe(dataset) not in (None, check.get("recipe_sha256")):
         raise UserError(_again(folder, f"made by another version of the code that makes {dataset}"))
