@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from cliptrase.errors import UserError, nearest
+from cliptrase.metric_names import RULES
 
 TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
 KINDS = ("softmax", "cosine", "inner_product", "identity", *TWO_PATHS)
@@ -20,7 +21,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "method.attention.ffn": (True, False),
     "model.kind": ("local", "open_clip"),
     "protocol.name": ("crop",),
-    "protocol.rule": ("cliptrase", "mmseg", "detectron2", "detectron2_v06"),
+    "protocol.rule": RULES,
 }
 TERMS = ("qk", "qq", "kk", "vv")
 BLOCKS = range(1, 13)

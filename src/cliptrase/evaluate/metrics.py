@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.metric_names import METRICS as METRICS
+from cliptrase.metric_names import RULES as RULES
 
-RULES = ("cliptrase", "mmseg", "detectron2_v06", "detectron2")
 SMOOTHING = 0.01  # released code: every ratio of rule `cliptrase` has it below the line
 
 Counts = NDArray[Any]  # whole numbers of pixels, as int or as float64

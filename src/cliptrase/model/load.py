@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from cliptrase.errors import UserError
 from cliptrase.model.fetch import CURE, check_config, fetch_weights, quiet
-
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+from cliptrase.weights import CONFIG, WEIGHTS
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cliptrase.data.shapes import captions
 from cliptrase.files import atomic_write
+from cliptrase.weights import CONFIG, WEIGHTS
 
 VOCABULARY = 49_408  # rows of open_clip's tokenizer
 SIZE, PATCH, WIDTH = 224, 16, 192
@@ -121,7 +122,7 @@ def export(model: CLIP, words: Words, folder: Path) -> None:
     rows[words.used] = state["token_embedding.weight"]
     state["token_embedding.weight"] = rows
     state.pop("attn_mask", None)
-    with atomic_write(folder / "open_clip_config.json", "w") as file:
+    with atomic_write(folder / CONFIG, "w") as file:
         file.write(json.dumps(config(), indent=2) + "\n")
-    with atomic_write(folder / "open_clip_model.safetensors") as file:
+    with atomic_write(folder / WEIGHTS) as file:
         file.write(save(state))
