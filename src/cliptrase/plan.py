@@ -6,68 +6,18 @@ prints one line a run: pass, run, benchmark, method, image_size.
 
 from __future__ import annotations
 
-import csv
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from cliptrase import config
 from cliptrase.errors import UserError, exit_on_user_error, nearest
-from cliptrase.plan_files import ROLES, read_suite, read_table
-from cliptrase.resources import resource
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of a table.
-
-    kind: run (one run's metric) | avg (mean over `runs`, one a benchmark) | flops | quoted | best.
-    `run` is the run's name, empty for the others; `runs` are those that avg, flops and best derive
-    from.
-    """
-
-    table: str
-    row: str
-    benchmark: str
-    metric: str
-    image_size: int
-    kind: str
-    run: str = ""
-    runs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table; `versus` names the row of its group that it is compared with, or none.
-
-    Names differ within a group; two groups may both have a row `base`. `eps` and `min_samples`
-    place it in a grid.
-    """
-
-    name: str
-    group: str
-    kind: str
-    image_size: int
-    versus: str = ""
-    cells: tuple[Cell, ...] = ()
-    eps: float | None = None
-    min_samples: int | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a suite. kind: metrics | grid. `chosen` is the row that a grid marks."""
-
-    name: str
-    title: str
-    kind: str
-    metrics: tuple[str, ...]
-    benchmarks: tuple[str, ...]
-    image_size: int
-    average: bool
-    rows: tuple[Row, ...]
-    chosen: str = ""
+from cliptrase.plan_files import ROLES, read_suite
+from cliptrase.plan_tables import Cell as Cell
+from cliptrase.plan_tables import Expander, Table
+from cliptrase.plan_tables import Row as Row
+from cliptrase.plan_tables import published as published
 
 
 @dataclass(frozen=True)
@@ -113,7 +63,7 @@ def load(suite: str, benchmarks: Iterable[str] | None = None) -> Plan:
     """
     spec = read_suite(suite)
     roles = _roles(suite, spec["roles"], benchmarks)
-    expander = _Expander(spec, roles)
+    expander = Expander(spec, roles)
     tables = {name: expander.table(name) for name in spec["tables"]}
     return Plan(
         suite, spec["title"], spec["published"], _passes(expander.runs), tables, expander.runs
@@ -123,133 +73,6 @@ def load(suite: str, benchmarks: Iterable[str] | None = None) -> Plan:
 def suites() -> list[str]:
     """Names of the suites in conf/suite."""
     return sorted(file.stem for file in (config.CONF / "suite").glob("*.yaml"))
-
-
-class _Expander:
-    """Turns table files into rows and cells, and gathers the runs that they need."""
-
-    def __init__(self, spec: dict[str, Any], roles: dict[str, list[str]]) -> None:
-        self.spec, self.roles = spec, roles
-        self.runs: dict[str, dict[str, Any]] = {}
-
-    def table(self, name: str) -> Table:
-        spec = read_table(name)
-        rows, chosen = (
-            self._grid(name, spec) if spec["kind"] == "grid" else (self._rows(name, spec), "")
-        )
-        return Table(
-            name,
-            spec["title"],
-            spec["kind"],
-            tuple(spec["metrics"]),
-            tuple(self.roles[spec["role"]]),
-            spec["image_size"],
-            bool(spec.get("average", False)),
-            tuple(rows),
-            chosen,
-        )
-
-    def _rows(self, table: str, spec: dict[str, Any]) -> list[Row]:
-        rows = [] if "quoted" not in spec else list(_quoted(table, "", spec, spec["quoted"]))
-        for group in spec["groups"]:
-            above = ""
-            first_runs: tuple[str, ...] = ()
-            for row in group["rows"]:
-                if row.get("quoted"):
-                    rows += _quoted(table, group["name"], spec, {"row": row["row"]})
-                    continue
-                size = row.get("image_size", spec["image_size"])
-                runs = self._run_each(spec["role"], row["run"], size)
-                cells = list(_cells(table, row["row"], spec, size, runs))
-                first_runs = first_runs or tuple(runs.values())
-                if group.get("flops"):
-                    both = (next(iter(runs.values()), ""), next(iter(first_runs), ""))
-                    cells.append(Cell(table, row["row"], "", "flops", size, "flops", runs=both))
-                rows.append(Row(row["row"], group["name"], "run", size, above, tuple(cells)))
-                above = row["row"]
-        return rows
-
-    def _grid(self, table: str, spec: dict[str, Any]) -> tuple[list[Row], str]:
-        size, rows = spec["image_size"], []
-        chosen_runs = self._run_each(spec["role"], spec["run"], size)
-        chosen = ""
-        for min_samples in spec["min_samples"]:
-            for eps in spec["eps"]:
-                name = f"eps={eps:g} min_samples={min_samples}"
-                point = [f"method.regions.eps={eps}", f"method.regions.min_samples={min_samples}"]
-                runs = self._run_each(spec["role"], [*spec["run"], *point], size)
-                cells = tuple(_cells(table, name, spec, size, runs))
-                rows.append(Row(name, "", "run", size, "", cells, float(eps), min_samples))
-                if runs and runs == chosen_runs:
-                    chosen = name
-        rows = [replace(row, versus=chosen if row.name != chosen else "") for row in rows]
-        best = tuple(
-            Cell(
-                table,
-                "best",
-                benchmark,
-                metric,
-                size,
-                "best",
-                runs=_runs_of(rows, benchmark, metric),
-            )
-            for metric in spec["metrics"]
-            for benchmark in self.roles[spec["role"]]
-        )
-        return [*rows, Row("best", "", "best", size, chosen, best)], chosen
-
-    def _run_each(self, role: str, overrides: list[str], size: int) -> dict[str, str]:
-        """benchmark → run name, the runs remembered for the plan."""
-        names = {}
-        for benchmark in self.roles[role]:
-            run = config.resolve(
-                [
-                    f"benchmark={benchmark}",
-                    f"model={self.spec['model']}",
-                    f"protocol={self.spec['protocol']}",
-                    f"image_size={size}",
-                    *self.spec["overrides"],
-                    *overrides,
-                ]
-            )
-            names[benchmark] = config.run_name(run)
-            self.runs.setdefault(names[benchmark], run)
-        return names
-
-
-def _cells(
-    table: str, row: str, spec: dict[str, Any], size: int, runs: dict[str, str]
-) -> Iterator[Cell]:
-    for metric in spec["metrics"]:
-        for benchmark, run in runs.items():
-            yield Cell(table, row, benchmark, metric, size, "run", run)
-        if spec.get("average"):
-            yield Cell(table, row, "avg", metric, size, "avg", runs=tuple(runs.values()))
-
-
-def _runs_of(rows: list[Row], benchmark: str, metric: str) -> tuple[str, ...]:
-    cells = (cell for row in rows for cell in row.cells)
-    return tuple(cell.run for cell in cells if (cell.benchmark, cell.metric) == (benchmark, metric))
-
-
-def _quoted(table: str, group: str, spec: dict[str, Any], wanted: dict[str, str]) -> Iterator[Row]:
-    """The rows of published.csv that have the wanted values, in the order of the file."""
-    found: dict[str, list[Cell]] = {}
-    for line in published():
-        if line["table"] == table and all(line.get(key) == value for key, value in wanted.items()):
-            size = int(line["image_size"] or spec["image_size"])
-            cell = Cell(table, line["row"], line["benchmark"], line["metric"], size, "quoted")
-            found.setdefault(line["row"], []).append(cell)
-    if not found:
-        raise UserError(f"table {table}: published.csv has no row with {wanted}")
-    for name, cells in found.items():
-        yield Row(name, group, "quoted", cells[0].image_size, cells=tuple(cells))
-
-
-def published() -> list[dict[str, str]]:
-    """The lines of published/published.csv: every number that the paper prints."""
-    with open(resource("published", "published.csv"), encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:

@@ -9,7 +9,8 @@ from cliptrase import config
 from cliptrase.errors import UserError, nearest
 from cliptrase.metric_names import METRICS
 
-ROLES = ("main", "ablation", "grid")
+ROLES = ("main", "ablation", "grid", "slide")
+ABOVE = "above"  # `versus: above`: each row is compared with the row above it
 
 
 def _is_number(value: Any) -> bool:
@@ -34,6 +35,11 @@ def _some(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _is_choice(value: Any) -> bool:
+    names = [*value, *value.values()] if isinstance(value, dict) else value
+    return _some(_is_text)(names)
 
 
 # key → what its value must be, and the test of it
@@ -72,18 +78,29 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "metrics": {
         "average": FLAG,
         "quoted": ("a mapping from columns of published.csv to values", _is_mapping),
+        "versus": ("`above` or the name of a row of every group", _is_text),
+        "compare_to_best": FLAG,
+        "figure": FLAG,
+        "protocol": TEXT,
     },
-    "grid": {},
+    "grid": {"protocol": TEXT},
 }
 GROUP = {"name": TEXT, "rows": ("a list of rows", _some(_is_mapping))}
 ROW = {"row": ("text (quote a number)", _is_text)}
 RUN_ROW = ROW | {"run": OVERRIDES}
+PART_ROW = {
+    "image_size": COUNT,
+    "on": ("a list of benchmarks, or a mapping from columns to benchmarks", _is_choice),
+    "otherwise": ("the reason, as text, that other columns stay empty for", _is_text),
+}
 
 # What an override may not set: the plan sets it from the suite, the roles and the row.
 OF_THE_PLAN = {
     "benchmark": "the suite's `roles` say which",
     "model": "a suite has one, its `model`",
-    "protocol": "a suite has one, its `protocol`",
+    **dict.fromkeys(
+        ("protocol", "protocol.name"), "a table has one, its own `protocol` or the suite's"
+    ),
     "image_size": "write it as the row's or the table's `image_size`",
     **dict.fromkeys(
         ("device", "batch_size", "workers", "out", "data"),
@@ -91,6 +108,12 @@ OF_THE_PLAN = {
     ),
 }
 OF_THE_SUITE = {"limit": "write it in the suite's `overrides`"}
+# What a row may set below a key of the plan
+OF_A_ROW: dict[str, tuple[str, ...]] = {
+    "benchmark": ("background",),
+    "model": (),
+    "protocol": ("rule", "logit_scale", "background_threshold", "short_side"),
+}
 
 
 def read_suite(name: str) -> dict[str, Any]:
@@ -118,16 +141,19 @@ def read_table(name: str) -> dict[str, Any]:
         if metric not in METRICS:
             raise UserError(f"{where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
     _refuse_doubles(f"{where}, metrics", spec["metrics"])
+    if "protocol" in spec:
+        _exists(where, "protocol", spec["protocol"])
     if kind == "grid":
         for axis in ("eps", "min_samples"):
             _refuse_doubles(f"{where}, {axis}", spec[axis])
-        _refuse_overrides(where, "run", spec["run"], OF_THE_PLAN | OF_THE_SUITE)
+        _refuse_overrides(where, "run", spec["run"], OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
         return spec
     for group in spec["groups"]:
         _check(f"{where}, group {group.get('name', '')!r}", group, GROUP, {"flops": FLAG})
         for row in group["rows"]:
             _row(where, row)
         _refuse_doubles(f"{where}, group {group['name']!r}", (row["row"] for row in group["rows"]))
+        _versus(f"{where}, group {group['name']!r}", group, spec.get("versus", ABOVE))
     _refuse_doubles(where, (group["name"] for group in spec["groups"]))
     return spec
 
@@ -137,8 +163,34 @@ def _row(table: str, row: dict[str, Any]) -> None:
     if "quoted" in row:
         _check(where, row, ROW | {"quoted": ("true", lambda value: value is True)})
         return
-    _check(where, row, RUN_ROW, {"image_size": COUNT})
-    _refuse_overrides(where, "run", row["run"], OF_THE_PLAN | OF_THE_SUITE)
+    _check(where, row, RUN_ROW, PART_ROW)
+    _refuse_overrides(where, "run", row["run"], OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
+    if ("on" in row) != ("otherwise" in row):
+        there, gone = ("on", "otherwise") if "on" in row else ("otherwise", "on")
+        raise UserError(f"{where}: `{there}` needs `{gone}`; give {PART_ROW[gone][0]}")
+    on = row.get("on", [])
+    for benchmark in [*on, *on.values()] if isinstance(on, dict) else on:
+        _exists(f"{where}, on", "benchmark", benchmark)
+    if isinstance(on, list):
+        _refuse_doubles(f"{where}, on", on)
+
+
+def _versus(where: str, group: dict[str, Any], versus: str) -> None:
+    """The row that all others of a group are compared with is there, and is run."""
+    names = [row["row"] for row in group["rows"] if "run" in row]
+    if versus != ABOVE and versus not in names:
+        raise UserError(
+            f"{where}: no row {versus!r} that is run, with which `versus` compares; "
+            f"{nearest(versus, [ABOVE, *names])}"
+        )
+
+
+def _exists(where: str, group: str, name: str) -> None:
+    """Refuse a name that conf/<group>/ has no file of."""
+    try:
+        config.load(group, name)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check(
@@ -159,14 +211,25 @@ def _check(
             raise UserError(f"{where}: {key}={found[key]!r}; give {kind}")
 
 
-def _refuse_overrides(where: str, key: str, overrides: list[str], fixed: dict[str, str]) -> None:
-    """Refuse what the plan sets; below `model` and `benchmark` too where a row would change it."""
+def _refuse_overrides(
+    where: str,
+    key: str,
+    overrides: list[str],
+    fixed: dict[str, str],
+    allowed: dict[str, tuple[str, ...]] | None = None,
+) -> None:
+    """Refuse what the plan sets, and below `allowed`'s keys all that is not named there."""
     for override in overrides:
         name = override.partition("=")[0].strip()
-        part = name.partition(".")[0]
-        whole = part if "limit" in fixed and part in ("model", "benchmark") else name
-        if whole in fixed:
-            raise UserError(f"{where}: `{key}` must not set {name}=; {fixed[whole]}")
+        part, _, leaf = name.partition(".")
+        if name in fixed:
+            raise UserError(f"{where}: `{key}` must not set {name}=; {fixed[name]}")
+        if allowed is not None and leaf and part in allowed and leaf not in allowed[part]:
+            may = " ".join(f"{part}.{each}=" for each in allowed[part])
+            raise UserError(
+                f"{where}: `{key}` must not set {name}=; "
+                + (f"of the {part} it may set {may}" if may else fixed[part])
+            )
 
 
 def _refuse_doubles(where: str, names: Iterable[Any]) -> None:

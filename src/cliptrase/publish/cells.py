@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cliptrase.evaluate import bootstrap
+from cliptrase.evaluate import bootstrap, store
 from cliptrase.plan import Cell, Plan, Row, Table
 from cliptrase.publish.published import Key, Printed, read_published
 from cliptrase.publish.runs import Run, Shelf, mean_resampled, mean_value
@@ -35,7 +35,7 @@ COLUMNS = (
     "rule",
     "run",
 )
-SHORT = 10  # digits of a code digest, as of a commit
+SHORT = 10  # digits of a digest, as of a commit
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,11 @@ class Line:
     """One cell: the CSV's columns, then what only the typeset tables tell.
 
     Values are per cent (flops: times the group's first row); `published` keeps the printed digits.
-    `kind` is the plan's: run, avg, flops, quoted or best. `reason` says why there is no value,
-    `diff_reason` why there is no difference though there are two values, `note` where the paper
-    contradicts itself. `best_of` is the row that `best` stands for.
+    `kind` is the plan's: run, avg, flops, quoted, best or absent. `benchmark` is what was scored,
+    `column` where it stands in the table. `reason` says why there is no value, `diff_reason` why
+    there is no difference though there are two values, `note` where the paper contradicts itself.
+    `best_of` is the row that `best` stands for. `near_best`: the difference to the best of the
+    column is not significant (only where the table asks).
     """
 
     table: str
@@ -68,6 +70,8 @@ class Line:
     rule: str = ""
     run: str = ""
     kind: str = "run"
+    column: str = ""
+    near_best: bool = False
     group: str = ""
     reason: str = ""
     diff_reason: str = ""
@@ -89,13 +93,17 @@ class _Tidier:
 
     def table(self, table: Table) -> list[Line]:
         rows = {(row.group, row.name): row for row in table.rows}
-        return [
-            self._line(row, rows.get((row.group, row.versus)), cell)
+        lines = [
+            self._line(table, row, rows.get((row.group, cell.versus)), cell)
             for row in table.rows
             for cell in row.cells
         ]
+        if not table.compare_to_best:
+            return lines
+        cells = [cell for row in table.rows for cell in row.cells]
+        return self._near_best(lines, cells)
 
-    def _line(self, row: Row, versus: Row | None, cell: Cell) -> Line:
+    def _line(self, table: Table, row: Row, versus: Row | None, cell: Cell) -> Line:
         line = Line(
             cell.table,
             cell.row,
@@ -103,8 +111,11 @@ class _Tidier:
             cell.metric,
             cell.image_size,
             kind=cell.kind,
+            column=cell.column,
             group=row.group,
         )
+        if cell.kind == "absent":
+            return replace(line, reason=cell.reason, model=table.model, protocol=table.protocol)
         printed = self.printed.get((cell.table, cell.row, cell.benchmark, cell.metric))
         if cell.kind == "quoted":
             assert printed is not None  # the plan makes quoted cells from the same file
@@ -194,17 +205,38 @@ class _Tidier:
         others, reason = self._all(versus)
         if reason:
             return line  # the row compared with shows its own reason
-        if other_code := _different_code([*runs, *others]):
-            return replace(line, diff_reason=f"no difference: {other_code}")
-        if any(not a.same_images(b) for a, b in zip(runs, others, strict=True)):
-            return replace(line, diff_reason="no difference: the two rows are of other images")
-        mine, its = mean_value(runs, line.metric), mean_value(others, line.metric)
-        if mine is None or its is None:
+        if why := _no_pair(runs, others):
+            return replace(line, diff_reason=f"no difference: {why}")
+        if (found := _paired(runs, others, line.metric)) is None:
             return line
-        diff, low, high = bootstrap.difference(
-            mine, mean_resampled(runs, line.metric), its, mean_resampled(others, line.metric)
-        )
-        return replace(line, diff=diff, diff_low=low, diff_high=high)
+        return replace(line, diff=found[0], diff_low=found[1], diff_high=found[2])
+
+    def _near_best(self, lines: list[Line], cells: list[Cell]) -> list[Line]:
+        """Mark every cell that may be as good as the best of its column in its group.
+
+        That is where the interval of best − cell, from the same resamples, holds 0. The best
+        itself, the first of equals, is not marked.
+        """
+        places: dict[tuple[str, ...], list[int]] = {}
+        for i, line in enumerate(lines):
+            if line.kind in ("run", "avg") and line.value is not None:
+                place = (line.group, line.column, line.metric, line.protocol, line.rule)
+                places.setdefault(place, []).append(i)
+        marked = list(lines)
+        for found in places.values():
+            best = max(found, key=lambda i: lines[i].value or 0.0)
+            for i in found:
+                if i != best and self._alike(lines[i].metric, cells[i], cells[best]):
+                    marked[i] = replace(lines[i], near_best=True)
+        return marked
+
+    def _alike(self, metric: str, cell: Cell, best: Cell) -> bool:
+        """Whether the two differ by nothing significant; not where they cannot be compared."""
+        runs, others = (self._all(each.runs or (each.run,))[0] for each in (best, cell))
+        if not runs or not others or _no_pair(runs, others):
+            return False
+        diff = _paired(runs, others, metric)
+        return diff is not None and diff[1] <= 0 <= diff[2]
 
     def _with_settings(self, line: Line, names: Sequence[str]) -> Line:
         """model, protocol, vocabulary and rule, each where all the runs agree on it."""
@@ -230,8 +262,28 @@ def _counterpart(versus: Row, cell: Cell) -> Cell | None:
     """The cell of the row compared with that stands in the same column."""
     if cell.kind == "flops":
         return None
-    wanted = (cell.benchmark, cell.metric)
-    return next((each for each in versus.cells if (each.benchmark, each.metric) == wanted), None)
+    wanted = (cell.column, cell.metric)
+    return next((each for each in versus.cells if (each.column, each.metric) == wanted), None)
+
+
+def _no_pair(runs: Sequence[Run], others: Sequence[Run]) -> str:
+    """Why the two cannot be compared image by image, or nothing."""
+    if other_code := _different_code([*runs, *others]):
+        return other_code
+    if any(not a.same_images(b) for a, b in zip(runs, others, strict=True)):
+        return "the two rows are of other images"
+    return ""
+
+
+def _paired(
+    runs: Sequence[Run], others: Sequence[Run], metric: str
+) -> tuple[float, float, float] | None:
+    """The mean of `runs` minus that of `others`, with its interval from the same resamples."""
+    mine, its = mean_value(runs, metric), mean_value(others, metric)
+    if mine is None or its is None:
+        return None
+    resampled = mean_resampled(runs, metric), mean_resampled(others, metric)
+    return bootstrap.difference(mine, resampled[0], its, resampled[1])
 
 
 def _different_code(runs: Sequence[Run]) -> str:
@@ -246,16 +298,23 @@ def _common(values: Iterable[str]) -> str:
 
 
 def vocabulary_of(run: dict[str, Any]) -> str:
-    """The name of a run's class list, and of its background list after a plus."""
+    """`voc20+voc21_background@1a2b3c4d5e`: what a run's classes are called.
+
+    The name of its class list, of its background list after a plus, and ten digits of the digest
+    of their names and the templates.
+    """
     names = [run["vocabulary"]["classes"]["name"]]
     if run["vocabulary"]["background"] is not None:
         names.append(run["vocabulary"]["background"]["name"])
-    return "+".join(names)
+    return f"{'+'.join(names)}@{store.vocabulary_digest(run)[:SHORT]}"
 
 
 def missing(lines: Sequence[Line]) -> tuple[int, int, dict[str, int]]:
-    """Missing cells, all cells (quoted ones apart), and how many cells each reason empties."""
-    own = [line for line in lines if line.kind != "quoted"]
+    """Missing cells, all cells, and how many cells each reason empties.
+
+    Quoted cells and those that are meant to be empty are apart.
+    """
+    own = [line for line in lines if line.kind not in ("quoted", "absent")]
     gone = [line for line in own if line.value is None]
     reasons: dict[str, int] = {}
     for line in gone:

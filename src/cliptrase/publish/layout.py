@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
-from cliptrase.publish.cells import SHORT, Line
+from cliptrase.publish.cells import Line
+from cliptrase.publish.frames import frames, titles
+from cliptrase.publish.remarks import NEAR_BEST, facts, reading, remarks_of, unique
 
-T = TypeVar("T")
 WITH, WITHOUT = "with background", "without background"
 FLOPS, MIN_SAMPLES = "flops", "min_samples"
 QUOTED = "As the paper prints it: each row by the protocol and with the model of its own work"
@@ -41,6 +41,7 @@ class TableRow:
     label: str
     versus: str  # the row that the differences are to, or ""
     entries: tuple[Entry | None, ...]
+    near_best: bool = False  # its average, or its only number, may be as good as the best
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Panel:
-    """A block of rows under its own head: numbers of one protocol only."""
+    """A block of rows under its own head: numbers of one protocol only, and of one rule."""
 
     title: str
     corner: str  # what the first column lists
@@ -111,31 +112,24 @@ def arrange(
     return Sheet(
         name=name,
         title=title,
-        facts=_facts(suite, lines),
+        facts=facts(suite, lines),
         panels=tuple(panels),
         notes=tuple((mark, text) for text, mark in notes.marks.items()),
-        remarks=tuple([_reading(kind), *remarks, *_remarks(lines)]),
+        remarks=(reading(kind), *remarks, *remarks_of(lines)),
     )
 
 
 def _metrics(lines: list[Line], notes: _Notes, groups: dict[str, str]) -> list[Panel]:
-    """Rows × benchmarks, a panel for each protocol, and one for the rows that the paper quotes.
+    """Rows × benchmarks, a panel for each protocol and rule, and one for quoted rows.
 
     `groups`: benchmark → its heading, in the order of the columns.
     """
+    found = frames(lines)
+    panels = [
+        _panel(title, chosen, notes, groups)
+        for title, chosen in zip(titles(list(found)), found.values(), strict=True)
+    ]
     quoted = [line for line in lines if line.kind == "quoted"]
-    run = [line for line in lines if line.kind != "quoted"]
-    panels = []
-    protocols = _unique(line.protocol for line in run if line.protocol)
-    for protocol in protocols:
-        named = {(line.group, line.row) for line in run if line.protocol == protocol}
-        chosen = [
-            line
-            for line in run
-            if line.protocol == protocol or (not line.protocol and (line.group, line.row) in named)
-        ]
-        title = f"protocol {protocol}" if len(protocols) > 1 else ""
-        panels.append(_panel(title, chosen, notes, groups))
     if quoted:
         panels.append(_panel(QUOTED, quoted, notes, groups))
     return panels
@@ -143,8 +137,8 @@ def _metrics(lines: list[Line], notes: _Notes, groups: dict[str, str]) -> list[P
 
 def _panel(title: str, lines: list[Line], notes: _Notes, groups: dict[str, str]) -> Panel:
     columns = _columns(lines, groups)
-    metrics = _unique(line.metric for line in lines if line.metric != FLOPS)
-    parts = _unique(line.group for line in lines)
+    metrics = unique(line.metric for line in lines if line.metric != FLOPS)
+    parts = unique(line.group for line in lines)
     sections = []
     for metric in metrics:
         for part in parts:
@@ -157,7 +151,7 @@ def _panel(title: str, lines: list[Line], notes: _Notes, groups: dict[str, str])
 
 def _columns(lines: list[Line], groups: dict[str, str]) -> tuple[Column, ...]:
     """Benchmarks with a background first, then those without (as in the paper), avg, FLOPs."""
-    present = {line.benchmark for line in lines}
+    present = {line.column for line in lines}
     shown = {name: group for name, group in groups.items() if name in present}
     headed = len(set(shown.values())) > 1
     columns = [Column(name, name, group if headed else "") for name, group in shown.items()]
@@ -170,20 +164,27 @@ def _columns(lines: list[Line], groups: dict[str, str]) -> tuple[Column, ...]:
 
 def _section(title: str, lines: list[Line], columns: tuple[Column, ...], notes: _Notes) -> Section:
     rows = []
-    for row in _unique(line.row for line in lines):
+    for row in unique(line.row for line in lines):
         placed = {
-            FLOPS if line.metric == FLOPS else line.benchmark: line
+            FLOPS if line.metric == FLOPS else line.column: line
             for line in lines
             if line.row == row
         }
+        compared = [line.versus for line in placed.values() if line.versus]
+        versus = max(compared, key=compared.count, default="")
         entries = tuple(
-            _entry(placed[column.key], notes) if column.key in placed else None
+            _entry(placed[column.key], notes, versus) if column.key in placed else None
             for column in columns
         )
-        versus = next((line.versus for line in placed.values() if line.versus), "")
-        rows.append(TableRow(row, versus, entries))
+        rows.append(TableRow(row, versus, entries, _near_best(placed)))
     best = [_best(row.entries[i] for row in rows) for i in range(len(columns))]
     return Section(title, tuple(_with_best(row, best) for row in rows))
+
+
+def _near_best(placed: dict[str, Line]) -> bool:
+    """Whether a row is as good as the best: its average is, or its only number."""
+    numbers = [line for key, line in placed.items() if key != FLOPS]
+    return placed["avg"].near_best if "avg" in placed else [n.near_best for n in numbers] == [True]
 
 
 def _grid(lines: list[Line], notes: _Notes) -> tuple[list[Panel], list[str]]:
@@ -194,7 +195,7 @@ def _grid(lines: list[Line], notes: _Notes) -> tuple[list[Panel], list[str]]:
     chosen = next((line.versus for line in lines if line.versus), "")
     remarks = [f"† The chosen point, {chosen}."] if chosen else []
     panels = []
-    kinds = _unique((line.benchmark, line.metric) for line in lines)
+    kinds = unique((line.benchmark, line.metric) for line in lines)
     for kind in kinds:
         own = [line for line in lines if (line.benchmark, line.metric) == kind]
         title = ", ".join(kind) if len(kinds) > 1 else ""
@@ -243,11 +244,15 @@ def _best_remark(title: str, line: Line) -> str:
     return text + "."
 
 
-def _entry(line: Line, notes: _Notes) -> Entry:
+def _entry(line: Line, notes: _Notes, versus: str = "") -> Entry:
+    """A cell with its marks; `versus`: the row that most of its row is compared with."""
     texts = [line.reason] if line.value is None and line.reason else []
     texts += [line.diff_reason] if line.diff_reason else []
+    if line.diff is not None and versus and line.versus != versus:
+        texts.append(f"compared with {line.versus}")
     texts += [line.note] if line.note else []
-    return Entry(line, marks=tuple(notes.mark(text) for text in texts))
+    marks = tuple(notes.mark(text) for text in texts)
+    return Entry(line, marks=(NEAR_BEST, *marks) if line.near_best else marks)
 
 
 def _best(entries: Iterable[Entry | None]) -> float | None:
@@ -273,65 +278,3 @@ def _with_best(row: TableRow, best: list[float | None]) -> TableRow:
         for entry, top in zip(row.entries, best, strict=True)
     ]
     return replace(row, entries=tuple(entries))
-
-
-def _facts(suite: str, lines: list[Line]) -> tuple[str, ...]:
-    run = [line for line in lines if line.kind != "quoted"]
-    facts = [f"suite {suite}"]
-    for what in ("model", "protocol", "rule"):
-        values = _unique(getattr(line, what) for line in run if getattr(line, what))
-        if values:
-            facts.append(f"{what} {', '.join(values)}")
-    sizes = sorted({line.image_size for line in run if line.image_size is not None})
-    if sizes:
-        facts.append(f"{' and '.join(f'{size}' for size in sizes)} px")
-    return tuple(facts)
-
-
-def _reading(kind: str) -> str:
-    """How to read a cell."""
-    versus, best = "the row named", "its column among the rows it stands with"
-    if kind == "grid":
-        versus, best = "the chosen point", "the grid"
-    return (
-        f"Value [95 % bootstrap interval over images]; below it the paired difference to {versus}, "
-        f"with its interval. Bold: the best of {best}."
-    )
-
-
-def _remarks(lines: list[Line]) -> list[str]:
-    remarks = []
-    if any(line.published for line in lines if line.kind != "quoted"):
-        remarks.append("paper: the number that the paper prints, and in brackets ours minus it.")
-    vocabularies = {
-        line.benchmark: line.vocabulary for line in lines if line.run and line.vocabulary
-    }
-    images: dict[str, set[int]] = {}
-    for line in lines:
-        if line.run and line.images is not None:
-            images.setdefault(line.benchmark, set()).add(line.images)
-    if vocabularies:
-        parts = []
-        for benchmark, vocabulary in vocabularies.items():
-            counts = sorted(images.get(benchmark, set()))
-            count = f", {' or '.join(f'{n:,}' for n in counts)} images" if counts else ""
-            parts.append(f"{benchmark}: {vocabulary}{count}")
-        remarks.append(f"Vocabulary and images of each benchmark: {'; '.join(parts)}.")
-    commits = _unique(line.commit for line in lines if line.commit)
-    if commits:
-        remarks.append(f"Commit of the runs: {', '.join(commits)}.")
-    codes = _unique(line.code[:SHORT] for line in lines if line.code)
-    if len(codes) > 1:
-        remarks.append(
-            f"These runs were made by different code ({', '.join(codes)}): numbers of one are not "
-            "compared with those of another; make the runs again by one code."
-        )
-    missing = [line for line in lines if line.kind != "quoted" and line.value is None]
-    wanted = [line for line in lines if line.kind != "quoted"]
-    if missing:
-        remarks.append(f"{len(missing)} of {len(wanted)} cells are missing.")
-    return remarks
-
-
-def _unique(items: Iterable[T]) -> list[T]:
-    return list(dict.fromkeys(items))

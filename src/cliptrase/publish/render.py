@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cliptrase.publish.cells import COLUMNS, Line
 from cliptrase.publish.layout import DIGITS, MIN_SAMPLES, Column, Entry, Panel, Sheet, TableRow
+from cliptrase.publish.remarks import NEAR_BEST
 
 MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
 WIDE = 7  # from this many columns on, LaTeX puts an interval below its value, not beside it
@@ -91,7 +92,7 @@ def _md_panel(panel: Panel) -> list[str]:
         if section.title:
             rows.append(_md_line([f"***{_md(section.title)}***", *("" for _ in panel.columns)]))
         for row in section.rows:
-            label = _md(row.label)
+            label = _md(row.label) + f"<sup>{NEAR_BEST}</sup>" * row.near_best
             if row.versus:
                 label += f"<br><sub>to {_md(row.versus)}</sub>"
             rows.append(_md_line([label, *(_md_entry(entry) for entry in row.entries)]))
@@ -118,7 +119,7 @@ def _md_entry(entry: Entry | None) -> str:
     if line.metric == "flops":
         pieces = [ABSENT if line.value is None else f"{number(line.value)}×"]
     elif line.value is None:
-        pieces = [ABSENT]
+        pieces = ["" if line.kind == "absent" else ABSENT]
     else:
         value = number(line.value)
         pieces = [f"**{value}**" if entry.best else value]
@@ -162,6 +163,7 @@ _TEX = {
     "±": r"$\pm$",
     "≤": r"$\le$",
     "≥": r"$\ge$",
+    "≈": r"$\approx$",
     "Δ": r"$\Delta$",
     "†": r"$\dagger$",
     "√": r"$\surd$",
@@ -248,7 +250,8 @@ def _tex_groups(columns: tuple[Column, ...]) -> list[str]:
 def _tex_row(row: TableRow, stacked: bool) -> list[str]:
     """A row of values and, below it, rows of intervals, differences and printed numbers."""
     layers = [_tex_entry(entry, stacked) for entry in row.entries]
-    heads = {"value": tex(row.label), "printed": r"\quad paper"}
+    mark = rf"\textsuperscript{{{tex(NEAR_BEST)}}}" if row.near_best else ""
+    heads = {"value": tex(row.label) + mark, "printed": r"\quad paper"}
     if row.versus:
         heads["difference"] = rf"\quad to {tex(row.versus)}"
     out = []
@@ -274,7 +277,7 @@ def _tex_entry(entry: Entry | None, stacked: bool) -> dict[str, str]:
         return {"value": tex(line.published) + marks}
     layers: dict[str, str] = {}
     if line.value is None:
-        layers["value"] = "--" + marks
+        layers["value"] = ("" if line.kind == "absent" else "--") + marks
     elif line.metric == "flops":
         layers["value"] = rf"{tex(number(line.value))}$\times$" + marks
     else:

@@ -76,7 +76,8 @@ def test_a_run_cell_tells_what_its_metrics_say(paper: Plan, whole_paper: Path) -
     assert line.run.startswith("voc21.sclip.vit_b16.224.")
     assert (line.value, line.ci_low, line.ci_high) == (said["fwIoU"], *said["ci"]["fwIoU"])
     assert (line.model, line.protocol, line.rule) == ("vit_b16", "crop", "cliptrase")
-    assert line.vocabulary == "voc20+voc21_background"
+    digest = store.vocabulary_digest(paper.runs[line.run])
+    assert line.vocabulary == f"voc20+voc21_background@{digest[:10]}"
     assert line.image_size == 224
 
 

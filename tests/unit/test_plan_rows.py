@@ -1,0 +1,181 @@
+"""What a table's YAML may ask of its rows: where they stand, what they are compared with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cliptrase import config, plan
+from cliptrase.errors import UserError
+from cliptrase.plan import Cell, Table
+
+COLUMNS = ["voc21", "voc20", "pc59"]
+CLIP, SCLIP, OURS = (
+    {"row": name, "run": [f"method={name}"]} for name in ("clip", "sclip", "cliptrase")
+)
+ONLY = {"otherwise": "not here"}
+
+
+@pytest.fixture
+def expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Table]:
+    """expand(rows, key=value, …): a table of one group of these rows over three benchmarks."""
+    conf = tmp_path / "conf"
+    shutil.copytree(config.CONF, conf)
+    monkeypatch.setattr(config, "CONF", conf)
+
+    def expanded(rows: list[dict[str, Any]], **keys: Any) -> Table:
+        table = {
+            "title": "T",
+            "kind": "metrics",
+            "role": "main",
+            "metrics": ["mIoU"],
+            "image_size": 224,
+            "average": True,
+            "groups": [{"name": "g", "rows": rows}],
+        }
+        (conf / "table" / "t.yaml").write_text(yaml.safe_dump(table | keys))
+        suite = yaml.safe_load((conf / "suite" / "paper.yaml").read_text())
+        suite |= {"roles": {"main": COLUMNS}, "tables": ["t"]}
+        (conf / "suite" / "s.yaml").write_text(yaml.safe_dump(suite))
+        return plan.load("s").tables["t"]
+
+    return expanded
+
+
+def cells(table: Table, row: str) -> dict[str, Cell]:
+    (found,) = [one for one in table.rows if one.name == row]
+    return {cell.column: cell for cell in found.cells}
+
+
+def versus(table: Table) -> dict[str, list[str]]:
+    return {row.name: [cell.versus for cell in row.cells] for row in table.rows}
+
+
+def test_all_rows_are_compared_with_one_of_them_also_those_above_it(expand):
+    table = expand([CLIP, SCLIP, OURS], versus="sclip")
+    assert versus(table) == {"clip": ["sclip"] * 4, "sclip": [""] * 4, "cliptrase": ["sclip"] * 4}
+    assert versus(expand([CLIP, SCLIP, OURS], versus="above")) == versus(
+        expand([CLIP, SCLIP, OURS])
+    )
+    with pytest.raises(UserError, match=r"table t, group 'g': no row 'CLIP' that is run.*clip"):
+        expand([CLIP, SCLIP], versus="CLIP")
+
+
+def test_a_row_may_stand_in_some_columns_only(expand):
+    table = expand([CLIP, OURS | ONLY | {"on": ["voc20", "ade150"]}])
+    found = cells(table, "cliptrase")
+    assert list(found) == [*COLUMNS, "avg"]  # ade150 is no benchmark of this suite
+    assert [found[name].kind for name in found] == ["absent", "run", "absent", "absent"]
+    assert found["voc20"].run.startswith("voc20.cliptrase.")
+    assert {found[name].reason for name in ("voc21", "pc59")} == {"not here"}
+    assert found["avg"].reason == "no average: this row is not on every benchmark"
+    assert not any(found[name].run or found[name].runs for name in ("voc21", "pc59", "avg"))
+
+
+def test_a_cell_is_compared_with_the_nearest_row_above_that_has_one(expand):
+    half = SCLIP | ONLY | {"on": ["voc20"]}
+    assert versus(expand([CLIP, half, OURS]))["cliptrase"] == ["clip", "sclip", "clip", "clip"]
+    assert versus(expand([half, CLIP, OURS])) == {
+        "sclip": [""] * 4,
+        "clip": ["", "sclip", "", ""],
+        "cliptrase": ["clip"] * 4,
+    }
+    # one row to compare with: where it has no number there is no other
+    assert versus(expand([CLIP, half, OURS], versus="sclip"))["cliptrase"] == ["", "sclip", "", ""]
+
+
+def test_a_column_may_hold_another_benchmark_and_is_compared_within_the_column(expand):
+    usual = {"row": "usual", "run": OURS["run"], "on": {"voc21": "voc21_standard"}} | ONLY
+    table = expand([usual, OURS | ONLY | {"on": ["voc21"]}])
+    cell = cells(table, "usual")["voc21"]
+    assert (cell.benchmark, cell.column, cell.kind) == ("voc21_standard", "voc21", "run")
+    assert cell.run.startswith("voc21_standard.cliptrase.")
+    assert cells(table, "cliptrase")["voc21"].versus == "usual"
+    suite = plan.load("s")
+    assert {run["benchmark"]["name"] for run in suite.runs.values()} == {"voc21", "voc21_standard"}
+    assert list(suite.passes) == ["voc2012.vit_b16.224.crop"]  # the same images, one pass
+
+
+def test_a_row_on_every_benchmark_has_its_average(expand):
+    everywhere = OURS | ONLY | {"on": {name: name for name in COLUMNS}}
+    assert cells(expand([CLIP, everywhere]), "cliptrase")["avg"].kind == "avg"
+
+
+def test_operations_are_compared_in_one_column(expand):
+    groups = [{"name": "g", "flops": True, "rows": [CLIP, OURS | ONLY | {"on": ["pc59"]}]}]
+    found = cells(expand([], groups=groups), "cliptrase")[""]
+    assert [name.partition(".")[0] for name in found.runs] == ["pc59", "pc59"]
+
+
+def test_words_and_the_rule_are_a_row_s_own(expand):
+    words = ["benchmark.background=pc60_background", "vocabulary=coco_object80"]
+    changed = {"row": "changed", "run": [*OURS["run"], "protocol.rule=mmseg", *words]}
+    expand([OURS, changed | ONLY | {"on": ["voc21"]}])
+    (run,) = [r for r in plan.load("s").runs.values() if r["protocol"]["rule"] == "mmseg"]
+    assert run["vocabulary"]["background"]["name"] == "pc60_background"
+    assert run["vocabulary"]["classes"]["name"] == "coco_object80"
+
+
+def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
+    assert expand([CLIP]).protocol == "crop"
+    with pytest.raises(UserError, match="table t: unknown protocol 'other'; .*crop"):
+        expand([CLIP], protocol="other")
+    crop = config.CONF / "protocol" / "crop.yaml"
+    shutil.copy(crop, crop.with_name("other.yaml"))
+    assert expand([CLIP], protocol="other").protocol == "other"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"on": ["voc20"]}, "row 'clip': `on` needs `otherwise`; give the reason, as text"),
+        (ONLY, "row 'clip': `otherwise` needs `on`; give a list of benchmarks, or a mapping"),
+        ({"on": [], **ONLY}, r"row 'clip': on=\[\]; give a list of benchmarks"),
+        ({"on": "voc20", **ONLY}, "row 'clip': on='voc20'; give a list of benchmarks"),
+        ({"on": {"voc21": 3}, **ONLY}, "row 'clip': on={'voc21': 3}; give a list"),
+        ({"on": ["voc2"], **ONLY}, "row 'clip', on: unknown benchmark 'voc2'.*voc20"),
+        ({"on": {"voc21": "voc21s"}, **ONLY}, "row 'clip', on: unknown benchmark 'voc21s'"),
+        ({"on": ["voc20", "voc20"], **ONLY}, "row 'clip', on: 'voc20' is there twice"),
+        ({"on": ["voc20"], "otherwise": ""}, "row 'clip': otherwise=''; give the reason"),
+    ],
+)
+def test_where_a_row_stands_is_validated(expand, change, message):
+    with pytest.raises(UserError, match=f"table t, {message}"):
+        expand([CLIP | change])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"compare_to_best": 1}, "compare_to_best=1; give true or false"),
+        ({"figure": "yes"}, "figure='yes'; give true or false"),
+        ({"versus": True}, "versus=True; give `above` or the name of a row of every group"),
+        ({"protocol": 224}, "protocol=224; give text"),
+    ],
+)
+def test_keys_of_a_table_are_validated(expand, keys, message):
+    with pytest.raises(UserError, match=f"table t: {message}"):
+        expand([CLIP], **keys)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("benchmark.cls_logits=true", "of the benchmark it may set benchmark.background="),
+        ("benchmark.name=voc20", "of the benchmark it may set benchmark.background="),
+        ("model.path=elsewhere", "a suite has one, its `model`"),
+        ("protocol=crop", "a table has one, its own `protocol` or the suite's"),
+        ("protocol.name=crop", "a table has one, its own `protocol` or the suite's"),
+        ("protocol.stride=9", "of the protocol it may set protocol.rule= protocol.logit_scale="),
+    ],
+)
+def test_what_else_a_row_may_not_set_is_said(expand, override, message):
+    with pytest.raises(UserError) as caught:
+        expand([CLIP | {"run": ["method=clip", override]}])
+    where = f"table t, row 'clip': `run` must not set {override.partition('=')[0]}=; "
+    assert str(caught.value).startswith(where + message)
