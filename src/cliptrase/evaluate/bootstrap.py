@@ -78,4 +78,5 @@ def _around(point: float, values: Values) -> tuple[float, float]:
     if not kept.size:
         return float("nan"), float("nan")
     low, middle, high = np.quantile(kept, [LOW, MIDDLE, HIGH])
-    return float(point + low - middle), float(point + high - middle)
+    # in this order low ≤ point ≤ high holds to the last bit
+    return float(point + (low - middle)), float(point + (high - middle))
