@@ -145,9 +145,14 @@ def test_not_a_folder(tmp_path, make):
     [
         ({"vision_cfg": {"pool_type": "avg"}}, "not a plain ViT"),
         ({"vision_cfg": {"attentional_pool": True}}, "not a plain ViT"),
+        ({"vision_cfg": {"attentional_pool": "parallel"}}, "not a plain ViT"),
+        ({"vision_cfg": {"pool_type": "none"}}, "not a plain ViT"),
+        ({"vision_cfg": {"patch_size": [16, 8]}}, "not a plain ViT"),
         ({"vision_cfg": {"block_type": "custom", "qk_norm": True}}, "not a plain ViT"),
         ({"text_cfg": {"no_causal_mask": True}}, "not CLIP's causal transformer"),
         ({"text_cfg": {"pool_type": "last"}}, "not CLIP's causal transformer"),
+        ({"text_cfg": {"pool_type": "eos"}}, "not CLIP's causal transformer"),
+        ({"text_cfg": {"embed_cls": True}}, "not CLIP's causal transformer"),
     ],
 )
 def test_architectures_without_plain_patch_tokens_are_refused(tmp_path, small, change, message):
@@ -237,6 +242,9 @@ def test_no_network_is_one_message_that_names_the_way_out(monkeypatch, offline, 
         ("ViT-B-16", None, "neither a file nor weights of ViT-B-16"),
         ("RN50-quickgelu", "openai", "not a plain ViT"),
         ("ViT-B-16-SigLIP", "webli", "not a plain ViT"),
+        ("EVA02-B-16", "merged2b_s8b_b131k", "not a plain ViT"),
+        ("ViT-L-14-CLIPA", "datacomp1b", "not a plain ViT"),
+        ("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "not a plain ViT"),
     ],
 )
 def test_names_and_weights_that_do_not_fit_are_refused_before_fetching(

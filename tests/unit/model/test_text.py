@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import open_clip
+import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.model import CustomTextCLIP
 
 from cliptrase.model.text import encode_tokens, text_features, unseen_words
 
@@ -17,6 +21,32 @@ def test_cut_prompts_are_encoded_as_whole_ones(clip):
     assert torch.allclose(encode_tokens(clip, tokens), clip.model.encode_text(tokens), atol=2e-6)
     short = tokens[:2]
     assert torch.allclose(encode_tokens(clip, short), clip.model.encode_text(short), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proj_bias": True},
+        {"proj_type": "none", "width": 24},
+        {"final_ln_after_pool": True, "ls_init_value": 0.5},
+        {"block_type": "custom", "scale_attn": True},
+        {"context_length": 12, "output_tokens": True},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_towers_of_their_own_are_encoded_as_open_clip_does(clip, change):
+    text = {"width": 32, "heads": 2, "layers": 2, "context_length": 77, **change}
+    vision = {"layers": 1, "width": 16, "head_width": 16, "patch_size": 16, "image_size": 32}
+    model = CustomTextCLIP(24, vision, text, quick_gelu=True).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in model.text.parameters():
+        if parameter.ndim == 1:
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    tokens = open_clip.tokenize(["cat", "a photo of a cat.", "word " * 100], text["context_length"])
+    expected = model.encode_text(tokens)
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    ours = encode_tokens(dataclasses.replace(clip, model=model), tokens)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-6)
 
 
 def test_features_are_normalised_means_of_normalised_prompts(clip):
