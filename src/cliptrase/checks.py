@@ -10,17 +10,23 @@ from cliptrase.metric_names import RULES
 
 TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
 KINDS = ("softmax", "cosine", "inner_product", "identity", *TWO_PATHS)
+MATRICES = ("cosine", "inner_product")  # kinds that are one matrix for all heads
 CHOICES: dict[str, tuple[Any, ...]] = {
     "method.attention.kind": KINDS,
-    "method.regions.correlation.kind": ("cosine", "inner_product"),
+    "method.attention.row_sum": ("none", 1, 3),
+    "method.attention.heads": ("mean", "concatenated"),
+    "method.regions.correlation.kind": MATRICES,
+    "method.regions.correlation.heads": ("mean", "concatenated"),
     "method.regions.cluster": ("rows", "features"),
-    "method.regions.denoise": ("cls", "none"),
-    "method.regions.vote": ("hard", "none"),
+    "method.regions.l2_rows": (True, False),
+    "method.regions.denoise": ("none", "cls", "eq7"),
+    "method.regions.passes": (1, 2),
+    "method.regions.vote": ("auto", "hard", "soft", "none"),
     "method.cls_logits": ("auto", True, False),
     "method.attention.residual": (True, False),
     "method.attention.ffn": (True, False),
     "model.kind": ("local", "open_clip"),
-    "protocol.name": ("crop",),
+    "protocol.name": ("crop", "slide"),
     "protocol.rule": RULES,
 }
 TERMS = ("qk", "qq", "kk", "vv")
@@ -28,11 +34,16 @@ BLOCKS = range(1, 13)
 
 # What a composed run holds: a dict of keys, or a kind of value.
 _ATTENTION = dict.fromkeys(("kind", "terms", "first_block", "last_block", "residual", "ffn"), "any")
-_OPTIONAL = {"omega"}  # left out: the attention has none
 _REGIONS = {
     "correlation": {"block": "any", "kind": "any"},
     **dict.fromkeys(("cluster", "denoise", "eps", "min_samples"), "any"),
     **dict.fromkeys(("upsample", "median", "vote"), "any"),
+}
+# What a method's YAML may leave out, and what that means.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "attention": {"omega": None, "row_sum": "none", "heads": "mean"},
+    "regions": {"l2_rows": False, "passes": 1},
+    "correlation": {"heads": "mean"},
 }
 SHAPE: dict[str, Any] = {
     "benchmark": {
@@ -42,10 +53,17 @@ SHAPE: dict[str, Any] = {
     },
     "method": {"name": "text", "attention": _ATTENTION, "regions": "any", "cls_logits": "any"},
     "model": {"label": "text", "kind": "any"},
-    "protocol": {"name": "any", "logit_scale": "any", "rule": "any"},
+    "protocol": {"name": "any", "logit_scale": "any", "rule": "any"},  # and PROTOCOLS' keys
     "vocabulary": "text or null",
     "out": "text",
     "data": "text",
+}
+PROTOCOLS: dict[str, dict[str, str]] = {
+    "crop": {},
+    "slide": {
+        **dict.fromkeys(("short_side", "stride", "background_threshold"), "any"),
+        "vocabularies": "text or null",
+    },
 }
 LABELS = {"map", "ignore", "background", "scored", "skip"}
 
@@ -53,13 +71,16 @@ LABELS = {"map", "ignore", "background", "scored", "skip"}
 def check_shape(run: dict[str, Any]) -> None:
     """Raise UserError where a composed run lacks a key, or has a value of the wrong kind there."""
     _shape(run, SHAPE, "")
-    for key in run["method"]["attention"]:
-        if key not in _ATTENTION.keys() | _OPTIONAL:
-            raise UserError(
-                f"unknown key 'method.attention.{key}'; {nearest(key, [*_ATTENTION, *_OPTIONAL])}"
-            )
-    if run["method"]["regions"] is not None:
-        _shape(run["method"]["regions"], _REGIONS, "method.regions")
+    _only(run["method"]["attention"], [*_ATTENTION, *DEFAULTS["attention"]], "method.attention")
+    regions = run["method"]["regions"]
+    if regions is not None:
+        _shape(regions, _REGIONS, "method.regions")
+        _only(regions, [*_REGIONS, *DEFAULTS["regions"]], "method.regions")
+        where = "method.regions.correlation"
+        _only(regions["correlation"], ["block", "kind", *DEFAULTS["correlation"]], where)
+    own = PROTOCOLS.get(str(run["protocol"]["name"]), {})
+    _shape(run["protocol"], own, "protocol")
+    _only(run["protocol"], [*SHAPE["protocol"], *own], "protocol")
     benchmark = run["benchmark"]
     if benchmark["dataset"] == "folder":
         _shape(benchmark, {"images": "text", "labels": "text"}, "benchmark")
@@ -93,6 +114,12 @@ def _shape(found: Any, wanted: dict[str, Any], where: str) -> None:
             _shape(value, kind, key)
         elif not _holds(kind, value):
             raise UserError(f"{key}={_show(value)}: must be a name or a path")
+
+
+def _only(found: dict[str, Any], known: list[str], where: str) -> None:
+    for key in found:
+        if key not in known:
+            raise UserError(f"unknown key '{where}.{key}'; {nearest(str(key), known)}")
 
 
 def _holds(kind: str, value: Any) -> bool:
@@ -143,12 +170,43 @@ def check_run(run: dict[str, Any]) -> None:
         raise UserError(
             f"image_size={size}: not a multiple of the model's patch, {patch}; take {fitting}"
         )
-    _number("protocol.logit_scale", run["protocol"]["logit_scale"], above=0)
+    _check_protocol(run["protocol"], size, run["method"]["regions"])
     for key, optional in (("limit", True), ("workers", True), ("batch_size", False)):
         if run[key] is not None or not optional:
             _integer(key, run[key], at_least=1)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(run["device"])):
         raise UserError(f"device={run['device']}: unknown value; take auto, cpu, cuda or cuda:0")
+
+
+def _check_protocol(protocol: dict[str, Any], size: int, regions: dict[str, Any] | None) -> None:
+    _number("protocol.logit_scale", protocol["logit_scale"], above=0)
+    if protocol["name"] != "slide":
+        return
+    _integer("protocol.stride", protocol["stride"], at_least=1)
+    _integer("protocol.short_side", protocol["short_side"], at_least=1)
+    if protocol["stride"] > size:
+        raise UserError(
+            f"protocol.stride={protocol['stride']}: leaves gaps between windows of "
+            f"image_size={size}; take {size} or less"
+        )
+    if protocol["short_side"] < size:
+        raise UserError(
+            f"protocol.short_side={protocol['short_side']}: smaller than the window, "
+            f"image_size={size}; take a larger one or a smaller window"
+        )
+    threshold = protocol["background_threshold"]
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        threshold = -1
+    if not 0 <= threshold < 1:
+        raise UserError(
+            f"protocol.background_threshold={_show(protocol['background_threshold'])}: must be a "
+            "probability, 0 (none) or more and below 1"
+        )
+    if regions is not None and regions["vote"] == "hard":
+        raise UserError(
+            "method.regions.vote=hard: protocol slide averages the logits of its windows, and a "
+            "hard vote has none; take method.regions.vote=soft, or none"
+        )
 
 
 def _check_attention(attention: dict[str, Any]) -> None:
@@ -175,6 +233,16 @@ def _check_attention(attention: dict[str, Any]) -> None:
     if kind == "gem" and "qk" in terms:
         raise UserError(
             "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
+        )
+    if attention.get("row_sum", "none") != "none" and kind not in ("softmax", *MATRICES):
+        raise UserError(
+            f"method.attention.row_sum={attention['row_sum']}: kind {kind} has rows of its own; "
+            "take none"
+        )
+    if attention.get("heads", "mean") != "mean" and kind not in MATRICES:
+        raise UserError(
+            f"method.attention.heads={attention['heads']}: kind {kind} attends head by head; take "
+            f"mean, or kind {' or '.join(MATRICES)}"
         )
     first, last = attention["first_block"], attention["last_block"]
     for key, block in (("first_block", first), ("last_block", last)):

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cliptrase.checks import check_run, check_shape
+from cliptrase.checks import DEFAULTS, check_run, check_shape
 from cliptrase.data.vocabularies import (
     TEMPLATES,
     VOCABULARIES,
@@ -103,8 +103,14 @@ def dbscan_defaults(n_patches: int) -> tuple[float, int]:
 
 
 def identity(run: dict[str, Any]) -> dict[str, Any]:
-    """A resolved run without what cannot change a number: paths, device, workers, folders."""
-    return {key: _without_paths(value) for key, value in run.items() if key not in VOLATILE}
+    """A resolved run without what cannot change a number: paths, device, workers, folders.
+
+    Optional keys of a method at their default are left out: a run keeps its name when methods learn
+    another option.
+    """
+    kept = {key: _without_paths(value) for key, value in run.items() if key not in VOLATILE}
+    kept["method"] = _without_defaults(kept["method"])
+    return kept
 
 
 def identity_sha256(run: dict[str, Any]) -> str:
@@ -264,16 +270,20 @@ def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
 
 
 def _method(run: dict[str, Any]) -> None:
-    """Fill in the `auto` values of run["method"], in place."""
-    method = run["method"]
+    """Fill in the values of run["method"] that are left out or `auto`, in place."""
+    method, windows = run["method"], run["protocol"]["name"] == "slide"
     if method["cls_logits"] == "auto":
-        method["cls_logits"] = run["benchmark"]["cls_logits"]
-    omega = method["attention"].pop("omega", None)  # null is the same run as no such key
-    if omega is not None:
-        method["attention"]["omega"] = float(omega)
+        method["cls_logits"] = run["benchmark"]["cls_logits"] and not windows
+    method["attention"] = DEFAULTS["attention"] | method["attention"]
+    if method["attention"]["omega"] is not None:
+        method["attention"]["omega"] = float(method["attention"]["omega"])
     regions = method["regions"]
     if regions is None:
         return
+    regions = method["regions"] = DEFAULTS["regions"] | regions
+    regions["correlation"] = DEFAULTS["correlation"] | regions["correlation"]
+    if regions["vote"] == "auto":
+        regions["vote"] = "none" if windows else "hard"
     side = run["image_size"] // run["model"]["patch"]
     eps, min_samples = dbscan_defaults(side * side)
     if regions["eps"] == "auto":
@@ -281,6 +291,23 @@ def _method(run: dict[str, Any]) -> None:
     if regions["min_samples"] == "auto":
         regions["min_samples"] = min_samples
     regions["eps"] = float(regions["eps"])
+
+
+def _without_defaults(method: dict[str, Any]) -> dict[str, Any]:
+    def changed(part: str, values: dict[str, Any]) -> dict[str, Any]:
+        default = DEFAULTS[part]
+        return {
+            key: value
+            for key, value in values.items()
+            if key not in default or value != default[key]
+        }
+
+    method = {**method, "attention": changed("attention", method["attention"])}
+    if method["regions"] is not None:
+        regions = changed("regions", method["regions"])
+        regions["correlation"] = changed("correlation", regions["correlation"])
+        method["regions"] = regions
+    return method
 
 
 def _without_paths(value: Any) -> Any:

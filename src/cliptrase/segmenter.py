@@ -161,12 +161,12 @@ class Segmenter:
                 predicted = picture.encoded.classify(text, self._logit_scale)
             labels = predicted[0].cpu().numpy().astype(np.uint16)
             labels = _nearest(labels, picture.size)
-        names = words[0] + ((BACKGROUND,) if text.background else ())
+        names = words[0] + ((BACKGROUND,) if words[1] else ())
         return Segmentation(
             labels=labels,
             names=names,
             regions=picture.regions,
-            background=text.classes if text.background else None,
+            background=len(words[0]) if words[1] else None,
             network_size=picture.network_size,
             method=picture.method,
         )
@@ -182,7 +182,7 @@ class Segmenter:
             features = text_features(
                 self._clip, list(classes + background), self._templates, workers=cores()
             )
-            self._texts[key] = Text(features, classes=len(classes), background=bool(background))
+            self._texts[key] = Text.listed(features, len(classes))
         return self._texts[key]
 
     def _warn_of_unseen(self, names: tuple[str, ...]) -> None:

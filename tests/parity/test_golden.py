@@ -67,7 +67,7 @@ class Golden:
         words = [] if background is None else read_names(Path(background["path"]))
         templates = read_templates(Path(vocabulary["templates"]["path"]))
         features = text_features(self.clip, classes + words, templates)
-        return Text(features, len(classes), background is not None)
+        return Text.listed(features, len(classes))
 
     def _graph(self, benchmark: str, size: int, image: str) -> Graph:
         if benchmark in ("voc21", "coco_object"):  # the same photographs, the same crops
@@ -86,7 +86,7 @@ class Golden:
     def truth(self, benchmark: str, size: int, image: str) -> np.ndarray | None:
         path = self.samples / FOLDERS[benchmark[:3]][1] / f"{image}.png"
         labels = self.run(benchmark, size)["benchmark"]["labels"]
-        table = lookup(labels, self.text(benchmark).classes)
+        table = lookup(labels, self.run(benchmark, size)["vocabulary"]["classes"]["count"])
         classes = apply(table, crop_label(read_label(path), size))
         if skipped(table, classes):
             return None
@@ -144,7 +144,8 @@ def test_every_intermediate(golden, case):
         big = F.interpolate(
             logits.T.reshape(1, *theirs["patch_logits"].shape), size=(size, size), mode="bilinear"
         )[0].numpy()
-        folded = np.concatenate([big[: text.classes], big[text.classes :].max(0, keepdims=True)])
+        classes = int(text.owner.max()) if "21" in benchmark or "object" in benchmark else len(big)
+        folded = np.concatenate([big[:classes], big[classes:].max(0, keepdims=True)])
         ours, other = before[ties], theirs["prediction_before_vote"][ties]
         margin = folded[ours, *ties.nonzero()] - folded[other, *ties.nonzero()]
         assert (margin < 100 * TOLERANCE).all()

@@ -221,7 +221,7 @@ def test_no_peer_is_another_or_a_baseline(clip, grid):
             assert (one - other).abs().max() > 1e-3  # 50 times what the oracle allows
     words = torch.nn.functional.normalize(features[0][0, :3], dim=-1)
     for name in PEERS:
-        classes = graph.prediction(method(name), Text(words, 3, False), "words")
+        classes = graph.prediction(method(name), Text.listed(words, 3), "words")
         assert classes.shape == images[:, 0].shape and set(classes.unique().tolist()) <= {0, 1, 2}
 
 

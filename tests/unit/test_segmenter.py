@@ -53,11 +53,8 @@ def by_hand(clip, pixels, method, classes, background=()):
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (clip.mean, clip.std))
     batch = ((torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - mean) / std)[None]
     names = [*classes, *background]
-    text = Text(
-        text_features(clip, names, read_templates(template_path(TEMPLATES))),
-        classes=len(classes),
-        background=bool(background),
-    )
+    features = text_features(clip, names, read_templates(template_path(TEMPLATES)))
+    text = Text.listed(features, len(classes))
     graph = Graph(clip, batch, out_size=pixels.shape[:2])
     labels, regions = graph.prediction(method, text, "words", 100.0), graph.regions(method)
     return labels[0].numpy(), regions[0].numpy()

@@ -8,59 +8,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase.evaluate.encoded import Encoded as Encoded
+from cliptrase.evaluate.encoded import Text as Text
+from cliptrase.evaluate.encoded import voted
+from cliptrase.evaluate.keys import (
+    Attention,
+    attention_key,
+    clustering_key,
+    logits_key,
+    rows_key,
+    smoothing_key,
+    vote_of,
+)
 from cliptrase.model import two_paths, vision
 from cliptrase.model.load import Clip
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
-from cliptrase.segment.correlation import correlation, patch_rows
+from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
+from cliptrase.segment.correlation import correlation, eq7_kept, patch_rows
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototype, region_map, smooth_maps
-from cliptrase.segment.vote import hard_vote
+from cliptrase.segment.vote import region_means
 
 T = TypeVar("T")
-
-
-class Attention(NamedTuple):
-    """The attention's sub-configuration as a key, terms in one order."""
-
-    kind: str
-    terms: tuple[str, ...]
-    first: int
-    last: int
-    residual: bool
-    ffn: bool
-    omega: float | None
-
-
-@dataclass(frozen=True, eq=False)
-class Text:
-    """Text features (K, E), normalised: `classes` of them classes, the rest background words."""
-
-    features: Tensor
-    classes: int
-    background: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """What a method leaves of images once text is all that is missing."""
-
-    patches: Tensor  # (B, N, E), normalised
-    cls: Tensor | None  # (B, E), normalised; where the method multiplies by [CLS] logits
-    regions: Tensor | None  # (B, H, W) int64, −1 where there is no cluster; where the method votes
-    grid: tuple[int, int]
-    out_size: tuple[int, int]
-
-    def classify(self, text: Text, logit_scale: float = 100.0) -> Tensor:
-        """Classes (B, H, W) int64 in 0 … C, C = background."""
-        winners = _classify(self.patches, self.cls, text, logit_scale, self.grid, self.out_size)
-        return winners if self.regions is None else hard_vote(winners, self.regions)
 
 
 class Graph:
@@ -82,31 +56,54 @@ class Graph:
     def prediction(
         self, method: dict[str, Any], text: Text, text_key: str, logit_scale: float = 100.0
     ) -> Tensor:
-        """Classes (B, H, W) int64 in 0 … C (C = background) of one run."""
-        winners_key = (_attention(method), bool(method["cls_logits"]), text_key, logit_scale)
-        winners = self._once(
-            "classify",
-            winners_key,
-            lambda: _classify(
-                self.patches(method),
-                self.cls(method) if method["cls_logits"] else None,
-                text,
-                logit_scale,
-                self.grid,
-                self.out_size,
-            ),
-        )
-        if not _votes(method):
+        """Classes (B, H, W) int64 of one run, as `text` numbers them."""
+        logits = self.logits(method, text, text_key, logit_scale)
+        key = logits_key(method, text_key, logit_scale)
+        winners = self._once("classify", key, lambda: classify(logits, self.out_size, text.owner))
+        vote = vote_of(method)
+        if vote == "none":
             return winners
-        key = (winners_key, self._region_key(method))
-        return self._once("vote", key, lambda: hard_vote(winners, self.regions(method)))
+        return self._once(
+            "vote",
+            (vote, key, self._region_key(method)),
+            lambda: voted(vote, winners, logits, text, self.regions(method)),
+        )
+
+    def logits(
+        self, method: dict[str, Any], text: Text, text_key: str, logit_scale: float
+    ) -> Tensor:
+        """Logits (B, M, h, w) of every name on the patch grid."""
+
+        def make() -> Tensor:
+            cls = self.cls(method) if method["cls_logits"] else None
+            return patch_logits(self.patches(method), text.features, self.grid, logit_scale, cls)
+
+        return self._once("classify", ("logits", logits_key(method, text_key, logit_scale)), make)
+
+    def pixel_logits(
+        self, method: dict[str, Any], text: Text, text_key: str, logit_scale: float, image: int
+    ) -> Tensor:
+        """Logits (M, H, W) of every name at every pixel of one image of the batch; where the
+        method votes softly, each region's mean in the place of its pixels. Not kept: they are many.
+        """
+        logits = self.logits(method, text, text_key, logit_scale)[image]
+        pixels = F.interpolate(
+            logits[None], size=self.out_size, mode="bilinear", align_corners=False
+        )[0]
+        if vote_of(method) == "soft":
+            regions = self.regions(method)[image]
+            if int(regions.max()) >= 0:
+                means = region_means(logits, regions).T[:, regions.clamp_min(0)]
+                pixels = torch.where(regions >= 0, means, pixels)
+        return pixels
 
     def encode(self, method: dict[str, Any]) -> Encoded:
         """Everything of `method` that needs no text."""
         return Encoded(
             patches=self.patches(method),
             cls=self.cls(method) if method["cls_logits"] else None,
-            regions=self.regions(method) if _votes(method) else None,
+            regions=self.regions(method) if vote_of(method) != "none" else None,
+            vote=vote_of(method),
             grid=self.grid,
             out_size=self.out_size,
         )
@@ -119,43 +116,56 @@ class Graph:
         """[CLS] features (B, E), normalised, from the same changed blocks as the patches."""
         return self._features(method)[:, 0]
 
-    def correlation(self, block: int, kind: str) -> Tensor:
+    def tokens(self, block: int) -> Tensor:
+        """Tokens (B, L, D) leaving `block` (as in a 12-block model) of the unmodified model."""
+        return self._tokens(self.clip.block_index(block) + 1)
+
+    def correlation(self, block: int, kind: str, heads: str = "mean") -> Tensor:
         """W (B, L, L) of `block` (as in a 12-block model) of the unmodified model."""
         index = self.clip.block_index(block)
-        return self._once("correlation", (index, kind), lambda: correlation(self._qkv(index), kind))
+        return self._once(
+            "correlation",
+            (index, kind, heads),
+            lambda: correlation(self._qkv(index), kind, heads),
+        )
 
     def patch_rows(self, regions: dict[str, Any]) -> Tensor:
         """M (B, N, N), the correlation rows that prototypes are made of."""
         w = self.correlation(**regions["correlation"])
         denoise = regions["denoise"]
-        key = (_frozen(regions["correlation"]), denoise)
-        return self._once("correlation", ("rows", key), lambda: patch_rows(w, denoise))
+        return self._once(
+            "correlation", ("rows", rows_key(regions)), lambda: patch_rows(w, denoise)
+        )
 
     def clusters(self, method: dict[str, Any]) -> Tensor:
-        """Cluster of every patch (B, N) int64, −1 noise."""
-        what, eps, min_samples = self._cluster_key(method)
+        """Cluster of every patch (B, N) int64, −1 noise or dropped by Eq. 7.
+
+        One pass: what Eq. 7 drops leaves its cluster. Two: what it keeps is clustered again, and
+        all else as before. That the second pass also leaves out the noise of the first changes no
+        label, since noise is no neighbour of a core point: it is not computed.
+        """
+        regions = method["regions"]
+        key = clustering_key(method)
 
         def distances() -> Tensor:
-            regions = method["regions"]
-            features = regions["cluster"] == "features"
-            return squared_distances(self.patches(method) if features else self.patch_rows(regions))
+            if regions["cluster"] == "features":
+                return squared_distances(self.patches(method))
+            rows = self.patch_rows(regions)
+            return squared_distances(F.normalize(rows, dim=-1) if regions["l2_rows"] else rows)
 
         def near() -> Tensor:
-            return neighbours(self._once("cluster", ("distances", what), distances), eps)
+            return neighbours(self._once("cluster", ("distances", key.what), distances), key.eps)
 
         def labels() -> Tensor:
-            return dbscan(self._once("cluster", ("near", what, eps), near), min_samples)
+            close = self._once("cluster", ("near", key.what, key.eps), near)
+            if not key.dropped_by:
+                return dbscan(close, key.min_samples)
+            kept = eq7_kept(self.patch_rows(regions))
+            if key.passes == 1:
+                return without(dbscan(close, key.min_samples), kept)
+            return dbscan(close, key.min_samples, kept)
 
-        return self._once("cluster", ("labels", what, eps, min_samples), labels)
-
-    def _cluster_key(self, method: dict[str, Any]) -> tuple[Hashable, float, int]:
-        """What is clustered, eps and min_samples."""
-        regions = method["regions"]
-        if regions["cluster"] == "features":
-            what: Hashable = ("features", _attention(method))
-        else:
-            what = (_frozen(regions["correlation"]), regions["denoise"])
-        return what, regions["eps"], regions["min_samples"]
+        return self._once("cluster", ("labels", key), labels)
 
     def regions(self, method: dict[str, Any]) -> Tensor:
         """Region (cluster) of every pixel (B, H, W) int64, −1 in images without a cluster."""
@@ -174,17 +184,17 @@ class Graph:
 
     def _region_key(self, method: dict[str, Any]) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
-        key = ("content", self._cluster_key(method))
+        key = ("content", clustering_key(method))
         labels = self.clusters(method)
         content = self._once("cluster", key, lambda: labels.cpu().numpy().tobytes())
-        return _smoothing(method["regions"]), content
+        return smoothing_key(method["regions"]), content
 
     def _smooth_maps(
         self, sets: list[list[Tensor]], rows: Tensor, regions: dict[str, Any]
     ) -> list[list[Tensor]]:
         """Smooth prototype maps (h', w') of the sets of patches of each image; a set has one map,
         whichever clustering it comes from."""
-        source = ("map", _smoothing(regions))
+        source = ("map", smoothing_key(regions))
         wanted = [
             [(source, image, members.numpy().tobytes()) for members in own]
             for image, own in enumerate(sets)
@@ -206,7 +216,7 @@ class Graph:
 
     def _features(self, method: dict[str, Any]) -> Tensor:
         """Features (B, L, E) of all tokens, normalised."""
-        attention = _attention(method)
+        attention = attention_key(method)
 
         def make() -> Tensor:
             return F.normalize(vision.project(self.clip, self._changed(attention)), dim=-1)
@@ -216,7 +226,9 @@ class Graph:
     def _changed(self, a: Attention) -> Tensor:
         """Tokens (B, L, D) after block `last`, attention changed from block `first` on."""
         start, stop = self.clip.block_index(a.first), self.clip.block_index(a.last)
-        if a == Attention("softmax", ("qk",), a.first, a.last, True, True, None):
+        if a == a._replace(
+            kind="softmax", terms=("qk",), residual=True, ffn=True, omega=None, row_sum="none"
+        ):
             return self._tokens(stop + 1)  # what CLIP computes anyway
         if a.kind in ("clip_surgery", "gem"):
             steps = [
@@ -232,7 +244,7 @@ class Graph:
             bias = vision.neighbourhood(*self.grid, a.omega, self._pixels.device)
         for index in range(start, stop + 1):
             parts = self._qkv(start) if index == start else vision.qkv(self.clip, index, tokens)
-            mixed = vision.attend(parts, a.kind, a.terms, bias)
+            mixed = vision.attend(parts, a.kind, a.terms, bias, a.row_sum, a.heads)
             tokens = vision.finish(self.clip, index, tokens, mixed, a.residual, a.ffn)
         return tokens
 
@@ -262,43 +274,3 @@ class Graph:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inner
             self._inner = outer + spent
         return self._kept[full]
-
-
-def _classify(
-    patches: Tensor,
-    cls: Tensor | None,
-    text: Text,
-    scale: float,
-    grid: tuple[int, int],
-    out_size: tuple[int, int],
-) -> Tensor:
-    return classify(patch_logits(patches, text.features, grid, scale, cls), out_size, text.classes)
-
-
-def _votes(method: dict[str, Any]) -> bool:
-    return method["regions"] is not None and method["regions"]["vote"] != "none"
-
-
-def _attention(method: dict[str, Any]) -> Attention:
-    a = method["attention"]
-    return Attention(
-        a["kind"],
-        tuple(vision.sorted_terms(a["terms"])),
-        a["first_block"],
-        a["last_block"],
-        a["residual"],
-        a["ffn"],
-        a.get("omega"),
-    )
-
-
-def _smoothing(regions: dict[str, Any]) -> Hashable:
-    """The sub-configuration that prototypes' maps depend on."""
-    correlation, denoise = _frozen(regions["correlation"]), regions["denoise"]
-    return correlation, denoise, regions["upsample"], regions["median"]
-
-
-def _frozen(config: Any) -> Hashable:
-    if isinstance(config, dict):
-        return tuple(sorted((key, _frozen(value)) for key, value in config.items()))
-    return tuple(map(_frozen, config)) if isinstance(config, list) else config

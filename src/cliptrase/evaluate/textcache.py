@@ -49,7 +49,7 @@ def text_of(
         with atomic_write(path) as file:
             np.savez(file, features=features)
     # torch.tensor copies into memory aligned as torch's own: products then sum in one order.
-    text = Text(torch.tensor(features, device=clip.device), len(classes), background is not None)
+    text = Text.listed(torch.tensor(features, device=clip.device), len(classes))
     return f"{key}.{len(classes)}", text
 
 

@@ -78,25 +78,39 @@ def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
     return QKV(q, k, v)
 
 
-def attend(parts: QKV, kind: str, terms: Sequence[str], bias: Tensor | None = None) -> Tensor:
+def attend(
+    parts: QKV,
+    kind: str,
+    terms: Sequence[str],
+    bias: Tensor | None = None,
+    row_sum: str | int = "none",
+    heads: str = "mean",
+) -> Tensor:
     """Values mixed by one attention: (B, L, D), before the output projection.
 
     softmax: per head, softmax(s·a·bᵀ + bias) of every term ab, summed, not averaged (released
-    code); `bias` is (L, L).
+    code); `bias` is (L, L). Its rows sum to the number of terms.
     identity: every token takes its own value (MaskCLIP).
-    cosine, inner_product: the correlation of the terms, one matrix shared by all heads (Eq. 3), its
-    rows divided by the sum of their magnitudes (a reading: the paper does not say how they scale).
+    cosine, inner_product: the mean of the terms' correlations, one matrix that all heads share
+    (Eq. 3, z = W·v); `heads` as in `correlate`.
+
+    row_sum 1 or 3: every row of the attention is scaled so that its magnitudes add up to that;
+    "none": as it comes (a choice of its own, for the paper does not say how rows scale).
     """
     chosen = [(getattr(parts, term[0]), getattr(parts, term[1])) for term in sorted_terms(terms)]
     if kind == "softmax":
         mixed = F.scaled_dot_product_attention(*chosen[0], parts.v, attn_mask=bias)
         for a, b in chosen[1:]:
             mixed = mixed + F.scaled_dot_product_attention(a, b, parts.v, attn_mask=bias)
+        if row_sum != "none":
+            mixed = mixed * (float(row_sum) / len(chosen))
     elif kind == "identity":
         mixed = parts.v
     else:
-        weights = torch.stack([correlate(a, b, kind) for a, b in chosen]).mean(dim=0)
-        weights = weights / weights.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
+        weights = torch.stack([correlate(a, b, kind, heads) for a, b in chosen]).mean(dim=0)
+        if row_sum != "none":
+            magnitude = weights.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
+            weights = weights * (float(row_sum) / magnitude)
         mixed = weights.unsqueeze(1) @ parts.v
     return mixed.transpose(1, 2).flatten(2)
 
@@ -116,16 +130,26 @@ def neighbourhood(rows: int, columns: int, omega: float, device: torch.device) -
     return F.pad(torch.kron(*near), (1, 0, 1, 0))
 
 
-def correlate(a: Tensor, b: Tensor, kind: str) -> Tensor:
-    """Mean over heads of cos(a_i, b_j), or of a_i·b_j unscaled: (B, L, L) of two (B, H, L, d).
+def correlate(a: Tensor, b: Tensor, kind: str, heads: str = "mean") -> Tensor:
+    """How alike tokens i of `a` and j of `b` are: (B, L, L) of two (B, H, L, d).
 
-    One matrix product: heads concatenated, normalised head by head before.
+    kind "cosine": cos(a_i, b_j); "inner_product": a_i·b_j unscaled. heads "mean": of every head,
+    and their mean (Eq. 3); "concatenated": once, of all heads in a row (Eq. 12 to 14).
     """
-    heads = a.shape[1]
+    rows, columns = joined(a, kind, heads), joined(b, kind, heads)
+    return rows @ columns.transpose(1, 2) / (a.shape[1] if heads == "mean" else 1)
+
+
+def joined(part: Tensor, kind: str, heads: str) -> Tensor:
+    """`part` (B, H, L, d) as rows (B, L, H·d) of which one matrix product correlates all heads:
+    their sum, or with heads "concatenated" that of them in a row."""
+    rows = part.transpose(1, 2)
+    if heads == "concatenated":
+        wide = rows.flatten(2)
+        return F.normalize(wide, dim=-1) if kind == "cosine" else wide
     if kind == "cosine":
-        a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
-    wide_a, wide_b = a.transpose(1, 2).flatten(2), b.transpose(1, 2).flatten(2)
-    return wide_a @ wide_b.transpose(1, 2) / heads
+        rows = F.normalize(rows, dim=-1)
+    return rows.flatten(2)
 
 
 def finish(

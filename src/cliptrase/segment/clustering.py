@@ -28,12 +28,15 @@ def neighbours(squared: Tensor, eps: float) -> Tensor:
     return near
 
 
-def dbscan(near: Tensor, min_samples: int) -> Tensor:
+def dbscan(near: Tensor, min_samples: int, kept: Tensor | None = None) -> Tensor:
     """DBSCAN labels (B, N) int64 from neighbours (B, N, N); −1 is noise.
 
     A core point has at least `min_samples` neighbours, itself included. Clusters are numbered by
     the index of their first core point; a border point goes to the first cluster that reaches it.
+    `kept` (B, N) bool: the points that take part; the others are −1 and nobody's neighbours.
     """
+    if kept is not None:
+        near = near & kept.unsqueeze(1) & kept.unsqueeze(2)
     size = near.shape[-1]
     core = near.sum(dim=-1) >= min_samples
     linked = near & core.unsqueeze(1)
@@ -51,3 +54,13 @@ def dbscan(near: Tensor, min_samples: int) -> Tensor:
     is_first = core & (first == own)
     number = torch.cat([is_first.cumsum(dim=1) - 1, torch.full_like(first[:, :1], -1)], dim=1)
     return number.gather(1, first.long())
+
+
+def without(labels: Tensor, kept: Tensor) -> Tensor:
+    """Labels (B, N) with −1 for the points that are not `kept` (B, N) bool; clusters that lose all
+    their points are gone, the others numbered without gaps, in their order."""
+    out = torch.full_like(labels, -1)
+    for image, own in enumerate(labels):
+        left = kept[image] & (own >= 0)
+        out[image, left] = own[left].unique(return_inverse=True)[1]
+    return out

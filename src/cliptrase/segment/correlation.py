@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase.model.vision import QKV
+from cliptrase.model.vision import QKV, joined
+
+ROUNDING = 1e-6  # of float32, relative: what Eq. 7 may miss by
 
 
-def correlation(parts: QKV, kind: str) -> Tensor:
-    """W (B, L, L): mean over heads of a third of the correlations of q, k and v, [CLS] included.
+def correlation(parts: QKV, kind: str, heads: str = "mean") -> Tensor:
+    """W (B, L, L): a third of the correlations of q, k and v, [CLS] included.
 
     kind "cosine": cos(q_i, q_j) and so on (Eq. 3, as released); "inner_product": q_i·q_j unscaled.
+    heads "mean": of every head, averaged; "concatenated": of all heads in a row (Eq. 12 to 14).
     One matrix product of everything concatenated: the released code's broadcast costs far more.
     """
-    if kind == "cosine":
-        parts = QKV(*(F.normalize(part, dim=-1) for part in parts))
-    wide = torch.cat([part.transpose(1, 2).flatten(2) for part in parts], dim=-1)
-    return wide @ wide.transpose(1, 2) / (3 * parts.q.shape[1])
+    wide = torch.cat([joined(part, kind, heads) for part in parts], dim=-1)
+    return wide @ wide.transpose(1, 2) / (3 * (parts.q.shape[1] if heads == "mean" else 1))
 
 
 def patch_rows(w: Tensor, denoise: str) -> Tensor:
     """M (B, N, N): the patch-patch part of W (B, 1 + N, 1 + N).
 
-    denoise "cls": column j loses cos(CLS, j) and is clamped at 0 (released code); "none": as it is.
+    denoise "cls": column j loses cos(CLS, j) and is clamped at 0 (released code); "none" and
+    "eq7", which drops whole patches instead (`eq7_kept`): as it is.
     """
     if denoise == "cls":
         return (w[:, 1:, 1:] - w[:, :1, 1:]).clamp_min(0)
     return w[:, 1:, 1:].contiguous()
+
+
+def eq7_kept(rows: Tensor) -> Tensor:
+    """Patches (B, N) bool that Eq. 7 keeps, of W's patch-patch part (B, N, N): those with
+    mean_j(w_ij) − w_ii ≤ 0.
+
+    A cosine's diagonal is the maximum of its row, so that with kind "cosine" every patch is kept,
+    equal patches too: float32 rounding is no reason to drop one.
+    """
+    exact = rows.double()
+    own = exact.diagonal(dim1=1, dim2=2)
+    return exact.mean(dim=2) - own <= ROUNDING * own.abs()

@@ -31,10 +31,11 @@ def patch_logits(
     return logits
 
 
-def classify(logits: Tensor, out_size: tuple[int, int], classes: int) -> Tensor:
+def classify(logits: Tensor, out_size: tuple[int, int], owner: Tensor) -> Tensor:
     """Class (B, H, W) int64 of the largest logit, bilinearly upsampled from (B, K, h, w).
 
-    The first class wins ties; winners ≥ `classes` (background words) become `classes`.
+    `owner` (K,) int64: the class of each name, so that a class with several names has the largest
+    of theirs, and all background words are one class. The first name wins ties.
     """
     kept = contenders(logits)
 
@@ -42,7 +43,7 @@ def classify(logits: Tensor, out_size: tuple[int, int], classes: int) -> Tensor:
         for part in logits[:, kept].split(CHUNK, dim=1):
             yield F.interpolate(part, size=out_size, mode="bilinear", align_corners=False)
 
-    return kept[first_argmax(upsampled())].clamp_max(classes)
+    return owner[kept[first_argmax(upsampled())]]
 
 
 def contenders(logits: Tensor) -> Tensor:

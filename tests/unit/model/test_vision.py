@@ -42,36 +42,56 @@ def test_tokens_entering_a_block_are_open_clips_intermediates(clip, pixels):
     assert torch.allclose(tokens[:, 1:], theirs["image_intermediates"][0], atol=1e-5)
 
 
-def oracle_attention(parts, kind, terms):
+def oracle_attention(parts, kind, terms, row_sum="none", heads="mean"):
     """The attention of `kind` and `terms` by loops over heads and terms, in float64."""
     q, k, v = (part.double().numpy() for part in parts)
     named = {"q": q, "k": k, "v": v}
-    batch, heads, length, width = q.shape
-    weights = np.zeros((batch, heads, length, length))
-    for image, head, term in itertools.product(range(batch), range(heads), terms):
-        a, b = named[term[0]][image, head], named[term[1]][image, head]
+    batch, count, length, width = q.shape
+    weights = np.zeros((batch, count, length, length))
+    for image, term in itertools.product(range(batch), terms):
+        pairs = [
+            (named[term[0]][image, head], named[term[1]][image, head]) for head in range(count)
+        ]
         if kind == "softmax":
-            scores = np.exp(a @ b.T / math.sqrt(width))
-            weights[image, head] += scores / scores.sum(axis=1, keepdims=True)
+            for head, (a, b) in enumerate(pairs):
+                scores = np.exp(a @ b.T / math.sqrt(width))
+                weights[image, head] += scores / scores.sum(axis=1, keepdims=True)
+        elif heads == "concatenated":
+            a, b = (np.concatenate(each, axis=1) for each in zip(*pairs, strict=True))
+            weights[image] += alike(a, b, kind) / len(terms)  # shared by all heads
         else:
-            if kind == "cosine":
-                a = a / np.linalg.norm(a, axis=1, keepdims=True)
-                b = b / np.linalg.norm(b, axis=1, keepdims=True)
-            weights[image] += a @ b.T  # shared by all heads
-    if kind != "softmax":
-        weights /= np.abs(weights).sum(axis=-1, keepdims=True)
+            for a, b in pairs:
+                weights[image] += alike(a, b, kind) / (len(terms) * count)
+    if row_sum != "none":
+        weights *= row_sum / np.abs(weights).sum(axis=-1, keepdims=True)
     mixed = np.einsum("bhij,bhjd->bihd", weights, v)
-    return mixed.reshape(batch, length, heads * width)
+    return mixed.reshape(batch, length, count * width)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "cosine", "inner_product"])
+def alike(a, b, kind):
+    """a_i·b_j, or cos(a_i, b_j)."""
+    products = np.einsum("id,jd->ij", a, b)
+    if kind == "cosine":
+        products /= np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+    return products
+
+
+SHARED = [
+    (kind, heads) for kind in ("cosine", "inner_product") for heads in ("mean", "concatenated")
+]
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("softmax", "mean"), *SHARED])
+@pytest.mark.parametrize("row_sum", ["none", 1, 3])
 @pytest.mark.parametrize(
     "terms", [["qk"], ["qq"], ["kk"], ["vv"], ["qq", "kk"], ["qq", "kk", "vv"], ["vv", "qk"]]
 )
-def test_attention(clip, pixels, kind, terms):
+def test_attention(clip, pixels, kind, heads, row_sum, terms):
     parts = vision.qkv(clip, 3, vision.embed_tokens(clip, pixels))
-    ours = vision.attend(parts, kind, terms)
-    assert np.allclose(ours.numpy(), oracle_attention(parts, kind, terms), atol=1e-5)
+    ours = vision.attend(parts, kind, terms, row_sum=row_sum, heads=heads)
+    expected = oracle_attention(parts, kind, terms, row_sum, heads)
+    error = np.abs(ours.numpy() - expected).max()
+    assert error < 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_the_order_of_terms_changes_nothing(clip, pixels):

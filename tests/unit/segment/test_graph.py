@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 
 from cliptrase.errors import UserError
+from cliptrase.evaluate import encoded
 from cliptrase.evaluate import graph as module
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import vision
@@ -19,7 +20,9 @@ from cliptrase.model.load import Clip
 REGIONS = {
     "correlation": {"block": 11, "kind": "cosine"},
     "cluster": "rows",
+    "l2_rows": False,
     "denoise": "cls",
+    "passes": 1,
     "eps": 0.35,
     "min_samples": 3,
     "upsample": 4,
@@ -32,7 +35,7 @@ def method(terms=("qq", "kk", "vv"), cls_logits=False, regions=REGIONS, first=12
     return {
         "attention": {
             "kind": "softmax", "terms": list(terms), "first_block": first, "last_block": last,
-            "residual": True, "ffn": True,
+            "residual": True, "ffn": True, "omega": None, "row_sum": "none", "heads": "mean",
         },
         "regions": copy.deepcopy(regions),
         "cls_logits": cls_logits,
@@ -68,7 +71,7 @@ def pixels() -> torch.Tensor:
 
 def text(classes: int, background: int = 0, seed: int = 0) -> Text:
     features = torch.randn(classes + background, 24, generator=torch.Generator().manual_seed(seed))
-    return Text(F.normalize(features, dim=-1), classes, background > 0)
+    return Text.listed(F.normalize(features, dim=-1), classes)
 
 
 @pytest.fixture
@@ -89,9 +92,10 @@ def counted(monkeypatch):
         count(vision, name)
     for name in (
         "classify", "correlation", "squared_distances", "neighbours", "dbscan", "prototype",
-        "smooth_maps", "region_map", "hard_vote",
+        "smooth_maps", "region_map",
     ):  # fmt: skip
         count(module, name)
+    count(encoded, "hard_vote")
     return calls
 
 
