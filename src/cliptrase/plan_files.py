@@ -86,11 +86,12 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "grid": {"protocol": TEXT},
 }
 GROUP = {"name": TEXT, "rows": ("a list of rows", _some(_is_mapping))}
+PART_GROUP = {"flops": FLAG, "cumulative": FLAG}
 ROW = {"row": ("text (quote a number)", _is_text)}
 RUN_ROW = ROW | {"run": OVERRIDES}
 PART_ROW = {
     "image_size": COUNT,
-    "on": ("a list of benchmarks, or a mapping from columns to benchmarks", _is_choice),
+    "only": ("a list of benchmarks, or a mapping from columns to benchmarks", _is_choice),
     "otherwise": ("the reason, as text, that other columns stay empty for", _is_text),
 }
 
@@ -149,7 +150,7 @@ def read_table(name: str) -> dict[str, Any]:
         _refuse_overrides(where, "run", spec["run"], OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
         return spec
     for group in spec["groups"]:
-        _check(f"{where}, group {group.get('name', '')!r}", group, GROUP, {"flops": FLAG})
+        _check(f"{where}, group {group.get('name', '')!r}", group, GROUP, PART_GROUP)
         for row in group["rows"]:
             _row(where, row)
         _refuse_doubles(f"{where}, group {group['name']!r}", (row["row"] for row in group["rows"]))
@@ -165,14 +166,14 @@ def _row(table: str, row: dict[str, Any]) -> None:
         return
     _check(where, row, RUN_ROW, PART_ROW)
     _refuse_overrides(where, "run", row["run"], OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
-    if ("on" in row) != ("otherwise" in row):
-        there, gone = ("on", "otherwise") if "on" in row else ("otherwise", "on")
+    if ("only" in row) != ("otherwise" in row):
+        there, gone = ("only", "otherwise") if "only" in row else ("otherwise", "only")
         raise UserError(f"{where}: `{there}` needs `{gone}`; give {PART_ROW[gone][0]}")
-    on = row.get("on", [])
-    for benchmark in [*on, *on.values()] if isinstance(on, dict) else on:
-        _exists(f"{where}, on", "benchmark", benchmark)
-    if isinstance(on, list):
-        _refuse_doubles(f"{where}, on", on)
+    only = row.get("only", [])
+    for benchmark in [*only, *only.values()] if isinstance(only, dict) else only:
+        _exists(f"{where}, only", "benchmark", benchmark)
+    if isinstance(only, list):
+        _refuse_doubles(f"{where}, only", only)
 
 
 def _versus(where: str, group: dict[str, Any], versus: str) -> None:

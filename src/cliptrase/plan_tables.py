@@ -118,12 +118,15 @@ class Expander:
         for group in spec["groups"]:
             own: list[Row] = []
             first_runs: dict[str, str] = {}
+            above: list[str] = []
             for row in group["rows"]:
                 if row.get("quoted"):
                     own += _quoted(table, group["name"], spec, {"row": row["row"]})
                     continue
                 size = row.get("image_size", spec["image_size"])
-                runs = self._run_each(spec, row["run"], size, _where(row, self.roles[spec["role"]]))
+                overrides = [*above, *row["run"]]
+                where = _where(row, self.roles[spec["role"]])
+                runs = self._run_each(spec, overrides, size, where)
                 cells = list(self._cells(table, row, spec, size, runs))
                 first_runs = first_runs or runs
                 both = [column for column in runs if column in first_runs]
@@ -131,6 +134,7 @@ class Expander:
                     pair = (runs[both[0]], first_runs[both[0]])
                     cells.append(Cell(table, row["row"], "", "flops", size, "flops", runs=pair))
                 own.append(Row(row["row"], group["name"], "run", size, cells=tuple(cells)))
+                above = overrides if group.get("cumulative") else []
             rows += _compared(own, spec.get("versus", ABOVE))
         return rows
 
@@ -203,10 +207,10 @@ class Expander:
 
 def _where(row: dict[str, Any], columns: list[str]) -> dict[str, str]:
     """column → the benchmark that a row scores there, of the columns that it stands in."""
-    on = row.get("on", columns)
-    if isinstance(on, dict):
-        return {column: on[column] for column in columns if column in on}
-    return {column: column for column in columns if column in on}
+    only = row.get("only", columns)
+    if isinstance(only, dict):
+        return {column: only[column] for column in columns if column in only}
+    return {column: column for column in columns if column in only}
 
 
 def _compared(rows: list[Row], versus: str) -> list[Row]:

@@ -36,6 +36,9 @@ def test_rows_of_the_plan_are_named_as_the_paper_prints_them(
 ) -> None:
     rows = {(table, row) for table, row, _, _ in printed}
     for table in paper.tables.values():
+        if table.name.startswith(("table_discrepancies", "table_peers")):
+            assert table.name not in {name for name, _ in rows}  # nobody printed it
+            continue
         own = {row.name for row in table.rows}
         ours = {name for name in own if name.endswith(", direct") or name.startswith("eps=")}
         assert {(table.name, name) for name in own - ours} <= rows

@@ -67,7 +67,7 @@ def test_all_rows_are_compared_with_one_of_them_also_those_above_it(expand):
 
 
 def test_a_row_may_stand_in_some_columns_only(expand):
-    table = expand([CLIP, OURS | ONLY | {"on": ["voc20", "ade150"]}])
+    table = expand([CLIP, OURS | ONLY | {"only": ["voc20", "ade150"]}])
     found = cells(table, "cliptrase")
     assert list(found) == [*COLUMNS, "avg"]  # ade150 is no benchmark of this suite
     assert [found[name].kind for name in found] == ["absent", "run", "absent", "absent"]
@@ -78,7 +78,7 @@ def test_a_row_may_stand_in_some_columns_only(expand):
 
 
 def test_a_cell_is_compared_with_the_nearest_row_above_that_has_one(expand):
-    half = SCLIP | ONLY | {"on": ["voc20"]}
+    half = SCLIP | ONLY | {"only": ["voc20"]}
     assert versus(expand([CLIP, half, OURS]))["cliptrase"] == ["clip", "sclip", "clip", "clip"]
     assert versus(expand([half, CLIP, OURS])) == {
         "sclip": [""] * 4,
@@ -90,8 +90,8 @@ def test_a_cell_is_compared_with_the_nearest_row_above_that_has_one(expand):
 
 
 def test_a_column_may_hold_another_benchmark_and_is_compared_within_the_column(expand):
-    usual = {"row": "usual", "run": OURS["run"], "on": {"voc21": "voc21_standard"}} | ONLY
-    table = expand([usual, OURS | ONLY | {"on": ["voc21"]}])
+    usual = {"row": "usual", "run": OURS["run"], "only": {"voc21": "voc21_standard"}} | ONLY
+    table = expand([usual, OURS | ONLY | {"only": ["voc21"]}])
     cell = cells(table, "usual")["voc21"]
     assert (cell.benchmark, cell.column, cell.kind) == ("voc21_standard", "voc21", "run")
     assert cell.run.startswith("voc21_standard.cliptrase.")
@@ -102,12 +102,12 @@ def test_a_column_may_hold_another_benchmark_and_is_compared_within_the_column(e
 
 
 def test_a_row_on_every_benchmark_has_its_average(expand):
-    everywhere = OURS | ONLY | {"on": {name: name for name in COLUMNS}}
+    everywhere = OURS | ONLY | {"only": {name: name for name in COLUMNS}}
     assert cells(expand([CLIP, everywhere]), "cliptrase")["avg"].kind == "avg"
 
 
 def test_operations_are_compared_in_one_column(expand):
-    groups = [{"name": "g", "flops": True, "rows": [CLIP, OURS | ONLY | {"on": ["pc59"]}]}]
+    groups = [{"name": "g", "flops": True, "rows": [CLIP, OURS | ONLY | {"only": ["pc59"]}]}]
     found = cells(expand([], groups=groups), "cliptrase")[""]
     assert [name.partition(".")[0] for name in found.runs] == ["pc59", "pc59"]
 
@@ -115,7 +115,7 @@ def test_operations_are_compared_in_one_column(expand):
 def test_words_and_the_rule_are_a_row_s_own(expand):
     words = ["benchmark.background=pc60_background", "vocabulary=coco_object80"]
     changed = {"row": "changed", "run": [*OURS["run"], "protocol.rule=mmseg", *words]}
-    expand([OURS, changed | ONLY | {"on": ["voc21"]}])
+    expand([OURS, changed | ONLY | {"only": ["voc21"]}])
     (run,) = [r for r in plan.load("s").runs.values() if r["protocol"]["rule"] == "mmseg"]
     assert run["vocabulary"]["background"]["name"] == "pc60_background"
     assert run["vocabulary"]["classes"]["name"] == "coco_object80"
@@ -133,15 +133,15 @@ def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"on": ["voc20"]}, "row 'clip': `on` needs `otherwise`; give the reason, as text"),
-        (ONLY, "row 'clip': `otherwise` needs `on`; give a list of benchmarks, or a mapping"),
-        ({"on": [], **ONLY}, r"row 'clip': on=\[\]; give a list of benchmarks"),
-        ({"on": "voc20", **ONLY}, "row 'clip': on='voc20'; give a list of benchmarks"),
-        ({"on": {"voc21": 3}, **ONLY}, "row 'clip': on={'voc21': 3}; give a list"),
-        ({"on": ["voc2"], **ONLY}, "row 'clip', on: unknown benchmark 'voc2'.*voc20"),
-        ({"on": {"voc21": "voc21s"}, **ONLY}, "row 'clip', on: unknown benchmark 'voc21s'"),
-        ({"on": ["voc20", "voc20"], **ONLY}, "row 'clip', on: 'voc20' is there twice"),
-        ({"on": ["voc20"], "otherwise": ""}, "row 'clip': otherwise=''; give the reason"),
+        ({"only": ["voc20"]}, "row 'clip': `only` needs `otherwise`; give the reason, as text"),
+        (ONLY, "row 'clip': `otherwise` needs `only`; give a list of benchmarks, or a mapping"),
+        ({"only": [], **ONLY}, r"row 'clip': only=\[\]; give a list of benchmarks"),
+        ({"only": "voc20", **ONLY}, "row 'clip': only='voc20'; give a list of benchmarks"),
+        ({"only": {"voc21": 3}, **ONLY}, "row 'clip': only={'voc21': 3}; give a list"),
+        ({"only": ["voc2"], **ONLY}, "row 'clip', only: unknown benchmark 'voc2'.*voc20"),
+        ({"only": {"voc21": "voc21s"}, **ONLY}, "row 'clip', only: unknown benchmark 'voc21s'"),
+        ({"only": ["voc20", "voc20"], **ONLY}, "row 'clip', only: 'voc20' is there twice"),
+        ({"only": ["voc20"], "otherwise": ""}, "row 'clip': otherwise=''; give the reason"),
     ],
 )
 def test_where_a_row_stands_is_validated(expand, change, message):

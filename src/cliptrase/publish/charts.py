@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cliptrase.publish.cells import Line
+from cliptrase.publish.frames import Frame, frames, titles
 from cliptrase.publish.layout import grid_point
+from cliptrase.publish.remarks import unique
+from cliptrase.publish.render import distinctly_named
 from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption, new_figure
 
 PAPER = "paper"
@@ -90,22 +93,33 @@ def _of(value: float | None) -> str:
 
 
 def bars(title: str, lines: list[Line]) -> Figure:
-    """One group of bars a benchmark, one bar a row, whiskers the 95 % interval.
+    """One group of bars a column, one bar a row, whiskers the 95 % interval.
 
-    Where the paper's numbers are comparable, a diamond marks each.
+    A group is of one protocol and rule: a table of several has a group of each a column. Where the
+    paper's numbers are comparable, a diamond marks each.
     """
     lines = [line for line in lines if line.kind in ("run", "avg")]
     metric = lines[0].metric
-    lines = [line for line in lines if line.metric == metric]
-    rows = list(dict.fromkeys(line.row for line in lines))
-    benchmarks = list(dict.fromkeys(line.benchmark for line in lines))
-    figure, axes = new_figure(max(5.6, 1.15 * len(benchmarks) + 2.2), 3.9)
+    found = frames([line for line in lines if line.metric == metric])
+    heads = dict(zip(found, titles(list(found)), strict=True))
+    placed = [(frame, line) for frame, own in found.items() for line in own]
+    lines = distinctly_named(line for _, line in placed)
+    groups = [(frame, line.column) for frame, line in placed]
+    rows, spots = unique(line.row for line in lines), _spots(unique(groups))
+    figure, axes = new_figure(max(5.6, 1.15 * len(spots) + 2.2), 3.9)
     width = 0.82 / len(rows)
     for index, row in enumerate(rows):
         offset = (index - (len(rows) - 1) / 2) * width
-        places = [_place(benchmarks, line) + offset for line in lines if line.row == row]
-        _bars_of(axes, [line for line in lines if line.row == row], places, width, index)
-    axes.set_xticks([_place(benchmarks, line) for line in _firsts(lines)], benchmarks)
+        own = [
+            (spots[group] + offset, line)
+            for group, line in zip(groups, lines, strict=True)
+            if line.row == row
+        ]
+        _bars_of(axes, [line for _, line in own], [place for place, _ in own], width, index)
+    labels = [
+        "\n".join(filter(None, [column, *heads[frame].split(", ")])) for frame, column in spots
+    ]
+    axes.set_xticks(list(spots.values()), labels)
     axes.set_ylabel(f"{metric} (%)")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=PALE, linewidth=1)
@@ -177,14 +191,9 @@ def _bars_of(
         )
 
 
-def _place(benchmarks: list[str], line: Line) -> float:
-    """Where a benchmark's group stands; the average a little apart."""
-    position = benchmarks.index(line.benchmark)
-    return position + (0.25 if line.benchmark == "avg" else 0.0)
-
-
-def _firsts(lines: list[Line]) -> list[Line]:
-    return list({line.benchmark: line for line in reversed(lines)}.values())[::-1]
+def _spots(groups: Sequence[tuple[Frame, str]]) -> dict[tuple[Frame, str], float]:
+    """Where each group of bars stands; an average a little apart."""
+    return {group: i + 0.25 * (group[1] == "avg") for i, group in enumerate(groups)}
 
 
 def _value(line: Line | None) -> float:

@@ -20,6 +20,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish import MAIN_RESULTS
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.charts import bars, heat_map
+from cliptrase.publish.row_charts import row_bars
 from cliptrase.publish.runs import Shelf
 from cliptrase.publish.style import SETTINGS, save
 from cliptrase.publish.tables import common_arguments
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 
 
 def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
-    """A heat map of every grid, named as its table; the bars of the first table of metrics."""
+    """A heat map of every grid and the rows of every table that asks, named as their tables; the
+    bars of the first table of metrics."""
     paths: list[Path] = []
     drawn = False
     for name, table in suite.tables.items():
@@ -37,6 +39,8 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
         elif not drawn:
             paths += save(bars(table.title, tidy(suite, shelf, table)), folder, MAIN_RESULTS)
             drawn = True
+        if table.kind != "grid" and table.figure:
+            paths += save(row_bars(table.title, tidy(suite, shelf, table)), folder, name)
     return paths
 
 

@@ -29,6 +29,8 @@ TABLES = (
     "table6_metrics_224",
     "table7_metrics_336",
     "fig7_sensitivity",
+    "table_discrepancies",
+    "table_peers",
 )
 
 
@@ -184,6 +186,7 @@ COMMANDS = {
     "caption", "label", "footnotesize", "toprule", "midrule", "bottomrule", "cmidrule",
     "multicolumn", "textit", "textbf", "textsuperscript", "tiny", "quad", "par", "smallskip",
     "scriptsize", "raggedright", "addlinespace", "textwidth", "times", "dagger", "cdot", "Delta",
+    "approx",
 }  # fmt: skip
 
 
@@ -250,14 +253,16 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:5] == [
+    assert out[:7] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
         "table6_metrics_224: 120 of 120 cells",
         "table7_metrics_336: 120 of 120 cells",
         "fig7_sensitivity: 65 of 65 cells",
+        "table_discrepancies: 97 of 97 cells",
+        "table_peers: 91 of 91 cells",
     ]
-    assert out[5] == "0 cells of 429 missing"
+    assert out[7] == "0 cells of 617 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     assert sorted(written) == sorted(f"{t}.{kind}" for t in TABLES for kind in ("csv", "md", "tex"))
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
@@ -302,7 +307,7 @@ def test_tables_load_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "429 cells of 429 missing" in done.stdout
+    assert "617 cells of 617 missing" in done.stdout
 
 
 def test_no_such_step_is_a_usage_error() -> None:
