@@ -91,7 +91,10 @@ def loaded(folder: Path, architecture: dict[str, Any], weights: dict[str, Tensor
         (folder / WEIGHTS).write_bytes(b"")
     else:
         save_file(weights, str(folder / WEIGHTS))
-    return load_clip({"kind": "local", "path": str(folder)})
+    try:
+        return load_clip({"kind": "local", "path": str(folder)})
+    finally:
+        (folder / WEIGHTS).unlink()  # up to 350 MB, that pytest would keep
 
 
 def pictures(model: Any, rows: int, columns: int, count: int = 2) -> Tensor:
@@ -122,14 +125,13 @@ def compare(clip: Clip, model: Any, grid: tuple[int, int], count: int = 2) -> No
     assert_close(everything[:, 0], expected)
     assert 0.1 < expected.abs().max() < 100 and everything.std(dim=1).min() > 1e-3
 
-    tokens = vision.embed_tokens(clip, pixels)
-    for index in range(clip.depth):
-        assert_close(tokens, entering[index])
-        tokens = vision.block(clip, index, tokens)
-        assert_close(tokens, leaving[index])
-    assert_close(vision.project(clip, tokens), everything)
     graph = Graph(clip, pixels)
     assert graph.grid == grid
+    assert_close(vision.embed_tokens(clip, pixels), entering[0])
+    for index, (before, after) in enumerate(zip(entering, leaving, strict=True)):
+        assert_close(vision.block(clip, index, before), after)
+        assert_close(graph.tokens(13 - clip.depth + index), after)
+    assert_close(vision.project(clip, graph.tokens(12)), everything)
     assert_close(graph.cls(METHOD), F.normalize(expected, dim=-1))
     assert_close(graph.patches(METHOD), F.normalize(everything[:, 1:], dim=-1))
 
