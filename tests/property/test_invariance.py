@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.model import CLIP
-from sklearn.cluster import DBSCAN
 
 from cliptrase import config
 from cliptrase.evaluate.graph import Graph, Text
@@ -302,22 +301,6 @@ def test_eq7_is_as_written(seed, images):
     for image, i in itertools.product(range(images), range(9)):
         mean = sum(float(w[image, i, j]) for j in range(9)) / 9
         assert bool(kept[image, i]) == (mean - float(w[image, i, i]) <= 0)
-
-
-@EXAMPLES
-@given(seed=SEEDS, size=st.integers(2, 30), eps=st.integers(1, 4), least=st.integers(1, 5))
-def test_patches_that_are_left_out_are_as_if_they_were_not_there(seed, size, eps, least):
-    """Label for label what scikit-learn says of the rows that are kept, all columns kept."""
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 9, (2, size, 3)).astype(np.float32)
-    kept = rng.random((2, size)) < rng.random()
-    near = neighbours(squared_distances(torch.from_numpy(rows)), eps)
-    found = dbscan(near, least, torch.from_numpy(kept)).numpy()
-    for own, inside, labels in zip(rows, kept, found, strict=True):
-        assert (labels[~inside] == -1).all()
-        if inside.any():
-            expected = DBSCAN(eps=eps, min_samples=least).fit(own[inside]).labels_
-            np.testing.assert_array_equal(labels[inside], expected)
 
 
 def test_clustering_again_changes_nothing_unless_eq7_drops_a_patch(clip, pixels):

@@ -79,12 +79,13 @@ def test_thousands_of_lattices():
 
 
 def test_without_its_noise_points_a_matrix_clusters_alike():
-    """A noise point is no neighbour of a core point, so nothing hangs on it.
+    """A noise point is no neighbour of a core point, so nothing hangs on it, also where other
+    points are dropped with it.
 
     Why the paper's second clustering changes nothing where Eq. 7 removes nothing: columns stay.
     """
     rng = np.random.default_rng(11)
-    removed = 0
+    removed, changed = 0, 0
     for size in map(int, [*rng.integers(2, 61, 600), 196, 441]):
         rows, eps, min_samples = lattice(rng, size, images=1)
         rows = rows + rng.choice([0, 0.2]) * rng.normal(size=rows.shape).astype(np.float32)
@@ -94,7 +95,12 @@ def test_without_its_noise_points_a_matrix_clusters_alike():
             again = labels(rows[:, kept], eps, min_samples)
             np.testing.assert_array_equal(again[0], first[0, kept])
             removed += not kept.all()
-    assert removed > 150
+        near = neighbours(squared_distances(torch.from_numpy(rows)), eps)
+        others = torch.from_numpy(rng.random((1, size)) < 0.7)
+        second = dbscan(near, min_samples, others)
+        assert torch.equal(dbscan(near, min_samples, others & torch.from_numpy(kept)), second)
+        changed += not np.array_equal(second[0, others[0]], first[0, others[0]])
+    assert removed > 150 and changed > 150
 
 
 @settings(deadline=None, max_examples=100)
