@@ -8,9 +8,10 @@ from typing import Any
 from cliptrase.errors import UserError, nearest
 from cliptrase.metric_names import RULES
 
-TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
-KINDS = ("softmax", "cosine", "inner_product", "identity", *TWO_PATHS)
 MATRICES = ("cosine", "inner_product")  # kinds that are one matrix for all heads
+TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
+OF_TERMS = ("softmax", *MATRICES, *TWO_PATHS)  # kinds that compare what `terms` names
+KINDS = (*OF_TERMS, "identity")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "method.attention.kind": KINDS,
     "method.attention.row_sum": ("none", 1, 3),
@@ -211,10 +212,10 @@ def _check_protocol(protocol: dict[str, Any], size: int, regions: dict[str, Any]
 
 def _check_attention(attention: dict[str, Any]) -> None:
     kind, terms = attention["kind"], attention["terms"]
-    if kind == "identity":
+    if kind not in OF_TERMS:
         if terms != []:
             raise UserError(
-                f"method.attention.terms={_show(terms)}: kind identity compares nothing; take []"
+                f"method.attention.terms={_show(terms)}: kind {kind} compares nothing; take []"
             )
     elif not isinstance(terms, list) or not terms or len(set(map(str, terms))) != len(terms):
         raise UserError(

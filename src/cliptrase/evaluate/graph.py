@@ -18,7 +18,6 @@ from cliptrase.evaluate.encoded import Encoded as Encoded
 from cliptrase.evaluate.encoded import Text as Text
 from cliptrase.evaluate.encoded import voted
 from cliptrase.evaluate.keys import (
-    Attention,
     attention_key,
     clustering_key,
     logits_key,
@@ -26,8 +25,9 @@ from cliptrase.evaluate.keys import (
     smoothing_key,
     vote_of,
 )
-from cliptrase.model import two_paths, vision
+from cliptrase.model import vision
 from cliptrase.model.load import Clip
+from cliptrase.model.own import OWN
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
 from cliptrase.segment.correlation import correlation, eq7_kept, patch_rows
 from cliptrase.segment.logits import classify, patch_logits
@@ -118,7 +118,7 @@ class Graph:
 
     def tokens(self, block: int) -> Tensor:
         """Tokens (B, L, D) leaving `block` (as in a 12-block model) of the unmodified model."""
-        return self._tokens(self.clip.block_index(block) + 1)
+        return self.entering(self.clip.block_index(block) + 1)
 
     def correlation(self, block: int, kind: str, heads: str = "mean") -> Tensor:
         """W (B, L, L) of `block` (as in a 12-block model) of the unmodified model."""
@@ -126,7 +126,7 @@ class Graph:
         return self._once(
             "correlation",
             (index, kind, heads),
-            lambda: correlation(self._qkv(index), kind, heads),
+            lambda: correlation(self.qkv(index), kind, heads),
         )
 
     def patch_rows(self, regions: dict[str, Any]) -> Tensor:
@@ -223,45 +223,40 @@ class Graph:
 
         return self._once("encode", ("features", attention), make)
 
-    def _changed(self, a: Attention) -> Tensor:
+    def _changed(self, a: vision.Attention) -> Tensor:
         """Tokens (B, L, D) after block `last`, attention changed from block `first` on."""
         start, stop = self.clip.block_index(a.first), self.clip.block_index(a.last)
         if a == a._replace(
             kind="softmax", terms=("qk",), residual=True, ffn=True, omega=None, row_sum="none"
         ):
-            return self._tokens(stop + 1)  # what CLIP computes anyway
-        if a.kind in ("clip_surgery", "gem"):
-            steps = [
-                two_paths.Step(index, self._tokens(index), self._qkv(index))
-                for index in range(start, stop + 1)
-            ]
-            if a.kind == "gem":
-                return two_paths.gem(self.clip, steps, a.terms)
-            return two_paths.clip_surgery(self.clip, steps, self._tokens(stop + 1), a.terms)
-        tokens = self._tokens(start)
+            return self.entering(stop + 1)  # what CLIP computes anyway
+        if a.kind in OWN:
+            return OWN[a.kind](self, range(start, stop + 1), a)
+        tokens = self.entering(start)
         bias = None
         if a.omega is not None:
             bias = vision.neighbourhood(*self.grid, a.omega, self._pixels.device)
         for index in range(start, stop + 1):
-            parts = self._qkv(start) if index == start else vision.qkv(self.clip, index, tokens)
+            parts = self.qkv(start) if index == start else vision.qkv(self.clip, index, tokens)
             mixed = vision.attend(parts, a.kind, a.terms, bias, a.row_sum, a.heads)
             tokens = vision.finish(self.clip, index, tokens, mixed, a.residual, a.ffn)
         return tokens
 
-    def _tokens(self, index: int) -> Tensor:
+    def entering(self, index: int) -> Tensor:
         """Tokens (B, L, D) of the unmodified model entering block `index`; at depth, its output."""
 
         def make() -> Tensor:
             if index == 0:
                 return vision.embed_tokens(self.clip, self._pixels)
             before = index - 1
-            return vision.block(self.clip, before, self._tokens(before), self._qkv(before))
+            return vision.block(self.clip, before, self.entering(before), self.qkv(before))
 
         return self._once("encode", ("tokens", index), make)
 
-    def _qkv(self, index: int) -> vision.QKV:
+    def qkv(self, index: int) -> vision.QKV:
+        """Queries, keys and values of block `index` (0-based) of the unmodified model."""
         return self._once(
-            "encode", ("qkv", index), lambda: vision.qkv(self.clip, index, self._tokens(index))
+            "encode", ("qkv", index), lambda: vision.qkv(self.clip, index, self.entering(index))
         )
 
     def _once(self, stage: str, key: Hashable, make: Callable[[], T]) -> T:

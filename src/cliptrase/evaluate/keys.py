@@ -5,21 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-from cliptrase.model import vision
-
-
-class Attention(NamedTuple):
-    """The attention's sub-configuration as a key, terms in one order."""
-
-    kind: str
-    terms: tuple[str, ...]
-    first: int
-    last: int
-    residual: bool
-    ffn: bool
-    omega: float | None
-    row_sum: str | int
-    heads: str
+from cliptrase.model.vision import Attention, sorted_terms
 
 
 class Clustering(NamedTuple):
@@ -47,7 +33,7 @@ def attention_key(method: dict[str, Any]) -> Attention:
     a = method["attention"]
     return Attention(
         a["kind"],
-        tuple(vision.sorted_terms(a["terms"])),
+        tuple(sorted_terms(a["terms"])),
         a["first_block"],
         a["last_block"],
         a["residual"],

@@ -7,7 +7,6 @@ changed attention makes, without FFN; the original path runs as in CLIP. Shapes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,32 +16,25 @@ from cliptrase.model import vision
 from cliptrase.model.load import Clip
 
 
-class Step(NamedTuple):
-    """One block of the original path."""
+def clip_surgery(original: vision.Original, blocks: range, attention: vision.Attention) -> Tensor:
+    """Tokens (B, L, D): patches of the new path, [CLS] of the original one (CLIP Surgery).
 
-    block: int  # 0-based index
-    tokens: Tensor  # (B, L, D) entering it
-    parts: vision.QKV  # of them
-
-
-def clip_surgery(clip: Clip, steps: Sequence[Step], out: Tensor, terms: Sequence[str]) -> Tensor:
-    """Tokens (B, L, D): patches of the new path, [CLS] of `out`, the original path's last output.
-
-    The new path attends by softmax(s·v·vᵀ), or by the sum of other `terms` (CLIP Surgery).
+    The new path attends by softmax(s·v·vᵀ), or by the sum of other terms.
     """
-    path = steps[0].tokens
-    for index, _, parts in steps:
-        mixed = vision.attend(parts, "softmax", terms)
-        path = vision.finish(clip, index, path, mixed, residual=True, ffn=False)
-    return torch.cat([out[:, :1], path[:, 1:]], dim=1)
+    path = original.entering(blocks.start)
+    for index in blocks:
+        mixed = vision.attend(original.qkv(index), "softmax", attention.terms)
+        path = vision.finish(original.clip, index, path, mixed, residual=True, ffn=False)
+    return torch.cat([original.entering(blocks.stop)[:, :1], path[:, 1:]], dim=1)
 
 
-def gem(clip: Clip, steps: Sequence[Step], terms: Sequence[str]) -> Tensor:
-    """Tokens (B, L, D) of the new path, [CLS] too; `terms` of qq, kk, vv (GEM)."""
-    path = steps[0].tokens
-    for index, tokens, parts in steps:
-        mixed = self_self(parts, temperature(clip, index, tokens), terms)
-        path = vision.finish(clip, index, path, mixed, residual=True, ffn=False)
+def gem(original: vision.Original, blocks: range, attention: vision.Attention) -> Tensor:
+    """Tokens (B, L, D) of the new path, [CLS] too; its terms are of qq, kk, vv (GEM)."""
+    path = original.entering(blocks.start)
+    for index in blocks:
+        tau = temperature(original.clip, index, original.entering(index))
+        mixed = self_self(original.qkv(index), tau, attention.terms)
+        path = vision.finish(original.clip, index, path, mixed, residual=True, ffn=False)
     return path
 
 

@@ -6,7 +6,7 @@ Shapes: B images, h × w patches, L = 1 + h·w tokens ([CLS] first), D width, H 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,37 @@ class QKV(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
+
+
+class Attention(NamedTuple):
+    """What replaces the attention of some blocks, `method.attention`, with `terms` in one order."""
+
+    kind: str
+    terms: tuple[str, ...]
+    first: int
+    last: int
+    residual: bool
+    ffn: bool
+    omega: float | None
+    row_sum: str | int
+    heads: str
+
+
+class Original(Protocol):
+    """The unmodified model on a batch of images; every block is computed when first asked for."""
+
+    @property
+    def clip(self) -> Clip: ...
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+
+    def entering(self, index: int) -> Tensor:
+        """Tokens (B, L, D) entering block `index` (0-based); the last one's output at the depth."""
+
+    def qkv(self, index: int) -> QKV:
+        """Queries, keys, values of block `index`."""
 
 
 def grid(clip: Clip, pixels: Tensor) -> tuple[int, int]:
