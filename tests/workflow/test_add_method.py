@@ -1,0 +1,68 @@
+"""docs/add_method.md is executed: its files are written where it says, its commands are run."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "add_method.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"`([\w/]+\.(?:yaml|py))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
+
+pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+
+
+def test_the_example_is_as_short_as_it_says():
+    assert sorted(FILES) == [
+        "conf/method/box.yaml",
+        "conf/method/keyvalue.yaml",
+        "src/cliptrase/model/box.py",
+        "tests/parity/test_box.py",
+    ]
+    functions = ast.parse(FILES["src/cliptrase/model/box.py"]).body
+    lengths = [f.end_lineno - f.lineno + 1 for f in functions if isinstance(f, ast.FunctionDef)]
+    assert sum(lengths) <= 40
+    for name in ("box", "keyvalue"):
+        assert len(FILES[f"conf/method/{name}.yaml"].splitlines()) <= 12
+
+
+def test_the_example_gives_every_table_its_rows(tmp_path, copy_of_the_tree):
+    tree = copy_of_the_tree(tmp_path / "tree")
+    (tree / "tests" / "parity").mkdir(parents=True)
+    for path, content in FILES.items():
+        (tree / path).write_text(content, encoding="utf-8")
+    bin_folder = tmp_path / "bin"  # `python` and `snakemake` of the page are those that run this
+    bin_folder.mkdir()
+    for name, module in (("python", ""), ("snakemake", " -m snakemake")):
+        script = bin_folder / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tree / "src"),
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+    }
+    printed = ""
+    for commands in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=tree, env=environment, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        printed += done.stdout
+
+    assert "1 passed" in printed
+    assert re.search(r"\tkeyvalue\t", printed) and re.search(r"\tbox\t", printed)
+    for table in ("table1_main", "table_peers", "table6_metrics_224", "table7_metrics_336"):
+        path = tree / f"results/smoke/tables/{table}.csv"
+        with open(path, encoding="utf-8", newline="") as file:
+            cells = [cell for cell in csv.DictReader(file) if cell["row"] in ("Key-value", "Box")]
+        assert {cell["row"] for cell in cells} == {"Key-value", "Box"}
+        assert all(cell["value"] and cell["ci_low"] and cell["diff"] for cell in cells), table
