@@ -16,17 +16,10 @@ from typing import Any
 import yaml
 
 from cliptrase.checks import DEFAULTS, check_run, check_shape
-from cliptrase.data.vocabularies import (
-    TEMPLATES,
-    VOCABULARIES,
-    read_names,
-    read_templates,
-    template_path,
-    vocabulary_path,
-)
 from cliptrase.errors import UserError, nearest
 from cliptrase.resources import resource
 from cliptrase.weights import describe_model
+from cliptrase.words import describe_vocabulary
 
 CONF = resource("conf")
 GROUPS = ("benchmark", "method", "model", "protocol")
@@ -83,7 +76,7 @@ def derive(run: dict[str, Any]) -> dict[str, Any]:
     run["model"] = describe_model(run["model"])
     check_run(run)
     run["out"], run["data"] = str(run["out"]), str(run["data"])
-    run["vocabulary"] = _vocabulary(run["benchmark"], run["vocabulary"])
+    run["vocabulary"] = describe_vocabulary(run, _words_are_given(run["benchmark"]))
     run["benchmark"] = _benchmark(run["benchmark"])
     _method(run)
     return run
@@ -223,30 +216,13 @@ def _refuse_missing(tree: dict[str, Any]) -> None:
             raise UserError(f"{key} is needed: give {key}=…")
 
 
-def _vocabulary(benchmark: dict[str, Any], chosen: Any) -> dict[str, Any]:
-    classes = benchmark["classes"] if chosen is None else chosen
-    background = benchmark["background"]
-    templates = template_path(str(benchmark["templates"]))
-    return {
-        "classes": _list(vocabulary_path(str(classes))),
-        "background": None if background is None else _list(vocabulary_path(str(background)), True),
-        "templates": _list(templates),
-    }
-
-
-def _list(path: Path, doubles: bool = False) -> dict[str, Any]:
-    """A text file of names as a run keeps it; a shipped list and background words may repeat."""
-    return dict(_read_list(path, doubles, path.stat().st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=256)
-def _read_list(path: Path, doubles: bool, mtime_ns: int) -> dict[str, Any]:
-    if path.parent == TEMPLATES:
-        names = read_templates(path)
-    else:
-        names = read_names(path, unique=not doubles and path.parent != VOCABULARIES)
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-    return {"name": path.stem, "path": str(path), "count": len(names), "sha256": digest}
+def _words_are_given(benchmark: dict[str, Any]) -> bool:
+    """Whether a benchmark's lists of words are others than those of its file in conf/."""
+    name = str(benchmark["name"])
+    if not (CONF / "benchmark" / f"{name}.yaml").is_file():
+        return True
+    shipped = load("benchmark", name)
+    return any(benchmark[key] != shipped[key] for key in ("classes", "background"))
 
 
 def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,12 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.data.crop import crop_image, fit_image, nearest_indices
 from cliptrase.data.images import read_image
-from cliptrase.data.vocabularies import check_names, read_templates, template_path
+from cliptrase.data.vocabularies import (
+    owned_names,
+    read_templates,
+    split_classes,
+    template_path,
+)
 from cliptrase.errors import UserError, nearest
 from cliptrase.evaluate.device import computing_on, fitting
 from cliptrase.evaluate.graph import Encoded, Graph, Text
@@ -45,6 +50,13 @@ class Segmentation:
     method: dict[str, Any]  # as computed: eps and min_samples of this very picture
 
 
+class Words(NamedTuple):
+    """What a picture is asked for."""
+
+    classes: tuple[tuple[str, ...], ...]  # the names of each class
+    background: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class EncodedPicture:
     """A picture whose features and regions are computed; `Segmenter.classify` takes it often."""
@@ -69,7 +81,8 @@ class Segmenter:
     model      a name of conf/model (`vit_b16`, `shapes_clip`, …), or `local-dir:DIR` for a folder
                that open_clip reads
     method     a name of conf/method
-    classes    the words, one a class; may be left out when `classify` gets them
+    classes    the words, one a class, or several with `|` between them: "sofa|couch"; the first
+               names the class. May be left out when `classify` gets them
     background words for everything else; they share one label, the one after the last class
     image_size pixels, a multiple of the model's patch; None: the size the model was trained at
     device     auto, cpu, cuda or cuda:N
@@ -110,7 +123,7 @@ class Segmenter:
         self.image_size: int = run["image_size"]
         self._method: dict[str, Any] = run["method"]
         self._logit_scale: float = run["protocol"]["logit_scale"]
-        self._texts: dict[tuple[tuple[str, ...], int], Text] = {}
+        self._texts: dict[Words, Text] = {}
         self._warned: set[str] = set()
 
     def __call__(self, image: Picture) -> Segmentation:
@@ -155,18 +168,18 @@ class Segmenter:
         words = self._words if classes is None else _checked(classes, background)
         if words is None:
             raise UserError("no classes: give Segmenter(classes=[…]) or classify(picture, classes)")
-        text = self._text(*words)
+        text = self._text(words)
         with self._fitting():
             with _as_in_a_pass(self._clip):
                 predicted = picture.encoded.classify(text, self._logit_scale)
             labels = predicted[0].cpu().numpy().astype(np.uint16)
             labels = _nearest(labels, picture.size)
-        names = words[0] + ((BACKGROUND,) if words[1] else ())
+        names = tuple(own[0] for own in words.classes) + ((BACKGROUND,) if words.background else ())
         return Segmentation(
             labels=labels,
             names=names,
             regions=picture.regions,
-            background=len(words[0]) if words[1] else None,
+            background=len(words.classes) if words.background else None,
             network_size=picture.network_size,
             method=picture.method,
         )
@@ -174,18 +187,16 @@ class Segmenter:
     def _fitting(self) -> contextlib.AbstractContextManager[None]:
         return fitting("the picture", self._clip.device, "image_size (--image-size)")
 
-    def _text(self, classes: tuple[str, ...], background: tuple[str, ...]) -> Text:
+    def _text(self, words: Words) -> Text:
         """The text features of the words, encoded once for each list of them."""
-        key = (classes + background, len(classes))
-        if key not in self._texts:
-            self._warn_of_unseen(classes + background)
-            features = text_features(
-                self._clip, list(classes + background), self._templates, workers=cores()
-            )
-            self._texts[key] = Text.listed(features, len(classes))
-        return self._texts[key]
+        if words not in self._texts:
+            names, owner = owned_names(*words)
+            self._warn_of_unseen(names)
+            features = text_features(self._clip, names, self._templates, workers=cores())
+            self._texts[words] = Text(features, torch.tensor(owner, device=features.device))
+        return self._texts[words]
 
-    def _warn_of_unseen(self, names: tuple[str, ...]) -> None:
+    def _warn_of_unseen(self, names: list[str]) -> None:
         unseen = set(unseen_words(self._clip, names)) - self._warned
         if unseen:
             self._warned |= unseen
@@ -217,26 +228,25 @@ def check_length(picture: Image.Image, name: str = "the picture") -> None:
         )
 
 
-def _checked(
-    classes: Sequence[str], background: Sequence[str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Both lists as tuples.
+def _checked(classes: Sequence[str], background: Sequence[str] | None) -> Words:
+    """Both lists, split at `|`.
 
-    Raises UserError for an empty list or name, for a doubled class, and for a class named as the
-    label that background words share.
+    Raises UserError for an empty list or name, for a name that two classes own, and for a class
+    named as the label that background words share.
     """
-    for key, names in (("classes", classes), ("background", background)):
-        if isinstance(names, str):
-            raise UserError(f"{key}: give a list of words, as [{names!r}], not one text")
-    check_names(list(classes), "classes", unique=True, entry="entry")
+    for key, entries in (("classes", classes), ("background", background)):
+        if isinstance(entries, str):
+            raise UserError(f"{key}: give a list of words, as [{entries!r}], not one text")
+    split = split_classes(list(classes), "classes", unique=True, entry="entry")
+    words: list[list[str]] = []
     if background is not None:
-        check_names(list(background), "background", entry="entry")
-        if any(name.strip().lower() == BACKGROUND for name in classes):
+        words = split_classes(list(background), "background", entry="entry")
+        if any(names[0].strip().lower() == BACKGROUND for names in split):
             raise UserError(
                 f"classes: {BACKGROUND!r} is the name of the label that all background words "
                 "share; give the class another name, or make it one of the background words"
             )
-    return tuple(classes), tuple(background or ())
+    return Words(tuple(map(tuple, split)), tuple(name for own in words for name in own))
 
 
 def _model(model: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Lists of names are read verbatim, and a broken list is refused with its line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,15 +102,70 @@ def test_a_broken_list_is_refused(tmp_path: Path, content: bytes, message: str) 
 def test_a_users_list_names_a_class_once(tmp_path: Path, second: str) -> None:
     path = written(tmp_path, f"cat\ndog\n{second}\n".encode())
     with pytest.raises(UserError, match=r"'[cC]at' is named twice \(lines 1 and 3\)"):
-        vocabularies.read_names(path, unique=True)
+        vocabularies.read_classes(path, unique=True)
     assert vocabularies.read_names(path)[2] == second
 
 
 def test_a_list_of_an_option_has_entries_not_lines() -> None:
     with pytest.raises(UserError, match=r"--classes: 'cat' is named twice \(entries 1 and 3\)"):
-        vocabularies.check_names(["cat", "dog", "cat"], "--classes", unique=True, entry="entry")
+        vocabularies.split_classes(["cat", "dog", "cat"], "--classes", unique=True, entry="entry")
     with pytest.raises(UserError, match="--classes: entry 2 is empty"):
-        vocabularies.check_names(["cat", ""], "--classes", entry="entry")
+        vocabularies.split_classes(["cat", ""], "--classes", entry="entry")
+
+
+def test_names_of_a_class_stand_between_bars_verbatim(tmp_path: Path) -> None:
+    path = written(tmp_path, b"person|person in shirt| body \nbuilding, edifice\nbed \n")
+    assert vocabularies.read_classes(path, unique=True) == [
+        ["person", "person in shirt", " body "],
+        ["building, edifice"],
+        ["bed "],
+    ]
+    assert len(vocabularies.read_names(path)) == 3
+
+
+@pytest.mark.parametrize("line", ["cat|", "|cat", "cat||kitten", "cat| |kitten", "|"])
+def test_nothing_beside_a_bar_is_refused(tmp_path: Path, line: str) -> None:
+    path = written(tmp_path, f"dog\n{line}\n".encode())
+    with pytest.raises(UserError, match=r"names\.txt: line 2 has nothing on one side of a '\|'"):
+        vocabularies.read_classes(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        (b"cat|kitten\ndog\nKitten |tom\n", "'Kitten' is named twice (lines 1 and 3)"),
+        (b"dog\ncat|kitten|cat\n", "'cat' is named twice (line 2)"),
+    ],
+)
+def test_a_name_belongs_to_one_class_of_a_users_list(
+    tmp_path: Path, content: bytes, places: str
+) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(UserError) as caught:
+        vocabularies.read_classes(path, unique=True)
+    assert f"{path}: {places}" in str(caught.value)
+    assert len(vocabularies.read_classes(path)) == content.count(b"\n")
+
+
+def test_background_words_come_last_or_first() -> None:
+    classes, background = [["person", "body"], ["cat"]], ["sky", "wall", "sky"]
+    assert vocabularies.owned_names(classes, background) == (
+        ["person", "body", "cat", "sky", "wall", "sky"],
+        [0, 0, 1, 2, 2, 2],
+    )
+    assert vocabularies.owned_names(classes, background, background_first=True) == (
+        ["sky", "wall", "sky", "person", "body", "cat"],
+        [0, 0, 0, 1, 1, 2],
+    )
+    for first in (False, True):  # without background words there is no class for them
+        assert vocabularies.owned_names(classes, [], background_first=first)[1] == [0, 0, 1]
+
+
+def test_background_words_of_a_list_stand_beside_it(tmp_path: Path) -> None:
+    path = written(tmp_path, b"cat\n")
+    assert vocabularies.background_path(path) is None
+    (tmp_path / "names_background.txt").write_text("sky\n")
+    assert vocabularies.background_path(path) == tmp_path / "names_background.txt"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -158,7 +214,8 @@ def test_the_notice_names_the_source_of_every_list_and_table() -> None:
         path.name
         for folder in ("vocabularies", "templates", "labels")
         for path in (ROOT / "src/cliptrase/data" / folder).iterdir()
-        if not path.name.startswith("shapes")
+        if not path.name.startswith(("shapes", "plain_"))
     ]
     assert len(carried) > 15
-    assert [name for name in carried if f"\n{name} " not in notice] == []
+    assert [name for name in carried if not re.search(rf"^{re.escape(name)}\s", notice, re.M)] == []
+    assert "\nplain_*.txt " in notice

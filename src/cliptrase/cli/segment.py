@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliptrase.cli.outputs import plan_outputs, write_together
-from cliptrase.data.vocabularies import check_names, read_names
+from cliptrase.data.vocabularies import SEPARATOR, read_names, split_classes
 from cliptrase.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ EPILOG = """\
 OUT is a file, or a folder (an existing one, or a name ending in /), which gets one file a picture,
 named after the picture, or a pattern with {name} in it. With several pictures it must be a folder
 or a pattern. Without any OUT, the share of each class is printed.
+
+A class may have several names, with | between them: --classes "sofa|couch, wall" shows "sofa".
 
 examples:
   cliptrase segment photo.jpg --classes "cat, sofa, wall" --overlay photo.overlay.png
@@ -117,16 +119,23 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -> list[str]:
-    """The words of the option or of its file (then verbatim); none of both: []."""
+    """The entries of the option or of its file (then verbatim); none of both: []."""
     if file is not None:
-        return read_names(file, unique=unique)
+        entries = read_names(file)
+        split_classes(entries, file, unique=unique)
+        return entries
     if listed is None:
         return []
-    words = [word.strip() for word in listed.split(",")]
+    words = [_stripped(word) for word in listed.split(",")]
     if not any(words):
         raise UserError(f'{option}: the list is empty; write at least one name, as "cat, sofa"')
-    check_names(words, option, unique=unique, entry="entry")
+    split_classes(words, option, unique=unique, entry="entry")
     return words
+
+
+def _stripped(entry: str) -> str:
+    """The entry and each of its names without the spaces around them."""
+    return SEPARATOR.join(name.strip() for name in entry.split(SEPARATOR))
 
 
 def _render(

@@ -1,5 +1,7 @@
 """Lists of names and prompt templates: text files, one entry a line, taken verbatim.
 
+A class may have several names, with `|` between them.
+
 Torch-free and quick to import: the configuration reads these files.
 """
 
@@ -12,16 +14,16 @@ from cliptrase.errors import UserError, nearest
 
 VOCABULARIES = Path(__file__).parent / "vocabularies"
 TEMPLATES = Path(__file__).parent / "templates"
+SEPARATOR = "|"  # between several names of one class
 
 
-def read_names(path: Path | str, *, unique: bool = False) -> list[str]:
+def read_names(path: Path | str) -> list[str]:
     """The lines of a text file, verbatim: only the newline is taken off, `"bed "` keeps its space.
 
     A byte order mark and Windows newlines are no part of a name; one empty line at the end is
-    tolerated. `unique` is for the lists of users: shipped lists keep the oddities of their source.
+    tolerated.
 
-    Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty line, and with
-    `unique` a doubled name.
+    Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty line.
     """
     lines = _read_text(Path(path)).replace("\r\n", "\n").split("\n")
     if lines[-1] == "":
@@ -30,34 +32,70 @@ def read_names(path: Path | str, *, unique: bool = False) -> list[str]:
         lines.pop()
     if not any(line.strip() for line in lines):
         raise UserError(f"{path}: the list is empty; write one name a line")
-    check_names(lines, str(path), unique=unique)
+    _refuse_empty(lines, str(path), "line")
     return lines
 
 
-def check_names(
-    names: Sequence[str], source: str, *, unique: bool = False, entry: str = "line"
-) -> None:
-    """Refuse an empty list, an empty name and, with `unique`, a name that stands there twice.
+def read_classes(path: Path | str, *, unique: bool = False) -> list[list[str]]:
+    """The names of each class: a line is a class, `|` stands between several names of it.
+
+    Names are verbatim, as in `read_names`; a comma is part of a name. `unique` is for the lists of
+    users: shipped lists keep the oddities of their source.
+
+    Raises UserError, naming the file and line: as `read_names`, an empty name beside a `|`, and
+    with `unique` a name that stands there twice.
+    """
+    return split_classes(read_names(path), str(path), unique=unique)
+
+
+def split_classes(
+    entries: Sequence[str], source: str, *, unique: bool = False, entry: str = "line"
+) -> list[list[str]]:
+    """The names of each class from entries such as `"person|person in shirt"`; see `read_classes`.
 
     Names that differ only in case or spaces are the same to CLIP's tokenizer, hence here.
 
-    Raises UserError naming `source` (a file or an option) and the number, counted from 1, of the
-    line or whatever an `entry` is there ("line" or "entry").
+    Raises UserError for an empty list, an empty name and, with `unique`, a doubled name. It names
+    `source` (a file or an option) and the number, counted from 1, of the line or whatever an
+    `entry` is there ("line" or "entry").
     """
-    if not names:
+    if not entries:
         raise UserError(f"{source}: the list is empty; write at least one name")
+    _refuse_empty(entries, source, entry)
+    classes = [text.split(SEPARATOR) for text in entries]
     first: dict[str, int] = {}
-    several = {"line": "lines", "entry": "entries"}[entry]
-    for number, name in enumerate(names, start=1):
-        if not name.strip():
-            raise UserError(f"{source}: {entry} {number} is empty; remove it or write a name there")
-        key = " ".join(name.lower().split())
-        if unique and key in first:
-            raise UserError(
-                f"{source}: {name.strip()!r} is named twice ({several} {first[key]} and {number}); "
-                "name every class once"
-            )
-        first.setdefault(key, number)
+    for number, names in enumerate(classes, start=1):
+        for name in names:
+            if not name.strip():
+                raise UserError(
+                    f"{source}: {entry} {number} has nothing on one side of a {SEPARATOR!r}, which "
+                    "stands between two names of a class; write a name there, or remove it"
+                )
+            key = " ".join(name.lower().split())
+            if unique and key in first:
+                raise UserError(
+                    f"{source}: {name.strip()!r} is named twice "
+                    f"({_places(first[key], number, entry)}); give every name to one class, once"
+                )
+            first.setdefault(key, number)
+    return classes
+
+
+def owned_names(
+    classes: Sequence[Sequence[str]], background: Sequence[str], *, background_first: bool = False
+) -> tuple[list[str], list[int]]:
+    """All names and, for each, the index of the class that owns it.
+
+    Class i is i, and the background words, which come last, are one class more. With
+    `background_first` they come first and are class 0, so that class i is i + 1.
+    """
+    names = [name for own in classes for name in own]
+    owner = [index for index, own in enumerate(classes) for _ in own]
+    if not background:
+        return names, owner
+    if background_first:
+        return [*background, *names], [0] * len(background) + [index + 1 for index in owner]
+    return [*names, *background], owner + [len(classes)] * len(background)
 
 
 def read_templates(path: Path | str) -> list[str]:
@@ -84,6 +122,13 @@ def vocabulary_path(name_or_path: Path | str) -> Path:
     return _find(name_or_path, VOCABULARIES, "vocabulary")
 
 
+def background_path(classes: Path) -> Path | None:
+    """The list of background words that belongs to a list of classes: the file beside it whose name
+    has `_background` at its end; None where there is none."""
+    path = classes.with_name(f"{classes.stem}_background.txt")
+    return path if path.is_file() else None
+
+
 def template_path(name_or_path: Path | str) -> Path:
     """Absolute path of a shipped list of templates or of a text file; as `vocabulary_path`."""
     return _find(name_or_path, TEMPLATES, "list of templates")
@@ -105,6 +150,19 @@ def _find(name_or_path: Path | str, folder: Path, what: str) -> Path:
     if path.is_dir():
         raise UserError(f"{word}: a folder, but a {what} is a text file with one entry a line")
     raise UserError(_unknown(word, what, known))
+
+
+def _refuse_empty(entries: Sequence[str], source: str, entry: str) -> None:
+    for number, text in enumerate(entries, start=1):
+        if not text.strip():
+            raise UserError(f"{source}: {entry} {number} is empty; remove it or write a name there")
+
+
+def _places(first: int, second: int, entry: str) -> str:
+    if first == second:
+        return f"{entry} {first}"
+    several = {"line": "lines", "entry": "entries"}[entry]
+    return f"{several} {first} and {second}"
 
 
 def _unknown(word: str, what: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cliptrase.data.vocabularies import read_names, read_templates
+from cliptrase.data.vocabularies import owned_names, read_classes, read_templates
 from cliptrase.evaluate.graph import Text
 from cliptrase.evaluate.provenance import PACKAGE, code_files, digest_of
 from cliptrase.files import atomic_write
@@ -21,11 +21,18 @@ from cliptrase.model.text import text_features
 
 log = logging.getLogger(__name__)
 
+BACKGROUND = "background"  # the name of the class that background words share
+
 
 def class_names(run: dict[str, Any]) -> list[str]:
-    """The scored classes in order: the names, and `background` where the benchmark has one."""
-    names = read_names(run["vocabulary"]["classes"]["path"])
-    return names + (["background"] if run["vocabulary"]["background"] is not None else [])
+    """The scored classes by their index in confusion matrices: the first name of each.
+
+    Where the benchmark has a background, `background` comes last, under protocol slide first.
+    """
+    classes = read_classes(run["vocabulary"]["classes"]["path"])
+    background = [BACKGROUND] if run["vocabulary"]["background"] is not None else []
+    first = [own[0] for own in classes]
+    return background + first if _background_first(run) else first + background
 
 
 def text_of(
@@ -36,21 +43,40 @@ def text_of(
     From the folder `data`/text_features where it is there. A damaged file is written again.
     """
     vocabulary = run["vocabulary"]
-    classes = read_names(vocabulary["classes"]["path"])
-    background = vocabulary["background"]
-    words = classes + ([] if background is None else read_names(background["path"]))
+    names, owner = owned_names(
+        read_classes(vocabulary["classes"]["path"]),
+        background_words(vocabulary["background"]),
+        background_first=_background_first(run),
+    )
     templates = read_templates(vocabulary["templates"]["path"])
-    key = _key(words, templates, run["model"], clip)
+    distinct = list(dict.fromkeys(names))  # a name is encoded once, whoever owns it
+    key = _key(distinct, templates, run["model"], clip)
     path = Path(data) / "text_features" / f"{key}.npz"
-    features = _read(path, (len(words), clip.embed_dim))
+    features = _read(path, (len(distinct), clip.embed_dim))
     if features is None:
-        made = text_features(clip, words, templates, workers)
+        made = text_features(clip, distinct, templates, workers)
         features = made.float().cpu().numpy()
         with atomic_write(path) as file:
             np.savez(file, features=features)
+    at = {name: index for index, name in enumerate(distinct)}
+    rows = [at[name] for name in names]
     # torch.tensor copies into memory aligned as torch's own: products then sum in one order.
-    text = Text.listed(torch.tensor(features, device=clip.device), len(classes))
-    return f"{key}.{len(classes)}", text
+    text = Text(
+        torch.tensor(features[rows], device=clip.device), torch.tensor(owner, device=clip.device)
+    )
+    owned = hashlib.sha256(json.dumps([rows, owner]).encode()).hexdigest()
+    return f"{key}.{owned[:16]}", text
+
+
+def background_words(entry: dict[str, Any] | None) -> list[str]:
+    """All names of a run's list of background words, in order; none where it has no list."""
+    if entry is None:
+        return []
+    return [name for own in read_classes(entry["path"]) for name in own]
+
+
+def _background_first(run: dict[str, Any]) -> bool:
+    return run["protocol"]["name"] == "slide"
 
 
 def _key(words: list[str], templates: list[str], model: dict[str, Any], clip: Clip) -> str:
