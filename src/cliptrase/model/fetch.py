@@ -62,7 +62,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
     """
     vision, text = config["vision_cfg"], config["text_cfg"]
     foreign = {"timm_model_name", "hf_model_name", "hf_tokenizer_name"} & {*vision, *text}
-    pooled = vision.get("attentional_pool") or text.get("embed_cls")  # CoCa
+    pooled = vision.get("attentional_pool")  # CoCa
     if foreign or pooled or not isinstance(vision.get("layers", 12), int):
         raise UserError(f"{where}: not a plain ViT with CLIP's own text tower; {CURE}")
 
