@@ -123,7 +123,7 @@ def test_words_and_the_rule_are_a_row_s_own(expand):
 
 def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
     assert expand([CLIP]).protocol == "crop"
-    with pytest.raises(UserError, match="table t: unknown protocol 'other'; .*crop"):
+    with pytest.raises(UserError, match=r"table t: unknown protocol 'other'; .*crop"):
         expand([CLIP], protocol="other")
     crop = config.CONF / "protocol" / "crop.yaml"
     shutil.copy(crop, crop.with_name("other.yaml"))

@@ -257,13 +257,13 @@ def _entry(line: Line, notes: _Notes, versus: str = "") -> Entry:
 
 def _best(entries: Iterable[Entry | None]) -> float | None:
     """The highest value as printed, where there are at least two to compare: never of FLOPs, nor of
-    runs by different code."""
+    runs by different code or under different rules."""
     found = [
-        (entry.line.value, entry.line.code)
+        (entry.line.value, (entry.line.code, entry.line.rule))
         for entry in entries
         if entry is not None and entry.line.value is not None and entry.line.metric != FLOPS
     ]
-    comparable = len(found) > 1 and len({code for _, code in found}) == 1
+    comparable = len(found) > 1 and len({made for _, made in found}) == 1
     return round(max(value for value, _ in found), DIGITS) if comparable else None
 
 

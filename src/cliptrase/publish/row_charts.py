@@ -21,8 +21,9 @@ BASE, PLAIN, BEST = ROWS[0], ROWS[1], ROWS[2]
 def row_bars(title: str, lines: Sequence[Line]) -> Figure:
     """Bars of every row with 95 % whiskers, a panel for each column of each protocol and rule.
 
-    Of several metrics the first is drawn. Grey: the row compared with; orange: the best of its
-    group; ≈: not significantly below it. Rows that stand in no column are left out.
+    Of several metrics the first is drawn. Grey: a group's first row, where others are compared
+    with it; orange: the best of its group; ≈: not significantly below it. Rows that stand in no
+    column are left out.
     """
     metric = next((line.metric for line in lines if line.kind in ("run", "avg")), "")
     found = {frame: _panels(own, metric) for frame, own in frames(lines).items()}
@@ -64,17 +65,18 @@ def _draw(axes: Axes, lines: Sequence[Line], rows: Sequence[Row]) -> None:
     compared = {(line.group, line.versus) for line in lines}
     for group in unique(line.group for line in lines):
         there = [line for line in lines if line.group == group and line.value is not None]
-        best = max(there, key=lambda line: line.value or 0.0, default=None)
+        comparable = len(there) > 1 and len({(line.code, line.rule) for line in there}) == 1
+        best = max(there, key=lambda line: line.value or 0.0) if comparable else None
         for line in there:
             first = line.row == there[0].row and (group, line.row) in compared
-            colour = BEST if line is best and len(there) > 1 else BASE if first else PLAIN
+            colour = BEST if line is best else BASE if first else PLAIN
             _bar(axes, rows.index((group, line.row)), line, colour)
     groups = [group for group, _ in rows]
     for place in range(1, len(groups)):
         if groups[place] != groups[place - 1]:
             axes.axhline(place - 0.5, color=GREY, linewidth=0.6)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.22)
+    most = max((line.ci_high or line.value or 0.0 for line in lines), default=0.0)
+    axes.set_xlim(0, 1.3 * most or 1)
     axes.grid(axis="x", color=PALE, linewidth=1)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -111,7 +113,7 @@ def _about(
     parts = [f"{metric} (%)", *unique(line.model for line in lines)]
     parts += [f"protocol {frame.protocol}" for frame in found] if len(found) == 1 else []
     parts += [f"{' and '.join(map(str, sizes))} px"] if sizes else []
-    parts += ["95 % intervals", "orange: the best of its group"]
+    parts += ["95 % intervals", "grey: the first row", "orange: the best of its group"]
     if any(line.near_best for line in lines):
         parts.append(f"{NEAR_BEST}: not significantly below it")
     return " · ".join(filter(None, parts))
