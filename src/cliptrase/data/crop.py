@@ -48,7 +48,7 @@ def fit_image(image: Image.Image, short_side: int, patch: int) -> np.ndarray:
     Raises UserError for a picture more than 100 times as long as wide.
     """
     scale = short_side / min(image.size)
-    _check_aspect(image.width, image.height)
+    check_aspect(image.width, image.height)
     width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).copy()
 
@@ -66,7 +66,7 @@ def nearest_indices(length: int, new_length: int) -> np.ndarray:
 
 
 def _resized(width: int, height: int, size: int) -> tuple[int, int]:
-    _check_aspect(width, height)
+    check_aspect(width, height)
     short, long = sorted((width, height))
     new_long = int(size * long / short)
     return (size, new_long) if width <= height else (new_long, size)
@@ -76,7 +76,8 @@ def _offset(length: int, size: int) -> int:
     return round((length - size) / 2.0)  # half to even
 
 
-def _check_aspect(width: int, height: int) -> None:
+def check_aspect(width: int, height: int) -> None:
+    """Raise UserError for a picture more than MAX_ASPECT times as long as wide."""
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UserError(
             f"a picture of {width} × {height} pixels is more than {MAX_ASPECT} times as long as "

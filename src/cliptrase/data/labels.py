@@ -126,6 +126,15 @@ def background_from_ignored(lookup: Lookup, classes: np.ndarray) -> np.ndarray:
     return np.where(classes == lookup.ignore, np.int32(lookup.classes), classes)
 
 
+def background_first(lookup: Lookup, classes: np.ndarray) -> np.ndarray:
+    """The same map with the background, class C, as class 0 and class i as i + 1.
+
+    What is neither (ignored, or a class of the table that has no name) becomes -1.
+    """
+    count = lookup.classes + 1
+    return np.where(classes < count, (classes + 1) % count, np.int32(-1))
+
+
 def _identity(n_classes: int, ignore: int) -> np.ndarray:
     if n_classes > ignore:
         raise UserError(

@@ -23,12 +23,14 @@ from cliptrase.data.labels import TABLES
 from cliptrase.errors import UserError
 from cliptrase.evaluate import store
 from cliptrase.evaluate.device import computing_on
-from cliptrase.evaluate.predict import Job, Predictor
+from cliptrase.evaluate.jobs import Job
+from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.provenance import Stages, code_digest, describe, digest_of, now
 from cliptrase.evaluate.tally import Progress, Tally
+from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import class_names, text_of
 from cliptrase.evaluate.threads import cores, single_threaded_pool
-from cliptrase.evaluate.truth import Loader, scored_classes
+from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ SHARED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "the model": lambda run: run["model"],
     "image_size": lambda run: run["image_size"],
     "protocol.name": lambda run: run["protocol"]["name"],
+    "protocol.short_side": lambda run: run["protocol"].get("short_side"),
+    "protocol.stride": lambda run: run["protocol"].get("stride"),
     "limit": lambda run: run["limit"],
 }
 T = TypeVar("T")

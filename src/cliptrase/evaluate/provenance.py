@@ -22,7 +22,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = ("model", "segment", "evaluate")
-DATA_CODE = ("data/crop.py", "data/images.py", "data/labels.py")
+DATA_CODE = ("data/crop.py", "data/images.py", "data/labels.py", "data/resize.py")
 VERSIONS = (
     "cliptrase",
     "torch",

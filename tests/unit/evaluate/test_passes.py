@@ -13,7 +13,7 @@ from cliptrase.data import labels as label_tables
 from cliptrase.data import open_dataset, prepared
 from cliptrase.data.crop import crop_image, crop_label
 from cliptrase.data.recipes import png
-from cliptrase.evaluate import passes, predict, store
+from cliptrase.evaluate import jobs, passes, protocols, store
 from cliptrase.evaluate.metrics import METRICS, class_counts, scores
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import in_order, single_threaded_pool
@@ -79,14 +79,14 @@ def test_a_gpu_s_batches_give_what_single_images_give(batch_size, alone, runs_of
 def test_a_batch_that_does_not_fit_is_halved(alone, runs_of, make, tmp_path, monkeypatch):
     sizes = []
 
-    class Small(predict.Graph):
+    class Small(protocols.Graph):
         def __init__(self, clip, pixels, out_size):
             sizes.append(len(pixels))
             if len(pixels) > 1:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             super().__init__(clip, pixels, out_size)
 
-    monkeypatch.setattr(predict, "Graph", Small)
+    monkeypatch.setattr(protocols, "Graph", Small)
     (folder,) = make(runs_of(CLIPTRASE), tmp_path, batched=True, batch_size=5).values()
     assert sizes == [1, 5, 2, 1, 1, 1, 1, 1, 1]  # the first counts operations
     assert contents(folder) == contents(alone)
@@ -102,14 +102,14 @@ NO_MEMORY = (
 def test_an_image_that_does_not_fit_alone(at, batched, runs_of, make, tmp_path, monkeypatch):
     made = []
 
-    class Large(predict.Graph):
+    class Large(protocols.Graph):
         def __init__(self, clip, pixels, out_size):
             made.append(len(pixels))
             if len(made) >= at:
                 raise RuntimeError(NO_MEMORY)
             super().__init__(clip, pixels, out_size)
 
-    monkeypatch.setattr(predict, "Graph", Large)
+    monkeypatch.setattr(protocols, "Graph", Large)
     message = "one image of 112 pixels does not fit .* take a smaller image_size"
     with pytest.raises(passes.UserError, match=message):
         make(runs_of(CLIPTRASE), tmp_path, batched=batched, batch_size=2)
@@ -128,8 +128,8 @@ def test_counts_are_those_of_the_predicted_maps(alone, runs_of, data):
     truth = np.vectorize(lambda value: table.get(value, classes))(raw)
     pixels = clip.normalise(crop_image(sample.image, SIZE)[None])
     with single_threaded_pool(1), torch.inference_mode():
-        job = predict.Job.of(run, "words", text)
-        predicted = job.predict(predict.Graph(clip, pixels, (SIZE, SIZE)))[0].numpy()
+        job = jobs.Job.of(run, "words", text)
+        predicted = job.predict(protocols.Graph(clip, pixels, (SIZE, SIZE)))[0].numpy()
     counts = store.read_counts(alone)
     assert counts.ids[3] == sample.id
     for index in range(classes + 1):

@@ -8,7 +8,9 @@ from PIL import Image
 
 from cliptrase import config
 from cliptrase.errors import UserError
-from cliptrase.evaluate.truth import Loader, Target, target_key
+from cliptrase.evaluate.protocols import Crop
+from cliptrase.evaluate.targets import Target, target_key
+from cliptrase.evaluate.truth import Loader
 
 
 def truth(benchmark, raw):
@@ -100,11 +102,11 @@ def test_an_image_is_cropped_and_a_fault_names_it(tmp_path):
         Loader.of(Broken(OSError("cut off")), [run])(4)
     with pytest.raises(UserError, match=r"dataset voc2012, image 4: a\.png: truncated"):
         Loader.of(Broken(UserError("a.png: truncated")), [run])(4)
-    folder = Loader(Broken(UserError("b/a.png: truncated")), "folder", 16, {})
+    folder = Loader(Broken(UserError("b/a.png: truncated")), "folder", Crop(16), {})
     with pytest.raises(UserError, match=r"^b/a\.png: truncated$"):  # a path of the user's own
         folder(4)
     strip = SimpleNamespace(id="strip", image=Image.new("RGB", (2000, 1)), label=None)
     with pytest.raises(UserError, match=r"^dataset folder, image strip: a picture of 2000 × 1"):
-        Loader([strip], "folder", 16, {})(0)
+        Loader([strip], "folder", Crop(16), {})(0)
     with pytest.raises(ZeroDivisionError):  # a mistake of ours is no fault of the image
         Loader.of(Broken(ZeroDivisionError()), [run])(4)

@@ -1,0 +1,206 @@
+"""A protocol, as far as pixels go: what the model sees of a picture, which labels are scored, how the
+jobs of a pass are answered. (What a class is: targets. What a score is: metrics.)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cliptrase.data.crop import crop_image, crop_label
+from cliptrase.data.resize import whole_image
+from cliptrase.evaluate.graph import Graph
+from cliptrase.evaluate.jobs import Job
+from cliptrase.evaluate.keys import frozen, logits_key, vote_of
+from cliptrase.evaluate.provenance import Stages
+from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
+from cliptrase.model.load import Clip
+from cliptrase.segment.argmax import first_argmax
+
+Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) of a batch, (H, W) of an image, by run
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture as the model sees it."""
+
+    pixels: NDArray[np.uint8]  # (h, w, 3)
+    out_size: Size  # (H, W) of the label map that is scored
+
+
+@dataclass(frozen=True)
+class Protocol(ABC):
+    """`size`: the side of what the model sees at once, in pixels. `unit`: what that is."""
+
+    size: int
+
+    unit = "image"
+
+    @abstractmethod
+    def show(self, image: Image.Image) -> Shown:
+        """What the model sees of an RGB picture. Raises UserError for one that is too long."""
+
+    @abstractmethod
+    def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
+        """What is scored of a raw label map (H, W)."""
+
+    @abstractmethod
+    def together(self, batch_size: int) -> int:
+        """How many pictures `maps` takes at most, where it takes `batch_size` units at once."""
+
+    @abstractmethod
+    def units(self, shown: Sequence[Shown]) -> int:
+        """How many units there are in some pictures."""
+
+    @abstractmethod
+    def maps(
+        self,
+        clip: Clip,
+        shown: Sequence[Shown],
+        jobs: dict[str, Job],
+        batch_size: int,
+        stages: Stages,
+    ) -> Maps:
+        """Class maps (B, H, W) of some pictures by run, with `batch_size` units in memory at once;
+        the seconds are added to `stages`."""
+
+
+class Crop(Protocol):
+    """The centre crop: all pictures are equally large, and a few of them are a batch."""
+
+    def show(self, image: Image.Image) -> Shown:
+        return Shown(crop_image(image, self.size), (self.size, self.size))
+
+    def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
+        return crop_label(raw, self.size)
+
+    def together(self, batch_size: int) -> int:
+        return batch_size
+
+    def units(self, shown: Sequence[Shown]) -> int:
+        return len(shown)
+
+    def maps(
+        self,
+        clip: Clip,
+        shown: Sequence[Shown],
+        jobs: dict[str, Job],
+        batch_size: int,
+        stages: Stages,
+    ) -> Maps:
+        pixels = clip.normalise(np.stack([one.pixels for one in shown]))
+        graph = Graph(clip, pixels, (self.size, self.size))
+        maps = {run: _plain(job.predict(graph)) for run, job in jobs.items()}
+        stages.add(graph.seconds)
+        return maps
+
+
+@dataclass(frozen=True)
+class Slide(Protocol):
+    """Windows over the whole picture, scored at its own size; the windows of one are a batch."""
+
+    short_side: int
+    stride: int
+
+    unit = "window"
+
+    def show(self, image: Image.Image) -> Shown:
+        return Shown(whole_image(image, self.short_side), (image.height, image.width))
+
+    def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
+        return raw
+
+    def together(self, batch_size: int) -> int:
+        return 1
+
+    def units(self, shown: Sequence[Shown]) -> int:
+        return sum(len(self._places(_size(one.pixels))) for one in shown)
+
+    def maps(
+        self,
+        clip: Clip,
+        shown: Sequence[Shown],
+        jobs: dict[str, Job],
+        batch_size: int,
+        stages: Stages,
+    ) -> Maps:
+        (picture,) = shown
+        pixels = padded(clip.normalise(picture.pixels[None])[0], self.size, clip.patch)
+        alike: dict[Hashable, dict[str, Job]] = {}  # the same averaged logits
+        for run, job in jobs.items():
+            alike.setdefault(_averaged_key(job), {})[run] = job
+        asked = {key: next(iter(some.values())) for key, some in alike.items()}
+        windows = self._windows(clip, pixels, asked, batch_size, stages)
+        size, seen = _size(pixels[0]), _size(picture.pixels)
+        maps: Maps = {}
+        with stages("classify"):
+            for key, some in alike.items():
+                logits = averaged(windows.pop(key), size, seen, picture.out_size)
+                largest = LargestProbability(
+                    {job.logit_scale for job in some.values() if job.threshold}
+                )
+                names = first_argmax(largest.watching(logits))
+                for run, job in some.items():
+                    classes = job.text.owner[names]
+                    if job.threshold:
+                        unsure = largest(job.logit_scale) < job.threshold
+                        classes = classes.masked_fill_(unsure, 0)
+                    maps[run] = _plain(classes)
+        return maps
+
+    def _windows(
+        self,
+        clip: Clip,
+        pixels: Tensor,
+        asked: dict[Hashable, Job],
+        batch_size: int,
+        stages: Stages,
+    ) -> dict[Hashable, list[Window]]:
+        """The windows of one picture (3, H, W), as each of the jobs sees them."""
+        height, width = (min(self.size, side) for side in pixels.shape[-2:])
+        found: dict[Hashable, list[Window]] = {key: [] for key in asked}
+        corners = self._places(_size(pixels[0]))
+        for start in range(0, len(corners), batch_size):
+            some = corners[start : start + batch_size]
+            cut = [pixels[:, y : y + height, x : x + width] for y, x in some]
+            graph = Graph(clip, torch.stack(cut))
+            for key, job in asked.items():
+                logits = graph.logits(job.method, job.text, job.text_key, 1.0)
+                votes = vote_of(job.method) != "none"
+                regions = graph.regions(job.method) if votes else [None] * len(some)
+                found[key] += map(Window.of, some, [(height, width)] * len(some), logits, regions)
+            stages.add(graph.seconds)
+        return found
+
+    def _places(self, size: Size) -> list[Size]:
+        return places(size, self.size, self.stride)
+
+
+def protocol_of(run: dict[str, Any]) -> Protocol:
+    """The protocol of a resolved run."""
+    size, protocol = run["image_size"], run["protocol"]
+    if protocol["name"] == "slide":
+        return Slide(size, protocol["short_side"], protocol["stride"])
+    return Crop(size)
+
+
+def _size(picture: Tensor | NDArray[Any]) -> Size:
+    return picture.shape[0], picture.shape[1]
+
+
+def _averaged_key(job: Job) -> Hashable:
+    """The same for jobs whose logits, averaged over the windows, are the same."""
+    regions = frozen(job.method["regions"]) if vote_of(job.method) != "none" else None
+    return logits_key(job.method, job.text_key, 1.0), regions
+
+
+def _plain(classes: Tensor) -> NDArray[np.int16]:
+    return classes.to(torch.int16).cpu().numpy()

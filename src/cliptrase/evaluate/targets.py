@@ -1,0 +1,73 @@
+"""What a benchmark scores: from the raw labels of its archive to the ground truth of a run.
+
+K classes: the named ones in order, and the background where there is one: after them under the
+protocol crop, before them (class 0, every name one further) under slide.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliptrase.data import labels as label_tables
+from cliptrase.errors import UserError
+from cliptrase.evaluate.metrics import GroundTruth
+
+
+def scored_classes(run: dict[str, Any]) -> int:
+    """K: the classes, and one more where the benchmark has a background."""
+    return run["vocabulary"]["classes"]["count"] + has_background(run)
+
+
+def has_background(run: dict[str, Any]) -> bool:
+    """Whether one of the scored classes is the background."""
+    return run["vocabulary"]["background"] is not None
+
+
+def whole_pictures(run: dict[str, Any]) -> bool:
+    """Whether the label map is scored as it is: at its own size, no image skipped, background 0."""
+    return run["protocol"]["name"] == "slide"
+
+
+def target_key(run: dict[str, Any]) -> str:
+    """The same for runs whose ground truth is the same."""
+    labels = run["benchmark"]["labels"]
+    return json.dumps([labels, scored_classes(run), whole_pictures(run)], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """How raw labels become the ground truth of a benchmark."""
+
+    lookup: label_tables.Lookup
+    ignored_is_background: bool
+    classes: int  # K
+    whole: bool  # whole pictures
+
+    @classmethod
+    def of(cls, run: dict[str, Any]) -> Target:
+        """Raises UserError where the labels of the benchmark do not fit the vocabulary."""
+        labels, names = run["benchmark"]["labels"], run["vocabulary"]["classes"]["count"]
+        if (labels["background"] is not None) != has_background(run):
+            raise UserError(
+                f"benchmark {run['benchmark']['name']}: labels.background and the list of "
+                "background words go together; give both or none"
+            )
+        lookup = label_tables.lookup(labels, names)
+        ignored = labels["background"] == "ignored"
+        return cls(lookup, ignored, scored_classes(run), whole_pictures(run))
+
+    def truth(self, raw: NDArray[np.integer], source: str) -> GroundTruth | None:
+        """The scored pixels of a raw label map (H, W); None for a skipped image."""
+        classes = label_tables.apply(self.lookup, raw, source)
+        if not self.whole and label_tables.skipped(self.lookup, classes):
+            return None
+        if self.ignored_is_background:
+            classes = label_tables.background_from_ignored(self.lookup, classes)
+        if self.whole and self.classes > self.lookup.classes:
+            classes = label_tables.background_first(self.lookup, classes)
+        return GroundTruth.of(classes, self.classes)
