@@ -224,6 +224,8 @@ class _Tidier:
                 places.setdefault(place, []).append(i)
         marked = list(lines)
         for found in places.values():
+            if len({lines[i].code for i in found}) > 1:
+                continue  # nothing is the best of what different code made
             best = max(found, key=lambda i: lines[i].value or 0.0)
             for i in found:
                 if i != best and self._alike(lines[i].metric, cells[i], cells[best]):
