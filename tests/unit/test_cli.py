@@ -124,6 +124,26 @@ def test_without_outputs_the_shares_are_printed(pictures, capsys):
     assert set(shares) == {"zebra", "grass"} and sum(shares.values()) == pytest.approx(100, abs=0.2)
 
 
+def test_a_class_of_several_names_shows_the_first(pictures, tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("zebra|ladybug\ngrass\n", encoding="utf-8")
+    expected = Segmenter("shapes_clip", classes=["zebra|ladybug", "grass"], templates="shapes")(
+        pictures / "one.png"
+    )
+    for words in (
+        ["--classes", "zebra | ladybug,grass"],
+        ["--classes-file", tmp_path / "words.txt"],
+    ):
+        report = tmp_path / "r.json"
+        segment(pictures / "one.png", *words, "--json", report)
+        found = json.loads(report.read_text())["classes"]
+        assert [entry["name"] for entry in found] == ["zebra", "grass"] == list(expected.names)
+        counts = np.bincount(expected.labels.ravel(), minlength=2).tolist()
+        assert [entry["pixels"] for entry in found] == counts
+    with pytest.raises(SystemExit):
+        segment(pictures / "one.png", "--classes", "zebra,grass|zebra")
+    assert "--classes: 'zebra' is named twice (entries 1 and 2)" in capsys.readouterr().err
+
+
 def test_a_crop_has_the_networks_size(pictures, tmp_path):
     overlay, labels = tmp_path / "o.jpg", tmp_path / "l.png"
     segment(

@@ -15,7 +15,8 @@ from cliptrase.data.vocabularies import (
     vocabulary_path,
 )
 
-SCLIP = Path(__file__).resolve().parents[2] / ".." / "shared" / "datasets" / "classes_sclip"
+ROOT = Path(__file__).resolve().parents[2]
+SCLIP = ROOT / ".." / "shared" / "datasets" / "classes_sclip"
 COUNTS = {  # list: (classes, names, background words)
     "voc20": (20, 30, 0),
     "voc21": (20, 30, 26),
@@ -162,6 +163,13 @@ def test_names_that_several_classes_share_go_to_the_one_with_the_fewest():
     assert [names[index] for index in (147, 153)] == ["screen", "silver screen"]
 
 
-def test_a_list_without_oddities_has_no_plain_twin():
-    released = words("coco_object80")
-    assert plain_of("coco_object80", released) == released
+@pytest.mark.parametrize("name", ["coco_object80", "shapes", "shapes_fine", "shapes_objects"])
+def test_a_list_without_oddities_has_no_plain_twin(name):
+    assert plain_of(name, words(name)) == words(name)
+
+
+def test_the_page_names_every_list_and_every_mended_word():
+    page = (ROOT / "docs" / "vocabularies.md").read_text(encoding="utf-8")
+    assert [name for name in shipped(VOCABULARIES) if f"`{name}`" not in page] == []
+    text = " ".join(page.split())
+    assert [word for word in RESPELT.values() if word not in text] == []

@@ -163,6 +163,29 @@ def test_background_words_share_the_label_after_the_last_class(scene):
     assert (folded.regions == -1).all()
 
 
+def test_a_class_wins_where_one_of_its_names_does(scene):
+    """Each name a class of its own, then the winners handed to the classes by a table."""
+    alone = Segmenter("shapes_clip", method="clip", templates=TEMPLATES, crop=True)
+    encoded = alone.encode(scene.image)
+    each = alone.classify(encoded, WORDS).labels
+    found = alone.classify(
+        encoded, ["zebra|ladybug|grass", "strawberry", "banana|basketball"], ["brick"]
+    )
+    owners = {"zebra": 0, "ladybug": 0, "grass": 0, "strawberry": 1, "banana": 2, "basketball": 2}
+    owner = np.array([owners.get(name, 3) for name in WORDS])
+    np.testing.assert_array_equal(found.labels, owner[each])
+    assert found.names == ("zebra", "strawberry", "banana", "background")
+    assert found.background == 3
+    assert len(np.unique(each)) > len(np.unique(found.labels))
+
+
+def test_background_words_may_be_split_too(crop, scene):
+    encoded = crop.encode(scene.image)
+    one = crop.classify(encoded, ["zebra", "ladybug"], ["grass|brick|sand"])
+    three = crop.classify(encoded, ["zebra", "ladybug"], ["grass", "brick", "sand"])
+    np.testing.assert_array_equal(one.labels, three.labels)
+
+
 def test_every_region_has_one_label(whole, wide):
     result = whole(wide)
     assert result.regions.shape == result.labels.shape == (180, 300)
@@ -204,8 +227,9 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
     with caplog.at_level("WARNING"):
         whole.classify(encoded, ["zebra", "xylophone"])
         whole.classify(encoded, ["ladybug", "xylophone"])
+        whole.classify(encoded, ["ladybug|theremin"])
     assert [record.getMessage() for record in caplog.records if "xylophone" in record.getMessage()]
-    assert caplog.text.count("xylophone") == 1
+    assert caplog.text.count("xylophone") == 1 and caplog.text.count("'theremin'") == 1
     assert "zebra" not in caplog.text and "ladybug" not in caplog.text
 
 
@@ -216,6 +240,9 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
         ({"classes": "cat"}, "give a list of words"),
         ({"classes": ["cat", "dog", "cat"]}, "'cat' is named twice (entries 1 and 3)"),
         ({"classes": ["cat", " "]}, "classes: "),
+        ({"classes": ["cat|"]}, "classes: entry 1 has nothing on one side of a '|'"),
+        ({"classes": ["cat|tom", "tom"]}, "'tom' is named twice (entries 1 and 2)"),
+        ({"classes": ["cat"], "background": ["|sky"]}, "background: entry 1 has nothing"),
         ({"classes": ["cat"], "background": []}, "background: the list is empty"),
         ({"method": "cliptrace"}, "did you mean 'cliptrase'"),
         ({"classes": ["cat", "Background"], "background": ["sky"]}, "'background' is the name"),

@@ -105,3 +105,81 @@ def test_background_words_are_one_class_more(model, tmp_path):
     _, made = textcache.text_of(run, load_clip(run["model"]), tmp_path)
     assert made.features.shape[0] == 27 and made.owner.tolist() == [*range(20), *[20] * 7]
     assert textcache.class_names(run)[-1] == "background"
+
+
+BACKGROUND = ["grass", "brick", "grass"]
+
+
+def synonyms(tmp_path: Path, model: Path, *protocol: str) -> dict[str, Any]:
+    """Two classes, the first with two names, and three background words, one of them twice."""
+    (tmp_path / "mine.txt").write_text("zebra|ladybug\nred apple\n")
+    (tmp_path / "mine_background.txt").write_text("grass|brick\ngrass\n")
+    (tmp_path / "prompts.txt").write_text("\n".join(TEMPLATES) + "\n")
+    return config.resolve(
+        [
+            *("benchmark=shapes_bg", "model=local", f"model.path={model}", *protocol),
+            f"vocabulary={tmp_path / 'mine.txt'}",
+            f"benchmark.templates={tmp_path / 'prompts.txt'}",
+        ]
+    )
+
+
+@pytest.mark.parametrize("protocol", ["crop", "slide"])
+def test_each_name_has_its_own_feature_and_its_class(model, tmp_path, protocol):
+    """Under crop the background is the last class, under slide class 0."""
+    run = synonyms(tmp_path, model, f"protocol={protocol}")
+    clip = load_clip(run["model"])
+    _, made = textcache.text_of(run, clip, tmp_path / "data")
+    classes = ["zebra", "ladybug", "red apple"]
+    if protocol == "crop":
+        names, owner = [*classes, *BACKGROUND], [0, 0, 1, 2, 2, 2]
+        shown = ["zebra", "red apple", "background"]
+    else:
+        names, owner = [*BACKGROUND, *classes], [0, 0, 0, 1, 1, 2]
+        shown = ["background", "zebra", "red apple"]
+    assert made.owner.tolist() == owner and made.owner.dtype == torch.int64
+    assert torch.equal(made.features, text_features(clip, names, TEMPLATES))
+    assert textcache.class_names(run) == shown
+
+
+def test_without_a_background_slide_and_crop_have_the_same_text(model, tmp_path):
+    found = []
+    for protocol in ("crop", "slide"):
+        run = config.resolve(
+            ["benchmark=shapes", "model=local", f"model.path={model}", f"protocol={protocol}"]
+        )
+        key, made = textcache.text_of(run, load_clip(run["model"]), tmp_path)
+        assert made.owner.tolist() == list(range(27))
+        found.append((key, textcache.class_names(run)))
+    assert found[0] == found[1] and len(files(tmp_path)) == 1
+
+
+def test_a_name_is_encoded_once_however_often_it_stands_there(model, tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+
+    def counted(clip, names, templates, workers):
+        asked.append(list(names))
+        return text_features(clip, names, templates, workers)
+
+    monkeypatch.setattr(textcache, "text_features", counted)
+    run = synonyms(tmp_path, model)
+    textcache.text_of(run, load_clip(run["model"]), tmp_path / "data")
+    assert asked == [["zebra", "ladybug", "red apple", "grass", "brick"]]
+
+
+def test_no_name_of_the_released_lists_is_encoded_twice_or_left_out():
+    names = textcache.read_classes(
+        config.resolve(["benchmark=ade847", "model=vit_b16"])["vocabulary"]["classes"]["path"]
+    )
+    distinct = {name for own in names for name in own}
+    assert len(distinct) * 80 == 67_760  # prompts
+
+
+def test_the_same_names_of_other_classes_are_another_text(model, tmp_path):
+    """They share the encoded names, not the key that predictions are kept under."""
+    keys = set()
+    for line in ("zebra|ladybug\nred apple\n", "zebra\nladybug|red apple\n"):
+        run = synonyms(tmp_path, model)
+        (tmp_path / "mine.txt").write_text(line)
+        keys.add(textcache.text_of(run, load_clip(run["model"]), tmp_path / "data")[0])
+    assert len(keys) == 2 and len(files(tmp_path / "data")) == 1
