@@ -32,7 +32,6 @@ from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, 
 from cliptrase.segment.correlation import correlation, eq7_kept, patch_rows
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototype, region_map, smooth_maps
-from cliptrase.segment.vote import region_means
 
 T = TypeVar("T")
 
@@ -79,23 +78,6 @@ class Graph:
             return patch_logits(self.patches(method), text.features, self.grid, logit_scale, cls)
 
         return self._once("classify", ("logits", logits_key(method, text_key, logit_scale)), make)
-
-    def pixel_logits(
-        self, method: dict[str, Any], text: Text, text_key: str, logit_scale: float, image: int
-    ) -> Tensor:
-        """Logits (M, H, W) of every name at every pixel of one image of the batch; where the
-        method votes softly, each region's mean in the place of its pixels. Not kept: they are many.
-        """
-        logits = self.logits(method, text, text_key, logit_scale)[image]
-        pixels = F.interpolate(
-            logits[None], size=self.out_size, mode="bilinear", align_corners=False
-        )[0]
-        if vote_of(method) == "soft":
-            regions = self.regions(method)[image]
-            if int(regions.max()) >= 0:
-                means = region_means(logits, regions).T[:, regions.clamp_min(0)]
-                pixels = torch.where(regions >= 0, means, pixels)
-        return pixels
 
     def encode(self, method: dict[str, Any]) -> Encoded:
         """Everything of `method` that needs no text."""
