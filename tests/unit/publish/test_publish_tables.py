@@ -31,6 +31,7 @@ TABLES = (
     "fig7_sensitivity",
     "table_discrepancies",
     "table_peers",
+    "table_peers_slide",
 )
 
 
@@ -87,7 +88,10 @@ def test_markdown_is_rectangular_and_says_everything(
             assert f"{number(line.diff, True)} {spread}" in flat
         if line.published and line.kind in ("run", "avg"):
             assert f"paper {line.published} ({number(line.delta, True)})" in flat
-    for fact in ("vit_b16", "crop", "cliptrase", "6 images", "0123456789+dirty", "voc20"):
+    protocol, rule = ("slide", "mmseg") if name.endswith("_slide") else ("crop", "cliptrase")
+    for fact in (f"protocol {protocol}", f"rule {rule}", "model vit_b16", "6 images", "voc20"):
+        assert fact in flat
+    for fact in ("0123456789+dirty", "95 %"):
         assert fact in flat
 
 
@@ -253,7 +257,7 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:7] == [
+    assert out[:8] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
         "table6_metrics_224: 120 of 120 cells",
@@ -261,8 +265,9 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
         "fig7_sensitivity: 65 of 65 cells",
         "table_discrepancies: 97 of 97 cells",
         "table_peers: 91 of 91 cells",
+        "table_peers_slide: 72 of 72 cells",
     ]
-    assert out[7] == "0 cells of 617 missing"
+    assert out[8] == "0 cells of 689 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     assert sorted(written) == sorted(f"{t}.{kind}" for t in TABLES for kind in ("csv", "md", "tex"))
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
@@ -307,7 +312,7 @@ def test_tables_load_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "617 cells of 617 missing" in done.stdout
+    assert "689 cells of 689 missing" in done.stdout
 
 
 def test_no_such_step_is_a_usage_error() -> None:
