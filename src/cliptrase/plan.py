@@ -34,7 +34,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite, expanded. `runs` maps a run's name to its resolved configuration."""
+    """A suite, expanded. `runs` maps a run's name to its resolved configuration.
+
+    `data` is the folder that its archives and datasets lie in, as seen from the working directory.
+    """
 
     suite: str
     title: str
@@ -42,6 +45,7 @@ class Plan:
     passes: dict[str, Pass]
     tables: dict[str, Table]
     runs: dict[str, dict[str, Any]]
+    data: str = "data"
 
     @property
     def datasets(self) -> list[str]:
@@ -66,7 +70,13 @@ def load(suite: str, benchmarks: Iterable[str] | None = None) -> Plan:
     expander = Expander(spec, roles)
     tables = {name: expander.table(name) for name in spec["tables"]}
     return Plan(
-        suite, spec["title"], spec["published"], _passes(expander.runs), tables, expander.runs
+        suite,
+        spec["title"],
+        spec["published"],
+        _passes(expander.runs),
+        tables,
+        expander.runs,
+        spec.get("data", "data"),
     )
 
 

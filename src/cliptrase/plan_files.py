@@ -57,6 +57,7 @@ SUITE = {
     "tables": TEXTS,
     "overrides": OVERRIDES,
 }
+PART_SUITE = {"data": TEXT}  # the data folder, where it is not data/
 TABLE = {
     "title": TEXT,
     "kind": TEXT,
@@ -120,7 +121,7 @@ OF_A_ROW: dict[str, tuple[str, ...]] = {
 def read_suite(name: str) -> dict[str, Any]:
     """conf/suite/<name>.yaml. Raises UserError naming the file and the key that is wrong."""
     where, spec = f"suite {name}", config.load("suite", name)
-    _check(where, spec, SUITE)
+    _check(where, spec, SUITE, PART_SUITE)
     _check(f"{where}, roles", spec["roles"], {}, dict.fromkeys(ROLES, TEXTS))
     _refuse_overrides(where, "overrides", spec["overrides"], OF_THE_PLAN)
     for role, benchmarks in spec["roles"].items():

@@ -22,7 +22,7 @@ def make_pass(
     suite: str,
     name: str,
     results: Path | str = "results",
-    data: Path | str = "data",
+    data: Path | str | None = None,
     *,
     device: str = "auto",
     batch_size: int = 16,
@@ -31,9 +31,11 @@ def make_pass(
 ) -> Path:
     """Make the runs of a planned pass that are not finished, then its pass file, which is returned.
 
+    `data`: the data folder, None for the suite's own.
     Raises UserError for an unknown suite or pass, and as `run_pass`.
     """
-    passes = plan.load(suite).passes
+    planned = plan.load(suite)
+    passes, data = planned.passes, planned.data if data is None else data
     if name not in passes:
         raise UserError(f"suite {suite} has no pass {name!r}; {nearest(name, passes)}")
     runs, folder = passes[name].runs, Path(results) / "passes" / suite
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("suite", metavar="SUITE")
     parser.add_argument("name", metavar="PASS", help="as python -m cliptrase.plan SUITE prints it")
     parser.add_argument("--out", default="results", help="results folder (results)")
-    parser.add_argument("--data", default="data", help="data folder (data)")
+    parser.add_argument("--data", help="data folder (the suite's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--batch-size", type=_count, default=16, help="images on a GPU (16)")
     parser.add_argument("--workers", type=_count, help="threads (as many as cores)")

@@ -52,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     suite = plan.load(args.suite)
-    folder = args.results / suite.suite / "figures"
+    folder, data = args.results / suite.suite / "figures", args.data or Path(suite.data)
     with matplotlib.rc_context(SETTINGS):
-        paths = draw_charts(suite, Shelf(suite, args.results, args.data), folder)
+        paths = draw_charts(suite, Shelf(suite, args.results, data), folder)
         try:
             from cliptrase.publish.pictures import draw_pictures  # torch: only for these
 
-            paths += draw_pictures(suite, folder, args.data)
+            paths += draw_pictures(suite, folder, data)
         except UserError as error:
             log.warning("no pictures: %s", error)
     sys.stdout.write("".join(f"{path}\n" for path in paths))

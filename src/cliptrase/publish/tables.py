@@ -90,7 +90,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     """SUITE, --results and --data, which every step of publishing takes."""
     parser.add_argument("suite", metavar="SUITE", help=f"one of {', '.join(plan.suites())}")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (the suite's)")
 
 
 @exit_on_user_error
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in args.table or ():
         if name not in suite.tables:
             raise UserError(f"unknown table {name!r}; {nearest(name, suite.tables)}")
-    shelf = Shelf(suite, args.results, args.data)
+    shelf = Shelf(suite, args.results, args.data or Path(suite.data))
     everything: list[Line] = []
     for name, table in suite.tables.items():
         if not args.table or name in args.table:

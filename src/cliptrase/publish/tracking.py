@@ -283,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     tracking = read_tracking(args.mode, args.overrides)
-    ledger = publish(plan.load(args.suite), args.results, args.data, tracking)
+    suite = plan.load(args.suite)
+    ledger = publish(suite, args.results, args.data or Path(suite.data), tracking)
     published = len(ledger.places.get(tracking.place, {}))
     sys.stdout.write(
         f"{tracking.place}: {published} published, {len(ledger.failed)} failed; {ledger.path}\n"
