@@ -32,28 +32,23 @@ def whole_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 def resize_linear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width, C) of uint8 pixels (H, W, C): between the four nearest, rounded half up.
 
-    Pixels are where their centres are; outside the outermost centres their values go on. (OpenCV
-    computes with weights of 11 bits: it may differ by one grey level.)
+    Pixels are where their centres are; outside the outermost centres their values go on. In whole
+    numbers, so exact. (OpenCV takes weights of 11 bits: it may differ by one grey level.)
     """
-    rows, columns = (
-        _neighbours(old, new) for old, new in zip(pixels.shape, (height, width), strict=False)
-    )
-    down = _between(pixels, rows, axis=0)
-    return np.floor(_between(down, columns, axis=1) + 0.5).astype(np.uint8)
+    down = _between(pixels.astype(np.int64), height, axis=0)
+    across = _between(down, width, axis=1)
+    parts = 4 * height * width
+    return ((across + parts // 2) // parts).astype(np.uint8)
 
 
-def _neighbours(length: int, new_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each new pixel the old ones before and after it, and the weight of the second."""
-    place = (np.arange(new_length) + 0.5) * (length / new_length) - 0.5
-    place = place.clip(0, length - 1)
-    before = place.astype(np.int64)
-    return before, np.minimum(before + 1, length - 1), place - before
+def _between(values: np.ndarray, new_length: int, axis: int) -> np.ndarray:
+    """Values between the two nearest along an axis, times 2 · new_length.
 
-
-def _between(
-    values: np.ndarray, neighbours: tuple[np.ndarray, np.ndarray, np.ndarray], axis: int
-) -> np.ndarray:
-    before, after, weight = neighbours
-    weight = weight.reshape(-1, *[1] * (values.ndim - axis - 1))
-    first = values.take(before, axis).astype(np.float64)
-    return first + (values.take(after, axis) - first) * weight
+    A new pixel's centre is at (i + ½) · length / new_length − ½ old pixels.
+    """
+    last, parts = values.shape[axis] - 1, 2 * new_length
+    place = (2 * np.arange(new_length) + 1) * (last + 1) - new_length  # in parts of a pixel
+    before, share = np.divmod(place.clip(0, last * parts), parts)
+    first = values.take(before, axis)
+    step = values.take(np.minimum(before + 1, last), axis) - first
+    return first * parts + step * share.reshape(-1, *[1] * (values.ndim - axis - 1))

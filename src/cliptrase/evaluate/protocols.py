@@ -1,5 +1,5 @@
-"""A protocol, as far as pixels go: what the model sees of a picture, which labels are scored, how the
-jobs of a pass are answered. (What a class is: targets. What a score is: metrics.)
+"""A protocol, as far as pixels go: what the model sees of a picture, which labels are scored, and
+how the jobs of a pass are answered. (What a class is: targets. What a score is: metrics.)
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.truth import Loader
 
 
-def truth(benchmark, raw):
+def truth(benchmark, raw, protocol="crop"):
     """Ground-truth class by pixel of `raw` values; -1 left out; None: the image is skipped."""
-    target = Target.of(config.resolve([f"benchmark={benchmark}", "model=shapes_clip"]))
+    chosen = [f"benchmark={benchmark}", "model=shapes_clip", f"protocol={protocol}"]
+    target = Target.of(config.resolve(chosen))
     found = target.truth(np.array(raw), "image 1")
     if found is None:
         return None
@@ -46,6 +47,25 @@ def truth(benchmark, raw):
 )
 def test_scored_pixels(benchmark, raw, expected):
     assert truth(benchmark, raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "raw", "expected"),
+    [
+        ("voc20", [0, 1, 20, 255], [-1, 0, 19, -1]),
+        # the background comes first, and every class is one further
+        ("voc21", [0, 1, 20, 255], [0, 1, 20, 0]),
+        ("voc21_standard", [0, 1, 20, 255], [0, 1, 20, -1]),
+        # of 171 classes 80 have names; the stuff after banner (raw 91) is neither
+        ("coco_object", [0, 255, 91, 92, 181], [1, 0, 0, -1, -1]),
+        ("coco_object_standard", [0, 255, 91, 92, 181], [1, 0, 0, 0, 0]),
+        # no image is skipped: one without a scored pixel adds nothing
+        ("voc20", [0, 0, 255], [-1, -1, -1]),
+        ("voc21", [0, 0, 255], [0, 0, 0]),
+    ],
+)
+def test_scored_pixels_of_whole_pictures(benchmark, raw, expected):
+    assert truth(benchmark, raw, "slide") == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Whole pictures for sliding windows: sizes, and bilinear pixels equal to their formula's."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cliptrase.data.resize import resize_linear, whole_image, whole_size
+from cliptrase.errors import UserError
+
+
+def exact(line: list[int], length: int) -> list[Fraction]:
+    """One line of pixels resized to `length`, in fractions."""
+    out = []
+    for index in range(length):
+        place = (Fraction(2 * index + 1, 2)) * Fraction(len(line), length) - Fraction(1, 2)
+        place = min(max(place, Fraction(0)), Fraction(len(line) - 1))
+        before = int(place)
+        after = min(before + 1, len(line) - 1)
+        out.append(line[before] + (line[after] - line[before]) * (place - before))
+    return out
+
+
+def by_fractions(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) of one channel, half up."""
+    columns = [exact(list(map(int, column)), height) for column in pixels.T]
+    rows = [exact([column[row] for column in columns], width) for row in range(height)]
+    return np.array([[int(value + Fraction(1, 2)) for value in row] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((7, 9), (14, 12)), ((13, 8), (12, 5)), ((5, 5), (5, 5)), ((1, 6), (3, 4)), ((9, 20), (3, 7))],
+)
+def test_pixels_are_the_formula_s(old: tuple[int, int], new: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(old[1]).integers(0, 256, (*old, 3), dtype=np.uint8)
+    found = resize_linear(pixels, *new)
+    assert found.dtype == np.uint8 and found.shape == (*new, 3)
+    for channel in range(3):
+        want = by_fractions(pixels[..., channel], *new)
+        np.testing.assert_array_equal(found[..., channel], want)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pixels_are_torch_s_without_antialiasing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width, new_height, new_width = map(int, rng.integers(2, 300, 4))
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    values = torch.tensor(pixels).permute(2, 0, 1)[None].double()
+    want = torch.nn.functional.interpolate(
+        values, (new_height, new_width), mode="bilinear", align_corners=False, antialias=False
+    )[0].permute(1, 2, 0)
+    found = resize_linear(pixels, new_height, new_width)
+    assert np.abs(found - want.numpy()).max() <= 0.5 + 1e-9
+    if new_height * 2 < height:  # and not PIL's, which blurs what it makes smaller
+        blurred = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
+        assert np.abs(found.astype(int) - np.asarray(blurred)).max() > 20
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "short_side", "size"),
+    [
+        (500, 375, 336, (448, 336)),
+        (375, 500, 336, (336, 448)),
+        (500, 333, 336, (505, 336)),  # 504.5, half up
+        (640, 427, 448, (671, 448)),  # 671.48
+        (2048, 1024, 560, (1120, 560)),
+        (224, 224, 336, (336, 336)),
+        (4000, 500, 336, (2048, 256)),  # the long side is what limits
+        (3000, 100, 336, (2048, 68)),  # 68.27
+        (10, 10, 336, (336, 336)),
+    ],
+)
+def test_sizes(width: int, height: int, short_side: int, size: tuple[int, int]) -> None:
+    assert whole_size(width, height, short_side) == size
+    picture = Image.new("RGB", (width, height), (10, 20, 30))
+    shown = whole_image(picture, short_side)
+    assert shown.shape == (size[1], size[0], 3) and (shown == (10, 20, 30)).all()
+
+
+def test_a_strip_is_refused() -> None:
+    with pytest.raises(UserError, match=r"5001 × 50 pixels is more than 100 times"):
+        whole_image(Image.new("RGB", (5001, 50)), 336)
