@@ -132,6 +132,30 @@ def test_two_rules_are_side_by_side_where_rows_name_them(
     assert list(frames(discrepancies)) == [Frame("crop", "cliptrase")]
 
 
+def test_a_cell_that_is_compared_with_another_row_than_its_neighbours_says_so(
+    paper: Plan, peers: list[Line]
+) -> None:
+    odd = [
+        replace(line, versus="SCLIP") if (line.row, line.column) == ("GEM", "voc20") else line
+        for line in peers
+    ]
+    sheet = sheet_of(paper, paper.tables[PEERS], odd)
+    (mark,) = [mark for mark, text in sheet.notes if text == "compared with SCLIP"]
+    text = to_markdown(sheet)
+    assert "| GEM<br><sub>to CLIP</sub> |" in text
+    heads = [column.key for column in sheet.panels[0].columns]
+    marked = [f"{mark}</sup>" in cell for cell in markdown_row(text, "GEM")]
+    assert [name for name, there in zip(heads, marked, strict=True) if there] == ["voc20"]
+
+
+def test_numbers_under_different_rules_have_no_best(paper: Plan, discrepancies: list[Line]) -> None:
+    (panel,) = sheet_of(paper, paper.tables[DISCREPANCIES], discrepancies).panels
+    best = {section.title: any(e.best for row in section.rows for e in row.entries if e)
+            for section in panel.sections}  # fmt: skip
+    assert not best["D-26: which classes mIoU averages"]
+    assert best["from the text to the released code"]
+
+
 # --- as good as the best ---------------------------------------------------------------------
 
 
