@@ -22,7 +22,11 @@ from cliptrase.plan_tables import published as published
 
 @dataclass(frozen=True)
 class Pass:
-    """The runs that one stream over a dataset's images can make together."""
+    """The runs that one stream over a dataset's images can make together.
+
+    Named `<dataset>.<model>.<image size>.<protocol>`, and how its pictures are resized where the
+    protocol's own YAML says otherwise.
+    """
 
     name: str
     dataset: str
@@ -90,9 +94,19 @@ def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
     for name, run in runs.items():
         dataset, model = run["benchmark"]["dataset"], run["model"]["label"]
         size, protocol = run["image_size"], run["protocol"]["name"]
-        key = f"{dataset}.{model}.{size}.{protocol}"
+        key = ".".join([dataset, model, str(size), protocol, *_resizing(run["protocol"])])
         passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run
     return passes
+
+
+def _resizing(protocol: dict[str, Any]) -> list[str]:
+    """`short_side-448`: where a protocol shows the model other pictures than its YAML says."""
+    usual = config.load("protocol", protocol["name"])
+    return [
+        f"{key}-{protocol[key]}"
+        for key in ("short_side", "stride")
+        if protocol.get(key) != usual.get(key)
+    ]
 
 
 def _roles(

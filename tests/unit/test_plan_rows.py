@@ -130,6 +130,20 @@ def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
     assert expand([CLIP], protocol="other").protocol == "other"
 
 
+def test_other_pictures_are_another_pass(expand):
+    """The short side is a row's own under sliding windows; the rule and the scale share images."""
+    larger = {"row": "larger", "run": ["method=clip", "protocol.short_side=448"]}
+    sharper = {"row": "sharper", "run": ["method=clip", "protocol.logit_scale=65"]}
+    rows = [row | ONLY | {"only": ["voc20"]} for row in (CLIP, larger, sharper)]
+    expand(rows, protocol="slide")
+    passes = plan.load("s").passes
+    assert {name: len(one.runs) for name, one in passes.items()} == {
+        "voc2012.vit_b16.224.slide": 2,
+        "voc2012.vit_b16.224.slide.short_side-448": 1,
+    }
+    assert {one.protocol for one in passes.values()} == {"slide"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
