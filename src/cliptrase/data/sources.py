@@ -126,6 +126,16 @@ def how_to_get(archive: Archive, data: Path | str) -> str:
     return f"put it at {target}, or name a server that has it (data.mirror=URL)"
 
 
+def readable(size: int) -> str:
+    """A number of bytes for people: `815.6 MB`."""
+    amount, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 999.95:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{size} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+
+
 def is_web_address(url: Any) -> bool:
     """Whether this is an http(s) address with a host, and without a user name or password."""
     try:

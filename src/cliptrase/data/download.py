@@ -1,0 +1,225 @@
+"""Fetch an archive: `python -m cliptrase.data.download NAME [--data data] [--mirror URL]`.
+
+It grows as `<data>/raw/.<name>.part` and gets its name when it is whole and checked: killed at any
+moment, what bears the name is the archive, and the next run goes on where this one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cliptrase.data.receipts import (
+    Checked,
+    Damaged,
+    State,
+    check,
+    part_path,
+    read_first,
+    state,
+    write_receipt,
+)
+from cliptrase.data.sources import (
+    Archive,
+    how_to_get,
+    is_web_address,
+    raw_path,
+    read_sources,
+    readable,
+    receipt_path,
+)
+from cliptrase.data.transfer import Policy, Unavailable, discard, need_space, transfer
+from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.files import naming_the_path
+
+__all__ = ["Policy", "State", "fetch", "main", "state", "take_mirror"]
+
+LOG = logging.getLogger(__name__)
+MIRROR = "CLIPTRASE_MIRROR"
+
+
+def fetch(
+    archive: Archive,
+    data: Path | str = "data",
+    *,
+    mirror: str | None = None,
+    progress: bool = True,
+    policy: Policy | None = None,
+) -> Path:
+    """The archive below the data folder, whole and checked; fetched unless it is there.
+
+    mirror: a server that has all archives, `mirror/<name>`; it takes the place of their urls, also
+    of those that are gated (None: what the environment's CLIPTRASE_MIRROR says). Other processes
+    that want the same archive wait for this one. Raises UserError naming the file, the address,
+    the reason and the cure.
+    """
+    policy = policy or Policy()
+    mirror = _mirror(mirror)
+    target = raw_path(archive, data)
+    with naming_the_path(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(target.with_name(f".{archive.name}.lock"), archive.name):
+        checked, url = _there(archive, data, mirror), None
+        if checked is None:
+            checked, url = _download(archive, data, mirror, progress, policy)
+        write_receipt(archive, data, checked, url)
+    return target
+
+
+def take_mirror(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """The words of a command line less `data.mirror=URL`, and that URL."""
+    given = [word.partition("=")[2] for word in words if word.startswith("data.mirror=")]
+    rest = [word for word in words if not word.startswith("data.mirror=")]
+    return rest, given[-1] if given else None
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cliptrase.data.download",
+        description="Fetch archives of conf/sources.yaml into <data>/raw, or check those there.",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="file names, see cliptrase verify")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
+    parser.add_argument(
+        "--mirror", metavar="URL", help="a server that has them all; also as data.mirror=URL"
+    )
+    words, mirror = take_mirror(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(words)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cliptrase").setLevel(logging.INFO)
+    sources = read_sources(options.data)
+    for archive in [sources.archive(name) for name in options.names]:
+        path = fetch(archive, options.data, mirror=options.mirror or mirror)
+        sys.stdout.write(f"{path}: complete, {readable(path.stat().st_size)}\n")
+
+
+def _there(archive: Archive, data: Path | str, mirror: str | None) -> Checked | None:
+    """What the file is that bears the archive's name, None where it must be fetched."""
+    target = raw_path(archive, data)
+    if target.is_dir():
+        raise UserError(f"{target}: a folder stands where the archive belongs; move it away")
+    if not target.exists():
+        receipt_path(archive, data).unlink(missing_ok=True)
+        return None
+    try:
+        return check(target, archive, data)
+    except Damaged as fault:
+        receipt_path(archive, data).unlink(missing_ok=True)  # nobody may go by it any more
+        if not _addresses(archive, mirror):
+            raise UserError(
+                f"{target}: {fault}. Get it again: {how_to_get(archive, data)}"
+            ) from None
+        LOG.warning("%s: %s; it is fetched again", target, fault)
+        return None
+    except OSError as error:
+        raise UserError(f"{target}: cannot be read ({error.strerror}); see to the file") from error
+
+
+def _download(
+    archive: Archive, data: Path | str, mirror: str | None, progress: bool, policy: Policy
+) -> tuple[Checked, str]:
+    """Fetch, check and put into place; what it is, and the address that gave it."""
+    addresses = _addresses(archive, mirror)
+    if not addresses:
+        raise UserError(f"{raw_path(archive, data)}: missing. {_cure(archive, data)}")
+    part = part_path(archive, data)
+    if archive.bytes is not None:
+        there = part.stat().st_size if part.is_file() else 0
+        if there > archive.bytes:
+            discard(part)
+        need_space(part.parent, max(0, archive.bytes - there), policy)
+    faults = []
+    for url in addresses:
+        try:
+            checked = _from(url, part, archive, data, progress, policy)
+        except Unavailable as fault:
+            faults.append(f"{url}: {fault}")
+            LOG.warning("%s: %s: %s", archive.name, url, fault)
+            continue
+        with naming_the_path(raw_path(archive, data)):
+            os.replace(part, raw_path(archive, data))
+            _sync(part.parent)
+        discard(part)
+        return checked, url
+    kept = part.stat().st_size if part.is_file() else 0
+    rest = f" ({readable(kept)} are kept; another run goes on from there)" if kept else ""
+    raise UserError(
+        f"{archive.name} could not be fetched{rest}: {'; '.join(faults)}. {_cure(archive, data)}"
+    )
+
+
+def _from(
+    url: str, part: Path, archive: Archive, data: Path | str, progress: bool, policy: Policy
+) -> Checked:
+    """The archive as `part`, checked; once from the first byte if what was continued is wrong."""
+    known = archive.checksum is not None or read_first(archive, data) is not None
+    while True:
+        continued = transfer(url, part, archive, policy, known=known, progress=progress)
+        try:
+            return check(part, archive, data)
+        except Damaged as fault:
+            discard(part)
+            if not continued:
+                raise Unavailable(str(fault)) from fault
+            LOG.warning("%s: %s; from the first byte again", archive.name, fault)
+
+
+def _addresses(archive: Archive, mirror: str | None) -> tuple[str, ...]:
+    return (f"{mirror}/{archive.name}",) if mirror else archive.urls
+
+
+def _mirror(given: str | None) -> str | None:
+    """The mirror without a slash at its end. Raises UserError for what is no web address."""
+    url = given or os.environ.get(MIRROR, "").strip()
+    if not url:
+        return None
+    if not is_web_address(url) or urlsplit(url).query or urlsplit(url).fragment:
+        raise UserError(
+            f"data.mirror={url}: must be the http:// or https:// address of a folder that has the "
+            "archives by name, without a user name or a question mark"
+        )
+    return url.rstrip("/")
+
+
+def _cure(archive: Archive, data: Path | str) -> str:
+    text = how_to_get(archive, data)
+    return (
+        f"{text[:1].upper()}{text[1:]}"
+        if not archive.gated
+        else f"Its owner alone gives it: {text}"
+    )
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, name: str) -> Iterator[None]:
+    """Hold a lock that dies with the process: whoever else wants this archive waits."""
+    with contextlib.ExitStack() as stack:
+        with naming_the_path(lock):
+            file = stack.enter_context(open(lock, "w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                LOG.info("%s: another process is at it; waiting", name)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    main()

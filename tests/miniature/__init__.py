@@ -1,0 +1,1 @@
+"""Small archives of every source in the true formats, and a server that serves them with faults."""
