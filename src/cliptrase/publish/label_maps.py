@@ -26,10 +26,12 @@ PALETTE = (
 )
 
 
-def label_maps(scenes: Sequence[Scene], names: list[str], background: bool, title: str) -> Figure:
+def label_maps(
+    scenes: Sequence[Scene], names: list[str], background: int | None, title: str
+) -> Figure:
     """A row a scene: image, ground truth, one map a method, and the share of pixels it gets right.
 
-    `names`: the scored classes; where `background` is true the last of them is the background.
+    `names`: the scored classes; `background`: which of them is the background, if one is.
     """
     rows = list(scenes[0].maps)
     shares = _shares(scenes, len(names))
@@ -87,14 +89,14 @@ def _shares(scenes: Sequence[Scene], classes: int) -> NDArray[np.float64]:
     return largest
 
 
-def _colours(shown: list[int], classes: int, background: bool) -> NDArray[np.float64]:
+def _colours(shown: list[int], classes: int, background: int | None) -> NDArray[np.float64]:
     """(classes + 1, 3): a colour a class, the last row (index −1) for what is not scored."""
     table = np.tile(to_rgb(OTHER), (classes + 1, 1))
-    named = [index for index in shown if not (background and index == classes - 1)]
+    named = [index for index in shown if index != background]
     for place, index in enumerate(named):
         table[index] = to_rgb(PALETTE[place % len(PALETTE)])
-    if background:
-        table[classes - 1] = to_rgb(BACKGROUND)
+    if background is not None:
+        table[background] = to_rgb(BACKGROUND)
     table[-1] = to_rgb(UNSCORED)
     return table
 

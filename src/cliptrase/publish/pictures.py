@@ -6,13 +6,14 @@ Computed on the prepared dataset, so the only figures that need torch and the mo
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cliptrase.data.prepared import open_prepared, prepared_folder, read_selfcheck
+from cliptrase.evaluate.targets import has_background, scored_classes, whole_pictures
 from cliptrase.evaluate.textcache import class_names
 from cliptrase.evaluate.threads import single_threaded_pool
-from cliptrase.evaluate.truth import has_background
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan
 from cliptrase.publish.attention import attention_figure, look
@@ -30,7 +31,8 @@ def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
     """Write label_maps and correlation (svg, png) to `folder`.
 
     Of the suite's first benchmark whose dataset is prepared. The correlation takes the first
-    without a background, if there is one: there every pixel has a class of its own kind. Raises
+    without a background, if there is one: there every pixel has a class of its own kind; it is
+    drawn where the model sees a picture whole, that is not under protocol slide. Raises
     UserError where no dataset is prepared or the model cannot be had.
     """
     shown = shown_runs(suite)
@@ -48,9 +50,9 @@ def _draw_label_maps(
     clip: Clip, benchmark: str, runs: Runs, folder: Path, data: Path
 ) -> list[Path]:
     loader, first = open_scenes(runs, data), _first(runs)
-    scenes = [predict(clip, runs, loader(i), data) for i in range(min(SCENES, len(loader.dataset)))]
+    scenes = [predict(clip, runs, loader, i, data) for i in range(min(SCENES, len(loader.dataset)))]
     title = f"The first images of {benchmark} · {clip.label} · {first['image_size']} px"
-    figure = label_maps(scenes, class_names(first), has_background(first), title)
+    figure = label_maps(scenes, class_names(first), _background(first), title)
     return save(figure, folder, LABEL_MAPS)
 
 
@@ -59,7 +61,7 @@ def _draw_correlation(
 ) -> list[Path]:
     loader = open_scenes(runs, data)
     clustered = [run for run in runs.values() if run["method"]["regions"] is not None]
-    if not clustered:
+    if not clustered or whole_pictures(clustered[0]):
         return []
     count = min(RANKED, len(loader.dataset))
     looks = [look(clip, loader, clustered[0], i) for i in range(count)]
@@ -68,6 +70,13 @@ def _draw_correlation(
         f"AUC: how well each patch ranks its own class first, mean over {count} images"
     )
     return save(attention_figure(looks, ROWS, title), folder, CORRELATION)
+
+
+def _background(run: dict[str, Any]) -> int | None:
+    """The index of the background among the scored classes, None where there is none."""
+    if not has_background(run):
+        return None
+    return 0 if whole_pictures(run) else scored_classes(run) - 1
 
 
 def _is_prepared(runs: Runs, data: Path) -> bool:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from cliptrase.data import open_dataset
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
-from cliptrase.evaluate.predict import Job
+from cliptrase.evaluate.jobs import Job
+from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader, target_key
 from cliptrase.model.load import Clip
@@ -31,9 +32,9 @@ Runs = dict[str, dict[str, Any]]  # row of the table → resolved run
 class Scene:
     """One image as the model sees it, its ground truth, and a label map for each row."""
 
-    pixels: NDArray[np.uint8]  # (n, n, 3)
-    truth: Labels  # (n, n), −1 where nothing is scored
-    maps: dict[str, Labels]  # (n, n) each
+    pixels: NDArray[np.uint8]  # (h, w, 3)
+    truth: Labels  # (H, W), −1 where nothing is scored
+    maps: dict[str, Labels]  # (H, W) each
 
 
 def shown_runs(suite: Plan) -> list[tuple[str, Runs]]:
@@ -66,28 +67,27 @@ def open_scenes(runs: Runs, data: Path) -> Loader:
 
 
 def truth_map(loaded: Loaded, run: dict[str, Any]) -> Labels:
-    """The ground truth (n, n) of a run, −1 where nothing is scored."""
-    size = loaded.pixels.shape[0]
+    """The ground truth (H, W) of a run, −1 where nothing is scored."""
     truth = loaded.truths[target_key(run)]
-    labels = np.full(size * size, -1, np.int64)
+    labels = np.full(loaded.out_size, -1, np.int64).reshape(-1)
     if truth is not None:
         scored = slice(None) if truth.scored is None else truth.scored
         labels[scored] = truth.rows // truth.classes
-    return labels.reshape(size, size)
+    return labels.reshape(loaded.out_size)
 
 
 def graph_of(clip: Clip, loaded: Loaded) -> Graph:
-    """The graph of one image."""
-    size = loaded.pixels.shape[0]
-    return Graph(clip, clip.normalise(loaded.pixels[None]), (size, size))
+    """The graph of one image that the model sees whole (protocol crop)."""
+    return Graph(clip, clip.normalise(loaded.pixels[None]), loaded.out_size)
 
 
-def predict(clip: Clip, runs: Runs, loaded: Loaded, data: Path) -> Scene:
+def predict(clip: Clip, runs: Runs, loader: Loader, position: int, data: Path) -> Scene:
     """The image at one position with the maps of all the runs."""
-    graph = graph_of(clip, loaded)
+    loaded = loader(position)
+    jobs = {row: Job.of(run, *text_of(run, clip, data)) for row, run in runs.items()}
     with torch.inference_mode():
-        maps = {
-            row: Job.of(run, *text_of(run, clip, data)).predict(graph)[0].numpy()
-            for row, run in runs.items()
-        }
-    return Scene(loaded.pixels, truth_map(loaded, next(iter(runs.values()))), maps)
+        maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
+    truth = truth_map(loaded, next(iter(runs.values())))
+    return Scene(
+        loaded.pixels, truth, {row: found[0].astype(np.int64) for row, found in maps.items()}
+    )

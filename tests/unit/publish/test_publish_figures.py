@@ -104,7 +104,7 @@ def test_label_maps_show_shares_and_only_the_classes_there() -> None:
     truth[0] = -1
     wrong = np.where(truth == 2, 1, truth).clip(0)
     scene = Scene(np.zeros((10, 10, 3), np.uint8), truth, {"CLIP": wrong, "ours": truth.clip(0)})
-    figure = label_maps([scene], ["cat", "sofa", "background"], True, "two methods")
+    figure = label_maps([scene], ["cat", "sofa", "background"], 2, "two methods")
     below = [axes.get_xlabel() for axes in figure.axes]
     assert below == ["", "", "50 % of pixels right", "100 % of pixels right"]
     assert [axes.get_title() for axes in figure.axes] == ["image", "ground truth", "CLIP", "ours"]
