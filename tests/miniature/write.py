@@ -94,20 +94,33 @@ def sources(made: Miniatures, real: dict[str, Any]) -> dict[str, Any]:
         expected = {key: entry["expected"][key] for key in KEPT if key in entry["expected"]}
         expected["ids_sha256"] = hashlib.sha256("\n".join(ids).encode()).hexdigest()
         datasets[name] = entry | {"count": len(ids), "expected": expected}
-    datasets["pcontext"]["ids"] = "pcontext_ids.txt"
+    datasets["pcontext"]["expected"]["ids"] = made.ids["pcontext"]
     return {"archives": archives, "datasets": datasets}
 
 
 def write(folder: Path, made: Miniatures) -> None:
-    """Every archive, sources.yaml and the list of ids, into a folder."""
+    """Every archive and sources.yaml into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(ROOT / "conf" / "sources.yaml", encoding="utf-8") as file:
         real = yaml.safe_load(file)
     for name, content in made.archives.items():
         (folder / name).write_bytes(content)
-    (folder / "pcontext_ids.txt").write_bytes(_lines(made.ids["pcontext"]))
     text = yaml.safe_dump(sources(made, real), sort_keys=False, allow_unicode=True)
     (folder / "sources.yaml").write_text(text, encoding="utf-8")
+
+
+def place(folder: Path, data: Path, gated: bool = True) -> None:
+    """Into a data folder, what a user brings: the list of sources, the gated archives by hand.
+
+    What lies there already, and is the same, stays as it is.
+    """
+    listed = yaml.safe_load((folder / "sources.yaml").read_text(encoding="utf-8"))
+    names = [name for name, entry in listed["archives"].items() if entry["gated"] and gated]
+    for source, target in [("sources.yaml", data), *((name, data / "raw") for name in names)]:
+        target.mkdir(parents=True, exist_ok=True)
+        file, content = target / source, (folder / source).read_bytes()
+        if not file.is_file() or file.read_bytes() != content:
+            file.write_bytes(content)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

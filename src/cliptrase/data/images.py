@@ -56,9 +56,10 @@ class Header:
         return self.mode in ("1", "L", "P") or self.mode.startswith("I")
 
 
-def read_header(path: Path | str) -> Header:
-    """Format, mode and shown size of an image file. Raises UserError naming it."""
-    with _decoding(str(path)), Image.open(path) as image:
+def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
+    """Format, mode and shown size of an image file or its bytes. Raises UserError naming it."""
+    name = name or (str(source) if isinstance(source, str | Path) else "image")
+    with decoding(name), Image.open(_file(source)) as image:
         width, height = image.size
         if _orientation(image) in _SIDEWAYS:
             width, height = height, width
@@ -92,10 +93,10 @@ def read_image(
     if isinstance(source, np.ndarray):
         return _rgb(_from_array(source, name), name)
     if isinstance(source, Image.Image):
-        with _decoding(name):
+        with decoding(name):
             source.load()
             return _rgb(source, name)
-    with _decoding(name), Image.open(_file(source)) as image:
+    with decoding(name), Image.open(_file(source)) as image:
         image.load()
         return _rgb(image, name)
 
@@ -109,7 +110,7 @@ def read_label(source: Path | str | bytes, name: str | None = None) -> np.ndarra
     Raises UserError naming the file (or `name`): colours, JPEG or WebP, a damaged file.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "mask")
-    with _decoding(name), Image.open(_file(source)) as image:
+    with decoding(name), Image.open(_file(source)) as image:
         check_mask(Header(image.format or "", image.mode, image.size), name)
         scale = _scale_of_few_bits(image, name)
         image.load()
@@ -123,7 +124,7 @@ def read_label(source: Path | str | bytes, name: str | None = None) -> np.ndarra
 
 
 @contextlib.contextmanager
-def _decoding(name: str) -> Iterator[None]:
+def decoding(name: str) -> Iterator[None]:
     """Turn what goes wrong with a file into one message about it."""
     try:
         yield

@@ -1,5 +1,6 @@
 """Prepare a dataset: `python -m cliptrase.data.prepare DATASET [--data data]`.
 
+Archives that are not there are fetched first. What it made is held against the source's figures.
 Made in a folder of its own beside its place and renamed when it is whole and checked: killed at any
 moment, what stands there is a whole dataset or none, and the next run starts afresh.
 """
@@ -10,38 +11,52 @@ import argparse
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from cliptrase.data import prepared, recipes
+from cliptrase.data import expected, prepared, recipes
 from cliptrase.data.recipes import Recipe
+from cliptrase.data.sources import how_to_get, raw_path, receipt_path
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import atomic_write, naming_the_path
 
+_log = logging.getLogger(__name__)
 
-def prepare(dataset: str, data: Path | str = "data", *, force: bool = False) -> Path:
+
+def prepare(
+    dataset: str, data: Path | str = "data", *, force: bool = False, mirror: str | None = None
+) -> Path:
     """Make a dataset below the data folder, unless it is there, whole and of this code.
 
-    Returns its folder. Raises UserError: unknown dataset, full disk, folder that cannot be written.
+    Fetches the archives that it needs, from `mirror` where one is given. Returns its folder.
+
+    Raises UserError: unknown dataset, an archive that cannot be had, is damaged or another one, an
+    image that fails a check, a full disk, a folder that cannot be written. Nothing is left then.
     """
-    chosen = recipes.recipe(dataset)
+    chosen = recipes.recipe(dataset, data)
     target = prepared.prepared_folder(dataset, data)
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.parent / f".{dataset}.lock"):
-            if not force and _is_current(target, chosen):
+            if not force and _is_current(target, chosen, data):
                 return target
+            if chosen.archives:
+                _fetch(dataset, chosen, data, mirror)
             for left_over in target.parent.glob(f".{dataset}.[0-9]*"):
                 shutil.rmtree(left_over)
             making = target.parent / f".{dataset}.{os.getpid()}"
             try:
-                _make(making, dataset, chosen)
+                check = _make(making, target, chosen, data)
                 _replace(making, target)
+                if chosen.archives:
+                    expected.keep_first(target, check)
             finally:
                 shutil.rmtree(making, ignore_errors=True)
     return target
@@ -50,30 +65,65 @@ def prepare(dataset: str, data: Path | str = "data", *, force: bool = False) -> 
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
+    words, mirror = list(sys.argv[1:] if arguments is None else arguments), None
+    if any(word.startswith("data.mirror=") for word in words):  # as other commands spell it
+        from cliptrase.data.download import take_mirror
+
+        words, mirror = take_mirror(words)
     parser = argparse.ArgumentParser(
         prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
     )
-    parser.add_argument("dataset", metavar="DATASET", help="shapes or shapes_clean")
+    known = ", ".join(("shapes", "shapes_clean", *recipes.ARCHIVED))
+    parser.add_argument("dataset", metavar="DATASET", help=known)
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument("--force", action="store_true", help="make it again where it exists")
-    options = parser.parse_args(arguments)
-    folder = prepare(options.dataset, options.data, force=options.force)
+    parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
+    options = parser.parse_args(words)
+    mirror = options.mirror or mirror
+    folder = prepare(options.dataset, options.data, force=options.force, mirror=mirror)
     check = prepared.read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
 
 
-def _make(folder: Path, dataset: str, chosen: Recipe) -> None:
+def _fetch(dataset: str, chosen: Recipe, data: Path | str, mirror: str | None) -> None:
+    """Bring what is not there; an optional archive that cannot be had costs a line of the log."""
+    from cliptrase.data import download  # httpx: only where something is fetched
+
+    if not (mirror or os.environ.get(download.MIRROR)):
+        gated = [one for one in chosen.archives if one.gated and not raw_path(one, data).is_file()]
+        if gated:
+            ways = "; ".join(how_to_get(one, data) for one in gated)
+            raise UserError(f"{dataset}: everybody has to ask for its archives: {ways}")
+    for archive in chosen.archives:
+        download.fetch(archive, data, mirror=mirror)
+    for archive in chosen.optional:
+        try:
+            download.fetch(archive, data, mirror=mirror)
+        except UserError as error:
+            _log.warning("%s: without %s: %s", dataset, archive.name, error)
+
+
+def _make(folder: Path, target: Path, chosen: Recipe, data: Path | str) -> dict[str, Any]:
     folder.mkdir()
-    arrow = folder / prepared.ARROW
+    dataset, arrow = target.name, folder / prepared.ARROW
+    values = expected.ranges(dataset, chosen.expected)
     progress = tqdm(
         chosen.records(), desc=dataset, total=chosen.count, unit=" images", disable=None
     )
     prepared.write_arrow(arrow, progress)
     with open(arrow, "rb") as file:
         os.fsync(file.fileno())
-    check = prepared.self_check(prepared.PreparedSamples(folder))
+    samples = prepared.PreparedSamples(folder, dataset)
+    check = prepared.self_check(samples, values)
     if check["count"] != chosen.count:
         raise UserError(f"{dataset}: {check['count']} samples instead of {chosen.count}")
+    if chosen.archives:
+        expected.check(dataset, chosen.expected, check)
+        expected.check_first(target, check)
+        check["archives"] = _digests(chosen, data)
+    for name, ids in chosen.subsets(samples.ids).items():
+        with atomic_write(folder / prepared.SUBSETS / f"{name}.txt", "w") as text:
+            text.writelines(f"{one}\n" for one in ids)
     check |= {
         "dataset": dataset,
         "recipe_sha256": chosen.digest(),
@@ -82,14 +132,33 @@ def _make(folder: Path, dataset: str, chosen: Recipe) -> None:
     with atomic_write(folder / prepared.SELFCHECK, "w") as text:
         json.dump(check, text, indent=1, sort_keys=True)
         text.write("\n")
+    return check
 
 
-def _is_current(target: Path, chosen: Recipe) -> bool:
+def _is_current(target: Path, chosen: Recipe, data: Path | str) -> bool:
+    """Whether a dataset is whole, of this code, and of the archives that are there now.
+
+    An archive that was deleted since, as large ones are, asks for nothing.
+    """
     check = prepared.read_selfcheck(target)
     if check is None or check.get("recipe_sha256") != chosen.digest():
         return False
+    if check.get("count") != chosen.count:
+        return False
+    if check.get("archives", {}) != check.get("archives", {}) | _digests(chosen, data):
+        return False
     arrow = target / prepared.ARROW
     return arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes")
+
+
+def _digests(chosen: Recipe, data: Path | str) -> dict[str, str]:
+    """Name → sha256 of the archives that are there and checked, by their receipts."""
+    found = {}
+    for archive in (*chosen.archives, *chosen.optional):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            receipt = json.loads(receipt_path(archive, data).read_text(encoding="utf-8"))
+            found[archive.name] = str(receipt["sha256"])
+    return found
 
 
 def _replace(made: Path, target: Path) -> None:

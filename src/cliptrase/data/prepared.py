@@ -10,19 +10,22 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cliptrase.data import recipes
 from cliptrase.data.images import read_image, read_label
-from cliptrase.data.recipes import Record
+from cliptrase.data.labels import RAW_VALUES
+from cliptrase.data.ordered import in_order
+from cliptrase.data.records import Record
 from cliptrase.data.samples import Sample, Samples
+from cliptrase.data.sources import how_to_get
 from cliptrase.errors import UserError
 
-ARROW, SELFCHECK = "samples.arrow", "selfcheck.json"
+ARROW, SELFCHECK, SUBSETS = "samples.arrow", "selfcheck.json", "subsets"
 
 
 class PreparedSamples(Samples):
@@ -32,8 +35,10 @@ class PreparedSamples(Samples):
     process page by page as it is read, 800 MB for COCO.)
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, called: str | None = None) -> None:
+        """called: the name in messages, where it is not that of the file."""
         self._path = folder / ARROW
+        self._called = called or str(self._path)
         try:
             self._file = os.open(self._path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
@@ -42,7 +47,7 @@ class PreparedSamples(Samples):
             raise UserError(_again(folder, f"the Arrow file is damaged ({error})")) from error
 
     def load(self, index: int) -> Sample:
-        name = f"{self._path}, {self.ids[index]}"
+        name = f"{self._called}, {self.ids[index]}"
         image = read_image(self._read(self._images[index]), name)
         label = read_label(self._read(self._labels[index]), name)
         if image.size != label.shape[::-1]:
@@ -70,10 +75,8 @@ def open_prepared(
     folder = prepared_folder(dataset, data)
     check = read_selfcheck(folder)
     if check is None:
-        if dataset in recipes.LATER:
-            recipes.recipe(dataset)  # says that no command prepares it, and what to do instead
         raise UserError(_again(folder, "not prepared"))
-    if not any_code and current_recipe(dataset) not in (None, check.get("recipe_sha256")):
+    if not any_code and current_recipe(dataset, data) not in (None, check.get("recipe_sha256")):
         raise UserError(_again(folder, f"made by another version of the code that makes {dataset}"))
     arrow = folder / ARROW
     if not arrow.is_file() or arrow.stat().st_size != check.get("arrow_bytes"):
@@ -110,20 +113,30 @@ def write_arrow(path: Path, records: Iterable[Record]) -> None:
         writer.finalize()
 
 
-def self_check(samples: Samples) -> dict[str, Any]:
+def self_check(
+    samples: Samples, label_values: Sequence[tuple[int, int]] | None = None
+) -> dict[str, Any]:
     """Count, ids, sizes, label histogram and a hash of the decoded arrays: plain values.
 
-    The same on every machine, whatever wrote the files. Raises UserError for a doubled id, an
-    unsorted one, or a sample whose image and label differ in size.
+    The same on every machine, whatever wrote the files. label_values: (low, high) pairs of what a
+    mask may hold. Raises UserError for a doubled id, an unsorted one, a sample whose image and
+    label differ in size, or a mask with another value.
     """
-    histogram = np.zeros(65536, dtype=np.int64)
+    if not len(samples) or sorted(set(samples.ids)) != samples.ids:
+        raise UserError("the ids of a dataset must be sorted, each there once, and at least one")
+    allowed = np.ones(RAW_VALUES, bool)
+    if label_values is not None:
+        allowed[:] = False
+        for low, high in label_values:
+            allowed[low : high + 1] = True
+    histogram = np.zeros(RAW_VALUES, dtype=np.int64)
     pixels, sizes = hashlib.sha256(), []
-    for sample in _sorted_once(samples):
-        histogram += np.bincount(sample.label.ravel(), minlength=len(histogram))
-        sizes.append(sample.image.size)
-        pixels.update(f"{sample.id}\0{sample.image.size}\0".encode())
-        pixels.update(sample.image.tobytes())
-        pixels.update(sample.label.astype("<i4").tobytes())
+    for one in in_order(lambda index: _decoded(samples[index], allowed), range(len(samples))):
+        histogram[: len(one.counts)] += one.counts
+        sizes.append(one.size)
+        pixels.update(one.head)
+        pixels.update(one.image)
+        pixels.update(one.label)
     present = np.flatnonzero(histogram)
     return {
         "count": len(sizes),
@@ -134,6 +147,51 @@ def self_check(samples: Samples) -> dict[str, Any]:
         "label_bits": 16 if present[-1] > 255 else 8,
         "label_pixels": {str(raw): int(histogram[raw]) for raw in present},
     }
+
+
+def read_subset(dataset: str, name: str, data: Path | str = "data") -> frozenset[str]:
+    """The ids of a named part of a prepared dataset, as `coco27` of coco.
+
+    Raises UserError: not there, with the archive that it comes from and where to put it.
+    """
+    path = prepared_folder(dataset, data) / SUBSETS / f"{name}.txt"
+    try:
+        ids = path.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        archives = recipes.recipe(dataset, data).optional
+        if not archives:
+            raise UserError(f"{path}: no such subset, and {dataset} has none") from None
+        ways = "; ".join(f"{one.name}: {how_to_get(one, data)}" for one in archives)
+        raise UserError(
+            f"{path}: not there, since {dataset} was prepared without the archive that lists it "
+            f"({ways}); then run `cliptrase prepare {dataset} --data {data}`"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(_again(path.parents[1], f"{path.name} cannot be read ({error})")) from error
+    return frozenset(ids)
+
+
+class _Decoded(NamedTuple):
+    """What the self-check takes of a sample: bytes to hash, counts of raw values."""
+
+    head: bytes
+    image: bytes
+    label: bytes
+    size: tuple[int, int]
+    counts: np.ndarray
+
+
+def _decoded(sample: Sample, allowed: np.ndarray) -> _Decoded:
+    counts = np.bincount(sample.label.ravel())
+    strange = np.flatnonzero(counts * ~allowed[: len(counts)])
+    if len(strange):
+        raise UserError(
+            f"{sample.id}: its mask holds {strange[0]}, a value that no mask of this dataset has; "
+            "the archives are not those of the source: fetch them again"
+        )
+    head = f"{sample.id}\0{sample.image.size}\0".encode()
+    label = sample.label.astype("<i4").tobytes()
+    return _Decoded(head, sample.image.tobytes(), label, sample.image.size, counts)
 
 
 def _places(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -167,18 +225,12 @@ def read_selfcheck(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def current_recipe(dataset: str) -> str | None:
+def current_recipe(dataset: str, data: Path | str = "data") -> str | None:
     """The digest of the code that makes a dataset now, None for one that this version cannot."""
     try:
-        return recipes.recipe(dataset).digest()
+        return recipes.recipe(dataset, data).digest()
     except UserError:
         return None
-
-
-def _sorted_once(samples: Samples) -> Iterator[Sample]:
-    if not len(samples) or sorted(set(samples.ids)) != samples.ids:
-        raise UserError("the ids of a dataset must be sorted, each there once, and at least one")
-    yield from samples
 
 
 def _again(folder: Path, fault: str) -> str:

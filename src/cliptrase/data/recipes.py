@@ -1,39 +1,50 @@
-"""How each dataset is made: its records in order, and the code that makes them."""
+"""How each dataset is made: its archives, its records in order, and the code that makes them."""
 
 from __future__ import annotations
 
 import hashlib
-import io
+import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from cliptrase.data.records import Record, png
+from cliptrase.data.sources import Archive, DatasetSource, read_sources
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import sha256_file
 
-SHAPES = Path(__file__).parent / "shapes"
-LATER = ("coco", "voc2012", "pcontext", "ade2016", "ade2021", "cityscapes")
-
-
-@dataclass(frozen=True)
-class Record:
-    """A row as it is stored: an image file's bytes, and a PNG (8 or 16 bit) of raw labels."""
-
-    id: str
-    image: bytes
-    label: bytes
+HERE = Path(__file__).parent
+SHAPES = HERE / "shapes"
+# Raw values that a mask can hold at all; `expected: label_values` of the sources may say less.
+LABEL_VALUES: dict[str, tuple[tuple[int, int], ...]] = {
+    "coco": ((0, 181), (255, 255)),
+    "voc2012": ((0, 20), (255, 255)),
+    "pcontext": ((0, 459),),
+    "ade2016": ((0, 150),),
+    "ade2021": ((0, 25 * 256 + 255),),  # (R // 10) * 256 + G
+    "cityscapes": ((0, 33),),
+}
+ARCHIVED = tuple(LABEL_VALUES)
+LATER: tuple[str, ...] = ()  # every dataset can be prepared
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a dataset is made: its records, sorted by id, and the code that makes them."""
+    """How a dataset is made: its records, sorted by id, and the code that makes them.
+
+    archives: what must be in <data>/raw first; optional: what it can do without. expected: the
+    figures that the prepared dataset is held against, `label_values` always among them where it
+    comes from archives. subsets: name → ids, of the ids of the dataset.
+    """
 
     count: int
     records: Callable[[], Iterator[Record]]
     code: tuple[Path, ...]
+    archives: tuple[Archive, ...] = ()
+    optional: tuple[Archive, ...] = ()
+    expected: dict[str, Any] = field(default_factory=dict)
+    subsets: Callable[[list[str]], dict[str, list[str]]] = lambda ids: {}
 
     def digest(self) -> str:
         """sha256 of the code: a dataset made by other code is made again."""
@@ -41,27 +52,44 @@ class Recipe:
         return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
 
-def recipe(dataset: str) -> Recipe:
-    """The recipe of a dataset. Raises UserError for one that this version cannot prepare."""
+def recipe(dataset: str, data: Path | str = "data") -> Recipe:
+    """The recipe of a dataset, whose archives are those that the data folder's sources name.
+
+    Raises UserError for an unknown dataset, or sources that cannot be read. Loads no numpy for a
+    dataset that comes from archives.
+    """
+    if dataset in ARCHIVED:
+        return _from_archives(read_sources(data).dataset(dataset), Path(data))
     from cliptrase.data.shapes.scenes import EVALUATION, TEST_SEEDS
 
     if dataset in EVALUATION:
-        code = (Path(__file__), *sorted(SHAPES.glob("*.py")))
+        code = (HERE / "recipes.py", HERE / "records.py", *sorted(SHAPES.glob("*.py")))
         return Recipe(len(TEST_SEEDS), lambda: _scenes(dataset, len(TEST_SEEDS)), code)
-    if dataset in LATER:
-        raise UserError(
-            f"{dataset}: its preparation is not part of this version; with the images and masks in "
-            "two folders, use benchmark=folder benchmark.images=… benchmark.labels=… "
-            "benchmark.classes=…"
-        )
-    raise UserError(f"unknown dataset {dataset!r}; {nearest(dataset, EVALUATION)}")
+    raise UserError(f"unknown dataset {dataset!r}; {nearest(dataset, [*EVALUATION, *ARCHIVED])}")
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) or (H, W) uint8, or (H, W) uint16, as the bytes of a lossless PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
-    return file.getvalue()
+def _from_archives(source: DatasetSource, data: Path) -> Recipe:
+    archives = HERE / "archives"
+    code = [archives / "common.py", archives / f"{source.name}.py"]
+    code += [HERE / name for name in ("containers.py", "images.py", "records.py", "resize.py")]
+
+    def subsets(ids: list[str]) -> dict[str, list[str]]:
+        made = getattr(_module(source), "subsets", None)
+        return made(source, data, ids) if made else {}
+
+    return Recipe(
+        source.count,
+        lambda: _module(source).records(source, data),
+        tuple(code),
+        tuple(source.needed()),
+        tuple(source.optional.values()),
+        {"label_values": LABEL_VALUES[source.name]} | source.expected,
+        subsets,
+    )
+
+
+def _module(source: DatasetSource) -> Any:
+    return importlib.import_module(f"cliptrase.data.archives.{source.name}")
 
 
 def _scenes(dataset: str, count: int) -> Iterator[Record]:

@@ -1,0 +1,84 @@
+"""ADE20K full, validation: class (R // 10) · 256 + G of the RGB masks, short side at most 512.
+
+The images are those of the released preparation (MaskFormer's): resized where both sides are longer
+than 512, and written as JPEG of quality 75 in any case.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cliptrase.data.archives import common
+from cliptrase.data.archives.common import Pair
+from cliptrase.data.images import Header, decoding
+from cliptrase.data.ordered import in_order
+from cliptrase.data.records import Record, png
+from cliptrase.data.resize import resize_linear
+from cliptrase.data.sources import DatasetSource
+from cliptrase.errors import UserError
+
+SHORT, QUALITY = 512, 75
+_ROOT = r"(?:[^/]+/)?images/ADE/validation/(?:.+/)?"
+
+
+def records(source: DatasetSource, data: Path) -> Iterator[Record]:
+    """Every image of the validation part, by the archive's listing; its index is never opened."""
+    image = (rf"{_ROOT}(ADE_val_\d+)\.jpg", "photographs images/ADE/validation/**/*.jpg")
+    label = (rf"{_ROOT}(ADE_val_\d+)_seg\.png", "masks images/ADE/validation/**/*_seg.png")
+    yield from in_order(converted, common.pairs(source, data, image, label))
+
+
+def converted(pair: Pair) -> Record:
+    """An image and its raw labels as the released preparation stores them."""
+    with decoding(pair.image_name), Image.open(io.BytesIO(pair.image)) as opened:
+        common.check_photograph(_header(opened), pair.image_name)
+        image = np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
+    raw = classes(pair.label, pair.label_name)
+    common.check_sizes(pair, image.shape[1::-1], raw.shape[::-1])
+    height, width = stored_size(*raw.shape)
+    if (height, width) != raw.shape:
+        image = resize_linear(image, height, width)
+        raw = nearest(raw, height, width)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
+    return Record(pair.id, file.getvalue(), png(raw))
+
+
+def classes(mask: bytes, name: str) -> np.ndarray:
+    """(H, W) uint16 raw class index of an RGB mask's bytes. Raises UserError naming it."""
+    with decoding(name), Image.open(io.BytesIO(mask)) as opened:
+        header = _header(opened)
+        if (header.format, header.mode) != ("PNG", "RGB"):
+            raise UserError(
+                f"{name}: a {header.format} of mode {header.mode}, where masks are RGB PNGs; put "
+                "the right archive in its place"
+            )
+        colours = np.asarray(opened)
+    return colours[..., 0].astype(np.uint16) // 10 * 256 + colours[..., 1]
+
+
+def stored_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width as stored: short side 512 where it was longer, the other one rounded."""
+    if min(height, width) <= SHORT:
+        return height, width
+    if width >= height:
+        return SHORT, round(width / height * SHORT)
+    return round(height / width * SHORT), SHORT
+
+
+def nearest(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(height, width) of a label map, as OpenCV's INTER_NEAREST: old pixel floor(i · scale)."""
+    rows, columns = (
+        np.minimum(np.floor(np.arange(new) * (1 / (new / old))).astype(np.int64), old - 1)
+        for old, new in zip(label.shape, (height, width), strict=True)
+    )
+    return label[rows[:, None], columns]
+
+
+def _header(opened: Image.Image) -> Header:
+    return Header(opened.format or "", opened.mode, opened.size)

@@ -1,0 +1,41 @@
+"""COCO val2017 with COCO-Stuff's masks: things 0..90, stuff 91..181, 255 unlabelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cliptrase.data.archives import common
+from cliptrase.data.containers import open_container
+from cliptrase.data.records import Record
+from cliptrase.data.sources import DatasetSource, raw_path
+from cliptrase.errors import UserError
+
+CURATED = r"(?:[^/]+/)?curated/val2017/Coco164kFull_Stuff_Coarse_7\.txt"
+
+
+def records(source: DatasetSource, data: Path) -> Iterator[Record]:
+    """Every image of val2017."""
+    image = (r"(?:[^/]+/)?val2017/(\d{12})\.jpg", "photographs val2017/*.jpg")
+    label = (r"(?:[^/]+/)?val2017/(\d{12})\.png", "masks val2017/*.png")
+    return common.as_shipped(common.pairs(source, data, image, label))
+
+
+def subsets(source: DatasetSource, data: Path, ids: list[str]) -> dict[str, list[str]]:
+    """`coco27`: the images of IIC's curated list, where its archive is there.
+
+    Raises UserError where it lists an image that is none of `ids`.
+    """
+    archive = source.optional.get("curated")
+    if archive is None or not raw_path(archive, data).is_file():
+        return {}
+    path = raw_path(archive, data)
+    with open_container(path) as container:
+        chosen = sorted(common.listed(container, CURATED))
+    strange = sorted(set(chosen) - set(ids))
+    if strange:
+        raise UserError(
+            f"{path}: lists {strange[0]}, which is no image of {source.name}; delete it, or put "
+            "the right archive in its place"
+        )
+    return {"coco27": chosen}

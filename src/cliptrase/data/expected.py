@@ -1,0 +1,111 @@
+"""What a prepared dataset must be: figures known before, and those of its first preparation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cliptrase.errors import UserError
+from cliptrase.files import atomic_write
+
+KNOWN = ("ids", "ids_sha256", "label_values", "ignored_share", "shortest_side", "longest_side")
+# What a later preparation must have in common with the first one. (Not the hash of the decoded
+# pixels: another JPEG decoder may round otherwise, and the archives' checksums guard the bytes.)
+KEPT = ("count", "ids_sha256", "label_pixels", "shortest_side", "longest_side")
+
+
+def ranges(dataset: str, expected: dict[str, Any]) -> list[tuple[int, int]] | None:
+    """`label_values` as pairs (low, high), None where any value may be.
+
+    Raises UserError for an `expected` of the sources that is not as conf/sources.yaml says.
+    """
+    for key in expected:
+        if key not in KNOWN:
+            raise UserError(
+                f"the sources of {dataset}: expected: unknown key {key!r}; there is: "
+                f"{', '.join(KNOWN)}"
+            )
+    values = expected.get("label_values")
+    try:
+        return None if values is None else [(int(low), int(high)) for low, high in values]
+    except (TypeError, ValueError):
+        raise UserError(
+            f"the sources of {dataset}: expected: label_values must be pairs [low, high]"
+        ) from None
+
+
+def check(dataset: str, expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """Hold a self-check against the figures of the sources.
+
+    Raises UserError naming the dataset, the figure, and what was found.
+    """
+    for key in ("ids_sha256", "shortest_side", "longest_side"):
+        if key in expected and found[key] != expected[key]:
+            raise UserError(_other(dataset, key, found[key], expected[key]))
+    if "ignored_share" in expected:
+        try:
+            values, low, high = expected["ignored_share"]
+            wanted = {str(int(value)) for value in values}
+            low, high = float(low), float(high)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"the sources of {dataset}: expected: ignored_share must be [raw values, low, high]"
+            ) from None
+        pixels = found["label_pixels"]
+        share = sum(pixels[raw] for raw in pixels if raw in wanted) / sum(pixels.values())
+        if not low <= share <= high:
+            what = f"share of pixels of label {', '.join(sorted(wanted, key=int))}"
+            raise UserError(_other(dataset, what, f"{share:.4f}", f"{low} to {high}"))
+
+
+def first_path(folder: Path) -> Path:
+    """Where the figures of a dataset's first preparation are kept, beside its folder."""
+    return folder.with_name(f"{folder.name}.first.json")
+
+
+def check_first(folder: Path, found: dict[str, Any]) -> None:
+    """Hold a self-check against that of the first preparation, where there was one.
+
+    Raises UserError naming the figure and both values.
+    """
+    path = first_path(folder)
+    try:
+        first = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run again") from error
+    for key in KEPT:
+        if key in first and first[key] != found[key]:
+            before, now = first[key], found[key]
+            if isinstance(before, dict):
+                before, now = _first_difference(before, now)
+            raise UserError(
+                f"{folder.name}: {key} is {now}, and was {before} at the first preparation "
+                f"({path}); delete that file if the source has really changed"
+            )
+
+
+def keep_first(folder: Path, found: dict[str, Any]) -> None:
+    """Keep the figures of a first preparation."""
+    path = first_path(folder)
+    if path.exists():
+        return
+    with atomic_write(path, "w") as text:
+        json.dump({key: found[key] for key in KEPT}, text, indent=1, sort_keys=True)
+        text.write("\n")
+
+
+def _first_difference(before: dict[str, int], now: dict[str, int]) -> tuple[str, str]:
+    raw = next(
+        raw for raw in sorted({*before, *now}, key=int) if before.get(raw, 0) != now.get(raw, 0)
+    )
+    return f"{before.get(raw, 0)} for label {raw}", f"{now.get(raw, 0)} for label {raw}"
+
+
+def _other(dataset: str, what: str, found: object, expected: object) -> str:
+    return (
+        f"{dataset}: {what}: {found} instead of {expected}; the archives are not those of the "
+        "source: fetch them again"
+    )
