@@ -1,39 +1,176 @@
-"""`cliptrase verify`: which prepared datasets are there, and whether each is what was prepared."""
+"""`cliptrase verify`: which archives and prepared datasets there are, and whether they are whole.
+
+Nothing is fetched, written or repaired.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from cliptrase.errors import UserError
+from cliptrase.data.receipts import State, state
+from cliptrase.data.sources import (
+    Archive,
+    Sources,
+    how_to_get,
+    raw_path,
+    read_sources,
+    readable,
+    size_of,
+)
+from cliptrase.errors import UserError, nearest
 
-HELP = "decode the prepared datasets and hold them against their self-checks"
+HELP = "say which archives and prepared datasets are there, whole, damaged or missing"
+EPILOG = (
+    "Without NAME: every archive of conf/sources.yaml (or <data>/sources.yaml), every prepared "
+    "dataset, the free space and what is still to fetch; exit code 1 where something is damaged "
+    "(what is only missing is none). With NAME: exit code 1 where one of them is not complete; a "
+    "dataset is complete when it is prepared and none of its archives is damaged."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
     parser.add_argument(
-        "datasets", nargs="*", metavar="DATASET", help="default: all that are there"
+        "names", nargs="*", metavar="NAME", help="archive file or dataset (default: all)"
     )
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="believe sizes, receipts and self-checks; else every file is read",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """One line a dataset. Raises UserError, after all were looked at, where one is not complete."""
-    from cliptrase.data.prepared import verify_prepared  # numpy and PIL: not for --help
-
-    folder = args.data / "prepared"
-    names = args.datasets or sorted(
-        path.name for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")
-    )
-    if not names:
-        raise UserError(f"{folder}: no prepared dataset; make one with `cliptrase prepare shapes`")
-    faults = []
-    for name in names:
-        try:
-            check = verify_prepared(name, args.data)
-        except UserError as error:
-            faults.append(str(error))
-        else:
-            print(f"{name}: complete, {check['count']} samples")
+    """One line an archive or dataset. Raises UserError for the faults, once all were looked at."""
+    sources = read_sources(args.data)
+    if not args.names:
+        faults = _everything(sources, args.data, deep=not args.quick)
+    else:
+        faults = []
+        for name in args.names:
+            faults += _named(name, sources, args.data, deep=not args.quick)
     if faults:
-        raise UserError("; ".join(faults))
+        raise UserError("; ".join(dict.fromkeys(faults)))
+
+
+def _everything(sources: Sources, data: Path, *, deep: bool) -> list[str]:
+    states, faults = _archives(sources.archives.values(), sources, data, deep=deep)
+    names = _prepared(data)
+    for name in names:
+        faults += _dataset(name, data, deep=deep)
+    if not names:
+        _say("no prepared dataset; make one with `cliptrase prepare shapes`")
+    _say(_space(states, data))
+    return faults
+
+
+def _named(name: str, sources: Sources, data: Path, *, deep: bool) -> list[str]:
+    """Say what there is of one archive or dataset; what keeps it from being complete."""
+    if name in sources.archives:
+        (found,), faults = _archives([sources.archives[name]], sources, data, deep=deep)
+        return faults or ([] if found.status == "complete" else [_not_complete(found, data)])
+    faults = []
+    if name in sources.datasets:
+        dataset = sources.datasets[name]
+        archives = [*dataset.needed(), *dataset.optional.values()]
+        faults = _archives(archives, sources, data, deep=deep)[1]
+    elif name not in (known := {"shapes", "shapes_clean", *_prepared(data)}):
+        hint = nearest(name, {*known, *sources.datasets, *sources.archives})
+        raise UserError(f"unknown dataset or archive {name!r}; {hint}")
+    return faults + _dataset(name, data, deep=deep)
+
+
+def _archives(
+    archives: Iterable[Archive], sources: Sources, data: Path, *, deep: bool
+) -> tuple[list[State], list[str]]:
+    """Say what there is of archives; that, and what is damaged."""
+    needed = {one.name for dataset in sources.datasets.values() for one in dataset.needed()}
+    states, faults = [], []
+    for archive in archives:
+        found = state(archive, data, deep=deep)
+        states.append(found)
+        _say(_line(found, data) + (", optional" if archive.name not in needed else ""))
+        if found.status == "damaged":
+            faults.append(f"{raw_path(archive, data)}: {found.message}; {_cure(archive, data)}")
+    return states, faults
+
+
+def _line(found: State, data: Path) -> str:
+    name, there = found.archive.name, readable(found.bytes_there)
+    match found.status:
+        case "complete":
+            return f"{name}: complete, {there}, {found.message}"
+        case "unverified":
+            return f"{name}: present but never checked, {there}, {found.message}"
+        case "damaged":
+            return f"{name}: damaged, {there}, {found.message}"
+        case "partial":
+            return f"{name}: partial, {there} of {size_of(found.archive)}"
+    gated = "gated and " if found.archive.gated else ""
+    what = size_of(found.archive)
+    if found.archive.gated:
+        what += f"; {how_to_get(found.archive, data)}"
+    return f"{name}: {gated}missing, {what}"
+
+
+def _not_complete(found: State, data: Path) -> str:
+    reason = {"unverified": "never checked", "partial": "not whole yet"}.get(
+        found.status, "missing"
+    )
+    return f"{raw_path(found.archive, data)}: {reason}; {_cure(found.archive, data)}"
+
+
+def _cure(archive: Archive, data: Path) -> str:
+    path = raw_path(archive, data)
+    command = f"run `python -m cliptrase.data.download {archive.name} --data {data}`"
+    if path.is_dir() or archive.urls or (path.is_file() and not archive.gated):
+        return command
+    return how_to_get(archive, data)
+
+
+def _dataset(name: str, data: Path, *, deep: bool) -> list[str]:
+    """Say that a prepared dataset is complete; else why it is not."""
+    from cliptrase.data import prepared  # numpy and PIL: not for --help
+
+    try:
+        if deep:
+            count = prepared.verify_prepared(name, data)["count"]
+        else:
+            count = len(prepared.open_prepared(name, data))
+    except UserError as error:
+        return [str(error)]
+    _say(f"{name}: complete, {count} samples")
+    return []
+
+
+def _prepared(data: Path) -> list[str]:
+    folders = (data / "prepared").glob("*")
+    return sorted(path.name for path in folders if path.is_dir() and path.name[0] != ".")
+
+
+def _space(states: list[State], data: Path) -> str:
+    """How much is free, and how much is still to fetch."""
+    absent = [one for one in states if one.status in ("missing", "partial")]
+    fetched = [one for one in absent if not one.archive.gated]
+    sizes = [one.archive.size - one.bytes_there for one in fetched if one.archive.size]
+    parts = []
+    if sizes:
+        exact = all(one.archive.bytes for one in fetched)
+        parts.append(("" if exact else "about ") + readable(max(0, sum(sizes))))
+    if len(fetched) > len(sizes):
+        parts.append(f"{len(fetched) - len(sizes)} of unknown size")
+    if len(absent) > len(fetched):
+        parts.append(f"{len(absent) - len(fetched)} gated by hand")
+    there = next(path for path in (data.absolute(), *data.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    short = ": NOT ENOUGH" if sum(sizes) > free else ""
+    wanted = ", ".join(parts) or "nothing"
+    return f"free on the disk of {data}: {readable(free)}; to fetch: {wanted}{short}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliptrase.data.sources import Archive, how_to_get, raw_path, readable, receipt_path
+from cliptrase.data.sources import Archive, raw_path, receipt_path
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write
 
@@ -206,13 +206,6 @@ def read_first(archive: Archive, data: Path | str) -> str | None:
 def part_path(archive: Archive, data: Path | str) -> Path:
     """Where a download grows."""
     return raw_path(archive, data).with_name(f".{archive.name}.part")
-
-
-def what_is_missing(archive: Archive, data: Path | str) -> str:
-    """For people: how large what is missing is, or how to get what only they can get."""
-    if archive.gated:
-        return how_to_get(archive, data)
-    return f"{readable(archive.bytes)} to fetch" if archive.bytes else "to fetch, size unknown"
 
 
 def _digests(path: Path, kinds: set[str]) -> dict[str, str]:

@@ -33,7 +33,8 @@ class Gated:
 class Archive:
     """A file that is downloaded, or put into place by hand; see conf/sources.yaml for the fields.
 
-    checksum: kind ("sha256", "sha1" or "md5") and lower-case hexadecimal digits.
+    checksum: kind ("sha256", "sha1" or "md5") and lower-case hexadecimal digits. about: its size
+    roughly, for people, where `bytes` is not known.
     """
 
     name: str
@@ -43,6 +44,12 @@ class Archive:
     checksum: tuple[str, str] | None
     licence: str
     gated: Gated | None
+    about: int | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Its size in bytes as well as it is known: to plan with, not to check with."""
+        return self.bytes or self.about
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,13 @@ def readable(size: int) -> str:
     return f"{size} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
+def size_of(archive: Archive) -> str:
+    """The size of an archive for people: `815.6 MB`, `about 1.3 GB` or `unknown size`."""
+    if archive.size is None:
+        return "unknown size"
+    return ("" if archive.bytes else "about ") + readable(archive.size)
+
+
 def is_web_address(url: Any) -> bool:
     """Whether this is an http(s) address with a host, and without a user name or password."""
     try:
@@ -174,12 +188,13 @@ def _archive(name: Any, entry: Any, where: str) -> Archive:
     if not fine or not name.endswith(SUFFIXES):
         raise UserError(f"{where}: no file name of an archive ({', '.join(SUFFIXES)})")
     keys = {"role", "urls", "bytes", "checksum", "licence", "gated"}
-    given = _fields(entry, keys, where)
+    given = _fields(entry, keys, where, {"about"})
     urls = given["urls"]
     if not isinstance(urls, list) or not all(map(is_web_address, urls)):
         raise UserError(f"{where}: urls must be a list of http(s):// addresses, [] for none")
-    if given["bytes"] is not None and not _is_count(given["bytes"]):
-        raise UserError(f"{where}: bytes must be a number greater than 0, or null")
+    for key in ("bytes", "about"):
+        if given.get(key) is not None and not _is_count(given[key]):
+            raise UserError(f"{where}: {key} must be a number greater than 0, or null")
     for key in ("role", "licence"):
         if not isinstance(given[key], str) or not given[key].strip():
             raise UserError(f"{where}: {key} must be a text")
@@ -191,9 +206,15 @@ def _archive(name: Any, entry: Any, where: str) -> Archive:
         if urls:
             raise UserError(f"{where}: has urls and is gated; a gated archive has `urls: []`")
         gated = Gated(ask["page"], ask["note"])
-    checksum = _checksum(given["checksum"], where)
     return Archive(
-        name, given["role"], tuple(urls), given["bytes"], checksum, given["licence"], gated
+        name,
+        given["role"],
+        tuple(urls),
+        given["bytes"],
+        _checksum(given["checksum"], where),
+        given["licence"],
+        gated,
+        given.get("about"),
     )
 
 
@@ -227,12 +248,14 @@ def _dataset(name: Any, entry: Any, archives: dict[str, Archive], where: str) ->
     return DatasetSource(str(name), roles["archives"], roles["optional"], given["count"], expected)
 
 
-def _fields(content: Any, known: set[str], where: str) -> dict[str, Any]:
-    """A mapping with exactly these keys."""
+def _fields(
+    content: Any, known: set[str], where: str, optional: frozenset[str] | set[str] = frozenset()
+) -> dict[str, Any]:
+    """A mapping with exactly these keys, and perhaps the optional ones."""
     content = _mapping(content, where)
     for key in sorted(map(str, content)):
-        if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+        if key not in known | optional:
+            raise UserError(f"{where}: unknown key {key!r}; {nearest(key, known | optional)}")
     for key in sorted(known - content.keys()):
         raise UserError(f"{where}: the key {key!r} is missing; see conf/sources.yaml")
     return content
