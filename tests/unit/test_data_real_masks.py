@@ -59,6 +59,9 @@ def test_every_table_equals_its_source() -> None:
         ("pcontext_to_59", "pc459_to_59"),
         ("ade2016_to_150", "ade150_to_150"),
         ("ade2021_to_847", "ade_full_to_847"),
+        ("coco_to_27", "coco182_to_27"),
+        ("cityscapes_to_27", "cityscapes_to_27"),
+        ("cityscapes_to_19", "cityscapes_to_19"),
     ):
         mapping = json.loads((SHARED / f"datasets/mappings/{source}.json").read_text())["map"]
         assert labels.read_table(name) == {int(raw): target for raw, target in mapping.items()}
