@@ -2,6 +2,7 @@
 
 --config suite=paper          another suite of conf/suite (default: shapes)
 --config benchmarks=[voc20]   only the passes that these benchmarks need
+--config mirror=URL           every archive from this server, as URL/<file name>
 --config freeze_code=true     an edit of the code makes nothing run again
 --config device=cpu           auto | cpu | cuda
 --config tracking=online      how W&B publishes: offline | online | disabled
@@ -9,18 +10,24 @@
 `snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from cliptrase import errors, pipeline, plan
+from cliptrase import errors, pipeline, pipeline_data, plan
+from cliptrase.announcement import announcement
 
 min_version("9.27")
 
 SUITE = config.get("suite", "shapes")
 PLAN = errors.exit_on_user_error(plan.load)(SUITE)
-PASSES = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
+DATA, QUOTED = PLAN.data, shlex.quote(PLAN.data)
+ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
+# What only the user can get is left out until it is there; its cells say how to get it.
+LACKING = errors.exit_on_user_error(pipeline_data.lacking)(PLAN, ASKED)
+PASSES = pipeline_data.without(PLAN, ASKED, LACKING)
 FROZEN = bool(config.get("freeze_code", False))
 CODE = ancient if FROZEN else list
 CORES = workflow.resource_settings.cores  # None for --report
@@ -34,6 +41,7 @@ if workflow.is_main_process:  # a mark that a broken run left would say that not
 
 
 include: "workflow/rules/data.smk"
+include: "workflow/rules/weights.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/publish.smk"
@@ -51,7 +59,7 @@ rule all:
 
 
 onstart:
-    print(pipeline.announcement(PLAN, PASSES, LEFT), file=sys.stderr)
+    print(announcement(PLAN, ASKED, LEFT, config.get("mirror")), file=sys.stderr)
 
 
 onsuccess:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cliptrase.data import recipes
 from cliptrase.errors import UserError, nearest
 from cliptrase.evaluate import seal
 from cliptrase.evaluate.provenance import code_files
@@ -46,10 +47,15 @@ def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[st
     ]
 
 
-def preparing_code() -> list[str]:
+def preparing_code(dataset: str, data: str) -> list[str]:
     """The code that makes a prepared dataset."""
-    files = [PACKAGE / "data" / name for name in ("recipes.py", "prepare.py", "prepared.py")]
-    return [_relative(file) for file in (*files, *sorted((PACKAGE / "data/shapes").glob("*.py")))]
+    folder = PACKAGE / "data"
+    files = [folder / name for name in ("expected.py", "prepare.py", "prepared.py", "recipes.py")]
+    if dataset in recipes.ARCHIVED:
+        files += recipes.recipe(dataset, data).code
+    else:
+        files += [folder / "records.py", *sorted((folder / "shapes").glob("*.py"))]
+    return sorted({_relative(file) for file in files})
 
 
 def evaluation_code() -> list[str]:
@@ -63,7 +69,10 @@ def code_of(folder: str) -> list[str]:
 
 
 def pass_files(one: Pass) -> list[str]:
-    """The shipped and user files that say what the runs of a pass are: conf, words, weights."""
+    """The shipped and user files that say what the runs of a pass are: conf, words, weights.
+
+    (Weights that are fetched have a receipt, see `pipeline_data.weights`.)
+    """
     files = {resource("conf", "evaluate.yaml")}
     for run in one.runs.values():
         for group in ("benchmark", "method", "protocol"):
@@ -197,44 +206,6 @@ def gpus(device: str) -> int:
     if device == "auto":
         return int(Path("/dev/nvidiactl").exists())
     return int(device != "cpu")
-
-
-def announcement(plan: Plan, passes: list[str], left: list[str]) -> str:
-    """What a start of the suite is about, for people: passes without a result and their cost.
-
-    `left`: what `unmade` says.
-    """
-    from cliptrase.data.recipes import LATER  # numpy and Pillow: not at every start
-
-    todo = [plan.passes[name] for name in passes if name in left]
-    counts = [_images(one) for one in todo]
-    lines = [
-        f"suite {plan.suite}: {plan.title}: {len(plan.tables)} tables of {len(plan.runs)} runs",
-        f"passes without a result: {len(todo)} of {len(passes)}"
-        + (f", to read {sum(filter(None, counts))} images" if todo and None not in counts else ""),
-    ]
-    for one, count in zip(todo, counts, strict=True):
-        images = "all images" if count is None else f"{count} images"
-        lines.append(f"  {one.name}: {len(one.runs)} runs from {images} of {one.dataset}")
-    later = sorted({one.dataset for one in todo} & set(LATER))
-    if later:
-        lines.append(
-            f"this version cannot prepare {', '.join(later)}: these passes fail, and their cells "
-            "stay empty with that reason"
-        )
-    return "\n".join(lines)
-
-
-def _images(one: Pass) -> int | None:
-    """How many images a pass reads, None where only the prepared data will tell."""
-    from cliptrase.data.recipes import recipe  # numpy and Pillow: not at every start
-
-    limit = next(iter(one.runs.values()))["limit"]  # the runs of a pass share it
-    try:
-        count: int | None = recipe(one.dataset).count
-    except UserError:  # an archive that is not here yet
-        count = None
-    return min((number for number in (limit, count) if number is not None), default=None)
 
 
 def _is_weights(file: Path) -> bool:

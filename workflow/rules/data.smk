@@ -1,17 +1,53 @@
-"""Archives, or a generator, → data/prepared/<dataset>/: raw labels, and a check of itself."""
+"""Archives, or a generator, → <data>/prepared/<dataset>/: raw labels, and a check of itself.
+
+Of an archive only its receipt is declared: Snakemake deletes what is declared before a rerun, and a
+download goes on where it was broken off.
+"""
+
+
+wildcard_constraints:
+    archive=r"[^/]+\.(zip|tar|tar\.gz|tgz)",
+    dataset=r"\w+",
+
+
+rule fetch_archive:
+    input:
+        nothing=lambda wildcards: pipeline_data.force_false_receipt(
+            workflow.dag, wildcards.archive, DATA
+        ),
+    output:
+        f"{DATA}/raw/{{archive}}.json",
+    log:
+        f"results/logs/{SUITE}/fetch_archive/{{archive}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        download=1,
+        # Not a param: the same archive from elsewhere is the same archive.
+        mirror=pipeline_data.mirror(config.get("mirror")),
+    message:
+        "fetch {wildcards.archive}: its log is {log}"
+    shell:
+        f"python -m cliptrase.data.download {{wildcards.archive:q}} --data {QUOTED}"
+        " {resources.mirror} > {log} 2>&1"
 
 
 rule prepare_dataset:
     input:
-        code=CODE(pipeline.preparing_code()),
+        archives=lambda wildcards: pipeline_data.receipts(wildcards.dataset, DATA),
+        code=lambda wildcards: CODE(pipeline.preparing_code(wildcards.dataset, DATA)),
     output:
-        "data/prepared/{dataset}/selfcheck.json",
+        f"{DATA}/prepared/{{dataset}}/selfcheck.json",
     log:
-        "results/logs/prepare_dataset/{dataset}.log",
+        f"results/logs/{SUITE}/prepare_dataset/{{dataset}}.log",
     conda:
         "../../environment.yml"
     threads: ONE_CORE
+    resources:
+        mirror=pipeline_data.mirror(config.get("mirror")),
     message:
         "prepare {wildcards.dataset} → {output}"
     shell:
-        "python -m cliptrase.data.prepare {wildcards.dataset} --data data > {log} 2>&1"
+        f"python -m cliptrase.data.prepare {{wildcards.dataset}} --data {QUOTED}"
+        " {resources.mirror} > {log} 2>&1"

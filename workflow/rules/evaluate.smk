@@ -12,7 +12,8 @@ WORKERS = pipeline.workers(PASSES, LEFT, GPU, CORES)
 
 rule evaluate_pass:
     input:
-        data=lambda wildcards: f"data/prepared/{PLAN.passes[wildcards.name].dataset}/selfcheck.json",
+        data=lambda wildcards: pipeline_data.selfcheck(PLAN.passes[wildcards.name].dataset, DATA),
+        weights=lambda wildcards: pipeline_data.weights(PLAN.passes[wildcards.name], DATA),
         conf=lambda wildcards: pipeline.pass_files(PLAN.passes[wildcards.name]),
         code=CODE(pipeline.evaluation_code()),
         nothing=lambda wildcards: pipeline.force_false_pass(

@@ -1,0 +1,115 @@
+"""What a start of a suite is about, for people, before anything is fetched or computed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from cliptrase import pipeline_data
+from cliptrase.data.receipts import state
+from cliptrase.data.sources import Archive, DatasetSource, how_to_get, readable
+from cliptrase.plan import Pass, Plan
+
+SCENES = 200  # of a dataset that is drawn
+AN_IMAGE = 250_000  # bytes of a prepared image and its label, a generous mean of the datasets
+AN_OUTCOME = 600  # bytes of an image in a run's folder, likewise
+
+
+def announcement(plan: Plan, passes: list[str], left: list[str], mirror: str | None = None) -> str:
+    """Passes without a result and their cost: images, downloads, disk, weights, time.
+
+    passes: those that the benchmarks asked for need. left: what `pipeline.unmade` says.
+    """
+    lacking = pipeline_data.lacking(plan, passes)
+    todo = [plan.passes[name] for name in pipeline_data.without(plan, passes, lacking)]
+    todo = [one for one in todo if one.name in left]
+    lines = [
+        f"suite {plan.suite}: {plan.title}: {len(plan.tables)} tables of {len(plan.runs)} runs",
+        f"passes without a result: {len(todo)} of {len(passes)}"
+        + (f", to read {sum(images(one, plan.data) for one in todo)} images" if todo else ""),
+    ]
+    for one in todo:
+        count = images(one, plan.data)
+        lines.append(f"  {one.name}: {len(one.runs)} runs from {count} images of {one.dataset}")
+    for dataset, archives in lacking.items():
+        gone = pipeline_data.without(plan, passes, {*plan.datasets} - {dataset})
+        lines.append(f"left out: {len(gone)} passes over {dataset}, which you alone can get:")
+        lines += [f"  {one.name}: {how_to_get(one, plan.data)}" for one in archives]
+    if todo:
+        lines += _downloads(plan, todo, mirror)
+    return "\n".join(lines)
+
+
+def images(one: Pass, data: Path | str) -> int:
+    """How many images a pass reads."""
+    source = pipeline_data.source_of(one.dataset, data)
+    count = source.count if source else SCENES
+    limit = next(iter(one.runs.values()))["limit"]  # the runs of a pass share it
+    return min(count, limit or count)
+
+
+def _downloads(plan: Plan, todo: list[Pass], mirror: str | None) -> list[str]:
+    """What is to be fetched for these passes, and whether the disk has room for all of it."""
+    sources = _to_prepare(todo, plan.data)
+    states = [state(one, plan.data, deep=False) for one in _archives(sources)]
+    fetched = [one for one in states if one.status in ("missing", "partial")]
+    lines = []
+    needed = 0
+    for one in fetched:
+        archive, there = one.archive, one.bytes_there
+        size = "size unknown" if archive.bytes is None else readable(archive.bytes)
+        kept = f", {readable(there)} of it are there" if there else ""
+        place = mirror or (archive.urls[0].split("/")[2] if archive.urls else "you")
+        lines.append(f"  {archive.name}: {size}{kept}, from {place}")
+        needed += max(0, (archive.bytes or 0) - there)
+    if lines:
+        unknown = sum(one.archive.bytes is None for one in fetched)
+        more = f" and {unknown} of unknown size" if unknown else ""
+        lines.insert(0, f"to download: {len(fetched)} archives, {readable(needed)}{more}")
+    lines += _weights(plan, todo)
+    needed += sum(source.count * AN_IMAGE for source in sources)
+    needed += sum(len(one.runs) * images(one, plan.data) for one in todo) * AN_OUTCOME
+    free = shutil.disk_usage(_existing(Path(plan.data))).free
+    lines.append(f"disk: about {readable(needed)} needed, {readable(free)} free in {plan.data}")
+    return lines
+
+
+def _weights(plan: Plan, todo: list[Pass]) -> list[str]:
+    lines = []
+    for label in sorted({one.model for one in todo if pipeline_data.weights(one, plan.data)}):
+        if pipeline_data.weights_receipt(label, plan.data).is_file():
+            continue
+        from cliptrase.weights_receipt import size_and_place  # torch: only where it is asked for
+
+        size, place = size_and_place(label)
+        lines.append(f"weights of {label}: {size}, {place}")
+    return lines
+
+
+def _to_prepare(todo: list[Pass], data: str) -> list[DatasetSource]:
+    """The datasets of passes that come from archives and are not prepared."""
+    found = []
+    for dataset in sorted({one.dataset for one in todo}):
+        source = pipeline_data.source_of(dataset, data)
+        if source and not Path(pipeline_data.selfcheck(dataset, data)).is_file():
+            found.append(source)
+    return found
+
+
+def _archives(sources: Iterable[DatasetSource]) -> list[Archive]:
+    """What they are made from, and may be made from, each archive once."""
+    found = {
+        archive.name: archive
+        for source in sources
+        for archive in (*source.needed(), *source.optional.values())
+        if archive.urls or not archive.gated
+    }
+    return list(found.values())
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return folder

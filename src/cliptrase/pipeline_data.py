@@ -1,0 +1,106 @@
+"""What the Snakefile asks about archives and weights: receipts, and what only the user can get.
+
+Imports neither torch nor numpy, and asks no server.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cliptrase.data.receipts import has_receipt
+from cliptrase.data.sources import (
+    Archive,
+    DatasetSource,
+    missing_gated,
+    raw_path,
+    read_sources,
+    receipt_path,
+)
+from cliptrase.plan import Pass, Plan
+
+
+def selfcheck(dataset: str, data: Path | str) -> str:
+    """The file that a prepared dataset has."""
+    return str(Path(data) / "prepared" / dataset / "selfcheck.json")
+
+
+def source_of(dataset: str, data: Path | str) -> DatasetSource | None:
+    """The archives of a dataset, None for one that is drawn."""
+    return read_sources(data).datasets.get(dataset)
+
+
+def lacking(plan: Plan, passes: Iterable[str]) -> dict[str, list[Archive]]:
+    """dataset → the archives that only the user can get and that are not there, where some are so.
+
+    A dataset that is prepared lacks nothing, whatever became of its archives.
+    """
+    found = {}
+    for dataset in sorted({plan.passes[name].dataset for name in passes}):
+        source = source_of(dataset, plan.data)
+        if source and not Path(selfcheck(dataset, plan.data)).is_file():
+            found[dataset] = missing_gated(source, plan.data)
+    return {dataset: archives for dataset, archives in found.items() if archives}
+
+
+def without(plan: Plan, passes: list[str], datasets: Iterable[str]) -> list[str]:
+    """The passes of other datasets than these."""
+    return [name for name in passes if plan.passes[name].dataset not in datasets]
+
+
+def receipts(dataset: str, data: Path | str) -> list[str]:
+    """The receipts of the archives that a dataset is made from."""
+    source = source_of(dataset, data)
+    return [str(receipt_path(archive, data)) for archive in source.needed()] if source else []
+
+
+def force_false_receipt(dag: Any, name: str, data: Path | str) -> list[str]:
+    """Make Snakemake check an archive again that is not what its receipt says; returns no input.
+
+    An archive that is gone asks for nothing: a prepared dataset does without it. To be called as an
+    input function, as `pipeline.force_false_pass`.
+    """
+    archive = read_sources(data).archive(name)
+    receipt = receipt_path(archive, data)
+    if receipt.is_file() and raw_path(archive, data).is_file() and not has_receipt(archive, data):
+        dag.forcefiles.add(str(receipt))
+    return []
+
+
+def mirror(url: Any) -> str:
+    """`--config mirror=URL` as words of a command line."""
+    return f"--mirror {shlex.quote(str(url))}" if url else ""
+
+
+def weights_receipt(model: str, data: Path | str) -> Path:
+    """Where it is written down which weights a model has, by its label."""
+    return Path(data) / "weights" / f"{model}.json"
+
+
+def weights(one: Pass, data: Path | str) -> list[str]:
+    """The receipt of the weights that a pass needs to be fetched; none for a model of files."""
+    model = next(iter(one.runs.values()))["model"]
+    fetched = model["kind"] == "open_clip" and model["path"] is None
+    return [str(weights_receipt(one.model, data))] if fetched else []
+
+
+def force_lost_weights(dag: Any, model: str, data: Path | str) -> list[str]:
+    """Make Snakemake fetch weights again that are not where their receipt says; no input.
+
+    Else the passes would, all at once. An input function, as `force_false_receipt`.
+    """
+    receipt = weights_receipt(model, data)
+    if receipt.is_file() and not Path(str(_read(receipt).get("file"))).is_file():
+        dag.forcefiles.add(str(receipt))
+    return []
+
+
+def _read(receipt: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(receipt.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

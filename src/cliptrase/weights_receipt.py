@@ -1,0 +1,80 @@
+"""A model's weights, once for all passes: `python -m cliptrase.weights_receipt MODEL FILE`.
+
+open_clip has Hugging Face's library fetch them into its cache. FILE says which file it is, and its
+sha256, which is held against the one that the hub names (the cache calls a file by it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cliptrase import config
+from cliptrase.data.sources import readable
+from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.files import atomic_write, sha256_file
+
+# As large as the hub's files are, for people only
+BYTES = {("ViT-B-16-quickgelu", "openai"): 599e6, ("ViT-L-14-quickgelu", "openai"): 1.7e9}
+
+
+def write_receipt(model: str, file: Path) -> dict[str, Any]:
+    """Fetch the weights of conf/model/<model>.yaml unless they are there; write what they are.
+
+    Raises UserError: unknown model, no network, a cached file that is not what the hub named.
+    """
+    from cliptrase.model.fetch import fetch_weights  # torch
+
+    spec = config.load("model", model)
+    path, _ = fetch_weights(str(spec["name"]), str(spec["pretrained"]))
+    sha256, named = sha256_file(path), path.resolve().name
+    verified = bool(re.fullmatch("[0-9a-f]{64}", named))
+    if verified and named != sha256:
+        raise UserError(
+            f"{path.resolve()}: damaged, its sha256 is {sha256}; delete it and run again"
+        )
+    receipt = {
+        "model": model,
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+        "checksum_verified": "sha256" if verified else None,
+    }
+    with atomic_write(file, "w") as text:
+        json.dump(receipt, text, indent=1, sort_keys=True)
+        text.write("\n")
+    return receipt
+
+
+def size_and_place(model: str) -> tuple[str, str]:
+    """How large the weights of a model are, and whether they are in the cache; for people."""
+    from cliptrase.model.fetch import in_cache  # torch
+
+    spec = config.load("model", model)
+    name = str(spec["name"]), str(spec["pretrained"])
+    found = in_cache(*name)
+    if found:
+        return readable(found.stat().st_size), "in the cache"
+    return readable(int(BYTES[name])) if name in BYTES else "size unknown", "to be fetched"
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cliptrase.weights_receipt", description="Fetch a model's weights."
+    )
+    parser.add_argument("model", metavar="MODEL", help="a file of conf/model, as vit_b16")
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to write what they are")
+    options = parser.parse_args(arguments)
+    receipt = write_receipt(options.model, options.file)
+    sys.stdout.write(f"{receipt['file']}: {readable(receipt['bytes'])}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Weights that open_clip fetches: once, before the passes that would all fetch them at a time."""
+
+
+rule fetch_weights:
+    input:
+        nothing=lambda wildcards: pipeline_data.force_lost_weights(
+            workflow.dag, wildcards.model, DATA
+        ),
+    output:
+        f"{DATA}/weights/{{model}}.json",
+    log:
+        f"results/logs/{SUITE}/fetch_weights/{{model}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        download=1,
+    message:
+        "fetch the weights of {wildcards.model}: its log is {log}"
+    shell:
+        "python -m cliptrase.weights_receipt {wildcards.model:q} {output:q} > {log} 2>&1"
