@@ -60,6 +60,10 @@ class Container(ABC):
         """The names of its files, folders left out, in the order in which they lie in it."""
 
     @abstractmethod
+    def keep(self, names: Collection[str]) -> None:
+        """Forget the other members, of which a large archive has a million."""
+
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
 
@@ -138,6 +142,11 @@ class _Zip(Container):
     def names(self) -> list[str]:
         return list(self._members)
 
+    def keep(self, names: Collection[str]) -> None:
+        self._members = {name: self._members[name] for name in names}
+        self._zip.filelist.clear()
+        self._zip.NameToInfo.clear()
+
     def read(self, name: str) -> bytes:
         info = self._members[name]
         mode = info.external_attr >> 16
@@ -185,6 +194,9 @@ class _Tar(Container):
     def names(self) -> list[str]:
         return list(self._members)
 
+    def keep(self, names: Collection[str]) -> None:
+        self._members = {name: self._members[name] for name in names}
+
     def read(self, name: str) -> bytes:
         place = self._members[name]
         if not place.plain:
@@ -202,6 +214,9 @@ class _GzippedTar(Container):
 
     def names(self) -> list[str]:
         return [name for name, _ in self._stream(frozenset())]
+
+    def keep(self, names: Collection[str]) -> None:
+        pass  # no list of them is kept
 
     def read(self, name: str) -> bytes:
         return dict(self.iterate([name]))[name]

@@ -35,7 +35,7 @@ def resize_linear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     Pixels are where their centres are; outside the outermost centres their values go on. In whole
     numbers, so exact. (OpenCV takes weights of 11 bits: it may differ by one grey level.)
     """
-    down = _between(pixels.astype(np.int64), height, axis=0)
+    down = _between(pixels, height, axis=0)
     across = _between(down, width, axis=1)
     parts = 4 * height * width
     return ((across + parts // 2) // parts).astype(np.uint8)
@@ -49,6 +49,6 @@ def _between(values: np.ndarray, new_length: int, axis: int) -> np.ndarray:
     last, parts = values.shape[axis] - 1, 2 * new_length
     place = (2 * np.arange(new_length) + 1) * (last + 1) - new_length  # in parts of a pixel
     before, share = np.divmod(place.clip(0, last * parts), parts)
-    first = values.take(before, axis)
+    first = values.take(before, axis).astype(np.int64)
     step = values.take(np.minimum(before + 1, last), axis) - first
     return first * parts + step * share.reshape(-1, *[1] * (values.ndim - axis - 1))

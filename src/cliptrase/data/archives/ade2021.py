@@ -6,7 +6,9 @@ than 512, and written as JPEG of quality 75 in any case.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from PIL import Image
 
 from cliptrase.data.archives import common
 from cliptrase.data.archives.common import Pair
-from cliptrase.data.images import Header, decoding
+from cliptrase.data.images import Header, decoding, read_header
 from cliptrase.data.ordered import in_order
 from cliptrase.data.records import Record, png
 from cliptrase.data.resize import resize_linear
@@ -23,6 +25,8 @@ from cliptrase.data.sources import DatasetSource
 from cliptrase.errors import UserError
 
 SHORT, QUALITY = 512, 75
+LARGE = 4_000_000  # pixels: of pictures beyond, one at a time is in memory
+_ONE = threading.Lock()
 _ROOT = r"(?:[^/]+/)?images/ADE/validation/(?:.+/)?"
 
 
@@ -35,6 +39,13 @@ def records(source: DatasetSource, data: Path) -> Iterator[Record]:
 
 def converted(pair: Pair) -> Record:
     """An image and its raw labels as the released preparation stores them."""
+    width, height = read_header(pair.image, pair.image_name).size
+    large = width * height > LARGE
+    with _ONE if large else contextlib.nullcontext():
+        return _converted(pair)
+
+
+def _converted(pair: Pair) -> Record:
     with decoding(pair.image_name), Image.open(io.BytesIO(pair.image)) as opened:
         common.check_photograph(_header(opened), pair.image_name)
         image = np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))

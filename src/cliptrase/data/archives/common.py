@@ -128,7 +128,14 @@ def pairs(
     with opened(source, data) as (images, labels):
         shown, masks = members(images, *image), members(labels, *label)
         wanted = None if listing is None else listed(images, listing)
-        for one in chosen(source, data, shown, masks, wanted):
+        ids = chosen(source, data, shown, masks, wanted)
+        shown, masks = ({one: place[one] for one in ids} for place in (shown, masks))
+        if images is labels:
+            images.keep({*shown.values(), *masks.values()})
+        else:
+            images.keep(shown.values())
+            labels.keep(masks.values())
+        for one in ids:
             yield Pair(
                 one,
                 images.read(shown[one]),
