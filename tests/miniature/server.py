@@ -9,6 +9,7 @@ It answers GET with Range and If-Range, as the servers of archives do, and keeps
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ class Fault:
     """What goes wrong with a path; the faults of one path may be combined.
 
     times: answers with the fault, the later ones are fine (None: all of them).
-    cuts: the connection breaks at each of these offsets of the file, once.
+    cuts: the connection breaks at each of these offsets of the file, once for each mention.
     status: answered instead of the file; page: an HTML page with status 200, of type `page`.
     redirect: where to go instead; a path, an address or "loop".
     """
@@ -104,6 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
     of: Server
     protocol_version = "HTTP/1.1"
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # whoever asked was killed
+            super().handle()
+
     def do_GET(self) -> None:
         asked = Request(self.path, self.headers.get("Range", ""), self.headers.get("If-Range", ""))
         with self.of.lock:
@@ -158,8 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.of.lock:
             ahead = sorted(cut for cut in fault.cuts if cut >= start)
             if ahead:
-                end = ahead[0]
-                fault.cuts = tuple(cut for cut in fault.cuts if cut != end)
+                end, *later = ahead
+                fault.cuts = (*(cut for cut in fault.cuts if cut < start), *later)
         middle = (start + end) // 2
         for at in range(start, end, _PIECE):
             if fault.stall and at + _PIECE > middle:

@@ -66,6 +66,7 @@ def fetch(
     with naming_the_path(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target.with_name(f".{archive.name}.lock"), archive.name):
+        _tidy(target)
         checked, url = _there(archive, data, mirror), None
         if checked is None:
             checked, url = _download(archive, data, mirror, progress, policy)
@@ -171,6 +172,17 @@ def _from(
             if not continued:
                 raise Unavailable(str(fault)) from fault
             LOG.warning("%s: %s; from the first byte again", archive.name, fault)
+
+
+def _tidy(target: Path) -> None:
+    """Remove what a killed process left half written of receipts; its part is kept."""
+    for written in (
+        f".{target.name}.json.",
+        f".{target.name}.first.json.",
+        f"..{target.name}.part.",
+    ):
+        for left in target.parent.glob(f"{written}*"):
+            left.unlink(missing_ok=True)
 
 
 def _addresses(archive: Archive, mirror: str | None) -> tuple[str, ...]:

@@ -138,6 +138,8 @@ def _attempt(
     except httpx.TransportError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise Unavailable(f"its certificate is not valid ({error})") from error
+        if "location header" in str(error):
+            raise Unavailable(f"redirects to a broken address ({error})") from error
         raise _Again(_what_broke(error, _size(part))) from error
     if total is not None and _size(part) < total:
         raise _Again(f"the connection ended after {_size(part):,} of {total:,} bytes")
@@ -156,13 +158,10 @@ def _answer(
     address = httpx.URL(url)
     for _ in range(policy.redirects + 1):
         with client.stream("GET", address, headers=headers) as response:
-            if not response.has_redirect_location:
+            if response.next_request is None:
                 yield response
                 return
-            try:
-                following = address.join(response.headers["Location"])
-            except (httpx.InvalidURL, ValueError) as error:
-                raise Unavailable(f"redirects to a broken address ({error})") from error
+            following = response.next_request.url
         safe = {"http", "https"} if address.scheme == "http" else {"https"}
         if following.scheme not in safe or not following.host:
             raise Unavailable(f"redirects to {following}, which is not followed from {address}")
