@@ -152,15 +152,14 @@ def size_of(archive: Archive) -> str:
 
 def is_web_address(url: Any) -> bool:
     """Whether this is an http(s) address with a host, and without a user name or password."""
+    if not isinstance(url, str) or re.search(r"[\s\x00-\x1f]", url):
+        return False
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises for one that is no number
-    except (ValueError, AttributeError, TypeError):
+    except ValueError:
         return False
-    plain = not re.search(r"[\s\x00-\x1f]", url)
-    return (
-        plain and parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username
-    )
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
 
 
 @functools.lru_cache(maxsize=8)
@@ -236,7 +235,7 @@ def _dataset(name: Any, entry: Any, archives: dict[str, Archive], where: str) ->
     for key in ("archives", "optional"):
         roles[key] = {}
         for role, archive in _mapping(given[key], f"{where}: {key}").items():
-            if archive not in archives:
+            if not isinstance(archive, str) or archive not in archives:
                 hint = nearest(archive, archives)
                 raise UserError(f"{where}: {key}: {role}: no archive {archive!r}; {hint}")
             roles[key][str(role)] = archives[archive]
