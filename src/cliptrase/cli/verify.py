@@ -95,7 +95,7 @@ def _archives(
         states.append(found)
         _say(_line(found, data) + (", optional" if archive.name not in needed else ""))
         if found.status == "damaged":
-            faults.append(f"{raw_path(archive, data)}: {found.message}; {_cure(archive, data)}")
+            faults.append(f"{raw_path(archive, data)}: {found.message}; {_cure(found, data)}")
     return states, faults
 
 
@@ -121,14 +121,15 @@ def _not_complete(found: State, data: Path) -> str:
     reason = {"unverified": "never checked", "partial": "not whole yet"}.get(
         found.status, "missing"
     )
-    return f"{raw_path(found.archive, data)}: {reason}; {_cure(found.archive, data)}"
+    return f"{raw_path(found.archive, data)}: {reason}; {_cure(found, data)}"
 
 
-def _cure(archive: Archive, data: Path) -> str:
-    path = raw_path(archive, data)
-    command = f"run `python -m cliptrase.data.download {archive.name} --data {data}`"
-    if path.is_dir() or archive.urls or (path.is_file() and not archive.gated):
-        return command
+def _cure(found: State, data: Path) -> str:
+    archive, path = found.archive, raw_path(found.archive, data)
+    if path.is_dir():
+        return "move it away"
+    if archive.urls or found.status == "unverified":
+        return f"run `python -m cliptrase.data.download {archive.name} --data {data}`"
     return how_to_get(archive, data)
 
 

@@ -66,21 +66,12 @@ def state(archive: Archive, data: Path | str = "data", *, deep: bool) -> State:
         return State(archive, "partial" if size else "missing", size, "")
     size = path.stat().st_size
     try:
-        if deep:
-            checked = check(path, archive, data)
-            if checked.verified:
-                return State(archive, "complete", size, f"{checked.verified} agrees")
-            if read_first(archive, data):
-                return State(archive, "complete", size, "the same as the first copy")
-            return State(archive, "unverified", size, "its source publishes no checksum")
-        check_kind(path, archive)
-    except Damaged as fault:
-        return State(archive, "damaged", size, str(fault))
+        status, message = _deep(path, archive, data) if deep else _quick(path, archive, data)
+    except (Damaged, UserError) as fault:
+        status, message = "damaged", str(fault)
     except OSError as error:
-        return State(archive, "damaged", size, f"cannot be read ({error.strerror})")
-    if has_receipt(archive, data):
-        return State(archive, "complete", size, "as its receipt says")
-    return State(archive, "unverified", size, "it has no receipt")
+        status, message = "damaged", f"cannot be read ({error.strerror})"
+    return State(archive, status, size, message)
 
 
 def check(path: Path, archive: Archive, data: Path | str) -> Checked:
@@ -206,6 +197,22 @@ def read_first(archive: Archive, data: Path | str) -> str | None:
 def part_path(archive: Archive, data: Path | str) -> Path:
     """Where a download grows."""
     return raw_path(archive, data).with_name(f".{archive.name}.part")
+
+
+def _deep(path: Path, archive: Archive, data: Path | str) -> tuple[str, str]:
+    checked = check(path, archive, data)
+    if checked.verified:
+        return "complete", f"{checked.verified} agrees"
+    if read_first(archive, data):
+        return "complete", "the same as the first copy"
+    return "unverified", "its source publishes no checksum"
+
+
+def _quick(path: Path, archive: Archive, data: Path | str) -> tuple[str, str]:
+    check_kind(path, archive)
+    if has_receipt(archive, data):
+        return "complete", "as its receipt says"
+    return "unverified", "it has no receipt"
 
 
 def _digests(path: Path, kinds: set[str]) -> dict[str, str]:
