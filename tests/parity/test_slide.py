@@ -212,6 +212,14 @@ def test_the_first_name_wins_a_tie(clip, scene, text, expected):
     np.testing.assert_array_equal(found[~close], wanted[~close])
 
 
+def test_a_pixel_exactly_at_the_threshold_keeps_its_class(clip, scene):
+    alike = np.tile(unit(np.ones((1, EMBED))), (8, 1)).astype(np.float32)
+    last = Text(torch.from_numpy(alike), torch.tensor([3] * 8))  # eight names, 1/8 each
+    for threshold, expected in ((0.125, 3), (0.1251, 0)):
+        one = Job(SCLIP, 40.0, "target", "words", last, threshold)
+        assert (ours(clip, scene, {"": one})[""] == expected).all()
+
+
 def soft(eps: float) -> dict[str, Any]:
     """SCLIP's features; in each window regions, whose logits are their means."""
     return {**SCLIP, "regions": {**REGIONS, "eps": eps}}

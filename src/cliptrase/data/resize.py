@@ -48,7 +48,7 @@ def _between(values: np.ndarray, new_length: int, axis: int) -> np.ndarray:
     """
     last, parts = values.shape[axis] - 1, 2 * new_length
     place = (2 * np.arange(new_length) + 1) * (last + 1) - new_length  # in parts of a pixel
-    before, share = np.divmod(place.clip(0, last * parts), parts)
+    before, share = np.divmod(np.maximum(place, 0), parts)
     first = values.take(before, axis).astype(np.int64)
     step = values.take(np.minimum(before + 1, last), axis) - first
     return first * parts + step * share.reshape(-1, *[1] * (values.ndim - axis - 1))

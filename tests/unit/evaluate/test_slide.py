@@ -183,17 +183,20 @@ def test_a_run_is_the_same_with_any_number_of_threads(options, alone, runs_of, m
 
 def test_a_run_is_the_same_alone_and_in_company(alone, runs_of, make, tmp_path):
     soft = ["benchmark=shapes_bg", "method=cliptrase", "method.regions.vote=soft", *SLIDE]
+    other = ["benchmark=shapes", "method=sclip", *SLIDE]  # other words
     company = runs_of(
         soft,
         [*RUN, "protocol.background_threshold=0.05"],
         [*RUN, "protocol.logit_scale=65"],
         [*RUN, "protocol.rule=detectron2"],
         RUN,
-        ["benchmark=shapes", "method=sclip", *SLIDE],
+        other,
         [*soft, "method.regions.vote=none"],
     )
     folders = make(company, tmp_path, workers=2, batch_size=3)
     assert contents(folders[alone.name]) == contents(alone)
+    (second,) = make(runs_of(other), tmp_path / "other").values()
+    assert contents(folders[second.name]) == contents(second)
     others = [contents(folder)["confusion.npz"] for folder in folders.values()]
     assert len(set(others)) == len(others) - 1  # another rule reads the same matrix
 
@@ -213,6 +216,28 @@ def test_windows_that_do_not_fit_are_halved(alone, runs_of, make, tmp_path, monk
     one_by_one = [1] * WINDOWS
     assert sizes == [*one_by_one, 4, 2, *one_by_one * 3]  # operations are counted first
     assert contents(folder) == contents(alone)
+
+
+def test_a_cpu_takes_one_window_at_a_time(alone, runs_of, make, tmp_path, monkeypatch):
+    """So that no number depends on batch_size, nor on the number of windows."""
+    sizes = []
+
+    class Noted(protocols.Graph):
+        def __init__(self, clip, pixels):
+            sizes.append(len(pixels))
+            super().__init__(clip, pixels)
+
+    monkeypatch.setattr(protocols, "Graph", Noted)
+    (folder,) = make(runs_of(RUN), tmp_path, batch_size=16).values()
+    assert sizes == [1] * WINDOWS * 4
+    assert contents(folder) == contents(alone)
+
+
+def test_without_a_background_no_threshold_counts(runs_of, make, tmp_path):
+    plain = ["benchmark=shapes", "method=sclip", *SLIDE]
+    runs = runs_of(*([*plain, f"protocol.background_threshold={t}"] for t in (0, 0.9)))
+    one, other = (contents(folder)["confusion.npz"] for folder in make(runs, tmp_path).values())
+    assert one == other
 
 
 def test_batches_of_windows_give_what_single_windows_give(alone, runs_of, make, tmp_path):
