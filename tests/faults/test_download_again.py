@@ -10,31 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.faults.test_download import FAST, SIZE, WHOLE, archive, is_whole, ranges, zipped
-from tests.miniature.server import Fault, Server
+from tests.faults.fetching import FAST, SIZE, WHOLE, archive, is_whole, ranges, zipped
+from tests.miniature.server import Fault
 
-from cliptrase.data import download
 from cliptrase.data.download import fetch, main, state
-from cliptrase.data.sources import Archive, Gated
+from cliptrase.data.sources import Gated
 from cliptrase.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 GATED = dataclasses.replace(archive(), gated=Gated("https://example.org/ask", "ask nicely"))
 UNKNOWN = dataclasses.replace(archive(known=False), gated=GATED.gated)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    folder = tmp_path / "www"
-    folder.mkdir()
-    (folder / "a.zip").write_bytes(WHOLE)
-    with Server(folder) as running:
-        yield running
 
 
 def placed(data: Path, content: bytes = WHOLE) -> Path:
@@ -307,6 +296,26 @@ def test_a_file_in_another_place_may_be_linked(tmp_path):
     assert (tmp_path / "raw/a.zip").is_symlink() and (tmp_path / "raw/a.zip.json").is_file()
 
 
-def test_a_fetch_never_asks_for_a_gated_archive_without_a_mirror(monkeypatch):
-    one: Archive = GATED
-    assert download._addresses(one, None) == ()
+def test_a_proxy_is_not_asked_for_this_machine(server, tmp_path, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    fetch(archive(f"{server.url}/a.zip"), tmp_path, policy=FAST)
+    assert is_whole(tmp_path)
+
+
+def test_a_part_is_useless_once_the_archive_was_put_there_by_hand(tmp_path):
+    placed(tmp_path)
+    (tmp_path / "raw/.a.zip.part").write_bytes(WHOLE[:1000])
+    fetch(archive(), tmp_path)
+    assert is_whole(tmp_path)
+
+
+def test_stopped_by_hand_it_says_so_in_a_line(server, tmp_path):
+    listed(tmp_path / "data", f"{server.url}/a.zip")
+    server.faults["/a.zip"] = Fault(slow=0.2)
+    process = started(tmp_path / "data")
+    wait_for(tmp_path / "data/raw/.a.zip.part", 65536)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finished(process)
+    assert (code, out, err) == (130, "", "stopped; another run goes on where this one was\n")
+    assert (tmp_path / "data/raw/.a.zip.part").stat().st_size >= 65536

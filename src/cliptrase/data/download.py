@@ -70,6 +70,7 @@ def fetch(
         checked, url = _there(archive, data, mirror), None
         if checked is None:
             checked, url = _download(archive, data, mirror, progress, policy)
+        discard(part_path(archive, data))
         write_receipt(archive, data, checked, url)
     return target
 
@@ -99,7 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("cliptrase").setLevel(logging.INFO)
     sources = read_sources(options.data)
     for archive in [sources.archive(name) for name in options.names]:
-        path = fetch(archive, options.data, mirror=options.mirror or mirror)
+        try:
+            path = fetch(archive, options.data, mirror=options.mirror or mirror)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped; another run goes on where this one was\n")
+            raise SystemExit(130) from None
         sys.stdout.write(f"{path}: complete, {readable(path.stat().st_size)}\n")
 
 
@@ -134,10 +139,9 @@ def _download(
         raise UserError(f"{raw_path(archive, data)}: missing. {_cure(archive, data)}")
     part = part_path(archive, data)
     if archive.bytes is not None:
-        there = part.stat().st_size if part.is_file() else 0
-        if there > archive.bytes:
+        if _size(part) > archive.bytes:
             discard(part)
-        need_space(part.parent, max(0, archive.bytes - there), policy)
+        need_space(part.parent, archive.bytes - _size(part), policy)
     faults = []
     for url in addresses:
         try:
@@ -149,9 +153,8 @@ def _download(
         with naming_the_path(raw_path(archive, data)):
             os.replace(part, raw_path(archive, data))
             _sync(part.parent)
-        discard(part)
         return checked, url
-    kept = part.stat().st_size if part.is_file() else 0
+    kept = _size(part)
     rest = f" ({readable(kept)} are kept; another run goes on from there)" if kept else ""
     raise UserError(
         f"{archive.name} could not be fetched{rest}: {'; '.join(faults)}. {_cure(archive, data)}"
@@ -174,14 +177,15 @@ def _from(
             LOG.warning("%s: %s; from the first byte again", archive.name, fault)
 
 
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
 def _tidy(target: Path) -> None:
     """Remove what a killed process left half written of receipts; its part is kept."""
-    for written in (
-        f".{target.name}.json.",
-        f".{target.name}.first.json.",
-        f"..{target.name}.part.",
-    ):
-        for left in target.parent.glob(f"{written}*"):
+    name = target.name
+    for written in (f".{name}.json.*", f".{name}.first.json.*", f"..{name}.part.*"):
+        for left in target.parent.glob(written):
             left.unlink(missing_ok=True)
 
 
@@ -204,11 +208,7 @@ def _mirror(given: str | None) -> str | None:
 
 def _cure(archive: Archive, data: Path | str) -> str:
     text = how_to_get(archive, data)
-    return (
-        f"{text[:1].upper()}{text[1:]}"
-        if not archive.gated
-        else f"Its owner alone gives it: {text}"
-    )
+    return f"Its owner alone gives it: {text}" if archive.gated else text[:1].upper() + text[1:]
 
 
 def _sync(folder: Path) -> None:

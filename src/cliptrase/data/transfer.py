@@ -95,7 +95,7 @@ def discard(part: Path) -> None:
 def need_space(folder: Path, needed: int, policy: Policy) -> None:
     """Raise UserError where the disk has not `needed` bytes and the margin left."""
     free = shutil.disk_usage(folder).free
-    if needed + policy.margin > free:
+    if needed and needed + policy.margin > free:
         raise UserError(
             f"{folder}: {readable(needed)} are to be fetched and {readable(free)} are free on this "
             "disk; free some, or choose another data folder, and run again"
@@ -284,7 +284,8 @@ def _what_broke(error: httpx.TransportError, there: int) -> str:
 def _client(policy: Policy) -> httpx.Client:
     times = httpx.Timeout(policy.read, connect=policy.connect)
     agent = {"User-Agent": f"cliptrase/{cliptrase.__version__}"}
-    return httpx.Client(timeout=times, headers=agent, follow_redirects=False)
+    here = dict.fromkeys(("all://127.0.0.1", "all://localhost"))  # never through a proxy
+    return httpx.Client(timeout=times, headers=agent, mounts=here, follow_redirects=False)
 
 
 def _size(part: Path) -> int:
