@@ -13,7 +13,7 @@ DONE := .venv/setup.done
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check train-shapes-clip
+.PHONY: help setup demo miniature test check train-shapes-clip
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -30,6 +30,9 @@ $(DONE): requirements.lock pyproject.toml hatch_build.py
 demo: setup  ## the embedded benchmark, end to end: data, passes, tables, figures, W&B offline
 	$(PY) -m snakemake --cores $(CORES) all
 
+miniature: setup  ## the paper's suite on small archives of its sources, served on 127.0.0.1 (minutes)
+	OMP_NUM_THREADS=1 $(PY) -m tests.miniature --cores $(CORES)
+
 test: setup  ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
@@ -41,7 +44,7 @@ check: setup  ## lint, types, formats, dry runs
 	$(PY) -m snakemake --lint
 	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules
 	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules --config suite=smoke
-	$(PY) -m cliptrase.plan paper > /dev/null
+	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules --config suite=paper
 
 train-shapes-clip: setup  ## train the embedded CLIP again from its captions (an hour or more on one core; resumes)
 	$(PY) -m cliptrase.model.train_shapes

@@ -119,19 +119,6 @@ def test_a_pass_file_names_the_runs_of_its_pass(made, smoke, text):
     assert pipeline.unmade(smoke) == [pass_file.stem]
 
 
-def test_a_start_says_what_it_will_read(smoke):
-    first, second = smoke.passes
-    said = pipeline.announcement(smoke, [first, second], [first, second])
-    assert "2 of 2, to read 8 images" in said
-    assert f"{first}: {len(smoke.passes[first].runs)} runs from 4 images of shapes" in said
-    said = pipeline.announcement(smoke, [first, second], [second])
-    assert "1 of 2, to read 4 images" in said and first not in said
-    paper = plan.load("paper")
-    assert "all images of coco" in pipeline.announcement(
-        paper, list(paper.passes), list(paper.passes)
-    )
-
-
 def test_a_gpu_is_asked_for_only_where_one_is_used():
     assert pipeline.gpus("cpu") == 0
     assert pipeline.gpus("cuda:1") == 1
@@ -175,11 +162,3 @@ def test_what_wandb_did_not_take_is_published_again(monkeypatch, tmp_path, ledge
     write(file, ledger)
     pipeline.force_failed_publishing(dag, "smoke")
     assert dag.forcefiles == ({str(file)} if forced else set())
-
-
-def test_an_announcement_names_what_this_version_cannot_prepare():
-    paper = plan.load("paper")
-    names = list(paper.passes)
-    assert "cannot prepare ade2016, ade2021, coco" in pipeline.announcement(paper, names, names)
-    smoke = plan.load("smoke")
-    assert "cannot prepare" not in pipeline.announcement(smoke, list(smoke.passes), [])

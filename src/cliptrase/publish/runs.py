@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.data.prepared import prepared_folder, read_selfcheck
+from cliptrase.data.receipts import state
+from cliptrase.data.sources import how_to_get, read_sources
 from cliptrase.errors import UserError
 from cliptrase.evaluate import bootstrap, seal, store
 from cliptrase.files import sha256_file
@@ -126,7 +128,7 @@ class Shelf:
 
     def _why_missing(self, dataset: str, in_pass: str) -> str:
         if read_selfcheck(prepared_folder(dataset, self.data)) is None:
-            return f"dataset {dataset} is not prepared"
+            return f"dataset {dataset} is not prepared{_lacking(dataset, self.data)}"
         return f"not run yet (pass {in_pass})"
 
     def _pass_file(self, name: str) -> dict[str, str]:
@@ -137,6 +139,20 @@ class Shelf:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _lacking(dataset: str, data: Path) -> str:
+    """What a dataset from archives is not prepared for; "" for one that is drawn."""
+    source = read_sources(data).datasets.get(dataset)
+    if source is None:
+        return ""
+    reasons = [
+        f"; {one.archive.name} is {one.status}: {how_to_get(one.archive, data)}"
+        for one in (state(archive, data, deep=False) for archive in source.needed())
+        if one.status not in ("complete", "unverified")
+    ]
+    why = f"; its archives are there: `cliptrase prepare {dataset} --data {data}` says why"
+    return "".join(reasons) or why
 
 
 def mean_value(runs: Sequence[Run], metric: str) -> float | None:

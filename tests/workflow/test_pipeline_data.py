@@ -1,0 +1,214 @@
+"""What the Snakefile asks about archives and weights, and what it says before a start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cliptrase import pipeline, pipeline_data, plan, weights_receipt
+from cliptrase.announcement import announcement
+from cliptrase.data.sources import read_sources
+from cliptrase.errors import UserError
+from cliptrase.model import fetch
+from cliptrase.resources import resource
+
+GATED = "ADE20K_2021_17_01.zip"
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return plan.load("smoke")
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return plan.load("paper")
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Path:
+    """A working directory without any data."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Dag:
+    """Snakemake's, as far as it is asked."""
+
+    def __init__(self) -> None:
+        self.forcefiles: set[str] = set()
+
+
+def write(path: str | Path, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def test_planning_the_paper_loads_neither_numpy_nor_torch():
+    code = (
+        "import sys; from cliptrase import pipeline, pipeline_data, plan; "
+        "from cliptrase.announcement import announcement; paper = plan.load('paper'); "
+        "pipeline_data.lacking(paper, paper.passes); pipeline.preparing_code('coco', 'data'); "
+        "pipeline.preparing_code('shapes', 'data'); "
+        "print({'numpy', 'torch', 'hydra', 'httpx', 'PIL'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_suite_s_data_folder_is_the_plan_s(smoke):
+    assert smoke.data == "data"
+    assert plan.load("miniature").data == "data/miniature"
+
+
+def test_the_miniature_suite_has_what_the_paper_s_has(paper):
+    mini, real = (
+        yaml.safe_load(resource("conf", "suite", f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("miniature", "paper")
+    )
+    for key in ("roles", "tables", "protocol", "overrides"):
+        assert mini[key] == real[key]
+
+
+def test_only_what_the_user_alone_can_get_leaves_passes_out(empty, paper):
+    names = list(paper.passes)
+    lacking = pipeline_data.lacking(paper, names)
+    assert {name: [one.name for one in lost] for name, lost in lacking.items()} == {
+        "ade2021": [GATED]
+    }
+    rest = pipeline_data.without(paper, names, lacking)
+    assert set(names) - set(rest) == {name for name in names if name.startswith("ade2021.")}
+    write(f"data/raw/{GATED}", "PK")
+    assert pipeline_data.lacking(paper, names) == {}
+
+
+def test_a_prepared_dataset_lacks_nothing(empty, paper):
+    write(pipeline_data.selfcheck("ade2021", "data"), "{}")
+    assert pipeline_data.lacking(paper, paper.passes) == {}
+
+
+def test_a_drawn_dataset_has_no_receipts(empty):
+    assert pipeline_data.receipts("shapes", "data") == []
+    assert pipeline_data.receipts("coco", "data") == [
+        "data/raw/val2017.zip.json",
+        "data/raw/stuffthingmaps_trainval2017.zip.json",
+    ]
+    assert pipeline_data.receipts("voc2012", "elsewhere") == [
+        "elsewhere/raw/VOCtrainval_11-May-2012.tar.json"
+    ]
+
+
+def test_an_archive_is_checked_again_if_it_is_not_what_its_receipt_says(empty):
+    archive = read_sources("data").archive("val2017.zip")
+    receipt = Path("data/raw/val2017.zip.json")
+
+    def forced() -> set[str]:
+        dag = Dag()
+        assert pipeline_data.force_false_receipt(dag, archive.name, "data") == []
+        return dag.forcefiles
+
+    assert forced() == set(), "nothing is there"
+    write(receipt, "{}")
+    assert forced() == set(), "an archive that was deleted after preparing"
+    write("data/raw/val2017.zip", "PK")
+    assert forced() == {str(receipt)}
+    said = {"bytes": 2, "checksum_verified": "sha256", "checksum": archive.checksum[1]}
+    write(receipt, json.dumps(said))
+    assert forced() == set()
+
+
+def test_the_mirror_is_one_word_of_the_command_line():
+    assert pipeline_data.mirror(None) == ""
+    assert pipeline_data.mirror("http://a/b c;d") == "--mirror 'http://a/b c;d'"
+
+
+def test_weights_are_fetched_for_models_that_a_hub_has(empty, paper, smoke):
+    assert pipeline_data.weights(next(iter(smoke.passes.values())), "data") == []
+    for one in paper.passes.values():
+        assert pipeline_data.weights(one, "data") == ["data/weights/vit_b16.json"]
+
+
+def test_weights_are_fetched_again_where_their_file_is_gone(empty):
+    receipt, dag = Path("data/weights/vit_b16.json"), Dag()
+    pipeline_data.force_lost_weights(dag, "vit_b16", "data")
+    assert dag.forcefiles == set()
+    write("here", "weights")
+    write(receipt, '{"file": "here"}')
+    pipeline_data.force_lost_weights(dag, "vit_b16", "data")
+    assert dag.forcefiles == set()
+    Path("here").unlink()
+    pipeline_data.force_lost_weights(dag, "vit_b16", "data")
+    assert dag.forcefiles == {str(receipt)}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_file_of_the_hub_s_cache_must_have_the_sha256_that_it_is_called_by(
+    empty, monkeypatch, damaged
+):
+    digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # of "test"
+    write(f"blobs/{digest}", "tess" if damaged else "test")
+    Path("model.safetensors").symlink_to(f"blobs/{digest}")
+    monkeypatch.setattr(fetch, "fetch_weights", lambda *_: (Path("model.safetensors"), {}))
+    if damaged:
+        with pytest.raises(UserError, match=f"{digest}: damaged, .* delete it and run again"):
+            weights_receipt.write_receipt("vit_b16", Path("receipt.json"))
+        assert not Path("receipt.json").exists()
+        return
+    weights_receipt.main(["vit_b16", "receipt.json"])
+    said = json.loads(Path("receipt.json").read_text())
+    assert said["sha256"] == digest and said["checksum_verified"] == "sha256"
+    assert said["bytes"] == 4 and said["file"] == "model.safetensors"
+
+
+def test_weights_that_cannot_be_had_are_one_message(empty, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_CACHE", str(empty))
+    monkeypatch.setattr(fetch, "_cached", lambda source: None)
+    with pytest.raises(SystemExit) as ended:
+        weights_receipt.main(["vit_b16", "receipt.json"])
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and error.startswith("error: the weights of ViT-B-16-quickgelu")
+    assert error.count("\n") == 1
+
+
+def test_a_start_says_what_it_will_read(empty, smoke):
+    first, second = smoke.passes
+    said = announcement(smoke, [first, second], [first, second])
+    assert "2 of 2, to read 8 images" in said
+    assert f"{first}: {len(smoke.passes[first].runs)} runs from 4 images of shapes" in said
+    assert "download" not in said and "weights" not in said
+    said = announcement(smoke, [first, second], [second])
+    assert "1 of 2, to read 4 images" in said and first not in said
+    assert "0 of 2" in announcement(smoke, [first, second], [])
+
+
+def test_a_start_of_the_paper_says_what_it_will_download(empty, paper, monkeypatch):
+    monkeypatch.setattr(fetch, "_cached", lambda source: None)
+    names = list(paper.passes)
+    lines = announcement(paper, names, names).splitlines()
+    said = "\n".join(lines)
+    assert "runs from 5000 images of coco" in said
+    assert "left out: 2 passes over ade2021, which you alone can get:" in lines
+    assert any(line.startswith(f"  {GATED}: https://ade20k") for line in lines)
+    assert any(line.startswith("to download: 7 archives, 3.8 GB and ") for line in lines)
+    assert "  val2017.zip: 815.6 MB, from images.cocodataset.org" in lines
+    assert "weights of vit_b16: 599.0 MB, to be fetched" in lines
+    assert any(line.startswith("disk: about ") and "free in data" in line for line in lines)
+    said = announcement(paper, names, names, "http://lab:8000")
+    assert "val2017.zip: 815.6 MB, from http://lab:8000" in said
+
+
+def test_a_start_does_not_count_what_is_there(empty, paper):
+    for dataset in ("coco", "voc2012", "pcontext"):
+        write(pipeline_data.selfcheck(dataset, "data"), "{}")
+    write("data/weights/vit_b16.json", "{}")
+    write("data/raw/.ADEChallengeData2016.zip.part", "x" * 1000)
+    names = pipeline.chosen_passes(paper, ["ade150", "voc20"])
+    said = announcement(paper, names, names)
+    assert "to download: 1 archives, 967.4 MB" in said
+    assert "ADEChallengeData2016.zip: 967.4 MB, 1.0 kB of it are there" in said
+    assert "weights" not in said and "left out" not in said
