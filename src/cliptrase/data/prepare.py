@@ -145,7 +145,10 @@ def _is_current(target: Path, chosen: Recipe, data: Path | str) -> bool:
         return False
     if check.get("count") != chosen.count:
         return False
-    if check.get("archives", {}) != check.get("archives", {}) | _digests(chosen, data):
+    known = check.get("archives", {})
+    if known != known | _digests(chosen, data):
+        return False
+    if any(one.name not in known and raw_path(one, data).is_file() for one in chosen.optional):
         return False
     arrow = target / prepared.ARROW
     return arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes")

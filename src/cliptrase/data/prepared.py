@@ -158,17 +158,22 @@ def read_subset(dataset: str, name: str, data: Path | str = "data") -> frozenset
     try:
         ids = path.read_text(encoding="utf-8").split()
     except FileNotFoundError:
-        archives = recipes.recipe(dataset, data).optional
-        if not archives:
-            raise UserError(f"{path}: no such subset, and {dataset} has none") from None
-        ways = "; ".join(f"{one.name}: {how_to_get(one, data)}" for one in archives)
-        raise UserError(
-            f"{path}: not there, since {dataset} was prepared without the archive that lists it "
-            f"({ways}); then run `cliptrase prepare {dataset} --data {data}`"
-        ) from None
+        raise UserError(_no_subset(dataset, path, data)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(_again(path.parents[1], f"{path.name} cannot be read ({error})")) from error
     return frozenset(ids)
+
+
+def _no_subset(dataset: str, path: Path, data: Path | str) -> str:
+    there = sorted(other.stem for other in path.parent.glob("*.txt"))
+    archives = recipes.recipe(dataset, data).optional
+    if there or not archives:
+        return f"{path}: no such part of {dataset}; there is {', '.join(there) or 'none'}"
+    ways = "; ".join(f"{one.name}: {how_to_get(one, data)}" for one in archives)
+    return (
+        f"{path}: not there: {dataset} is not prepared, or was without the archive that lists it "
+        f"({ways}); then run `cliptrase prepare {dataset} --data {data}`"
+    )
 
 
 class _Decoded(NamedTuple):

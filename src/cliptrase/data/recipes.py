@@ -71,7 +71,7 @@ def recipe(dataset: str, data: Path | str = "data") -> Recipe:
 def _from_archives(source: DatasetSource, data: Path) -> Recipe:
     archives = HERE / "archives"
     code = [archives / "common.py", archives / f"{source.name}.py"]
-    code += [HERE / name for name in ("containers.py", "images.py", "records.py", "resize.py")]
+    code += [HERE / name for name in ("containers.py", "images.py", "opencv.py", "records.py")]
 
     def subsets(ids: list[str]) -> dict[str, list[str]]:
         made = getattr(_module(source), "subsets", None)

@@ -18,9 +18,9 @@ from PIL import Image
 from cliptrase.data.archives import common
 from cliptrase.data.archives.common import Pair
 from cliptrase.data.images import Header, decoding, read_header
+from cliptrase.data.opencv import linear, nearest
 from cliptrase.data.ordered import in_order
 from cliptrase.data.records import Record, png
-from cliptrase.data.resize import resize_linear
 from cliptrase.data.sources import DatasetSource
 from cliptrase.errors import UserError
 
@@ -53,7 +53,7 @@ def _converted(pair: Pair) -> Record:
     common.check_sizes(pair, image.shape[1::-1], raw.shape[::-1])
     height, width = stored_size(*raw.shape)
     if (height, width) != raw.shape:
-        image = resize_linear(image, height, width)
+        image = linear(image, height, width)
         raw = nearest(raw, height, width)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
@@ -80,15 +80,6 @@ def stored_size(height: int, width: int) -> tuple[int, int]:
     if width >= height:
         return SHORT, round(width / height * SHORT)
     return round(height / width * SHORT), SHORT
-
-
-def nearest(label: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(height, width) of a label map, as OpenCV's INTER_NEAREST: old pixel floor(i · scale)."""
-    rows, columns = (
-        np.minimum(np.floor(np.arange(new) * (1 / (new / old))).astype(np.int64), old - 1)
-        for old, new in zip(label.shape, (height, width), strict=True)
-    )
-    return label[rows[:, None], columns]
 
 
 def _header(opened: Image.Image) -> Header:
