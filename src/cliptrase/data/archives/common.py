@@ -178,7 +178,8 @@ def check_sizes(pair: Pair, image: tuple[int, int], label: tuple[int, int]) -> N
     if image != label:
         raise UserError(
             f"{pair.label_name}: a mask of {label[0]} x {label[1]} pixels for an image of "
-            f"{image[0]} x {image[1]} ({pair.image_name}); the archives are not of one dataset"
+            f"{image[0]} x {image[1]} ({pair.image_name}); the archives are not of one dataset: "
+            "fetch them again"
         )
 
 
@@ -193,7 +194,7 @@ def listed(container: Container, pattern: str) -> list[str]:
     lines = container.read(found[0]).decode("utf-8", "replace").splitlines()
     ids = [line.split()[0] for line in lines if line.strip()]
     if len(set(ids)) != len(ids):
-        raise UserError(f"{container.path}: {found[0]}: lists an image twice")
+        raise UserError(f"{container.path}: {found[0]}: lists an image twice; fetch it again")
     return ids
 
 

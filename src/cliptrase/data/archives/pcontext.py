@@ -66,7 +66,7 @@ def label_map(content: bytes, name: str) -> np.ndarray:
             raise ValueError(f"{KEY} holds other things than whole numbers of 0..65535")
     except (
         *(ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, EOFError),
-        *(zlib.error, struct.error, OverflowError, MemoryError),
+        *(zlib.error, struct.error, OverflowError, MemoryError, scipy.io.matlab.MatReadError),
     ) as error:
         raise UserError(
             f"{name}: no label map that can be read ({error}); fetch it again"
