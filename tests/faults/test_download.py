@@ -60,18 +60,20 @@ def test_a_connection_that_never_brings_anything_new_is_given_up(server, tmp_pat
     assert len(server.requests) == 4  # the first one brought 1000 bytes
 
 
-@pytest.mark.parametrize("etag", ["auto", None], ids=["another version", "no version"])
-def test_two_versions_of_a_file_are_never_mixed(etag, server, tmp_path):
+@pytest.mark.parametrize("version", ["another one", "not heeded", "not told"])
+def test_two_versions_of_a_file_are_never_mixed(version, server, tmp_path):
     """Without a checksum, only the server can say that its file is still the same."""
     one = archive(f"{server.url}/a.zip", known=False)
+    etag, heeded = None if version == "not told" else "auto", version != "not heeded"
     server.faults["/a.zip"] = Fault(cuts=(SIZE // 2,) * 9, etag=etag)
     refusal(one, tmp_path)
-    server.faults["/a.zip"] = Fault(etag=etag)
+    server.faults["/a.zip"] = Fault(etag=etag, if_range=heeded)
     (server.folder / "a.zip").write_bytes(zipped(1))
     os.utime(server.folder / "a.zip", ns=(1, 1))
     server.requests.clear()
     assert fetch(one, tmp_path, policy=FAST).read_bytes() == zipped(1)
-    assert ranges(server) == ([f"bytes={SIZE // 2}-"] if etag else [""])
+    asked = {"another one": [SIZE // 2], "not heeded": [SIZE // 2, 0], "not told": [0]}[version]
+    assert ranges(server) == [f"bytes={start}-" if start else "" for start in asked]
 
 
 def test_a_part_of_another_file_costs_one_more_start(server, tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import random
 import tarfile
+import time
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from tests.faults.fetching import (
     FAST,
     SIZE,
     TENTHS,
+    WHOLE,
     archive,
     is_whole,
     ranges,
@@ -38,11 +40,22 @@ def test_a_page_with_status_200_is_no_archive(page, known, server, tmp_path):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("content", [b"{}" * 5000, tarfile.TarInfo("x").tobuf() * 9, b""])
+@pytest.mark.parametrize("content", [b"{}" * 500_000, tarfile.TarInfo("x").tobuf() * 9, b""])
 def test_another_kind_of_file_is_refused_at_its_first_bytes(content, server, tmp_path):
     (server.folder / "a.zip").write_bytes(content)
+    server.faults["/a.zip"] = Fault(slow=0.5)
+    started = time.monotonic()
     message = refusal(archive(f"{server.url}/a.zip", known=False), tmp_path)
     assert "it does not begin as a .zip file does" in message
+    assert time.monotonic() - started < 5  # the million bytes would take eight seconds
+    assert not list((tmp_path / "raw").glob(".a.zip.part*"))
+
+
+def test_more_than_there_can_be_is_not_written(server, tmp_path):
+    (server.folder / "a.zip").write_bytes(WHOLE + bytes(10**6))
+    server.faults["/a.zip"] = Fault(whole_length=False)
+    assert f"sends more than {SIZE:,} bytes" in refusal(archive(f"{server.url}/a.zip"), tmp_path)
+    assert not list((tmp_path / "raw").glob(".a.zip.part*"))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])

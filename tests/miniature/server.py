@@ -43,6 +43,7 @@ class Fault:
     redirect: str = ""
     wrong_byte: int | None = None  # the offset of one byte that is sent inverted
     ranges: bool = True
+    if_range: bool = True  # False: If-Range is not heeded
     whole_length: bool = True  # False: no Content-Length, the end of the connection ends the file
     more_length: int = 0  # added to the Content-Length, and to what Content-Range says
     wrong_range: bool = False  # 206 that begins one byte early
@@ -138,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         etag = f'"{len(content)}-{path.stat().st_mtime_ns}"' if fault.etag == "auto" else fault.etag
         if fault.wrong_byte is not None:
             content[fault.wrong_byte] ^= 0xFF
-        start = self._start(etag) if fault.ranges else 0
+        start = self._start(etag, fault.if_range) if fault.ranges else 0
         if start and start >= len(content):
             self._plain(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             return
@@ -183,10 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:  # whoever asked has gone
             self.close_connection = True
 
-    def _start(self, etag: str | None) -> int:
+    def _start(self, etag: str | None, heeded: bool) -> int:
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         wanted = self.headers.get("If-Range")
-        return int(found[1]) if found and (wanted is None or wanted == etag) else 0
+        return int(found[1]) if found and (wanted in (None, etag) or not heeded) else 0
 
     def _plain(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -50,6 +50,10 @@ class Unavailable(Exception):
     """This address will not do: its text says why."""
 
 
+class _Worthless(Unavailable):
+    """What was written of it is of no use either."""
+
+
 class _Again(Exception):
     """This attempt failed; another may not. `wait`: seconds that the server asks for."""
 
@@ -130,6 +134,9 @@ def _attempt(
             _write_note(part, url, response, total)
             bar.at(start, total)
             _write(response, part, start, total, archive, bar)
+    except _Worthless:
+        discard(part)
+        raise
     except _Stale as error:
         discard(part)
         raise _Again(str(error)) from error
@@ -228,7 +235,7 @@ def _write(
             written += len(chunk)
             bar.at(written, total)
             if limit is not None and written > limit:
-                raise Unavailable(f"sends more than {limit:,} bytes")
+                raise _Worthless(f"sends more than {limit:,} bytes")
         os.fsync(file.fileno())
 
 
@@ -236,7 +243,7 @@ def _refuse_other_kinds(head: bytes, archive: Archive) -> None:
     try:
         check_head(head, archive)
     except Damaged as fault:
-        raise Unavailable(str(fault)) from fault
+        raise _Worthless(str(fault)) from fault
 
 
 def _what_is_there(url: str, part: Path, known: bool) -> tuple[int, str, int | None]:
