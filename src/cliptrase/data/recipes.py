@@ -26,7 +26,6 @@ LABEL_VALUES: dict[str, tuple[tuple[int, int], ...]] = {
     "cityscapes": ((0, 33),),
 }
 ARCHIVED = tuple(LABEL_VALUES)
-LATER: tuple[str, ...] = ()  # every dataset can be prepared
 
 
 @dataclass(frozen=True)
