@@ -101,6 +101,23 @@ def test_a_dry_run_lists_every_step(bare):
     assert not (bare / "results").exists()
 
 
+def test_the_paper_is_planned_without_network_and_without_data(bare):
+    paper = plan.load("paper")
+    gated = [name for name, one in paper.passes.items() if one.dataset == "ade2021"]
+    assert planned_jobs(bare, "all", suite="paper") == {
+        "fetch_archive": 6,
+        "fetch_weights": 1,
+        "prepare_dataset": 4,
+        "evaluate_pass": len(paper.passes) - len(gated),
+        "render_tables": 1,
+        "draw_figures": 1,
+        "publish_runs": 1,
+    }
+    assert not (bare / "data").exists() and not (bare / "results").exists()
+    part = planned_jobs(bare, "all", suite="paper", benchmarks="[voc20,ade150]")
+    assert (part["fetch_archive"], part["prepare_dataset"]) == (2, 2)
+
+
 def test_three_hundred_runs_need_no_more_jobs_than_a_few(bare):
     grid = bare / "conf" / "table" / "fig7_sensitivity.yaml"
     text = grid.read_text(encoding="utf-8")

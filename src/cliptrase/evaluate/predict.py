@@ -15,7 +15,7 @@ import torch
 from cliptrase.evaluate.device import fitting, out_of_memory
 from cliptrase.evaluate.flops import counted
 from cliptrase.evaluate.jobs import Job as Job
-from cliptrase.evaluate.protocols import Maps, Shown
+from cliptrase.evaluate.protocols import Maps
 from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.tally import ImageResult
 from cliptrase.evaluate.threads import in_order
@@ -76,19 +76,16 @@ class Predictor:
         """Floating-point operations of each run alone on the image at `position`."""
         known: dict[tuple[str, str], int] = {}
         with self._one_fitting():
-            shown = self.load(position).shown
+            count, shown = self.load.protocol.count, self.load(position).shown
             for job in self.jobs.values():
                 if job.cost_key not in known:
-                    known[job.cost_key] = counted(partial(self._alone, job, shown))
+                    known[job.cost_key] = counted(partial(count, self.clip, shown, job))
         return {run: known[job.cost_key] for run, job in self.jobs.items()}
 
     def _one_fitting(self) -> AbstractContextManager[None]:
         """UserError where even one image, or one window of it, does not fit into memory."""
         protocol = self.load.protocol
         return fitting(f"one {protocol.unit} of {protocol.size} pixels", self.clip.device)
-
-    def _alone(self, job: Job, shown: Shown) -> Maps:
-        return self.load.protocol.maps(self.clip, [shown], {"": job}, 1, Stages())
 
     def _timed_load(self, position: int) -> Loaded:
         with self.stages("decode"), self._one_fitting():

@@ -72,6 +72,11 @@ class Protocol(ABC):
         """Class maps (B, H, W) of some pictures by run, with `batch_size` units in memory at once;
         the seconds are added to `stages`."""
 
+    @abstractmethod
+    def count(self, clip: Clip, shown: Shown, job: Job) -> None:
+        """Compute of one picture what floating-point operations are counted of, and little else:
+        resizing the logits of all names, which are not, would take most of the time."""
+
 
 class Crop(Protocol):
     """The centre crop: all pictures are equally large, and a few of them are a batch."""
@@ -101,6 +106,10 @@ class Crop(Protocol):
         maps = {run: _plain(job.predict(graph)) for run, job in jobs.items()}
         stages.add(graph.seconds)
         return maps
+
+    def count(self, clip: Clip, shown: Shown, job: Job) -> None:
+        side = self.size // clip.patch
+        job.predict(Graph(clip, clip.normalise(shown.pixels[None]), (side, side)))
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,7 @@ class Slide(Protocol):
         stages: Stages,
     ) -> Maps:
         (picture,) = shown
-        pixels = padded(clip.normalise(picture.pixels[None])[0], self.size, clip.patch)
+        pixels = self._padded(clip, picture)
         alike: dict[Hashable, dict[str, Job]] = {}  # the same averaged logits
         for run, job in jobs.items():
             alike.setdefault(_averaged_key(job), {})[run] = job
@@ -155,6 +164,13 @@ class Slide(Protocol):
                         classes = classes.masked_fill_(unsure, 0)
                     maps[run] = _plain(classes)
         return maps
+
+    def count(self, clip: Clip, shown: Shown, job: Job) -> None:
+        self._windows(clip, self._padded(clip, shown), {"": job}, 1, Stages())
+
+    def _padded(self, clip: Clip, shown: Shown) -> Tensor:
+        """Pixels (3, H, W) of a picture that is at least one window large."""
+        return padded(clip.normalise(shown.pixels[None])[0], self.size, clip.patch)
 
     def _windows(
         self,
