@@ -5,6 +5,7 @@ nothing of ours takes part in them. Skipped where the folder of samples is not t
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -273,6 +274,21 @@ def test_the_manifest_states_the_values_that_are_prepared(data: Path) -> None:
             assert np.unique(label).tolist() == [int(value) for value in stated.split()]
             checked += 1
     assert checked == len(held)
+
+
+def test_the_ids_that_the_sources_expect_are_the_lists_of_others() -> None:
+    datasets = yaml.safe_load((ROOT / "conf" / "sources.yaml").read_text())["datasets"]
+    lists = {
+        "coco": "coco_val2017_5000",
+        "voc2012": "voc2012_val_1449",
+        "pcontext": "pascalcontext_val_5104",
+        "ade2016": "ade20k_val_2000",
+    }
+    for dataset, name in lists.items():
+        ids = sorted((SHARED / f"datasets/val_ids/{name}.txt").read_text().split())
+        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        assert datasets[dataset]["expected"]["ids_sha256"] == digest
+        assert datasets[dataset]["count"] == len(ids)
 
 
 def test_context_label_maps_keep_16_bits(data: Path) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from PIL import Image
+from PIL import ExifTags, Image
 from tests.miniature import edited
 from tests.miniature.edited import members, place
 
 from cliptrase.data import opencv, ordered, prepare, recipes
 from cliptrase.data.archives.ade2021 import stored_size
+from cliptrase.data.labels import read_table
 from cliptrase.data.prepared import open_prepared, read_selfcheck, read_subset
 from cliptrase.errors import UserError
 
@@ -141,6 +142,36 @@ def test_the_same_bytes_again_and_with_other_threads(
     assert sorted(check["archives"]) == sorted({n for n, _ in edited.ARCHIVES[dataset].values()})
     values = recipes.LABEL_VALUES[dataset]
     assert all(any(a <= int(raw) <= b for a, b in values) for raw in check["label_pixels"])
+
+
+def test_a_photograph_that_says_it_lies_on_its_side_is_taken_as_stored(tmp_path: Path) -> None:
+    """Masks are drawn on the stored pixels: a rotation by EXIF would part the two."""
+
+    def turned(held: dict[str, bytes]) -> dict[str, bytes]:
+        name = "ADEChallengeData2016/images/validation/ADE_val_00000002.jpg"
+        file, exif = io.BytesIO(), Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        Image.open(io.BytesIO(held[name])).save(file, "JPEG", exif=exif)
+        return held | {name: file.getvalue()}
+
+    data = place(tmp_path, "ade2016", {"images": turned})
+    stored = rows(prepare.prepare("ade2016", data))
+    sample = open_prepared("ade2016", data)[0]
+    assert sample.id == "ADE_val_00000002"
+    assert np.array_equal(np.asarray(sample.image), pixels(stored[sample.id][0]))
+
+
+def test_the_values_that_masks_may_hold_are_those_that_the_tables_know() -> None:
+    found = {}
+    for dataset in recipes.ARCHIVED:
+        pairs = recipes.recipe(dataset).expected["label_values"]
+        found[dataset] = {raw for low, high in pairs for raw in range(low, high + 1)}
+    assert found["coco"] == {*read_table("coco_to_171"), 255}
+    assert found["voc2012"] == {0, *read_table("voc_to_20"), 255}
+    assert found["pcontext"] == {0, *read_table("pcontext_to_459")}
+    assert found["ade2016"] == {0, *read_table("ade2016_to_150")}
+    assert found["cityscapes"] == {*range(7), *read_table("cityscapes_to_27")}
+    assert found["ade2021"] > {0, *read_table("ade2021_to_847")}
 
 
 def test_archives_of_another_top_folder_do_too(tmp_path: Path) -> None:

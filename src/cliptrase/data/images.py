@@ -56,10 +56,9 @@ class Header:
         return self.mode in ("1", "L", "P") or self.mode.startswith("I")
 
 
-def read_header(source: Path | str | bytes, name: str | None = None) -> Header:
-    """Format, mode and shown size of an image file or its bytes. Raises UserError naming it."""
-    name = name or (str(source) if isinstance(source, str | Path) else "image")
-    with decoding(name), Image.open(_file(source)) as image:
+def read_header(path: Path | str) -> Header:
+    """Format, mode and shown size of an image file. Raises UserError naming it."""
+    with decoding(str(path)), Image.open(path) as image:
         width, height = image.size
         if _orientation(image) in _SIDEWAYS:
             width, height = height, width
@@ -99,6 +98,22 @@ def read_image(
     with decoding(name), Image.open(_file(source)) as image:
         image.load()
         return _rgb(image, name)
+
+
+def stored_header(content: bytes, name: str) -> Header:
+    """Format, mode and size of a file's bytes, as the pixels lie in it, whatever its EXIF says."""
+    with decoding(name), Image.open(_file(content)) as image:
+        return Header(image.format or "", image.mode, image.size)
+
+
+def read_stored(content: bytes, name: str) -> Image.Image:
+    """A picture in RGB as `read_image` gives it, but with its pixels as they lie in the file.
+
+    What EXIF says of its rotation is left alone: the masks of datasets are drawn on stored pixels.
+    """
+    with decoding(name), Image.open(_file(content)) as image:
+        image.load()
+        return _colours(image, name)
 
 
 def read_label(source: Path | str | bytes, name: str | None = None) -> np.ndarray:
@@ -161,6 +176,10 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     if _orientation(image) != 1:
         with contextlib.suppress(*_DAMAGE):
             image = ImageOps.exif_transpose(image)
+    return _colours(image, name)
+
+
+def _colours(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I"):
         return _rgb_of_16_bits(np.asarray(image), name)
     if image.mode == "F":

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cliptrase.data import recipes
-from cliptrase.data.images import read_image, read_label
+from cliptrase.data.images import read_label, read_stored
 from cliptrase.data.labels import RAW_VALUES
 from cliptrase.data.ordered import in_order
 from cliptrase.data.records import Record
@@ -48,7 +48,7 @@ class PreparedSamples(Samples):
 
     def load(self, index: int) -> Sample:
         name = f"{self._called}, {self.ids[index]}"
-        image = read_image(self._read(self._images[index]), name)
+        image = read_stored(self._read(self._images[index]), name)
         label = read_label(self._read(self._labels[index]), name)
         if image.size != label.shape[::-1]:
             raise UserError(f"{name}: image of {image.size} pixels, label of {label.shape[::-1]}")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cliptrase.data.archives import common
 from cliptrase.data.archives.common import Pair
-from cliptrase.data.images import Header, decoding, read_header
+from cliptrase.data.images import Header, decoding, stored_header
 from cliptrase.data.opencv import linear, nearest
 from cliptrase.data.ordered import in_order
 from cliptrase.data.records import Record, png
@@ -39,7 +39,7 @@ def records(source: DatasetSource, data: Path) -> Iterator[Record]:
 
 def converted(pair: Pair) -> Record:
     """An image and its raw labels as the released preparation stores them."""
-    width, height = read_header(pair.image, pair.image_name).size
+    width, height = stored_header(pair.image, pair.image_name).size
     large = width * height > LARGE
     with _ONE if large else contextlib.nullcontext():
         return _converted(pair)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliptrase.data.containers import Container, open_container
-from cliptrase.data.images import Header, check_mask, read_header
+from cliptrase.data.images import Header, check_mask, stored_header
 from cliptrase.data.records import Record
 from cliptrase.data.sources import DatasetSource, raw_path, sources_path
 from cliptrase.errors import UserError
@@ -154,9 +154,9 @@ def as_shipped(pairs: Iterable[Pair]) -> Iterator[Record]:
 
 def check_pair(pair: Pair) -> None:
     """Raise UserError where a photograph is none, a mask is none, or their sizes differ."""
-    image = read_header(pair.image, pair.image_name)
+    image = stored_header(pair.image, pair.image_name)
     check_photograph(image, pair.image_name)
-    label = read_header(pair.label, pair.label_name)
+    label = stored_header(pair.label, pair.label_name)
     check_mask(label, pair.label_name)
     check_sizes(pair, image.size, label.size)
 
