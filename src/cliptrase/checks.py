@@ -7,6 +7,7 @@ from typing import Any
 
 from cliptrase.errors import UserError, nearest
 from cliptrase.metric_names import RULES
+from cliptrase.protocol_facts import PROTOCOLS
 
 MATRICES = ("cosine", "inner_product")  # kinds that are one matrix for all heads
 TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
@@ -27,7 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "method.attention.residual": (True, False),
     "method.attention.ffn": (True, False),
     "model.kind": ("local", "open_clip"),
-    "protocol.name": ("crop", "slide"),
+    "protocol.name": tuple(PROTOCOLS),
     "protocol.rule": RULES,
 }
 TERMS = ("qk", "qq", "kk", "vv")
@@ -59,13 +60,6 @@ SHAPE: dict[str, Any] = {
     "out": "text",
     "data": "text",
 }
-PROTOCOLS: dict[str, dict[str, str]] = {
-    "crop": {},
-    "slide": {
-        **dict.fromkeys(("short_side", "stride", "background_threshold"), "any"),
-        "vocabularies": "text or null",
-    },
-}
 LABELS = {"map", "ignore", "background", "scored", "skip"}
 
 
@@ -79,7 +73,8 @@ def check_shape(run: dict[str, Any]) -> None:
         _only(regions, [*_REGIONS, *DEFAULTS["regions"]], "method.regions")
         where = "method.regions.correlation"
         _only(regions["correlation"], ["block", "kind", *DEFAULTS["correlation"]], where)
-    own = PROTOCOLS.get(str(run["protocol"]["name"]), {})
+    known = PROTOCOLS.get(str(run["protocol"]["name"]))
+    own = {key: "any" for key in known.keys} if known else {}
     _shape(run["protocol"], own, "protocol")
     _only(run["protocol"], [*SHAPE["protocol"], *own], "protocol")
     benchmark = run["benchmark"]
@@ -145,8 +140,10 @@ def _check_labels(labels: dict[str, Any]) -> None:
         )
     if "scored" in labels:
         _integer("benchmark.labels.scored", labels["scored"], at_least=1)
-    if "skip" in labels and not _is_raw(labels["skip"]):
-        raise UserError(f"benchmark.labels.skip={_show(labels['skip'])}: must be a label value")
+    if "skip" in labels and labels["skip"] != "none" and not _is_raw(labels["skip"]):
+        raise UserError(
+            f"benchmark.labels.skip={_show(labels['skip'])}: must be a label value, or none"
+        )
 
 
 def _is_raw(value: Any) -> bool:
@@ -180,8 +177,8 @@ def check_run(run: dict[str, Any]) -> None:
 
 
 def _check_protocol(protocol: dict[str, Any], size: int, regions: dict[str, Any] | None) -> None:
-    _number("protocol.logit_scale", protocol["logit_scale"], above=0)
-    if protocol["name"] != "slide":
+    _number("protocol.logit_scale", protocol["logit_scale"], above=0, at_most=10_000)
+    if "stride" not in protocol:
         return
     _integer("protocol.stride", protocol["stride"], at_least=1)
     _integer("protocol.short_side", protocol["short_side"], at_least=1)
@@ -251,7 +248,7 @@ def _check_attention(attention: dict[str, Any]) -> None:
     if first > last:
         raise UserError(f"method.attention.first_block={first} comes after last_block={last}")
     if attention.get("omega") is not None:
-        _number("method.attention.omega", attention["omega"], above=0)
+        _number("method.attention.omega", attention["omega"], above=0, at_most=10_000)
         if kind != "softmax":
             raise UserError(
                 f"method.attention.omega={attention['omega']}: is added before a softmax; take "
@@ -282,10 +279,15 @@ def _integer(key: str, value: Any, at_least: int) -> None:
         raise UserError(f"{key}={_show(value)}: must be a whole number, {at_least} or more")
 
 
-def _number(key: str, value: Any, above: float) -> None:
+def _number(key: str, value: Any, above: float, at_most: float = float("inf")) -> None:
+    """A number in (above, at_most]; not so small that float32 has none, where there is a limit."""
     wrong_type = isinstance(value, bool) or not isinstance(value, int | float)
-    if wrong_type or not above < value < float("inf"):
-        raise UserError(f"{key}={_show(value)}: must be a number greater than {above}")
+    least = above if at_most == float("inf") else above + 1e-3
+    if wrong_type or not (above < value and least <= value <= at_most and value < float("inf")):
+        limits = f"greater than {above}"
+        if at_most != float("inf"):
+            limits = f"from {least:g} to {at_most:g}"
+        raise UserError(f"{key}={_show(value)}: must be a number {limits}")
 
 
 _ABSENT = object()

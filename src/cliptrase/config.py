@@ -17,6 +17,7 @@ import yaml
 
 from cliptrase.checks import DEFAULTS, check_run, check_shape
 from cliptrase.errors import UserError, nearest
+from cliptrase.protocol_facts import facts
 from cliptrase.resources import resource
 from cliptrase.weights import describe_model
 from cliptrase.words import describe_vocabulary
@@ -27,6 +28,8 @@ VOLATILE = frozenset({"device", "batch_size", "workers", "out", "data"})
 
 # Released code, main(): 224 px → 0.7 and 3, 336 px → 1.1 and 7 (the paper says 0.7 and 3 for all).
 RELEASED_DBSCAN = {14 * 14: (0.7, 3), 21 * 21: (1.1, 7)}
+# Pixels to which protocol slide resizes short sides, unless the benchmark says otherwise (SCLIP).
+SHORT_SIDE = 336
 
 
 def resolve(overrides: list[str]) -> dict[str, Any]:
@@ -34,7 +37,9 @@ def resolve(overrides: list[str]) -> dict[str, Any]:
 
     Returns plain dicts, lists, strings, numbers. Raises UserError naming the key and what exists.
     """
-    return derive(compose(overrides))
+    keys = {override.partition("=")[0].strip() for override in overrides}
+    given = not keys.isdisjoint({"benchmark.classes", "benchmark.background"})
+    return derive(compose(overrides), words_given=given)
 
 
 def compose(overrides: list[str]) -> dict[str, Any]:
@@ -66,17 +71,21 @@ def load(group: str, name: str) -> dict[str, Any]:
     return copy.deepcopy(_yaml(path))
 
 
-def derive(run: dict[str, Any]) -> dict[str, Any]:
-    """Check a composed run and fill in what it leaves to be derived."""
+def derive(run: dict[str, Any], words_given: bool = False) -> dict[str, Any]:
+    """Check a composed run and fill in what it leaves to be derived.
+
+    words_given: the benchmark's words were chosen by hand: no protocol's lists replace them.
+    """
     run = copy.deepcopy(run)
     _refuse_missing(run)
     if run["model"]["label"] == "auto":
         run["model"] = load("model", run["benchmark"]["model"])
     check_shape(run)
     run["model"] = describe_model(run["model"])
+    _protocol(run)
     check_run(run)
     run["out"], run["data"] = str(run["out"]), str(run["data"])
-    run["vocabulary"] = describe_vocabulary(run, _words_are_given(run["benchmark"]))
+    run["vocabulary"] = describe_vocabulary(run, words_given)
     run["benchmark"] = _benchmark(run["benchmark"])
     _method(run)
     return run
@@ -103,6 +112,7 @@ def identity(run: dict[str, Any]) -> dict[str, Any]:
     """
     kept = {key: _without_paths(value) for key, value in run.items() if key not in VOLATILE}
     kept["method"] = _without_defaults(kept["method"])
+    kept["protocol"].pop("vocabularies", None)  # the lists that it chose are in `vocabulary`
     return kept
 
 
@@ -131,17 +141,35 @@ def dump(run: dict[str, Any]) -> str:
 
 
 def _changes(run: dict[str, Any]) -> list[str]:
-    """`eps-0.9`, `vote-none`, …: where the method differs from its own YAML."""
-    base = {**run, "method": load("method", run["method"]["name"])}
-    try:
-        _method(base)
-    except UserError:  # the YAML's own blocks need not fit this model
-        return []
-    mine, plain = _leaves(run["method"]), _leaves(base["method"])
+    """`eps-0.9`, `short_side-448`, `vocabulary-words`, …: what differs from the files of conf/."""
+    base = stock(run)
+    words: list[str] = []
+    if run["benchmark"]["name"] != "folder":
+        own = describe_vocabulary(base, given=False)["classes"]["name"]
+        mine = run["vocabulary"]["classes"]["name"]
+        words = [f"vocabulary-{mine}"] * (mine != own)
+    _method(base)
+    return [*_different(base, run, "method"), *_different(base, run, "protocol"), *words]
+
+
+def stock(run: dict[str, Any]) -> dict[str, Any]:
+    """What the files of conf/ say of a resolved run's benchmark, method and protocol, overrides
+    left out; the model and the image size are the run's."""
+    chosen = [f"{group}={run[group]['name']}" for group in ("benchmark", "method", "protocol")]
+    base = compose(chosen) | {key: run[key] for key in ("model", "image_size")}
+    _protocol(base)
+    return base
+
+
+def _different(base: dict[str, Any], run: dict[str, Any], part: str) -> list[str]:
+    if run[part].get("regions", True) is None and base[part]["regions"] is not None:
+        base[part]["regions"] = None
+        return ["regions-none", *_different(base, run, part)]
+    mine, plain = _leaves(run[part]), _leaves(base[part])
     return [
         f"{key.split('.')[-1]}-{_short(mine.get(key))}"
         for key in sorted(mine | plain)
-        if mine.get(key) != plain.get(key)
+        if mine.get(key) != plain.get(key) and key != "vocabularies"
     ]
 
 
@@ -206,6 +234,13 @@ def _child(node: Any, name: str, key: str) -> Any:
         held = "null" if node is None else repr(node)
         raise UserError(f"key {key!r} does not exist: {above!r} is {held} here")
     if name not in node:
+        part = key.split(".")[-2] if "." in key else ""
+        if key.startswith("method.") and name in DEFAULTS.get(part, ()):
+            raise UserError(
+                f"{key} is not written in this method's file of conf/method, which takes its "
+                f"default ({name}: {json.dumps(DEFAULTS[part][name])}); add the line there, then any "
+                "value can be set"
+            )
         raise UserError(f"unknown key {key!r}; {nearest(name, node)}")
     return node[name]
 
@@ -214,15 +249,6 @@ def _refuse_missing(tree: dict[str, Any]) -> None:
     for key, value in _leaves(tree).items():
         if value == "???":
             raise UserError(f"{key} is needed: give {key}=…")
-
-
-def _words_are_given(benchmark: dict[str, Any]) -> bool:
-    """Whether a benchmark's lists of words are others than those of its file in conf/."""
-    name = str(benchmark["name"])
-    if not (CONF / "benchmark" / f"{name}.yaml").is_file():
-        return True
-    shipped = load("benchmark", name)
-    return any(benchmark[key] != shipped[key] for key in ("classes", "background"))
 
 
 def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +271,17 @@ def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
     return kept | {"labels": scored, "folder": source}
 
 
+def _protocol(run: dict[str, Any]) -> None:
+    """Fill in the values of run["protocol"] that are `auto`, in place."""
+    if run["protocol"].get("short_side") == "auto":
+        run["protocol"]["short_side"] = run["benchmark"].get("short_side", SHORT_SIDE)
+
+
 def _method(run: dict[str, Any]) -> None:
     """Fill in the values of run["method"] that are left out or `auto`, in place."""
-    method, windows = run["method"], run["protocol"]["name"] == "slide"
+    method, protocol = run["method"], facts(run)
     if method["cls_logits"] == "auto":
-        method["cls_logits"] = run["benchmark"]["cls_logits"] and not windows
+        method["cls_logits"] = run["benchmark"]["cls_logits"] and protocol.cls_logits
     method["attention"] = DEFAULTS["attention"] | method["attention"]
     if method["attention"]["omega"] is not None:
         method["attention"]["omega"] = float(method["attention"]["omega"])
@@ -259,7 +291,7 @@ def _method(run: dict[str, Any]) -> None:
     regions = method["regions"] = DEFAULTS["regions"] | regions
     regions["correlation"] = DEFAULTS["correlation"] | regions["correlation"]
     if regions["vote"] == "auto":
-        regions["vote"] = "none" if windows else "hard"
+        regions["vote"] = protocol.vote
     side = run["image_size"] // run["model"]["patch"]
     eps, min_samples = dbscan_defaults(side * side)
     if regions["eps"] == "auto":

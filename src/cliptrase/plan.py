@@ -14,6 +14,7 @@ from typing import Any
 from cliptrase import config
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.plan_files import ROLES, read_suite
+from cliptrase.plan_settings import changed_settings
 from cliptrase.plan_tables import Cell as Cell
 from cliptrase.plan_tables import Expander, Table
 from cliptrase.plan_tables import Row as Row
@@ -94,14 +95,14 @@ def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
     for name, run in runs.items():
         dataset, model = run["benchmark"]["dataset"], run["model"]["label"]
         size, protocol = run["image_size"], run["protocol"]["name"]
-        key = ".".join([dataset, model, str(size), protocol, *_resizing(run["protocol"])])
+        key = ".".join([dataset, model, str(size), protocol, *_resizing(run)])
         passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run
     return passes
 
 
-def _resizing(protocol: dict[str, Any]) -> list[str]:
+def _resizing(run: dict[str, Any]) -> list[str]:
     """`short_side-448`: where a protocol shows the model other pictures than its YAML says."""
-    usual = config.load("protocol", protocol["name"])
+    usual, protocol = config.stock(run)["protocol"], run["protocol"]
     return [
         f"{key}-{protocol[key]}"
         for key in ("short_side", "stride")

@@ -303,13 +303,14 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method.attention.kind=identity"], ["identity compares nothing", "take []"]),
         (["method=maskclip", "method.attention.terms=[vv]"], ["terms=['vv']", "take []"]),
         (["method.attention.terms=[]"], ["terms=[]", "as [qq,kk,vv]"]),
-        (["method=naclip", "method.attention.omega=0"], ["omega=0", "greater than 0"]),
+        (["method=naclip", "method.attention.omega=0"], ["omega=0", "from 0.001 to 10000"]),
         (["method=naclip", "method.attention.kind=cosine"], ["omega=5", "take null"]),
         (["method=naclip", "method.attention.kind=gem"], ["kind=gem", "a residual and no FFN"]),
         (["method=clip_surgery", "method.attention.ffn=true"], ["method.attention.ffn=false"]),
         (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
         (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),
-        (["method.attention.omega=5"], ["unknown key 'method.attention.omega'"]),
+        (["method.attention.omega=5"], ["method.attention.omega is not written", "add the line"]),
+        (["protocol.logit_scale=1e39"], ["logit_scale=1e+39", "from 0.001 to 10000"]),
         (
             [
                 "method.attention={kind: softmax, terms: [qq], first_block: 12, last_block: 12, "

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cliptrase import config
 from cliptrase.data import labels
 from cliptrase.errors import UserError
 
@@ -178,3 +179,20 @@ def test_a_broken_table_names_its_line(
     monkeypatch.setattr(labels, "TABLES", tmp_path)
     with pytest.raises(UserError, match=f"mine.csv: {message}"):
         labels.read_table("mine")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "raw", "is_skipped"),
+    [
+        ("voc21", 0, True), ("voc21", 255, True), ("voc21_standard", 0, False),
+        ("coco_object", 100, False), ("coco_object", 255, True),
+        ("coco_object_standard", 100, False), ("coco_object_standard", 255, False),
+    ],
+)  # fmt: skip
+def test_a_crop_of_background_alone_counts_in_the_usual_definitions(benchmark, raw, is_skipped):
+    """Raw 100 of COCO is stuff. Released code skips what is nothing but 255 before 255 becomes
+    background; the usual definitions skip nothing."""
+    run = config.resolve([f"benchmark={benchmark}", "model=shapes_clip"])
+    table = labels.lookup(run["benchmark"]["labels"], run["vocabulary"]["classes"]["count"])
+    classes = labels.apply(table, np.full((4, 4), raw))
+    assert labels.skipped(table, classes) is is_skipped

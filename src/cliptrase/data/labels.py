@@ -26,13 +26,13 @@ class Lookup:
 
     table: (65536,) int32: a class, `ignore`, or -1 where a raw value has no business being.
     classes: C, the number of names; background, where a benchmark has it, is class C.
-    skip: an image whose crop is wholly of this class is left out.
+    skip: an image whose crop is wholly of this class is left out; None: none is.
     """
 
     table: np.ndarray
     classes: int
     ignore: int
-    skip: int
+    skip: int | None
 
 
 def read_table(name: str) -> dict[int, int]:
@@ -71,7 +71,7 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
     code's: `background_from_ignored` does it, after the skip test.) A table has as many classes as
     there are names, except with `scored: N`, where only its first N classes have names: the
     paper's COCO-Object scores 80 of 171 classes so. `skip`, where it is not `ignore` itself, is the
-    value that the skip test looks for.
+    value that the skip test looks for, or "none": no image is skipped.
 
     Raises UserError naming the key.
     """
@@ -94,7 +94,12 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
         if n_classes == ignore:
             raise UserError(f"labels.ignore={ignore}: is the index of the background; take 65535")
         table[background] = n_classes
-    return Lookup(table, n_classes, ignore, labels.get("skip", ignore))
+    return Lookup(table, n_classes, ignore, _skip(labels))
+
+
+def _skip(labels: dict[str, Any]) -> int | None:
+    value = labels.get("skip", labels["ignore"])
+    return None if value == "none" else int(value)
 
 
 def apply(lookup: Lookup, raw: np.ndarray, source: str = "label map") -> np.ndarray:
@@ -118,7 +123,7 @@ def skipped(lookup: Lookup, classes: np.ndarray) -> bool:
     nothing but class 255 goes, and one of nothing but 65535 is kept and adds nothing. It comes
     before background is made of ignored pixels, so pure-background crops go too.
     """
-    return bool((classes == lookup.skip).all())
+    return lookup.skip is not None and bool((classes == lookup.skip).all())
 
 
 def background_from_ignored(lookup: Lookup, classes: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cliptrase.data import labels as label_tables
 from cliptrase.errors import UserError
 from cliptrase.evaluate.metrics import GroundTruth
+from cliptrase.protocol_facts import facts
 
 
 def scored_classes(run: dict[str, Any]) -> int:
@@ -30,7 +31,7 @@ def has_background(run: dict[str, Any]) -> bool:
 
 def whole_pictures(run: dict[str, Any]) -> bool:
     """Whether the label map is scored as it is: at its own size, no image skipped, background 0."""
-    return run["protocol"]["name"] == "slide"
+    return facts(run).whole_pictures
 
 
 def target_key(run: dict[str, Any]) -> str:

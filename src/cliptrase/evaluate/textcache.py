@@ -15,6 +15,7 @@ import torch
 from cliptrase.data.vocabularies import owned_names, read_classes, read_templates
 from cliptrase.evaluate.graph import Text
 from cliptrase.evaluate.provenance import PACKAGE, code_files, digest_of
+from cliptrase.evaluate.targets import whole_pictures
 from cliptrase.files import atomic_write
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
@@ -32,7 +33,7 @@ def class_names(run: dict[str, Any]) -> list[str]:
     classes = read_classes(run["vocabulary"]["classes"]["path"])
     background = [BACKGROUND] if run["vocabulary"]["background"] is not None else []
     first = [own[0] for own in classes]
-    return background + first if _background_first(run) else first + background
+    return background + first if whole_pictures(run) else first + background
 
 
 def text_of(
@@ -46,7 +47,7 @@ def text_of(
     names, owner = owned_names(
         read_classes(vocabulary["classes"]["path"]),
         background_words(vocabulary["background"]),
-        background_first=_background_first(run),
+        background_first=whole_pictures(run),
     )
     templates = read_templates(vocabulary["templates"]["path"])
     distinct = list(dict.fromkeys(names))  # a name is encoded once, whoever owns it
@@ -73,10 +74,6 @@ def background_words(entry: dict[str, Any] | None) -> list[str]:
     if entry is None:
         return []
     return [name for own in read_classes(entry["path"]) for name in own]
-
-
-def _background_first(run: dict[str, Any]) -> bool:
-    return run["protocol"]["name"] == "slide"
 
 
 def _key(words: list[str], templates: list[str], model: dict[str, Any], clip: Clip) -> str:
