@@ -253,6 +253,8 @@ def _refuse_missing(tree: dict[str, Any]) -> None:
 
 def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
     kept = {key: benchmark[key] for key in ("name", "dataset", "cls_logits")}
+    if benchmark.get("subset") is not None:
+        kept["subset"] = str(benchmark["subset"])
     if benchmark["dataset"] != "folder":
         return kept | {"labels": dict(benchmark["labels"])}
     from cliptrase.data.folder import folder_digest, ignore_value

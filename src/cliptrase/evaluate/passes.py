@@ -114,7 +114,7 @@ class _Pass:
         }
         with self.stages("open"):
             self.dataset = open_dataset({**first, "data": str(data)}, any_code=any_code)
-            loader = Loader.of(self.dataset, runs.values())
+            loader = Loader.of(self.dataset, runs.values(), data)
             clip = load_clip(first["model"], device)
         with self.stages("text"):
             vocabularies = {_words(run): run for run in runs.values()}

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase.segment.logits import CHUNK
 from cliptrase.segment.vote import region_means
 
-CHUNK = 8  # names upsampled at once: bounds memory
 Size = tuple[int, int]  # height, width
 
 

@@ -36,8 +36,9 @@ def whole_pictures(run: dict[str, Any]) -> bool:
 
 def target_key(run: dict[str, Any]) -> str:
     """The same for runs whose ground truth is the same."""
-    labels = run["benchmark"]["labels"]
-    return json.dumps([labels, scored_classes(run), whole_pictures(run)], sort_keys=True)
+    benchmark = run["benchmark"]
+    parts = [benchmark["labels"], scored_classes(run), whole_pictures(run), benchmark.get("subset")]
+    return json.dumps(parts, sort_keys=True)
 
 
 @dataclass(frozen=True)

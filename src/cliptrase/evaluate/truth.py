@@ -6,12 +6,14 @@ Benchmarks over the same images differ only in their lookup tables, so an image 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptrase.data.prepared import read_subset
 from cliptrase.errors import UserError
 from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
@@ -47,13 +49,23 @@ class Loader:
     name: str
     protocol: Protocol
     targets: dict[str, Target]
+    parts: dict[str, frozenset[str]] = field(default_factory=dict)  # ids, where not all are scored
 
     @classmethod
-    def of(cls, dataset: Sequence[Any], runs: Iterable[dict[str, Any]]) -> Loader:
-        """For runs that share dataset, image size and protocol."""
+    def of(
+        cls, dataset: Sequence[Any], runs: Iterable[dict[str, Any]], data: Path | str = "data"
+    ) -> Loader:
+        """For runs that share dataset, image size and protocol; `data` holds the lists of their
+        subsets. Raises UserError for a subset that is not there."""
         runs = list(runs)
+        name = runs[0]["benchmark"]["dataset"]
         targets = {target_key(run): Target.of(run) for run in runs}
-        return cls(dataset, runs[0]["benchmark"]["dataset"], protocol_of(runs[0]), targets)
+        parts = {
+            target_key(run): read_subset(name, run["benchmark"]["subset"], data)
+            for run in runs
+            if "subset" in run["benchmark"]
+        }
+        return cls(dataset, name, protocol_of(runs[0]), targets, parts)
 
     def __call__(self, position: int) -> Loaded:
         """Raises UserError naming the dataset and the image that cannot be read or scored."""
@@ -63,7 +75,10 @@ class Loader:
             where = f"dataset {self.name}, image {sample.id}"
             shown = self.protocol.show(sample.image)
             raw = self.protocol.label(sample.label)
-            truths = {key: target.truth(raw, where) for key, target in self.targets.items()}
+            truths = {
+                key: target.truth(raw, where) if self._scores(key, sample.id) else None
+                for key, target in self.targets.items()
+            }
         except UserError as error:
             if self.name == "folder" and sample is None:
                 raise  # a file of the user's: its path says which
@@ -73,3 +88,7 @@ class Loader:
             cure = "prepare the dataset again"
             raise UserError(f"{where}: cannot be read ({error}); {cure}") from error
         return Loaded(position, shown, truths)
+
+    def _scores(self, target: str, image: str) -> bool:
+        """Whether an image belongs to the subset of a target, where it has one."""
+        return target not in self.parts or image in self.parts[target]

@@ -63,7 +63,8 @@ def shown_runs(suite: Plan) -> list[tuple[str, Runs]]:
 def open_scenes(runs: Runs, data: Path) -> Loader:
     """Reads the images of the runs' dataset. Raises UserError where it is not prepared."""
     first = next(iter(runs.values()))
-    return Loader.of(open_dataset({**first, "data": str(data)}, any_code=True), runs.values())
+    samples = open_dataset({**first, "data": str(data)}, any_code=True)
+    return Loader.of(samples, runs.values(), data)
 
 
 def truth_map(loaded: Loaded, run: dict[str, Any]) -> Labels:

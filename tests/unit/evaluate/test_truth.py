@@ -130,3 +130,20 @@ def test_an_image_is_cropped_and_a_fault_names_it(tmp_path):
         Loader([strip], "folder", Crop(16), {})(0)
     with pytest.raises(ZeroDivisionError):  # a mistake of ours is no fault of the image
         Loader.of(Broken(ZeroDivisionError()), [run])(4)
+
+
+def test_images_outside_a_subset_are_left_out_of_its_run_alone(tmp_path):
+    folder = tmp_path / "prepared" / "coco" / "subsets"
+    folder.mkdir(parents=True)
+    (folder / "coco27.txt").write_text("photo_7\n", encoding="utf-8")
+    part, whole = (
+        config.resolve(["benchmark=coco27", "model=shapes_clip", "image_size=16", *more])
+        for more in ([], ["benchmark.subset=null"])
+    )
+    assert config.run_name(part) != config.run_name(whole)
+    loader = Loader.of([sample(3), sample(3, "photo_8")], [part, whole], tmp_path)
+    found = [loader(position).truths for position in (0, 1)]
+    assert [truths[target_key(part)] is None for truths in found] == [False, True]
+    assert [truths[target_key(whole)] is None for truths in found] == [False, False]
+    with pytest.raises(UserError, match=r"coco27\.txt: not there.*COCOStuff164kCurated\.tar\.gz"):
+        Loader.of([sample(3)], [part], tmp_path / "elsewhere")
