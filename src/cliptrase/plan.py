@@ -101,13 +101,9 @@ def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
 
 
 def _resizing(run: dict[str, Any]) -> list[str]:
-    """`short_side-448`: where a protocol shows the model other pictures than its YAML says."""
-    usual, protocol = config.stock(run)["protocol"], run["protocol"]
-    return [
-        f"{key}-{protocol[key]}"
-        for key in ("short_side", "stride")
-        if protocol.get(key) != usual.get(key)
-    ]
+    """`short_side-448`: where the model is shown other pictures than its protocol's YAML says."""
+    changed = changed_settings(run)
+    return [f"{key}-{changed[key]}" for key in ("short_side", "stride") if key in changed]
 
 
 def _roles(

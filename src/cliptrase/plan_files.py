@@ -94,6 +94,7 @@ PART_ROW = {
     "image_size": COUNT,
     "only": ("a list of benchmarks, or a mapping from columns to benchmarks", _is_choice),
     "otherwise": ("the reason, as text, that other columns stay empty for", _is_text),
+    "note": ("text, the footnote of the row", _is_text),
 }
 
 # What an override may not set: the plan sets it from the suite, the roles and the row.

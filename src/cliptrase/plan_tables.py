@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cliptrase import config
 from cliptrase.errors import UserError
 from cliptrase.plan_files import ABOVE, read_table
+from cliptrase.plan_settings import protocol_of
 from cliptrase.resources import resource
 
 PARTIAL = "no average: this row is not on every benchmark"
@@ -23,7 +24,9 @@ class Cell:
     absent (meant to be empty, for `reason`). `run` is the run's name, empty for the others; `runs`
     are those that avg, flops and best derive from. `benchmark` is what is scored, `column` where it
     stands: the same, unless the row says otherwise. `versus` names the row of its group whose cell
-    of the same column it is compared with, or none.
+    of the same column it is compared with, or none: never one under other settings of the protocol.
+    `protocol` is that of `protocol_of`, those of an average's runs once each. `settings` are the
+    resolved runs that the cell is of; of an absent one they have its words, protocol and rule.
     """
 
     table: str
@@ -37,6 +40,8 @@ class Cell:
     column: str = ""
     versus: str = ""
     reason: str = ""
+    protocol: str = ""
+    settings: tuple[dict[str, Any], ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Row:
     """One line of a table; `versus` names the row of its group that it is compared with, or none.
 
     A cell may name another, where that row has none. Names differ within a group; two groups may
-    both have a row `base`. `eps` and `min_samples` place it in a grid.
+    both have a row `base`. `eps` and `min_samples` place it in a grid. `note` is its footnote.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Row:
     cells: tuple[Cell, ...] = ()
     eps: float | None = None
     min_samples: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ class Expander:
     def __init__(self, suite: dict[str, Any], roles: dict[str, list[str]]) -> None:
         self.suite, self.roles = suite, roles
         self.runs: dict[str, dict[str, Any]] = {}
+        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._protocols: dict[int, str] = {}  # of the resolved runs, by id: all are kept
 
     def table(self, name: str) -> Table:
         """The table of conf/table/<name>.yaml. Raises UserError naming what is wrong there."""
@@ -127,13 +135,13 @@ class Expander:
                 overrides = [*above, *row["run"]]
                 where = _where(row, self.roles[spec["role"]])
                 runs = self._run_each(spec, overrides, size, where)
-                cells = list(self._cells(table, row, spec, size, runs))
+                cells = list(self._cells(table, row, spec, size, runs, overrides))
                 first_runs = first_runs or runs
-                both = [column for column in runs if column in first_runs]
-                if group.get("flops") and both:
-                    pair = (runs[both[0]], first_runs[both[0]])
-                    cells.append(Cell(table, row["row"], "", "flops", size, "flops", runs=pair))
-                own.append(Row(row["row"], group["name"], "run", size, cells=tuple(cells)))
+                if group.get("flops"):
+                    flops = Cell(table, row["row"], "", "flops", size, "flops")
+                    cells += self._operations(flops, runs, first_runs)
+                place = (row["row"], group["name"], "run", size)
+                own.append(Row(*place, cells=tuple(cells), note=row.get("note", "")))
                 above = overrides if group.get("cumulative") else []
             rows += _compared(own, spec.get("versus", ABOVE))
         return rows
@@ -148,7 +156,7 @@ class Expander:
                 name = f"eps={eps:g} min_samples={min_samples}"
                 point = [f"method.regions.eps={eps}", f"method.regions.min_samples={min_samples}"]
                 runs = self._run_each(spec, [*spec["run"], *point], size, benchmarks)
-                cells = tuple(self._cells(table, {"row": name}, spec, size, runs))
+                cells = tuple(self._cells(table, {"row": name}, spec, size, runs, []))
                 rows.append(Row(name, "", "run", size, "", cells, float(eps), min_samples))
                 if runs and runs == chosen_runs:
                     chosen = name
@@ -165,19 +173,25 @@ class Expander:
         """column → run name, the runs remembered for the plan. `where`: column → benchmark."""
         names = {}
         for column, benchmark in where.items():
-            run = config.resolve(
-                [
-                    f"benchmark={benchmark}",
-                    f"model={self.suite['model']}",
-                    f"protocol={spec['protocol']}",
-                    f"image_size={size}",
-                    *self.suite["overrides"],
-                    *overrides,
-                ]
-            )
+            run = self._resolve(spec, overrides, size, benchmark)
             names[column] = config.run_name(run)
             self.runs.setdefault(names[column], run)
         return names
+
+    def _resolve(
+        self, spec: dict[str, Any], overrides: list[str], size: int, benchmark: str
+    ) -> dict[str, Any]:
+        given = (
+            f"benchmark={benchmark}",
+            f"model={self.suite['model']}",
+            f"protocol={spec['protocol']}",
+            f"image_size={size}",
+            *self.suite["overrides"],
+            *overrides,
+        )
+        if given not in self._resolved:
+            self._resolved[given] = config.resolve(list(given))
+        return self._resolved[given]
 
     def _cells(
         self,
@@ -186,23 +200,53 @@ class Expander:
         spec: dict[str, Any],
         size: int,
         runs: dict[str, str],
+        overrides: list[str],
     ) -> Iterator[Cell]:
         """A cell for every metric and column of the role, absent where `runs` has no run."""
         name, columns = row["row"], self.roles[spec["role"]]
+        protocol = [each for each in overrides if each.startswith("protocol.")]
+        settings = {
+            column: self.runs[runs[column]]
+            if column in runs
+            else self._resolve(spec, protocol, size, column)  # the words of the benchmark itself
+            for column in columns
+        }
         for metric in spec["metrics"]:
             for column in columns:
+                scored = settings[column]["benchmark"]["name"]
+                cell = Cell(table, name, scored, metric, size, "run", column=column)
                 if column in runs:
-                    scored = self.runs[runs[column]]["benchmark"]["name"]
-                    yield Cell(table, name, scored, metric, size, "run", runs[column], (), column)
+                    cell = replace(cell, run=runs[column])
                 else:
-                    absent = Cell(table, name, column, metric, size, "absent", column=column)
-                    yield replace(absent, reason=row["otherwise"])
+                    cell = replace(cell, kind="absent", reason=row["otherwise"])
+                yield self._set(cell, settings[column])
             if spec.get("average"):
                 average = Cell(table, name, "avg", metric, size, "avg", column="avg")
+                average = self._set(average, *settings.values())
                 if len(runs) == len(columns):
                     yield replace(average, runs=tuple(runs.values()))
                 else:
                     yield replace(average, kind="absent", reason=PARTIAL)
+
+    def _operations(
+        self, flops: Cell, runs: dict[str, str], first_runs: dict[str, str]
+    ) -> Iterator[Cell]:
+        """The cell of a row's operations, where the group's first row has a run under the same
+        settings in one of its columns."""
+        for column, name in runs.items():
+            if column in first_runs:
+                cell = self._set(flops, self.runs[name])
+                if self._set(flops, self.runs[first_runs[column]]).protocol == cell.protocol:
+                    yield replace(cell, runs=(name, first_runs[column]))
+                    return
+
+    def _set(self, cell: Cell, *settings: dict[str, Any]) -> Cell:
+        """The cell with the settings of these runs."""
+        for run in settings:
+            if id(run) not in self._protocols:
+                self._protocols[id(run)] = protocol_of(run)
+        protocols = dict.fromkeys(self._protocols[id(run)] for run in settings)
+        return replace(cell, protocol=" ".join(protocols), settings=settings)
 
 
 def _where(row: dict[str, Any], columns: list[str]) -> dict[str, str]:
@@ -228,12 +272,14 @@ def _compared(rows: list[Row], versus: str) -> list[Row]:
 
 
 def _versus(cell: Cell, others: Sequence[Row]) -> Cell:
-    """The cell, compared with the first of the rows that has a number in its column."""
+    """The cell, compared with the first of the rows that has a number in its column, under the same
+    settings."""
     if cell.kind not in ("run", "avg"):
         return cell
-    place = (cell.kind, cell.column, cell.metric)
+    place = (cell.kind, cell.column, cell.metric, cell.protocol)
     for row in others:
-        if any((each.kind, each.column, each.metric) == place for each in row.cells):
+        here = ((each.kind, each.column, each.metric, each.protocol) for each in row.cells)
+        if place in here:
             return replace(cell, versus=row.name)
     return cell
 

@@ -46,8 +46,9 @@ class Line:
     `kind` is the plan's: run, avg, flops, quoted, best or absent. `benchmark` is what was scored,
     `column` where it stands in the table. `reason` says why there is no value, `diff_reason` why
     there is no difference though there are two values, `note` where the paper contradicts itself.
-    `best_of` is the row that `best` stands for. `near_best`: the difference to the best of the
-    column is not significant (only where the table asks).
+    `protocol` is as `plan_settings.protocol_of` writes it; `short_side` is that of whole pictures.
+    `row_note` is the footnote of the row, `best_of` the row that `best` stands for. `near_best`:
+    the difference to the best of the column is not significant (only where the table asks).
     """
 
     table: str
@@ -76,10 +77,20 @@ class Line:
     reason: str = ""
     diff_reason: str = ""
     note: str = ""
+    row_note: str = ""
+    short_side: int | None = None
+    stride: int | None = None
     best_of: str = ""
     images: int | None = None
     commit: str = ""
     code: str = ""
+
+    @property
+    def whisker(self) -> tuple[float, float]:
+        """The ends of the interval, each the value itself where there is none."""
+        value = 0.0 if self.value is None else self.value
+        low, high = (value if end is None else end for end in (self.ci_low, self.ci_high))
+        return low, high
 
 
 def tidy(plan: Plan, shelf: Shelf, table: Table) -> list[Line]:
@@ -94,7 +105,7 @@ class _Tidier:
     def table(self, table: Table) -> list[Line]:
         rows = {(row.group, row.name): row for row in table.rows}
         lines = [
-            self._line(table, row, rows.get((row.group, cell.versus)), cell)
+            self._line(row, rows.get((row.group, cell.versus)), cell)
             for row in table.rows
             for cell in row.cells
         ]
@@ -103,7 +114,7 @@ class _Tidier:
         cells = [cell for row in table.rows for cell in row.cells]
         return self._near_best(lines, cells)
 
-    def _line(self, table: Table, row: Row, versus: Row | None, cell: Cell) -> Line:
+    def _line(self, row: Row, versus: Row | None, cell: Cell) -> Line:
         line = Line(
             cell.table,
             cell.row,
@@ -113,9 +124,12 @@ class _Tidier:
             kind=cell.kind,
             column=cell.column,
             group=row.group,
+            row_note=row.note,
         )
+        if cell.kind != "quoted":
+            line = _with_settings(line, cell)
         if cell.kind == "absent":
-            return replace(line, reason=cell.reason, model=table.model, protocol=table.protocol)
+            return replace(line, reason=cell.reason)
         printed = self.printed.get((cell.table, cell.row, cell.benchmark, cell.metric))
         if cell.kind == "quoted":
             assert printed is not None  # the plan makes quoted cells from the same file
@@ -140,7 +154,7 @@ class _Tidier:
 
     def _run(self, line: Line, name: str, versus: tuple[str, ...]) -> Line:
         run, reason = self.shelf.find(name)
-        line = self._with_settings(replace(line, run=name), [name])
+        line = replace(line, run=name)
         if run is None:
             return replace(line, reason=reason)
         value = run.value(line.metric)
@@ -159,7 +173,6 @@ class _Tidier:
         return self._difference(line, [run], versus)
 
     def _average(self, line: Line, cell: Cell, other: Cell | None) -> Line:
-        line = self._with_settings(line, cell.runs)
         runs, reason = self._all(cell.runs)
         if reason:
             return replace(line, reason=f"an average needs every benchmark: {reason}")
@@ -173,21 +186,20 @@ class _Tidier:
         return self._difference(line, runs, () if other is None else other.runs)
 
     def _best(self, line: Line, cell: Cell, other: Cell | None) -> Line:
-        line = self._with_settings(line, cell.runs)
         runs, reason = self._all(cell.runs)
         if reason:
             return replace(line, reason=f"the best needs the whole grid: {reason}")
         if other_code := _different_code(runs):
             return replace(line, reason=f"no best: {other_code}")
-        # of equals the first; `or 0`: a cell without a scored pixel is not the best
-        best = max(runs, key=lambda run: run.value(line.metric) or 0.0)
+        # of equals the first; a cell without a scored pixel is not the best
+        values = {run.name: run.value(line.metric) for run in runs}
+        best = max(runs, key=lambda run: -1.0 if (v := values[run.name]) is None else v)
         line = self._run(line, best.name, () if other is None else (other.run,))
         rows = self.plan.tables[line.table].rows
         names = {each.run: row.name for row in rows for each in row.cells if each.kind == "run"}
         return replace(line, best_of=names[best.name])
 
     def _flops(self, line: Line, cell: Cell) -> Line:
-        line = self._with_settings(line, cell.runs)
         runs, reason = self._all(cell.runs)
         if reason:
             return replace(line, reason=reason)
@@ -240,17 +252,6 @@ class _Tidier:
         diff = _paired(runs, others, metric)
         return diff is not None and diff[1] <= 0 <= diff[2]
 
-    def _with_settings(self, line: Line, names: Sequence[str]) -> Line:
-        """model, protocol, vocabulary and rule, each where all the runs agree on it."""
-        runs = [self.plan.runs[name] for name in names]
-        return replace(
-            line,
-            model=_common(run["model"]["label"] for run in runs),
-            protocol=_common(run["protocol"]["name"] for run in runs),
-            vocabulary=_common(vocabulary_of(run) for run in runs),
-            rule=_common(run["protocol"]["rule"] for run in runs),
-        )
-
     def _all(self, names: Sequence[str]) -> tuple[list[Run], str]:
         """Every run of the names, or the reason of the first that is missing."""
         found = [self.shelf.find(name) for name in names]
@@ -294,9 +295,26 @@ def _different_code(runs: Sequence[Run]) -> str:
     return f"the runs were made by different code, {' and '.join(codes)}" if codes[1:] else ""
 
 
-def _common(values: Iterable[str]) -> str:
-    different = set(values)
-    return different.pop() if len(different) == 1 else ""
+def _with_settings(line: Line, cell: Cell) -> Line:
+    """model, protocol, vocabulary and rule of a cell: of an average's runs each that differs, in
+    the order of the columns."""
+    runs = cell.settings
+    sides, strides = (
+        {run["protocol"].get(key) for run in runs} for key in ("short_side", "stride")
+    )
+    return replace(
+        line,
+        model=_each(run["model"]["label"] for run in runs),
+        protocol=cell.protocol,
+        vocabulary=_each(vocabulary_of(run) for run in runs),
+        rule=_each(run["protocol"]["rule"] for run in runs),
+        short_side=sides.pop() if len(sides) == 1 else None,
+        stride=strides.pop() if len(strides) == 1 else None,
+    )
+
+
+def _each(values: Iterable[str]) -> str:
+    return " ".join(dict.fromkeys(values))
 
 
 def vocabulary_of(run: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from cliptrase.publish.cells import Line
 from cliptrase.publish.frames import Frame, frames, titles
 from cliptrase.publish.layout import grid_point
-from cliptrase.publish.remarks import unique
+from cliptrase.publish.remarks import sizes_of, unique
 from cliptrase.publish.render import distinctly_named
 from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption, new_figure
 
@@ -78,7 +78,7 @@ def heat_map(title: str, lines: list[Line]) -> Figure:
 
 
 def _about_grid(benchmark: str, lines: list[Line], chosen: str) -> str:
-    parts = [benchmark, lines[0].model, f"{lines[0].image_size} px"]
+    parts = [benchmark, lines[0].model, *sizes_of(lines)]
     if chosen:
         value = next((line.value for line in lines if line.row == chosen), None)
         parts.append(f"framed: the chosen point{_of(value)}")
@@ -138,8 +138,7 @@ def bars(title: str, lines: list[Line]) -> Figure:
             frameon=False,
             borderaxespad=0.2,
         )
-    first = lines[0]
-    about = " · ".join(filter(None, [first.model, f"{first.image_size} px", "95 % intervals"]))
+    about = " · ".join(filter(None, [lines[0].model, *sizes_of(lines), "95 % intervals"]))
     caption(axes, title, about, above=0.13)
     return figure
 
@@ -151,9 +150,10 @@ def _bars_of(
     drawn = [(x, line) for x, line in zip(places, lines, strict=True) if line.value is not None]
     if drawn:
         values = [line.value or 0.0 for _, line in drawn]
+        ends = [line.whisker for _, line in drawn]
         spread = [
-            [value - (line.ci_low or 0.0) for value, (_, line) in zip(values, drawn, strict=True)],
-            [(line.ci_high or 0.0) - value for value, (_, line) in zip(values, drawn, strict=True)],
+            [value - low for value, (low, _) in zip(values, ends, strict=True)],
+            [high - value for value, (_, high) in zip(values, ends, strict=True)],
         ]
         axes.bar(
             [x for x, _ in drawn],
@@ -164,10 +164,10 @@ def _bars_of(
             label=lines[0].row,
             error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2.5, "capthick": 1},
         )
-        for (x, line), value in zip(drawn, values, strict=True):
+        for (x, _), value, (_, high) in zip(drawn, values, ends, strict=True):
             axes.annotate(
                 f"{value:.1f}",
-                (x, line.ci_high or value),
+                (x, high),
                 xytext=(0, 2.5),
                 textcoords="offset points",
                 ha="center",

@@ -1,16 +1,22 @@
-"""Which numbers may stand side by side: of one protocol, and one rule unless they say it."""
+"""Which numbers may stand side by side: of one protocol under the same settings, and of one rule
+unless they say it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cliptrase.plan_settings import in_words
 from cliptrase.publish.cells import Line
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A protocol and a metric rule. Columns, and groups of bars, are of one frame."""
+    """A protocol with its settings (`slide(short_side=448)`) and a metric rule.
+
+    Columns, and groups of bars, are of one frame.
+    """
 
     protocol: str
     rule: str
@@ -57,11 +63,20 @@ def titles(found: Sequence[Frame]) -> list[str]:
         rules[frame.protocol].add(frame.rule)
     several = any(len(names) > 1 for names in rules.values())
     return [
-        f"protocol {frame.protocol}" + (f", rule {frame.rule}" if several else "")
+        f"protocol {_words(frame.protocol)}" + (f", rule {frame.rule}" if several else "")
         for frame in found
     ]
 
 
+def _words(protocol: str) -> str:
+    """`slide, short_side 448`; an average over several settings has each of them."""
+    return " and ".join(in_words(each) for each in protocol.split())
+
+
 def _frame(line: Line, first: dict[str, str]) -> Frame:
-    said = line.rule != first[line.protocol] and f"rule {line.rule}" not in line.row
-    return Frame(line.protocol, line.rule if said else first[line.protocol])
+    its_own = line.rule != first[line.protocol] and not _names_rule(line.row, line.rule)
+    return Frame(line.protocol, line.rule if its_own else first[line.protocol])
+
+
+def _names_rule(row: str, rule: str) -> bool:
+    return re.search(rf"(?<!\w)rule {re.escape(rule)}(?!\w)", row) is not None

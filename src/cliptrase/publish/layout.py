@@ -41,7 +41,7 @@ class TableRow:
     label: str
     versus: str  # the row that the differences are to, or ""
     entries: tuple[Entry | None, ...]
-    near_best: bool = False  # its average, or its only number, may be as good as the best
+    marks: tuple[str, ...] = ()  # ≈: its average, or its only number, may be as good as the best
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Panel:
-    """A block of rows under its own head: numbers of one protocol only, and of one rule."""
+    """A block of rows under its own head: numbers of one protocol under one choice of its settings,
+    and of one rule."""
 
     title: str
     corner: str  # what the first column lists
@@ -172,11 +173,13 @@ def _section(title: str, lines: list[Line], columns: tuple[Column, ...], notes: 
         }
         compared = [line.versus for line in placed.values() if line.versus]
         versus = max(compared, key=compared.count, default="")
+        texts = unique(line.row_note for line in placed.values() if line.row_note)
+        marks = [NEAR_BEST] * _near_best(placed) + [notes.mark(text) for text in texts]
         entries = tuple(
             _entry(placed[column.key], notes, versus) if column.key in placed else None
             for column in columns
         )
-        rows.append(TableRow(row, versus, entries, _near_best(placed)))
+        rows.append(TableRow(row, versus, entries, tuple(marks)))
     best = [_best(row.entries[i] for row in rows) for i in range(len(columns))]
     return Section(title, tuple(_with_best(row, best) for row in rows))
 

@@ -13,16 +13,41 @@ NEAR_BEST = "≈"
 
 def facts(suite: str, lines: list[Line]) -> tuple[str, ...]:
     """What the whole table has in common: suite, model, protocol, rule, size."""
-    run = [line for line in lines if line.kind != "quoted"]
+    run = [line for line in lines if line.kind not in ("quoted", "avg")]
     found = [f"suite {suite}"]
     for what in ("model", "protocol", "rule"):
         values = unique(getattr(line, what) for line in run if getattr(line, what))
         if values:
             found.append(f"{what} {', '.join(values)}")
-    sizes = sorted({line.image_size for line in run if line.image_size is not None})
-    if sizes:
-        found.append(f"{' and '.join(f'{size}' for size in sizes)} px")
-    return tuple(found)
+    return (*found, *sizes_of(run))
+
+
+def sizes_of(lines: Iterable[Line]) -> list[str]:
+    """`224 px`; `windows of 224 px, short side 336 (560 on cityscapes19), stride 112`."""
+    own = [line for line in lines if line.kind not in ("quoted", "avg")]
+    windows = [line for line in own if line.short_side is not None]
+    crops = {line.image_size for line in own if line.short_side is None}
+    found = [f"{_and(crops)} px"] if crops else []
+    if windows:
+        sizes, strides = ({getattr(x, key) for x in windows} for key in ("image_size", "stride"))
+        sides = f"short side {_short_sides(windows)}"
+        found.append(f"windows of {_and(sizes)} px, {sides}, stride {_and(strides)}")
+    return found
+
+
+def _short_sides(lines: list[Line]) -> str:
+    """What most benchmarks have, and in brackets which have another."""
+    found: dict[str, set[int | None]] = {}
+    for line in lines:
+        found.setdefault(line.benchmark, set()).add(line.short_side)
+    texts = {benchmark: _and(sides) for benchmark, sides in found.items()}
+    usual = max(texts.values(), key=list(texts.values()).count)
+    others = [f"{text} on {name}" for name, text in texts.items() if text != usual]
+    return usual + (f" ({', '.join(others)})" if others else "")
+
+
+def _and(numbers: Iterable[int | None]) -> str:
+    return " and ".join(str(each) for each in sorted(n for n in numbers if n is not None))
 
 
 def reading(kind: str) -> str:

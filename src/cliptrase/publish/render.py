@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cliptrase.publish.cells import COLUMNS, Line
 from cliptrase.publish.layout import DIGITS, MIN_SAMPLES, Column, Entry, Panel, Sheet, TableRow
-from cliptrase.publish.remarks import NEAR_BEST
 
 MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
 WIDE = 7  # from this many columns on, LaTeX puts an interval below its value, not beside it
@@ -92,7 +91,7 @@ def _md_panel(panel: Panel) -> list[str]:
         if section.title:
             rows.append(_md_line([f"***{_md(section.title)}***", *("" for _ in panel.columns)]))
         for row in section.rows:
-            label = _md(row.label) + f"<sup>{NEAR_BEST}</sup>" * row.near_best
+            label = _md(row.label) + _md_marks(row.marks)
             if row.versus:
                 label += f"<br><sub>to {_md(row.versus)}</sub>"
             rows.append(_md_line([label, *(_md_entry(entry) for entry in row.entries)]))
@@ -113,7 +112,7 @@ def _md_entry(entry: Entry | None) -> str:
     if entry is None:
         return ""
     line = entry.line
-    marks = f"<sup>{','.join(entry.marks)}</sup>" if entry.marks else ""
+    marks = _md_marks(entry.marks)
     if line.kind == "quoted":
         return f"{line.published}{marks}"
     if line.metric == "flops":
@@ -133,6 +132,10 @@ def _md_entry(entry: Entry | None) -> str:
         delta = "" if line.delta is None else f" ({number(line.delta, True)})"
         pieces.append(f"<sub>paper {line.published}{delta}</sub>")
     return "<br>".join(piece.replace(" ", "\N{NO-BREAK SPACE}") for piece in pieces)
+
+
+def _md_marks(marks: Sequence[str]) -> str:
+    return f"<sup>{','.join(marks)}</sup>" if marks else ""
 
 
 def _md(text: str) -> str:
@@ -250,8 +253,7 @@ def _tex_groups(columns: tuple[Column, ...]) -> list[str]:
 def _tex_row(row: TableRow, stacked: bool) -> list[str]:
     """A row of values and, below it, rows of intervals, differences and printed numbers."""
     layers = [_tex_entry(entry, stacked) for entry in row.entries]
-    mark = rf"\textsuperscript{{{tex(NEAR_BEST)}}}" if row.near_best else ""
-    heads = {"value": tex(row.label) + mark, "printed": r"\quad paper"}
+    heads = {"value": tex(row.label) + _tex_marks(row.marks), "printed": r"\quad paper"}
     if row.versus:
         heads["difference"] = rf"\quad to {tex(row.versus)}"
     out = []
@@ -272,7 +274,7 @@ def _tex_entry(entry: Entry | None, stacked: bool) -> dict[str, str]:
     if entry is None:
         return {}
     line = entry.line
-    marks = rf"\textsuperscript{{{tex(','.join(entry.marks))}}}" if entry.marks else ""
+    marks = _tex_marks(entry.marks)
     if line.kind == "quoted":
         return {"value": tex(line.published) + marks}
     layers: dict[str, str] = {}
@@ -300,6 +302,10 @@ def _tex_entry(entry: Entry | None, stacked: bool) -> dict[str, str]:
         delta = "" if line.delta is None else f" ({number(line.delta, True)})"
         layers["printed"] = tex(line.published + delta)
     return layers
+
+
+def _tex_marks(marks: Sequence[str]) -> str:
+    return rf"\textsuperscript{{{tex(','.join(marks))}}}" if marks else ""
 
 
 def _tex_line(cells: Iterable[str]) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cliptrase.plan_settings import in_words
 from cliptrase.publish.cells import Line
 from cliptrase.publish.frames import Frame, frames, titles
-from cliptrase.publish.remarks import NEAR_BEST, unique
+from cliptrase.publish.remarks import NEAR_BEST, sizes_of, unique
 from cliptrase.publish.style import GREY, INK, PALE, ROWS
 
 ACROSS = 5  # panels side by side
@@ -75,7 +76,7 @@ def _draw(axes: Axes, lines: Sequence[Line], rows: Sequence[Row]) -> None:
     for place in range(1, len(groups)):
         if groups[place] != groups[place - 1]:
             axes.axhline(place - 0.5, color=GREY, linewidth=0.6)
-    most = max((line.ci_high or line.value or 0.0 for line in lines), default=0.0)
+    most = max((line.whisker[1] for line in lines), default=0.0)
     axes.set_xlim(0, 1.3 * most or 1)
     axes.grid(axis="x", color=PALE, linewidth=1)
     axes.set_axisbelow(True)
@@ -85,7 +86,7 @@ def _draw(axes: Axes, lines: Sequence[Line], rows: Sequence[Row]) -> None:
 
 def _bar(axes: Axes, place: int, line: Line, colour: str) -> None:
     value = line.value or 0.0
-    low, high = line.ci_low or value, line.ci_high or value
+    low, high = line.whisker
     axes.barh(
         place,
         value,
@@ -109,10 +110,9 @@ def _about(
     found: Sequence[Frame], panels: Sequence[tuple[Frame, str, list[Line]]], metric: str
 ) -> str:
     lines = [line for _, _, own in panels for line in own]
-    sizes = sorted({line.image_size for line in lines})
     parts = [f"{metric} (%)", *unique(line.model for line in lines)]
-    parts += [f"protocol {frame.protocol}" for frame in found] if len(found) == 1 else []
-    parts += [f"{' and '.join(map(str, sizes))} px"] if sizes else []
+    parts += [f"protocol {in_words(frame.protocol)}" for frame in found] if len(found) == 1 else []
+    parts += sizes_of(lines)
     parts += ["95 % intervals", "grey: the first row", "orange: the best of its group"]
     if any(line.near_best for line in lines):
         parts.append(f"{NEAR_BEST}: not significantly below it")

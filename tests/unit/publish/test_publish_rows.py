@@ -327,7 +327,7 @@ def test_an_empty_cell_stands_with_the_others_of_its_row(discrepancies: list[Lin
     assert titles(list(found)) == ["protocol crop", "protocol slide"]
     assert len(found[Frame("slide", "cliptrase")]) == 20
     bare = [x for x in discrepancies if x.row.startswith("D-21") and x.kind == "absent"]
-    assert list(frames(bare)) == [Frame("crop", "")]
+    assert list(frames(bare)) == [Frame("crop", "cliptrase")]
     assert [panel.title for panel in sheet_from(bare).panels] == [""]
 
 
