@@ -1,4 +1,12 @@
-"""Every intermediate, map and matrix that the released code computed on the parity model."""
+"""Every intermediate, map and matrix that the released code computed on the parity model.
+
+Floats are equal within 1e-4, logits (100 × cosine) too. Integer maps are equal but for pixels that
+tie: where theirs and ours are the largest values within 1e-4 of each other, or where such pixels
+decide a region's vote. Every pixel that differs is checked for that, and no more than `TIES` may;
+matrices are equal once those pixels are taken as theirs. What differs is reported
+(`--junit-xml`): nothing with PyTorch's kernels for AVX-512 or for no vectors at all, with those for
+AVX2 one pixel before the vote, none after it.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +29,10 @@ from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.metrics import confusion
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
+from cliptrase.segment.regions import prototype, smooth_maps
 
 TOLERANCE = 1e-4
-TIES = 10  # pixels whose two best classes tie within float rounding; 0 where this was written
+TIES = 10  # pixels that may differ in a map, or in a benchmark's eight, each of them a tie
 CASES = {
     "000000000139_coco_stuff_224": ("coco_stuff", 224, "000000000139"),
     "2007_000346_voc20_224": ("voc20", 224, "2007_000346"),
@@ -104,8 +113,61 @@ def close(ours: torch.Tensor, theirs: np.ndarray) -> None:
     np.testing.assert_allclose(ours.numpy(), theirs, atol=TOLERANCE, rtol=0)
 
 
+class Ties:
+    """What each pixel of one image may be by values within `TOLERANCE` of the largest."""
+
+    def __init__(self, graph: Graph, method: dict[str, Any], text: Text):
+        logits = upsampled(graph.logits(method, text, "ties", 100.0)[0], graph.out_size)
+        owner = text.owner.numpy()
+        classes = np.stack([logits[owner == c].max(axis=0) for c in range(owner.max() + 1)])
+        self.classes = classes >= classes.max(axis=0) - TOLERANCE
+        self.regions = np.ones((1, *graph.out_size), bool)  # without a cluster all pixels vote
+        clusters, rows = graph.clusters(method)[0], graph.patch_rows(method["regions"])[0]
+        members = [clusters == cluster for cluster in range(int(clusters.max()) + 1)]
+        if not members:
+            return
+        r = method["regions"]
+        prototypes = torch.stack([prototype(rows, own) for own in members])
+        maps = upsampled(
+            smooth_maps(prototypes, graph.grid, r["upsample"], r["median"]), graph.out_size
+        )
+        self.regions = maps >= maps.max(axis=0) - TOLERANCE
+
+    def may_be_class(self, theirs: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(self.classes, theirs[None].astype(np.int64), axis=0)[0]
+
+    def may_be_region(self, theirs: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(self.regions, theirs[None].astype(np.int64), axis=0)[0]
+
+    def may_be_voted(self, theirs: np.ndarray) -> np.ndarray:
+        """Where a region that the pixel may be of can vote for `theirs`: with every tie its way it
+        has as many pixels as any other class has without ties."""
+        one_class, one_region = self.classes.sum(axis=0) == 1, self.regions.sum(axis=0) == 1
+        out = np.zeros(theirs.shape, bool)
+        for region in self.regions:
+            most = self.classes[:, region].sum(axis=1)
+            least = self.classes[:, region & one_region & one_class].sum(axis=1)
+            out |= region & (most >= least.max())[theirs]
+        return out
+
+
+def upsampled(maps: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def differing(ours: np.ndarray, theirs: np.ndarray, may_be: Any) -> int:
+    """How many pixels differ; fails where one does not tie, or where they are many."""
+    different = ours != theirs
+    if not different.any():
+        return 0
+    count, wrong = int(different.sum()), int((different & ~may_be(theirs)).sum())
+    assert wrong == 0, f"{wrong} of {count} differing pixels do not tie"
+    assert count <= TIES, f"{count} pixels differ, though every one ties"
+    return count
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_every_intermediate(golden, case):
+def test_every_intermediate(golden, case, record_property):
     benchmark, size, _ = CASES[case]
     theirs = np.load(golden.golden / f"{case}.npz")
     run, graph, text = (
@@ -125,48 +187,62 @@ def test_every_intermediate(golden, case):
     close(w[:1, 1:], theirs["cls_correlation_block11"])
     close(graph.correlation(12, "cosine")[0, 1:, 1:], theirs["correlation_block12"])
     logits = 100 * graph.patches(method)[0] @ text.features.T
-    np.testing.assert_allclose(  # a hundred times the cosine: a hundred times the tolerance
-        logits.T.reshape(theirs["patch_logits"].shape),
-        theirs["patch_logits"],
-        atol=100 * TOLERANCE,
-        rtol=0,
-    )
+    close(logits.T.reshape(theirs["patch_logits"].shape), theirs["patch_logits"])
     np.testing.assert_array_equal(graph.clusters(method)[0], theirs["cluster_labels"])
     assert theirs["cluster_labels"].max() > 0  # more than one cluster to get wrong
+    ties = Ties(graph, method, text)
     regions = graph.regions(method)[0].numpy()
-    np.testing.assert_array_equal(regions, theirs["regions"])
     before = graph.prediction({**method, "regions": None}, text, benchmark, 100.0)[0].numpy()
-    ties = before != theirs["prediction_before_vote"]
-    assert ties.sum() <= TIES, f"{ties.sum()} pixels differ before the vote"
-    if ties.any():
-        if method["cls_logits"]:
-            logits = logits * (100 * graph.cls(method)[0] @ text.features.T)
-        big = F.interpolate(
-            logits.T.reshape(1, *theirs["patch_logits"].shape), size=(size, size), mode="bilinear"
-        )[0].numpy()
-        classes = int(text.owner.max()) if "21" in benchmark or "object" in benchmark else len(big)
-        folded = np.concatenate([big[:classes], big[classes:].max(0, keepdims=True)])
-        ours, other = before[ties], theirs["prediction_before_vote"][ties]
-        margin = folded[ours, *ties.nonzero()] - folded[other, *ties.nonzero()]
-        assert (margin < 100 * TOLERANCE).all()
     after = graph.prediction(method, text, benchmark, 100.0)[0].numpy()
-    np.testing.assert_array_equal(after, theirs["prediction"])
+    for name, ours, may_be in (
+        ("regions", regions, ties.may_be_region),
+        ("prediction_before_vote", before, ties.may_be_class),
+        ("prediction", after, ties.may_be_voted),
+    ):
+        record_property(name, differing(ours, theirs[name], may_be))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_pixel_that_does_not_tie_is_not_accepted(golden, case):
+    """What accepts differences: of one region's number, one pixel's class, one region's vote."""
+    benchmark, size, _ = CASES[case]
+    run, text = golden.run(benchmark, size), golden.text(benchmark)
+    theirs = np.load(golden.golden / f"{case}.npz")
+    ties = Ties(golden.graph(*CASES[case]), run["method"], text)
+    for name, may_be in (
+        ("regions", ties.may_be_region),
+        ("prediction_before_vote", ties.may_be_class),
+        ("prediction", ties.may_be_voted),
+    ):
+        right = theirs[name].astype(np.int64)
+        assert may_be(right).all()
+        for wrong in ((right + 1) % (right.max() + 1), (right + 2) % (right.max() + 1)):
+            assert may_be(wrong).mean() < 1e-3
+        wrong = right.copy()
+        wrong[50, 60] = (right[50, 60] + 1) % (right.max() + 1)
+        with pytest.raises(AssertionError, match="1 of 1 differing pixels"):
+            differing(right, wrong, may_be)
 
 
 @pytest.mark.parametrize("size", [224, 336])
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_every_map_and_the_confusion_matrix(golden, benchmark, size):
+def test_every_map_and_the_confusion_matrix(golden, benchmark, size, record_property):
     maps = np.load(golden.golden / "predictions" / f"{benchmark}_{size}.npz")
     matrices = np.load(golden.golden / "confusions.npz")
     expected = matrices[f"{benchmark}_{size}"]
     assert len(maps.files) == 8
+    run, text = golden.run(benchmark, size), golden.text(benchmark)
     total = np.zeros_like(expected)
     different = 0
     for image in maps.files:
         ours = golden.predict(benchmark, size, image)
-        different += int((ours != maps[image]).sum())
+        if (ours != maps[image]).any():
+            ties = Ties(golden.graph(benchmark, size, image), run["method"], text)
+            different += differing(ours, maps[image], ties.may_be_voted)
+            ours = maps[image]  # every pixel that differs is a tie
         truth = golden.truth(benchmark, size, image)
         if truth is not None:
             total += confusion(truth, ours, len(expected))
+    record_property("pixels that differ", different)
     assert different <= TIES, f"{different} of {8 * size * size} pixels differ"
-    assert np.abs(total - expected).sum() <= 2 * different
+    np.testing.assert_array_equal(total, expected)
