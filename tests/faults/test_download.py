@@ -83,6 +83,13 @@ def test_a_part_of_another_file_costs_one_more_start(server, tmp_path):
     assert is_whole(tmp_path) and ranges(server) == [f"bytes={SIZE // 2}-", ""]
 
 
+def test_wrong_and_broken_every_time_it_ends(server, tmp_path):
+    """Continued or not: a file that is wrong twice is wrong."""
+    server.faults["/a.zip"] = Fault(wrong_byte=5000, first_cut=SIZE // 2)
+    assert "its sha256 is" in refusal(archive(f"{server.url}/a.zip"), tmp_path)
+    assert ranges(server) == ["", f"bytes={SIZE // 2}-"] * 2
+
+
 def test_a_whole_part_is_not_asked_for_again(server, tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/.a.zip.part").write_bytes(WHOLE)

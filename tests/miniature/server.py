@@ -38,6 +38,7 @@ class Fault:
 
     times: int | None = None
     cuts: tuple[int, ...] = ()
+    first_cut: int = 0  # where every answer from the first byte breaks
     status: int = 0
     page: str = ""
     redirect: str = ""
@@ -166,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
             if ahead:
                 end, *later = ahead
                 fault.cuts = (*(cut for cut in fault.cuts if cut < start), *later)
+        if fault.first_cut and not start:
+            end = min(end, fault.first_cut)
         middle = (start + end) // 2
         for at in range(start, end, _PIECE):
             if fault.stall and at + _PIECE > middle:

@@ -166,14 +166,16 @@ def _from(
 ) -> Checked:
     """The archive as `part`, checked; once from the first byte if what was continued is wrong."""
     known = archive.checksum is not None or read_first(archive, data) is not None
+    again = False
     while True:
         continued = transfer(url, part, archive, policy, known=known, progress=progress)
         try:
             return check(part, archive, data)
         except Damaged as fault:
             discard(part)
-            if not continued:
+            if again or not continued:
                 raise Unavailable(str(fault)) from fault
+            again = True
             LOG.warning("%s: %s; from the first byte again", archive.name, fault)
 
 
