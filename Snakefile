@@ -59,7 +59,8 @@ rule all:
 
 
 onstart:
-    print(announcement(PLAN, ASKED, LEFT, config.get("mirror")), file=sys.stderr)
+    said = errors.exit_on_user_error(announcement)(PLAN, ASKED, LEFT, config.get("mirror"))
+    print(said, file=sys.stderr)
 
 
 onsuccess:

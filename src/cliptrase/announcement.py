@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,14 @@ from cliptrase.plan import Pass, Plan
 SCENES = 200  # of a dataset that is drawn
 AN_IMAGE = 250_000  # bytes of a prepared image and its label, a generous mean of the datasets
 AN_OUTCOME = 600  # bytes of an image in a run's folder, likewise
+# Seconds of one CPU core, measured with the passes of suite paper: an image, by model, protocol and
+# image size, and a name with its 80 templates. Rough: other cores, other speeds.
+SECONDS = {
+    ("vit_b16", "crop", 224): 1.1,
+    ("vit_b16", "crop", 336): 2.3,
+    ("vit_b16", "slide", 224): 5.8,
+}
+A_NAME = 0.9
 
 
 def announcement(plan: Plan, passes: list[str], left: list[str], mirror: str | None = None) -> str:
@@ -37,7 +46,7 @@ def announcement(plan: Plan, passes: list[str], left: list[str], mirror: str | N
         lines.append(f"left out: {len(gone)} passes over {dataset}, which you alone can get:")
         lines += [f"  {one.name}: {how_to_get(one, plan.data)}" for one in archives]
     if todo:
-        lines += _downloads(plan, todo, mirror)
+        lines += [*_downloads(plan, todo, mirror), _time(plan, todo)]
     return "\n".join(lines)
 
 
@@ -73,6 +82,24 @@ def _downloads(plan: Plan, todo: list[Pass], mirror: str | None) -> list[str]:
     free = shutil.disk_usage(_existing(Path(plan.data))).free
     lines.append(f"disk: about {readable(needed)} needed, {readable(free)} free in {plan.data}")
     return lines
+
+
+def _time(plan: Plan, todo: list[Pass]) -> str:
+    """How long the passes take on the cores of this machine, where that has been measured."""
+    known = [SECONDS.get((one.model, one.protocol, one.image_size)) for one in todo]
+    if None in known:
+        return "time: unknown, nobody has measured this model, protocol and size"
+    work = sum((each or 0) * images(one, plan.data) for each, one in zip(known, todo, strict=True))
+    words = {
+        part["sha256"]: part["count"]
+        for one in todo
+        for run in one.runs.values()
+        for part in (run["vocabulary"]["classes"], run["vocabulary"]["background"])
+        if part
+    }
+    cores = len(os.sched_getaffinity(0))
+    hours = (work + A_NAME * sum(words.values())) / 3600 / cores
+    return f"time: very roughly {hours:.1f} hours on {cores} CPU cores; no GPU has been measured"
 
 
 def _weights(plan: Plan, todo: list[Pass]) -> list[str]:

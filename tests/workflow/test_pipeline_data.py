@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_a_start_says_what_it_will_read(empty, smoke):
     said = announcement(smoke, [first, second], [first, second])
     assert "2 of 2, to read 8 images" in said
     assert f"{first}: {len(smoke.passes[first].runs)} runs from 4 images of shapes" in said
-    assert "download" not in said and "weights" not in said
+    assert "download" not in said and "weights" not in said and "time: unknown" in said
     said = announcement(smoke, [first, second], [second])
     assert "1 of 2, to read 4 images" in said and first not in said
     assert "0 of 2" in announcement(smoke, [first, second], [])
@@ -198,6 +199,9 @@ def test_a_start_of_the_paper_says_what_it_will_download(empty, paper, monkeypat
     assert "  val2017.zip: 815.6 MB, from images.cocodataset.org" in lines
     assert "weights of vit_b16: 599.0 MB, to be fetched" in lines
     assert any(line.startswith("disk: about ") and "free in data" in line for line in lines)
+    hours = next(line for line in lines if line.startswith("time: very roughly "))
+    cores = len(os.sched_getaffinity(0))
+    assert 30 < float(hours.split()[3]) * cores < 50 and f"on {cores} CPU cores" in hours
     said = announcement(paper, names, names, "http://lab:8000")
     assert "val2017.zip: 815.6 MB, from http://lab:8000" in said
 
