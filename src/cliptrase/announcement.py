@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cliptrase import pipeline_data
+from cliptrase.data.folder import pairs
 from cliptrase.data.receipts import state
 from cliptrase.data.sources import Archive, DatasetSource, how_to_get, readable
 from cliptrase.plan import Pass, Plan
@@ -52,8 +53,10 @@ def announcement(plan: Plan, passes: list[str], left: list[str], mirror: str | N
 
 def images(one: Pass, data: Path | str) -> int:
     """How many images a pass reads."""
-    source = pipeline_data.source_of(one.dataset, data)
+    source, folder = pipeline_data.source_of(one.dataset, data), pipeline_data.folder_of(one)
     count = source.count if source else SCENES
+    if folder:
+        count = len(pairs(folder["images_path"], folder["labels_path"]))
     limit = next(iter(one.runs.values()))["limit"]  # the runs of a pass share it
     return min(count, limit or count)
 

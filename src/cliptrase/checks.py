@@ -80,6 +80,7 @@ def check_shape(run: dict[str, Any]) -> None:
     benchmark = run["benchmark"]
     if benchmark["dataset"] == "folder":
         _shape(benchmark, {"images": "text", "labels": "text"}, "benchmark")
+        _shape({"map": None} | benchmark, {"map": "text or null"}, "benchmark")
     else:
         _shape(
             benchmark,

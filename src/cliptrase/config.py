@@ -68,7 +68,11 @@ def load(group: str, name: str) -> dict[str, Any]:
     if "/" in name or not path.is_file():
         existing = (file.stem for file in (CONF / group).glob("*.yaml"))
         raise UserError(f"unknown {group} {name!r}; {nearest(name, existing)}")
-    return copy.deepcopy(_yaml(path))
+    content = copy.deepcopy(_yaml(path))
+    own = str(content.get("name", name))
+    if group != "model" and own != name:  # runs and cells would bear another's name
+        raise UserError(f"{path}: name: {own}; write name: {name}, as the file is called")
+    return content
 
 
 def derive(run: dict[str, Any], words_given: bool = False) -> dict[str, Any]:
@@ -238,8 +242,8 @@ def _child(node: Any, name: str, key: str) -> Any:
         if key.startswith("method.") and name in DEFAULTS.get(part, ()):
             raise UserError(
                 f"{key} is not written in this method's file of conf/method, which takes its "
-                f"default ({name}: {json.dumps(DEFAULTS[part][name])}); add the line there, then any "
-                "value can be set"
+                f"default ({name}: {json.dumps(DEFAULTS[part][name])}); add the line there, then "
+                "any value can be set"
             )
         raise UserError(f"unknown key {key!r}; {nearest(name, node)}")
     return node[name]
@@ -261,7 +265,7 @@ def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
 
     images, labels = Path(str(benchmark["images"])), Path(str(benchmark["labels"]))
     scored = {
-        "map": None,
+        "map": benchmark.get("map"),
         "ignore": ignore_value(labels),
         "background": None if benchmark["background"] is None else "ignored",
     }

@@ -28,6 +28,17 @@ def selfcheck(dataset: str, data: Path | str) -> str:
     return str(Path(data) / "prepared" / dataset / "selfcheck.json")
 
 
+def prepared(one: Pass, data: Path | str) -> list[str]:
+    """The file that says what a pass reads; none for a user's folder, whose digest is in the names
+    of its runs."""
+    return [] if folder_of(one) else [selfcheck(one.dataset, data)]
+
+
+def folder_of(one: Pass) -> dict[str, str] | None:
+    """Where the pictures and masks of a pass lie, None for a dataset that is prepared."""
+    return next(iter(one.runs.values()))["benchmark"].get("folder")
+
+
 def source_of(dataset: str, data: Path | str) -> DatasetSource | None:
     """The archives of a dataset, None for one that is drawn."""
     return read_sources(data).datasets.get(dataset)

@@ -26,7 +26,8 @@ class Pass:
     """The runs that one stream over a dataset's images can make together.
 
     Named `<dataset>.<model>.<image size>.<protocol>`, and how its pictures are resized where the
-    protocol's own YAML says otherwise.
+    protocol's own YAML says otherwise. A user's folder is the dataset `folder-<benchmark>`, by the
+    first benchmark that scores it.
     """
 
     name: str
@@ -92,8 +93,11 @@ def suites() -> list[str]:
 
 def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
     passes: dict[str, Pass] = {}
+    folders: dict[str, str] = {}
     for name, run in runs.items():
         dataset, model = run["benchmark"]["dataset"], run["model"]["label"]
+        if folder := run["benchmark"].get("folder"):
+            dataset = folders.setdefault(str(folder), f"folder-{run['benchmark']['name']}")
         size, protocol = run["image_size"], run["protocol"]["name"]
         key = ".".join([dataset, model, str(size), protocol, *_resizing(run)])
         passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run

@@ -12,7 +12,7 @@ WORKERS = pipeline.workers(PASSES, LEFT, GPU, CORES)
 
 rule evaluate_pass:
     input:
-        data=lambda wildcards: pipeline_data.selfcheck(PLAN.passes[wildcards.name].dataset, DATA),
+        data=lambda wildcards: pipeline_data.prepared(PLAN.passes[wildcards.name], DATA),
         weights=lambda wildcards: pipeline_data.weights(PLAN.passes[wildcards.name], DATA),
         conf=lambda wildcards: pipeline.pass_files(PLAN.passes[wildcards.name]),
         code=CODE(pipeline.evaluation_code()),

@@ -80,7 +80,11 @@ def _background(run: dict[str, Any]) -> int | None:
 
 
 def _is_prepared(runs: Runs, data: Path) -> bool:
-    return read_selfcheck(prepared_folder(_first(runs)["benchmark"]["dataset"], data)) is not None
+    benchmark = _first(runs)["benchmark"]
+    return (
+        "folder" in benchmark
+        or read_selfcheck(prepared_folder(benchmark["dataset"], data)) is not None
+    )
 
 
 def _first(runs: Runs) -> dict:

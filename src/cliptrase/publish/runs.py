@@ -106,7 +106,7 @@ class Shelf:
         runs = self.results / "runs"
         folder = runs / name
         if not folder.exists():
-            raise UserError(self._why_missing(config["benchmark"]["dataset"], in_pass))
+            raise UserError(self._why_missing(config["benchmark"], in_pass))
         if gone := [file for file in store.FILES if not (folder / file).is_file()]:
             raise UserError(f"{gone[0]} is missing: run pass {in_pass} again")
         if not store.finished(runs, config, self.data, freeze_code=True):
@@ -126,8 +126,12 @@ class Shelf:
             ) from None
         return run
 
-    def _why_missing(self, dataset: str, in_pass: str) -> str:
-        if read_selfcheck(prepared_folder(dataset, self.data)) is None:
+    def _why_missing(self, benchmark: dict[str, Any], in_pass: str) -> str:
+        dataset = benchmark["dataset"]
+        if (
+            "folder" not in benchmark
+            and read_selfcheck(prepared_folder(dataset, self.data)) is None
+        ):
             return f"dataset {dataset} is not prepared{_lacking(dataset, self.data)}"
         return f"not run yet (pass {in_pass})"
 
