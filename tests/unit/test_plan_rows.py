@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ ONLY = {"otherwise": "not here"}
 
 @pytest.fixture
 def expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Table]:
-    """expand(rows, key=value, …): a table of one group of these rows over three benchmarks."""
+    """expand(rows, key=value, …): a table of one group of these rows over some benchmarks."""
     conf = tmp_path / "conf"
     shutil.copytree(config.CONF, conf)
     monkeypatch.setattr(config, "CONF", conf)
 
-    def expanded(rows: list[dict[str, Any]], **keys: Any) -> Table:
+    def expanded(
+        rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS, **keys: Any
+    ) -> Table:
         table = {
             "title": "T",
             "kind": "metrics",
@@ -40,7 +42,7 @@ def expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tab
         }
         (conf / "table" / "t.yaml").write_text(yaml.safe_dump(table | keys))
         suite = yaml.safe_load((conf / "suite" / "paper.yaml").read_text())
-        suite |= {"roles": {"main": COLUMNS}, "tables": ["t"]}
+        suite |= {"roles": {"main": list(columns)}, "tables": ["t"]}
         (conf / "suite" / "s.yaml").write_text(yaml.safe_dump(suite))
         return plan.load("s").tables["t"]
 
@@ -125,9 +127,8 @@ def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
     assert expand([CLIP]).protocol == "crop"
     with pytest.raises(UserError, match=r"table t: unknown protocol 'other'; .*crop"):
         expand([CLIP], protocol="other")
-    crop = config.CONF / "protocol" / "crop.yaml"
-    shutil.copy(crop, crop.with_name("other.yaml"))
-    assert expand([CLIP], protocol="other").protocol == "other"
+    assert expand([CLIP], protocol="slide").protocol == "slide"
+    assert {run["protocol"]["name"] for run in plan.load("s").runs.values()} == {"slide"}
 
 
 def test_other_pictures_are_another_pass(expand):
@@ -142,6 +143,92 @@ def test_other_pictures_are_another_pass(expand):
         "voc2012.vit_b16.224.slide.short_side-448": 1,
     }
     assert {one.protocol for one in passes.values()} == {"slide"}
+
+
+def test_a_row_is_compared_under_its_own_settings_only(expand):
+    """voc20 twice as large, then a row as before: the nearest above of the same settings."""
+    rows = [
+        CLIP,
+        {"row": "larger", "run": ["method=clip", "protocol.short_side=448"]},
+        {"row": "larger sclip", "run": ["method=sclip", "protocol.short_side=448"]},
+        SCLIP,
+    ]
+    assert versus(expand(rows, protocol="slide")) == {
+        "clip": [""] * 4,
+        "larger": [""] * 4,
+        "larger sclip": ["larger"] * 4,
+        "sclip": ["clip"] * 4,
+    }
+    all_with_one = expand(rows, protocol="slide", versus="clip")
+    assert versus(all_with_one)["larger sclip"] == [""] * 4
+    assert {cell.protocol for cell in cells(all_with_one, "larger").values()} == {
+        "slide(short_side=448)"
+    }
+
+
+def test_other_settings_than_the_benchmark_s_are_what_a_cell_says(expand):
+    """560 is the short side of Cityscapes: said there it changes nothing, elsewhere it does."""
+    larger = {"row": "larger", "run": ["method=clip", "protocol.short_side=560"]}
+    table = expand([CLIP, larger], columns=["cityscapes19", "voc20"], protocol="slide")
+    usual, other = cells(table, "clip"), cells(table, "larger")
+    assert {cell.protocol for cell in usual.values()} == {"slide"}
+    assert [other[name].protocol for name in ("cityscapes19", "voc20")] == [
+        "slide",
+        "slide(short_side=560)",
+    ]
+    assert other["avg"].protocol == "slide slide(short_side=560)"
+    assert [other[name].versus for name in other] == ["clip", "", ""]
+    assert other["cityscapes19"].run == usual["cityscapes19"].run
+    assert sorted(plan.load("s").passes) == [
+        "cityscapes.vit_b16.224.slide",
+        "voc2012.vit_b16.224.slide",
+        "voc2012.vit_b16.224.slide.short_side-560",
+    ]
+
+
+def test_every_key_of_a_protocol_is_a_setting_but_its_rule(expand):
+    keys = {"logit_scale": 65, "background_threshold": 0.2, "short_side": 448, "rule": "cliptrase"}
+    rows = [{"row": k, "run": ["method=clip", f"protocol.{k}={v}"]} for k, v in keys.items()]
+    table = expand(rows, protocol="slide")
+    assert {row.name: row.cells[0].protocol for row in table.rows} == {
+        "logit_scale": "slide(logit_scale=65)",
+        "background_threshold": "slide(background_threshold=0.2)",
+        "short_side": "slide(short_side=448)",
+        "rule": "slide",
+    }
+    (row,) = expand([{"row": "r", "run": ["protocol.logit_scale=50"]}]).rows
+    assert row.cells[0].protocol == "crop(logit_scale=50)"
+
+
+def test_operations_are_those_of_the_same_settings(expand):
+    rows = [
+        CLIP,
+        {"row": "larger", "run": ["method=clip", "protocol.short_side=448"]},
+        SCLIP,
+    ]
+    groups = [{"name": "g", "flops": True, "rows": rows}]
+    table = expand([], groups=groups, protocol="slide")
+    assert [row.name for row in table.rows if "" in cells(table, row.name)] == ["clip", "sclip"]
+
+
+def test_an_empty_cell_has_the_settings_that_its_row_would_have(expand):
+    """The protocol and the rule of the row, the words of the column's benchmark; no run is made."""
+    words = ["benchmark.background=voc21_background_mended", "protocol.rule=mmseg"]
+    row = {"row": "r", "run": [*OURS["run"], *words], "only": ["voc21"]} | ONLY
+    found = cells(expand([row]), "r")
+    (run,) = found["voc20"].settings
+    assert run["protocol"]["rule"] == "mmseg" and run["vocabulary"]["background"] is None
+    assert run["vocabulary"]["classes"]["name"] == "voc20"
+    assert [one["benchmark"]["name"] for one in found["avg"].settings] == COLUMNS
+    assert [run["benchmark"]["name"] for run in plan.load("s").runs.values()] == ["voc21"]
+
+
+def test_a_row_may_have_a_footnote(expand):
+    table = expand([CLIP | {"note": "as released"}, SCLIP])
+    assert [row.note for row in table.rows] == ["as released", ""]
+    for wrong in ("", 3, ["a"]):
+        with pytest.raises(UserError, match=r"table t, row 'clip': note=.*; give text, the footn"):
+            expand([CLIP | {"note": wrong}])
 
 
 @pytest.mark.parametrize(

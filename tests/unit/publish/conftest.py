@@ -12,11 +12,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from tests.unit.publish.reading import DISCREPANCIES, PEERS, lines_of
 
 from cliptrase import plan as planning
 from cliptrase.evaluate import store
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
+from cliptrase.publish.cells import Line
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
 PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}
@@ -114,3 +116,13 @@ def whole_paper(paper: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_runs(paper, results)
     make_pass_files(paper, results)
     return results
+
+
+@pytest.fixture(scope="session")
+def discrepancies(paper: Plan, whole_paper: Path) -> list[Line]:
+    return lines_of(paper, whole_paper, DISCREPANCIES)
+
+
+@pytest.fixture(scope="session")
+def peers(paper: Plan, whole_paper: Path) -> list[Line]:
+    return lines_of(paper, whole_paper, PEERS)

@@ -14,7 +14,7 @@ from cliptrase.evaluate import bootstrap, metrics, seal, store
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS, Line, missing, tidy
 from cliptrase.publish.render import to_markdown
-from cliptrase.publish.runs import Shelf
+from cliptrase.publish.runs import Run, Shelf
 from cliptrase.publish.tables import sheet_of
 
 Make = Callable[..., list[str]]
@@ -318,6 +318,15 @@ def test_a_grid_of_different_code_has_no_best(paper: Plan, tmp_path: Path, make:
     assert best.value is None and best.reason.startswith("no best: the runs were made by different")
     grid = to_markdown(sheet_of(paper, paper.tables["fig7_sensitivity"], lines))
     assert "**" not in grid
+
+
+def test_a_cell_without_a_value_is_not_the_best(
+    paper: Plan, whole_paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = runs_of(paper, "fig7_sensitivity")
+    monkeypatch.setattr(Run, "value", lambda run, _: None if run.name == first else 0.0)
+    best = lines_of(paper, whole_paper, "fig7_sensitivity")[-1]
+    assert (best.run, best.value) == (second, 0.0)
 
 
 def test_operations_of_different_code_are_not_compared(
