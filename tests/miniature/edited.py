@@ -1,13 +1,23 @@
-"""A data folder with one dataset's miniature archives in <data>/raw, their members edited first."""
+"""A data folder with one dataset's miniature archives in <data>/raw, their members edited first.
+
+For tests of what preparing does with them.
+"""
 
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import yaml
+from PIL import Image
+
+from cliptrase.data import prepare
+from cliptrase.errors import UserError
 
 from . import contents
 from .contents import Contents
@@ -97,3 +107,25 @@ def place(
     text = yaml.safe_dump({"archives": listed, "datasets": {dataset: entry}})
     (data / "sources.yaml").write_text(text, encoding="utf-8")
     return data
+
+
+def put(name: str, content: bytes | Callable[[Contents], bytes]) -> Edit:
+    """Add a member, or put it in the place of another."""
+    return lambda held: held | {name: content(held) if callable(content) else content}
+
+
+def a_png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def refused(data: Path, dataset: str, message: str) -> str:
+    """The message of a preparation that fails, once nothing is found to be left of it."""
+    with pytest.raises(UserError, match=message) as error:
+        prepare.prepare(dataset, data)
+    left = [path.name for path in (data / "prepared").iterdir() if path.name[0] != "."]
+    assert not left and not list((data / "prepared").glob(f".{dataset}.[0-9]*"))
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 900, text
+    return text
