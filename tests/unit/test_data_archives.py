@@ -263,6 +263,19 @@ def test_a_second_preparation_must_agree_with_the_first(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "prepared" / "voc2012.first.json").read_text()) != kept
 
 
+def test_sources_that_say_something_else_begin_anew(tmp_path: Path) -> None:
+    """Another list of sources is another dataset: figures of the former one do not count."""
+    prepare.prepare("ade2016", place(tmp_path, "ade2016"))
+    gone = "ADEChallengeData2016/{}/validation/ADE_val_00000002.{}"
+    fewer = {gone.format("images", "jpg"), gone.format("annotations", "png")}
+    for left in (tmp_path / "raw").glob("*"):
+        left.unlink()
+    edits = {"images": lambda held: {n: c for n, c in held.items() if n not in fewer}}
+    place(tmp_path, "ade2016", edits, count=2)
+    prepare.prepare("ade2016", tmp_path)
+    assert json.loads((tmp_path / "prepared" / "ade2016.first.json").read_text())["count"] == 2
+
+
 def test_planning_needs_no_picture_library() -> None:
     code = (
         "import sys\n"

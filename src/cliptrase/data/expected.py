@@ -64,18 +64,15 @@ def first_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.first.json")
 
 
-def check_first(folder: Path, found: dict[str, Any]) -> None:
+def check_first(folder: Path, found: dict[str, Any], stated: str) -> None:
     """Hold a self-check against that of the first preparation, where there was one.
 
-    Raises UserError naming the figure and both values.
+    stated: digest of what the sources say of the dataset. Where they say something else today, the
+    first preparation was one of another source. Raises UserError naming the figure and both values.
     """
-    path = first_path(folder)
-    try:
-        first = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    path, first = first_path(folder), _first(folder)
+    if first.get("stated_sha256") != stated:
         return
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it and run again") from error
     for key in KEPT:
         if key in first and first[key] != found[key]:
             before, now = first[key], found[key]
@@ -87,14 +84,25 @@ def check_first(folder: Path, found: dict[str, Any]) -> None:
             )
 
 
-def keep_first(folder: Path, found: dict[str, Any]) -> None:
+def keep_first(folder: Path, found: dict[str, Any], stated: str) -> None:
     """Keep the figures of a first preparation."""
-    path = first_path(folder)
-    if path.exists():
+    if _first(folder).get("stated_sha256") == stated:
         return
-    with atomic_write(path, "w") as text:
-        json.dump({key: found[key] for key in KEPT}, text, indent=1, sort_keys=True)
+    with atomic_write(first_path(folder), "w") as text:
+        kept = {key: found[key] for key in KEPT} | {"stated_sha256": stated}
+        json.dump(kept, text, indent=1, sort_keys=True)
         text.write("\n")
+
+
+def _first(folder: Path) -> dict[str, Any]:
+    path = first_path(folder)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run again") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _first_difference(before: dict[str, int], now: dict[str, int]) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def prepare(
                 check = _make(making, target, chosen, data)
                 _replace(making, target)
                 if chosen.archives:
-                    expected.keep_first(target, check)
+                    expected.keep_first(target, check, chosen.stated())
             finally:
                 shutil.rmtree(making, ignore_errors=True)
     return target
@@ -119,7 +119,7 @@ def _make(folder: Path, target: Path, chosen: Recipe, data: Path | str) -> dict[
         raise UserError(f"{dataset}: {check['count']} samples instead of {chosen.count}")
     if chosen.archives:
         expected.check(dataset, chosen.expected, check)
-        expected.check_first(target, check)
+        expected.check_first(target, check, chosen.stated())
         check["archives"] = _digests(chosen, data)
     for name, ids in chosen.subsets(samples.ids).items():
         with atomic_write(folder / prepared.SUBSETS / f"{name}.txt", "w") as text:

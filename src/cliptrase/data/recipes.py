@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,12 @@ class Recipe:
         """sha256 of the code: a dataset made by other code is made again."""
         content = [f"{path.name} {sha256_file(path)}" for path in self.code]
         return hashlib.sha256("\n".join(content).encode()).hexdigest()
+
+    def stated(self) -> str:
+        """sha256 of what the sources say that the dataset is: count, figures, archives."""
+        archives = [(one.name, one.bytes, one.checksum) for one in self.archives]
+        content = json.dumps([self.count, self.expected, archives], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def recipe(dataset: str, data: Path | str = "data") -> Recipe:
