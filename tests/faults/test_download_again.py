@@ -313,7 +313,8 @@ def test_a_part_is_useless_once_the_archive_was_put_there_by_hand(tmp_path):
 def test_stopped_by_hand_it_says_so_in_a_line(server, tmp_path):
     listed(tmp_path / "data", f"{server.url}/a.zip")
     server.faults["/a.zip"] = Fault(slow=0.2)
-    process = started(tmp_path / "data")
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    process = started(tmp_path / "data", listening)  # a test in the background ignores SIGINT
     wait_for(tmp_path / "data/raw/.a.zip.part", 65536)
     process.send_signal(signal.SIGINT)
     code, out, err = finished(process)

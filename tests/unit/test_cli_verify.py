@@ -158,6 +158,15 @@ def test_one_changed_byte_is_damage_and_a_quick_look_misses_it(data, capsys):
     assert "run `python -m cliptrase.data.download known.zip --data data`" in error
 
 
+def test_another_size_shows_at_once_where_only_the_receipt_knows_it(data, capsys):
+    (data / "raw/about.zip").write_bytes(WHOLE)
+    fetch(read_sources(data).archive("about.zip"), data)
+    (data / "raw/about.zip").write_bytes(zipped("another"))
+    said = told(capsys, "--quick")["about.zip"]
+    assert said.startswith("present but never checked") and "of another file" in said
+    assert "that of the first copy was" in refused(capsys)[1]
+
+
 @pytest.mark.parametrize("quick", [False, True], ids=["deep", "quick"])
 @pytest.mark.parametrize("content", [b"<html>log in</html>", WHOLE + b"more", b""], ids=len)
 def test_damage_that_shows_at_once(content, quick, data, capsys):

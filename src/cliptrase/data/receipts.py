@@ -212,7 +212,8 @@ def _quick(path: Path, archive: Archive, data: Path | str) -> tuple[str, str]:
     check_kind(path, archive)
     if has_receipt(archive, data):
         return "complete", "as its receipt says"
-    return "unverified", "it has no receipt"
+    other = read_receipt(archive, data) is not None
+    return "unverified", "its receipt is of another file" if other else "it has no receipt"
 
 
 def _digests(path: Path, kinds: set[str]) -> dict[str, str]:
