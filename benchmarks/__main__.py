@@ -1,0 +1,170 @@
+"""What CLIPtrase costs: `python -m benchmarks` (make bench) writes results/bench/cost.json.
+
+One process; what is compared takes turns; medians of repeated rounds with the least and the most.
+ViT-B/16 with random weights. Nothing else should run on the machine meanwhile. `--quick` does the
+same with a tiny model and hardly any repeats: its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks import memory, picture
+from benchmarks.per_image import (
+    Setting,
+    against_released,
+    by_clusters,
+    encoder_and_cliptrase,
+    loading,
+    throughput,
+    workload,
+)
+from benchmarks.scenery import CLASSES, SIZES, Eps, models
+from benchmarks.tables import table_passes
+from benchmarks.text_cost import text_speedup
+from benchmarks.timing import ways
+from cliptrase.evaluate.provenance import commit, now, versions
+from cliptrase.evaluate.threads import cores
+from cliptrase.files import atomic_write
+
+log = logging.getLogger("benchmarks")
+
+
+class Scale(NamedTuple):
+    """How much is measured."""
+
+    pictures: int
+    rounds: int
+    released: int  # pictures of the released procedure
+    names: int  # of a round of text; a name is 80 prompts
+    text_rounds: int
+    table_pictures: int
+    table_parts: int
+    pool: int  # pictures that eps is set on
+
+
+FULL = Scale(16, 5, 2, 4, 7, 32, 4, 8)
+QUICK = Scale(2, 1, 1, 2, 1, 1, 1, 2)
+BATCHES = {"cpu": (1, 4, 16), "cuda": (1, 4, 16, 64)}
+
+
+def measure(device: str, threads: int, tiny: bool, scale: Scale) -> dict[str, Any]:
+    """Everything on one device; the released procedure and memory on the CPU only."""
+    cpu = device == "cpu"
+    loaded = models(tiny, device)
+    eps = {size: Eps.of(loaded.clip, size, scale.pool) for size in SIZES}
+    settings = {
+        size: Setting.of(loaded, eps[size], scale.pictures, scale.rounds, threads) for size in SIZES
+    }
+    found: dict[str, Any] = {"workload": {}, "encoder_ms": {}, "cliptrase_ms": {}}
+    for size, setting in settings.items():
+        found["workload"][str(size)] = told("workload", size, workload(setting))
+        own = encoder_and_cliptrase(setting)
+        found["encoder_ms"][str(size)] = told("encoder_ms", size, own["encoder_ms"])
+        found["cliptrase_ms"][str(size)] = told("cliptrase_ms", size, own["cliptrase_ms"])
+        found[f"ratio_{size}"] = told("ratio", size, own["ratio"])
+        found[f"ratio_{size}_range"] = own["ratio_range"]
+    if cpu:
+        slow = {
+            str(size): told("released", size, against_released(setting, scale.released, 3))
+            for size, setting in settings.items()
+        }
+        found["speedup_vs_released"] = min(one["speedup"]["median"] for one in slow.values())
+        found["released"] = slow
+    text = text_speedup(loaded.clip, scale.names, scale.text_rounds, threads)
+    found["text_speedup"] = text["speedup"]["median"]
+    found["text"] = told("text", "", text)
+    fastest = found["encoder_ms"][str(SIZES[0])]["way"]
+    way = next(one for one in ways(loaded.clip.device, threads) if str(one) == fastest)
+    tables = table_passes(
+        loaded, eps, way, images=scale.table_pictures, parts=scale.table_parts, threads=threads
+    )
+    found["table_passes"] = tables["passes"]
+    found["tables"] = told("tables", "", tables)
+    if cpu:
+        chosen = settings[SIZES[1]].method["regions"]["eps"]
+        peak = memory.peak(SIZES[1], CLASSES[-1], chosen, scale.pictures, threads, tiny)
+        found[f"peak_gb_{CLASSES[-1]}_{SIZES[1]}"] = peak["added_gb"]
+        found["memory"] = told("memory", "", peak)
+    smaller = settings[SIZES[0]]
+    found["images_per_second"] = told(
+        "images per second", SIZES[0], throughput(smaller, upto(threads), BATCHES[device])
+    )
+    found["by_clusters"] = told("by clusters", SIZES[0], by_clusters(smaller, (4, 12, 24)))
+    found["load_ms"] = {str(size): loading(size, scale.rounds) for size in SIZES}
+    return found
+
+
+def upto(threads: int) -> Sequence[int]:
+    """1, 2, 4 … and `threads`."""
+    powers = [2**power for power in range(threads.bit_length()) if 2**power < threads]
+    return [*powers, threads]
+
+
+def told(what: str, size: Any, result: Any) -> Any:
+    """The result, after a line about it."""
+    log.info("%s %s: %s", what, size, json.dumps(result))
+    return result
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tiny model, hardly any repeats")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="results/bench")
+    parser.add_argument("--threads", type=int, default=cores(), help="as many as cores")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)7d ms %(message)s")
+    started, begun, load = now(), time.perf_counter(), os.getloadavg()[0]
+    if load > 0.5 and not options.quick:
+        log.warning("something else is running here (load %.1f): times will be too long", load)
+    scale = QUICK if options.quick else FULL
+    torch.set_num_threads(options.threads)
+    cost = measure("cpu", options.threads, options.quick, scale)
+    about: dict[str, Any] = {
+        "quick": options.quick,
+        "model": "a tiny ViT" if options.quick else "ViT-B/16, random weights, fp32",
+        "threads": options.threads,
+        "cores": cores(),
+        "cpu": processor(),
+        "platform": platform.platform(),
+        "load_before": round(load, 2),
+        "versions": versions(),
+        "commit": commit(),
+        "started": started,
+    }
+    if torch.cuda.is_available():
+        cost["cuda"] = measure("cuda", options.threads, options.quick, scale)
+        about["gpu"] = torch.cuda.get_device_name()
+    about["minutes"] = round((time.perf_counter() - begun) / 60, 1)
+    path = options.out / "cost.json"
+    with atomic_write(path, "w") as file:
+        json.dump(cost | {"about": about}, file, indent=1)
+        file.write("\n")
+    picture.draw(cost, options.out / "cost.svg")
+    log.info("%s written after %s minutes", path, about["minutes"])
+
+
+if __name__ == "__main__":
+    main()
