@@ -88,6 +88,8 @@ def derive(run: dict[str, Any], words_given: bool = False) -> dict[str, Any]:
     run["model"] = describe_model(run["model"])
     _protocol(run)
     check_run(run)
+    for key in {"logit_scale", "background_threshold"} & run["protocol"].keys():
+        run["protocol"][key] = float(run["protocol"][key])  # 40 and 40.0 are one run
     run["out"], run["data"] = str(run["out"]), str(run["data"])
     run["vocabulary"] = describe_vocabulary(run, words_given)
     run["benchmark"] = _benchmark(run["benchmark"])

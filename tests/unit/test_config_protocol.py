@@ -31,6 +31,16 @@ def test_no_number_hangs_on_how_the_words_were_chosen():
     assert config.run_name(chosen) == config.run_name(null)
 
 
+def test_40_and_40_point_0_are_one_run():
+    runs = [
+        resolved("benchmark=shapes", SLIDE, f"protocol.{key}={value}")
+        for key, values in {"logit_scale": (40, 40.0), "background_threshold": (0, 0.0)}.items()
+        for value in values
+    ]
+    names = list(map(config.run_name, runs))
+    assert names[0] == names[1] and names[2] == names[3] != names[0]
+
+
 def test_words_that_are_given_stay_even_where_they_are_the_benchmarks_own():
     given = ["benchmark.classes=voc20", "benchmark.background=voc21_background"]
     run = resolved("benchmark=voc21", SLIDE, *given)
