@@ -121,6 +121,8 @@ def place(folder: Path, data: Path, gated: bool = True) -> None:
         file, content = target / source, (folder / source).read_bytes()
         if not file.is_file() or file.read_bytes() != content:
             file.write_bytes(content)
+            for first in (data / "prepared").glob("*.first.json"):
+                first.unlink()  # of other miniatures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
