@@ -121,7 +121,7 @@ class Ties:
         owner = text.owner.numpy()
         classes = np.stack([logits[owner == c].max(axis=0) for c in range(owner.max() + 1)])
         self.classes = classes >= classes.max(axis=0) - TOLERANCE
-        self.regions = np.ones((1, *graph.out_size), bool)  # without a cluster all pixels vote
+        self.regions = np.ones((0, *graph.out_size), bool)
         clusters, rows = graph.clusters(method)[0], graph.patch_rows(method["regions"])[0]
         members = [clusters == cluster for cluster in range(int(clusters.max()) + 1)]
         if not members:
