@@ -1,5 +1,6 @@
 """Sliding windows, slowly: NumPy in float64, a pixel at a time where it can be. Shares no line with
-the package. The encoder is whoever calls this: a function from one window to its logits.
+the package. Who calls this brings the encoder, a function from one window to its logits, and the
+resize of the picture, which is OpenCV's to the bit and tested as such.
 """
 
 from __future__ import annotations
@@ -53,13 +54,15 @@ def averaged(
     patch: int,
     mean: Sequence[float],
     std: Sequence[float],
+    resize: Callable[[np.ndarray, int, int], np.ndarray],
     longest: int = 2048,
 ) -> np.ndarray:
     """Logits (M, H, W) of a picture (H, W, 3) uint8 at its own size."""
     original = picture.shape[:2]
     factor = min(longest / max(original), short_side / min(original))
     height, width = (int(side * factor + 0.5) for side in original)
-    grey = np.floor(resized(picture.astype(float), height, width) + 0.5 + 1e-9)  # half up
+    grey = resize(picture, height, width).astype(float)
+    assert np.abs(grey - resized(picture.astype(float), height, width)).max() < 1  # grey levels
     pixels = np.moveaxis((grey / 255 - np.array(mean)) / np.array(std), 2, 0)
     sums, counts = None, np.zeros((height, width))
     for top, bottom in window_spans(height, window, stride):

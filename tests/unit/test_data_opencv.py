@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cliptrase.data.opencv import linear, nearest
-from cliptrase.data.resize import resize_linear
 
 GOLDEN = [  # old and new (height, width); sha256 of cv2.resize, INTER_LINEAR and INTER_NEAREST
     ((60, 80), (51, 68), "2f8ddd4042ccc63e", "156791e6f3618a81"),
@@ -37,14 +36,6 @@ def test_the_bytes_of_opencv(
     assert np.array_equal(grey, linear(picture(*old), *new)[..., 1])
     places = np.arange(old[0] * old[1], dtype="<i4").reshape(old)
     assert digest(nearest(places, *new)) == label_digest
-
-
-@pytest.mark.parametrize(("old", "new"), [(line[0], line[1]) for line in GOLDEN])
-def test_at_most_one_grey_level_from_the_exact_resize(
-    old: tuple[int, int], new: tuple[int, int]
-) -> None:
-    exact = resize_linear(picture(*old), *new).astype(int)
-    assert np.abs(linear(picture(*old), *new) - exact).max() <= 1
 
 
 def test_a_place_that_would_be_whole_may_fall_below_it() -> None:

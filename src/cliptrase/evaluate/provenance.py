@@ -22,7 +22,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = ("model", "segment", "evaluate")
-DATA_CODE = ("data/crop.py", "data/images.py", "data/labels.py", "data/resize.py")
+DATA_CODE = tuple(f"data/{name}.py" for name in ("crop", "images", "labels", "opencv", "resize"))
 VERSIONS = (
     "cliptrase",
     "torch",

@@ -11,6 +11,7 @@ from slow_slide import classified, probabilities, upsampled, window_spans
 
 from cliptrase.data import open_dataset
 from cliptrase.data.labels import TABLES
+from cliptrase.data.opencv import linear
 from cliptrase.data.vocabularies import read_classes
 from cliptrase.evaluate import passes, protocols, slide, store
 from cliptrase.evaluate.graph import Graph
@@ -156,6 +157,7 @@ def test_the_matrix_is_the_reference_s(alone, runs_of, data):
     for sample in open_dataset({**run, "data": str(data)}):
         logits = slow_averaged(
             np.asarray(sample.image), encode, window=112, short_side=160, stride=56, patch=16,
+            resize=linear,
             mean=clip.mean, std=clip.std,
         )  # fmt: skip
         predicted, unsure = classified(probabilities(logits, owner, 40.0), 0.1)
