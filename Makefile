@@ -13,7 +13,7 @@ DONE := .venv/setup.done
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature test check train-shapes-clip
+.PHONY: help setup demo miniature test bench check train-shapes-clip
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -35,6 +35,9 @@ miniature: setup  ## the paper's suite on small archives of its sources, served 
 
 test: setup  ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
+
+bench: setup  ## what an image, the class names and the tables cost; nothing else should run (20 minutes)
+	$(PY) -m benchmarks
 
 check: setup  ## lint, types, formats, dry runs
 	$(PY) -m ruff check

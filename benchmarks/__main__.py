@@ -8,6 +8,7 @@ same with a tiny model and hardly any repeats: its numbers mean nothing.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -76,7 +77,9 @@ def measure(device: str, threads: int, tiny: bool, scale: Scale) -> dict[str, An
         found[f"ratio_{size}_range"] = own["ratio_range"]
     if cpu:
         slow = {
-            str(size): told("released", size, against_released(setting, scale.released, 3))
+            str(size): told(
+                "released", size, against_released(setting, scale.released, min(3, scale.rounds))
+            )
             for size, setting in settings.items()
         }
         found["speedup_vs_released"] = min(one["speedup"]["median"] for one in slow.values())
@@ -96,7 +99,7 @@ def measure(device: str, threads: int, tiny: bool, scale: Scale) -> dict[str, An
         peak = memory.peak(SIZES[1], CLASSES[-1], chosen, scale.pictures, threads, tiny)
         found[f"peak_gb_{CLASSES[-1]}_{SIZES[1]}"] = peak["added_gb"]
         found["memory"] = told("memory", "", peak)
-    smaller = settings[SIZES[0]]
+    smaller = dataclasses.replace(settings[SIZES[0]], rounds=min(3, scale.rounds))
     found["images_per_second"] = told(
         "images per second", SIZES[0], throughput(smaller, upto(threads), BATCHES[device])
     )
@@ -135,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="results/bench")
     parser.add_argument("--threads", type=int, default=cores(), help="as many as cores")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)7d ms %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(relativeCreated)7d ms %(message)s")
+    log.setLevel(logging.INFO)
     started, begun, load = now(), time.perf_counter(), os.getloadavg()[0]
     if load > 0.5 and not options.quick:
         log.warning("something else is running here (load %.1f): times will be too long", load)

@@ -20,6 +20,7 @@ from benchmarks.timing import (
     Way,
     encoding,
     package_way,
+    parts_of,
     passing,
     ratios,
     spread,
@@ -74,10 +75,12 @@ class Setting:
         clip, encoder = self.models.clip, self.models.encoders[self.size]
         return functools.partial(encoding, clip, encoder, self.drawn, way)
 
-    def cliptrase(self, classes: int, way: Way, stages: Stages | None = None) -> Callable:
+    def cliptrase(
+        self, classes: int, way: Way, calls: list[dict[str, float]] | None = None
+    ) -> Callable[[], float]:
         """Seconds of CLIPtrase, complete, on all pictures."""
         jobs = {"": job(self.method, self.models.clip, classes)}
-        return functools.partial(passing, self.models.clip, self.held([classes]), jobs, way, stages)
+        return functools.partial(passing, self.models.clip, self.held([classes]), jobs, way, calls)
 
 
 def encoder_and_cliptrase(setting: Setting) -> dict[str, Any]:
@@ -92,9 +95,9 @@ def encoder_and_cliptrase(setting: Setting) -> dict[str, Any]:
         str(one): setting.encoder(one) for one in ways(device, setting.threads)
     }
     encoders = list(turns)
-    stages = {classes: Stages() for classes in CLASSES}
+    calls: dict[int, list[dict[str, float]]] = {classes: [] for classes in CLASSES}
     for classes in CLASSES:
-        turns[f"{classes}"] = setting.cliptrase(classes, way, stages[classes])
+        turns[f"{classes}"] = setting.cliptrase(classes, way, calls[classes])
     seconds = taking_turns(turns, setting.rounds)
     best = min(encoders, key=lambda name: spread(seconds[name], 9)["median"])
     found: dict[str, Any] = {
@@ -110,12 +113,10 @@ def encoder_and_cliptrase(setting: Setting) -> dict[str, Any]:
     for classes in CLASSES:
         took = seconds[str(classes)]
         if device.type == "cpu":
-            # of all threads together, in one round more than were counted
-            scale = 1000 / (count * (setting.rounds + 1) * setting.threads)
-            parts = {STAGES.get(name, name): s for name, s in stages[classes].seconds.items()}
+            parts = parts_of(calls[classes], 1000 / (count * setting.threads))
         else:
-            scale, parts = 1000 / count, _waited_for(setting, classes)
-        split = {name: round(scale * parts.get(name, 0.0), 3) for name in STAGES.values()}
+            parts = parts_of([_waited_for(setting, classes)], 1000 / count)
+        split = {name: parts.get(stage, 0.0) for stage, name in STAGES.items()}
         total = spread([1000 * s / count for s in took])
         found["cliptrase_ms"][str(classes)] = {**split, "total": total}
         by_round = spread(ratios(took, seconds[best]), 4)
@@ -171,8 +172,7 @@ def _waited_for(setting: Setting, classes: int) -> dict[str, float]:
         truth = loaded.truths[str(classes)]
         assert truth is not None
         truth.confusion(one)
-    seconds = {**graph.seconds, "count": time.perf_counter() - start}
-    return {STAGES[name]: took for name, took in seconds.items()}
+    return {**graph.seconds, "count": time.perf_counter() - start}
 
 
 def against_released(setting: Setting, pictures: int, rounds: int) -> dict[str, Any]:
@@ -182,15 +182,17 @@ def against_released(setting: Setting, pictures: int, rounds: int) -> dict[str, 
     clip, own = setting.models.clip, job(setting.method, setting.models.clip, MIDDLE)
     eps, needed = (setting.method["regions"][key] for key in ("eps", "min_samples"))
     inputs = [clip.normalise(one[None]) for one in few.drawn]
-    stages, maps = Stages(), {}
+    maps: dict[int, np.ndarray] = {}
+    calls: list[dict[str, float]] = []
 
     def slowly() -> float:
         with threads_of_torch(setting.threads):
-            start = time.perf_counter()
+            start, stages = time.perf_counter(), Stages()
             for index, pixels in enumerate(inputs):
                 maps[index] = segment(
                     clip.model, pixels, own.text.features, eps, needed, MIDDLE, stages
                 )
+            calls.append(dict(stages.seconds))
             return time.perf_counter() - start
 
     way = package_way(clip.device, setting.threads)
@@ -201,10 +203,7 @@ def against_released(setting: Setting, pictures: int, rounds: int) -> dict[str, 
     return {
         "classes": MIDDLE,
         "released_ms": {
-            **{
-                name: round(1000 * took / (pictures * (rounds + 1)), 3)
-                for name, took in stages.seconds.items()
-            },
+            **parts_of(calls, 1000 / pictures),
             "total": spread([1000 * s / pictures for s in seconds["released"]]),
         },
         "cliptrase_ms": spread([1000 * s / pictures for s in seconds["cliptrase"]]),

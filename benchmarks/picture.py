@@ -52,6 +52,7 @@ def figure(cost: dict[str, Any]) -> Figure:
         axes.set_yticks(range(len(bars)), list(bars))
         axes.invert_yaxis()
         axes.set_xlim(0, 1.12 * longest)
+        axes.set_xlabel("milliseconds an image", fontsize=8.5, color=GREY)
         axes.set_title(f"{size} px, {slow['classes']} classes", fontsize=9.5)
         axes.spines[["top", "right"]].set_visible(False)
     handles = [Patch(color=colour, label=name) for name, colour in PARTS]

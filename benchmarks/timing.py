@@ -51,6 +51,15 @@ def spread(values: Iterable[float], digits: int = 3) -> dict[str, float]:
     return {name: round(value, digits) for name, value in some.items()}
 
 
+def parts_of(calls: Sequence[dict[str, float]], scale: float) -> dict[str, float]:
+    """Median of each stage's seconds over the calls that count (all but the first), scaled."""
+    counted = calls[1:] or calls
+    return {
+        stage: round(scale * statistics.median(one.get(stage, 0.0) for one in counted), 3)
+        for stage in counted[0]
+    }
+
+
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """Round by round."""
     return [a / b for a, b in zip(above, below, strict=True)]
@@ -106,14 +115,18 @@ def encoding(clip: Clip, encoder: CLIP, pictures: Sequence[np.ndarray], way: Way
 
 
 def passing(
-    clip: Clip, held: Held, jobs: dict[str, Job], way: Way, stages: Stages | None = None
+    clip: Clip,
+    held: Held,
+    jobs: dict[str, Job],
+    way: Way,
+    calls: list[dict[str, float]] | None = None,
 ) -> float:
     """Seconds in which all jobs are answered on all pictures, counted, as in a pass.
 
-    The seconds of the stages, of all threads together, are added to `stages`.
+    The seconds of each stage, of all threads together, are appended to `calls`.
     """
-    count = len(held.loaded)
-    predictor = Predictor(clip, held, jobs, stages or Stages(), way.batch or 1)
+    count, stages = len(held.loaded), Stages()
+    predictor = Predictor(clip, held, jobs, stages, way.batch or 1)
     tallies = {name: Tally(count, int(one.target)) for name, one in jobs.items()}
     with single_threaded_pool(way.threads) as pool, contextlib.ExitStack() as stack:
         warm(pool, way.threads)
@@ -128,7 +141,10 @@ def passing(
         for position, found in results:
             for name, tally in tallies.items():
                 tally.add(position, found[name])
-        return time.perf_counter() - start
+        took = time.perf_counter() - start
+    if calls is not None:
+        calls.append(dict(stages.seconds))
+    return took
 
 
 @contextlib.contextmanager
