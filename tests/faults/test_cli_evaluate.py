@@ -92,7 +92,7 @@ def test_nothing_is_wrong_with_the_good_folder(folder):
         ("method.regions.eps=0", "method.regions.eps=0", "greater than 0"),
         ("method.regions.eps=-1", "method.regions.eps=-1", "greater than 0"),
         ("method.regions.min_samples=0", "method.regions.min_samples=0", "1 or more"),
-        ("method.regions.vote=soft", "method.regions.vote=soft", "hard"),
+        ("method.regions.vote=softly", "method.regions.vote=softly", "soft"),
         ("image_size=230", "image_size=230", "take 224 or 240"),
         ("limit=0", "limit=0", "1 or more"),
         ("device=tpu", "device=tpu", "take auto, cpu, cuda"),
