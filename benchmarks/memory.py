@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.per_image import Setting
 from benchmarks.scenery import SIZES, models, resolved
 from benchmarks.timing import package_way
@@ -26,6 +28,17 @@ def peak(size: int, classes: int, eps: float, pictures: int, threads: int, tiny:
         command + ["--tiny"] * tiny, check=True, stdout=subprocess.PIPE, text=True, cwd=root
     )
     return json.loads(done.stdout)
+
+
+def peak_on_gpu(setting: Setting, classes: int) -> dict[str, float]:
+    """GB that one run in batches allocates on the GPU beyond the loaded model."""
+    device = setting.models.clip.device
+    run = setting.cliptrase(classes, package_way(device, setting.threads))
+    run()
+    held = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    return {"added_gb": round((torch.cuda.max_memory_allocated(device) - held) / GB, 3)}
 
 
 def main() -> None:

@@ -237,7 +237,7 @@ def by_clusters(setting: Setting, pieces: Sequence[int]) -> list[dict[str, Any]]
         for index in range(setting.rounds + 1):
             for count in pieces:
                 picture = patchwork(index, setting.size, count)[0]
-                graph = Graph(clip, clip.normalise(picture[None]))
+                graph = _Waiting(clip, clip.normalise(picture[None]))
                 own.predict(graph)
                 clusters = int(graph.clusters(setting.method).max()) + 1
                 graphs.append((count, clusters, graph.seconds))

@@ -147,5 +147,7 @@ def test_quick_writes_everything_that_cost_json_promises(tmp_path):
     about = cost["about"]
     assert about["quick"] and about["threads"] == 1 and about["cpu"]
     assert {"commit", "started", "versions", "platform", "minutes"} <= set(about)
+    written = (tmp_path / "cost.md").read_text(encoding="utf-8")
+    assert f"**{cost['ratio_336']['847']:.2f}**" in written
     assert (tmp_path / "cost.svg").stat().st_size > 1000
     assert ("cuda" in cost) == torch.cuda.is_available()
