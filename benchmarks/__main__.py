@@ -76,6 +76,7 @@ def measure(device: str, threads: int, tiny: bool, scale: Scale) -> dict[str, An
         found["cliptrase_ms"][str(size)] = told("cliptrase_ms", size, own["cliptrase_ms"])
         found[f"ratio_{size}"] = told("ratio", size, own["ratio"])
         found[f"ratio_{size}_range"] = own["ratio_range"]
+        found[f"ratio_{size}_same_batch"] = own["ratio_same_batch"]
     if cpu:
         slow = {
             str(size): told(

@@ -86,8 +86,9 @@ class Setting:
 def encoder_and_cliptrase(setting: Setting) -> dict[str, Any]:
     """Milliseconds an image, and CLIPtrase's as a multiple of the encoder's, by classes.
 
-    Both begin with uint8 crops. The encoder is given the way that suits it best here; what is
-    compared is what the machine delivers with all its threads.
+    Both begin with uint8 crops. The encoder is given the way that suits it best here (and, under
+    ratio_same_batch, the batches that CLIPtrase has); what is compared is what the machine delivers
+    with all its threads.
     """
     device, count = setting.models.clip.device, setting.pictures
     way = package_way(device, setting.threads)
@@ -109,6 +110,7 @@ def encoder_and_cliptrase(setting: Setting) -> dict[str, Any]:
         "cliptrase_ms": {},
         "ratio": {},
         "ratio_range": {},
+        "ratio_same_batch": {},
     }
     for classes in CLASSES:
         took = seconds[str(classes)]
@@ -122,6 +124,8 @@ def encoder_and_cliptrase(setting: Setting) -> dict[str, Any]:
         by_round = spread(ratios(took, seconds[best]), 4)
         found["ratio"][str(classes)] = by_round["median"]
         found["ratio_range"][str(classes)] = [by_round["min"], by_round["max"]]
+        alike = spread(ratios(took, seconds[str(way)]), 4)
+        found["ratio_same_batch"][str(classes)] = alike["median"]
     return found
 
 

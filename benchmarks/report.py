@@ -32,6 +32,10 @@ def _multiples(cost: dict[str, Any]) -> Iterator[str]:
                 for key in map(str, CLASSES)
             ),
         )
+        alike = cost[f"ratio_{size}_same_batch"]
+        yield _row(
+            f"{size} px; the encoder in the same batches", *(f"{one:.2f}" for one in alike.values())
+        )
     yield _row("aim", *(f"{AIMS[count]:.2f}" for count in CLASSES))
 
 

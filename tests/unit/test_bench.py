@@ -130,6 +130,10 @@ def test_quick_writes_everything_that_cost_json_promises(tmp_path):
     stages = {"features", "correlation", "clustering", "regions", "logits and upsampling", "vote"}
     for size in ("224", "336"):
         assert set(cost[f"ratio_{size}"]) == {"20", "171", "847"}
+        for classes, ratio in cost[f"ratio_{size}"].items():
+            least, most = cost[f"ratio_{size}_range"][classes]
+            assert 0 < least <= ratio <= most
+            assert cost[f"ratio_{size}_same_batch"][classes] <= most
         assert {"median", "min", "max", "way"} <= set(cost["encoder_ms"][size])
         for split in cost["cliptrase_ms"][size].values():
             assert set(split) == {*stages, "confusion", "total"}
