@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from cliptrase.data import expected, prepared, recipes
 from cliptrase.data.recipes import Recipe
-from cliptrase.data.sources import how_to_get, raw_path, receipt_path
+from cliptrase.data.sources import Archive, how_to_get, raw_path, receipt_path
 from cliptrase.errors import UserError, exit_on_user_error
-from cliptrase.files import atomic_write, naming_the_path
+from cliptrase.files import atomic_write, naming_the_path, sha256_file
 
 _log = logging.getLogger(__name__)
 
@@ -46,14 +46,19 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.parent / f".{dataset}.lock"):
             if not force and _is_current(target, chosen, data):
-                return target
+                used = (prepared.read_selfcheck(target) or {}).get("archives", {})
+                more = [one for one in chosen.optional if one.name not in used]
+                if len(_optional(more, data, mirror)) == len(more):
+                    return target
+            without: dict[str, str] = {}
             if chosen.archives:
                 _fetch(dataset, chosen, data, mirror)
+                without = _optional(chosen.optional, data, mirror)
             for left_over in target.parent.glob(f".{dataset}.[0-9]*"):
                 shutil.rmtree(left_over)
             making = target.parent / f".{dataset}.{os.getpid()}"
             try:
-                check = _make(making, target, chosen, data)
+                check = _make(making, target, chosen, data, without)
                 _replace(making, target)
                 if chosen.archives:
                     expected.keep_first(target, check, chosen.stated())
@@ -86,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fetch(dataset: str, chosen: Recipe, data: Path | str, mirror: str | None) -> None:
-    """Bring what is not there; an optional archive that cannot be had costs a line of the log."""
+    """Bring and check the archives that it cannot do without."""
     from cliptrase.data import download  # httpx: only where something is fetched
 
     if not (mirror or os.environ.get(download.MIRROR)):
@@ -96,14 +101,25 @@ def _fetch(dataset: str, chosen: Recipe, data: Path | str, mirror: str | None) -
             raise UserError(f"{dataset}: everybody has to ask for its archives: {ways}")
     for archive in chosen.archives:
         download.fetch(archive, data, mirror=mirror)
-    for archive in chosen.optional:
+
+
+def _optional(archives: Iterable[Archive], data: Path | str, mirror: str | None) -> dict[str, str]:
+    """Bring and check archives; name → why it cannot be had, of those that cannot."""
+    from cliptrase.data import download
+
+    without = {}
+    for archive in archives:
         try:
             download.fetch(archive, data, mirror=mirror)
         except UserError as error:
-            _log.warning("%s: without %s: %s", dataset, archive.name, error)
+            without[archive.name] = str(error)
+    return without
 
 
-def _make(folder: Path, target: Path, chosen: Recipe, data: Path | str) -> dict[str, Any]:
+def _make(
+    folder: Path, target: Path, chosen: Recipe, data: Path | str, without: dict[str, str]
+) -> dict[str, Any]:
+    """Everything into a folder; its self-check. `without`: as `_optional` says, more is added."""
     folder.mkdir()
     dataset, arrow = target.name, folder / prepared.ARROW
     values = expected.ranges(dataset, chosen.expected)
@@ -120,10 +136,13 @@ def _make(folder: Path, target: Path, chosen: Recipe, data: Path | str) -> dict[
     if chosen.archives:
         expected.check(dataset, chosen.expected, check)
         expected.check_first(target, check, chosen.stated())
-        check["archives"] = _digests(chosen, data)
-    for name, ids in chosen.subsets(samples.ids).items():
-        with atomic_write(folder / prepared.SUBSETS / f"{name}.txt", "w") as text:
-            text.writelines(f"{one}\n" for one in ids)
+    subsets = _subsets(folder, chosen, samples.ids, without)
+    for name, reason in without.items():
+        _log.warning("%s: without %s: %s", dataset, name, reason)
+    if chosen.archives:
+        digests = _digests(chosen, data)
+        check["archives"] = {name: digests[name] for name in digests if name not in without}
+        check |= {"subsets": subsets, "without": without}
     check |= {
         "dataset": dataset,
         "recipe_sha256": chosen.digest(),
@@ -133,6 +152,30 @@ def _make(folder: Path, target: Path, chosen: Recipe, data: Path | str) -> dict[
         json.dump(check, text, indent=1, sort_keys=True)
         text.write("\n")
     return check
+
+
+def _subsets(
+    folder: Path, chosen: Recipe, ids: list[str], without: dict[str, str]
+) -> dict[str, str]:
+    """Write the lists of ids of the optional archives; the sha256 of each.
+
+    An archive that is at fault joins `without`: it costs its own lists alone.
+    """
+    written = {}
+    for archive in chosen.optional:
+        if archive.name in without:
+            continue
+        try:
+            found = chosen.subsets(ids, archive)
+        except UserError as error:
+            without[archive.name] = str(error)
+            continue
+        for name, part in found.items():
+            path = folder / prepared.SUBSETS / f"{name}.txt"
+            with atomic_write(path, "w") as text:
+                text.writelines(f"{one}\n" for one in part)
+            written[name] = sha256_file(path)
+    return written
 
 
 def _is_current(target: Path, chosen: Recipe, data: Path | str) -> bool:
@@ -148,7 +191,10 @@ def _is_current(target: Path, chosen: Recipe, data: Path | str) -> bool:
     known = check.get("archives", {})
     if known != known | _digests(chosen, data):
         return False
-    if any(one.name not in known and raw_path(one, data).is_file() for one in chosen.optional):
+    subsets = {
+        target / prepared.SUBSETS / f"{k}.txt": v for k, v in check.get("subsets", {}).items()
+    }
+    if not all(path.is_file() and sha256_file(path) == digest for path, digest in subsets.items()):
         return False
     arrow = target / prepared.ARROW
     return arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes")

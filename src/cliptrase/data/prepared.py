@@ -94,6 +94,8 @@ def verify_prepared(dataset: str, data: Path | str = "data") -> dict[str, Any]:
     """
     folder = prepared_folder(dataset, data)
     samples = open_prepared(dataset, data)
+    for name in subset_digests(dataset, data):
+        read_subset(dataset, name, data)
     check, now = read_selfcheck(folder) or {}, self_check(samples)
     differing = [key for key, value in now.items() if check.get(key) != value]
     if differing:
@@ -152,27 +154,45 @@ def self_check(
 def read_subset(dataset: str, name: str, data: Path | str = "data") -> frozenset[str]:
     """The ids of a named part of a prepared dataset, as `coco27` of coco.
 
-    Raises UserError: not there, with the archive that it comes from and where to put it.
+    Raises UserError: not there, with the archive that it comes from and why it was of no use;
+    another one than when it was made.
     """
-    path = prepared_folder(dataset, data) / SUBSETS / f"{name}.txt"
+    folder = prepared_folder(dataset, data)
+    path = folder / SUBSETS / f"{name}.txt"
+    known = (read_selfcheck(folder) or {}).get("subsets")  # None: made by an earlier version
     try:
-        ids = path.read_text(encoding="utf-8").split()
+        content = path.read_bytes()
+        ids = content.decode("utf-8").split()
     except FileNotFoundError:
+        if known and name in known:
+            raise UserError(_again(folder, f"{SUBSETS}/{path.name} is gone")) from None
         raise UserError(_no_subset(dataset, path, data)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(_again(path.parents[1], f"{path.name} cannot be read ({error})")) from error
+        raise UserError(_again(folder, f"{path.name} cannot be read ({error})")) from error
+    if known is not None and hashlib.sha256(content).hexdigest() != known.get(name):
+        raise UserError(_again(folder, f"{SUBSETS}/{path.name} has changed since it was made"))
     return frozenset(ids)
 
 
+def subset_digests(dataset: str, data: Path | str = "data") -> dict[str, str]:
+    """name → sha256 of the lists of ids that a prepared dataset has, by its self-check."""
+    return (read_selfcheck(prepared_folder(dataset, data)) or {}).get("subsets") or {}
+
+
 def _no_subset(dataset: str, path: Path, data: Path | str) -> str:
-    there = sorted(other.stem for other in path.parent.glob("*.txt"))
+    check = read_selfcheck(path.parents[1])
+    there = sorted((check or {}).get("subsets") or {})
     archives = recipes.recipe(dataset, data).optional
     if there or not archives:
         return f"{path}: no such part of {dataset}; there is {', '.join(there) or 'none'}"
+    command = f"then run `cliptrase prepare {dataset} --data {data}`"
+    if check is not None and check.get("without"):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in check["without"].items())
+        return f"{path}: not there: {dataset} was prepared without it ({reasons}); {command}"
     ways = "; ".join(f"{one.name}: {how_to_get(one, data)}" for one in archives)
     return (
         f"{path}: not there: {dataset} is not prepared, or was without the archive that lists it "
-        f"({ways}); then run `cliptrase prepare {dataset} --data {data}`"
+        f"({ways}); {command}"
     )
 
 

@@ -35,7 +35,8 @@ class Recipe:
 
     archives: what must be in <data>/raw first; optional: what it can do without. expected: the
     figures that the prepared dataset is held against, `label_values` always among them where it
-    comes from archives. subsets: name → ids, of the ids of the dataset.
+    comes from archives. subsets(ids, archive): name → ids, of those of the dataset, that an
+    optional archive lists.
     """
 
     count: int
@@ -44,7 +45,7 @@ class Recipe:
     archives: tuple[Archive, ...] = ()
     optional: tuple[Archive, ...] = ()
     expected: dict[str, Any] = field(default_factory=dict)
-    subsets: Callable[[list[str]], dict[str, list[str]]] = lambda ids: {}
+    subsets: Callable[[list[str], Archive], dict[str, list[str]]] = lambda ids, archive: {}
 
     def digest(self) -> str:
         """sha256 of the code: a dataset made by other code is made again."""
@@ -79,9 +80,9 @@ def _from_archives(source: DatasetSource, data: Path) -> Recipe:
     code = [archives / "common.py", archives / f"{source.name}.py"]
     code += [HERE / name for name in ("containers.py", "images.py", "opencv.py", "records.py")]
 
-    def subsets(ids: list[str]) -> dict[str, list[str]]:
+    def subsets(ids: list[str], archive: Archive) -> dict[str, list[str]]:
         made = getattr(_module(source), "subsets", None)
-        return made(source, data, ids) if made else {}
+        return made(source, data, ids, archive) if made else {}
 
     return Recipe(
         source.count,

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from cliptrase.data import open_dataset
 from cliptrase.data.labels import TABLES
+from cliptrase.data.prepared import subset_digests
 from cliptrase.errors import UserError
 from cliptrase.evaluate import store
 from cliptrase.evaluate.device import computing_on
@@ -106,9 +107,12 @@ class _Pass:
         self.started, self.stages = now(), Stages()
         self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
         first = next(iter(runs.values()))
-        self.basis = {
+        dataset = first["benchmark"]["dataset"]
+        self.data = {name: store.data_digest(run, data) for name, run in runs.items()}
+        self.basis: dict[str, Any] = {
             "code": code_digest(),
-            "data": store.data_digest(first, data),
+            "data": store.dataset_digest(dataset, data),
+            "subsets": subset_digests(dataset, data),  # of all: runs may be finished meanwhile
             "labels": digest_of(sorted(TABLES.glob("*.csv"))),
             "device": device.type,
         }
@@ -165,7 +169,7 @@ class _Pass:
             tally = self.progress.tallies[name]
             counts = tally.counts(self.dataset.ids)
             result = store.Result(class_names(run), tally.confusion, counts, self.flops[name])
-            store.write(out, run, result, provenance)
+            store.write(out, run, result, provenance | {"data": self.data[name]})
         log.info("%d runs written to %s", len(self.runs), out)
 
 

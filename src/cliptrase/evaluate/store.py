@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cliptrase import config
 from cliptrase.data.labels import TABLES
-from cliptrase.data.prepared import prepared_folder, read_selfcheck
+from cliptrase.data.prepared import prepared_folder, read_selfcheck, subset_digests
 from cliptrase.errors import UserError
 from cliptrase.evaluate import bootstrap, seal
 from cliptrase.evaluate.metrics import METRICS, RULES, class_counts, class_iou, scores
@@ -98,11 +98,21 @@ def make_ready(folder: Path) -> None:
 
 
 def data_digest(run: dict[str, Any], data: Path | str = "data") -> str | None:
-    """The digest of the prepared dataset's pixels and labels, from its self-check.
+    """The digest of the prepared dataset's pixels and labels, from its self-check; of the list of
+    images too, where the run is scored on some of them.
 
     None where it is not prepared, and for a user's folder, whose digest is in the run's identity.
     """
-    dataset = run["benchmark"]["dataset"]
+    benchmark = run["benchmark"]
+    pixels = dataset_digest(benchmark["dataset"], data)
+    if pixels is None or "subset" not in benchmark:
+        return pixels
+    listed = subset_digests(benchmark["dataset"], data).get(benchmark["subset"])
+    return hashlib.sha256(f"{pixels} {listed}".encode()).hexdigest() if listed else pixels
+
+
+def dataset_digest(dataset: str, data: Path | str = "data") -> str | None:
+    """The digest of a prepared dataset's pixels and labels alone, as `data_digest`."""
     check = read_selfcheck(prepared_folder(dataset, data))
     return None if check is None else check.get("pixels_sha256")
 

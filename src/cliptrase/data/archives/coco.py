@@ -8,7 +8,7 @@ from pathlib import Path
 from cliptrase.data.archives import common
 from cliptrase.data.containers import open_container
 from cliptrase.data.records import Record
-from cliptrase.data.sources import DatasetSource, raw_path
+from cliptrase.data.sources import Archive, DatasetSource, raw_path
 from cliptrase.errors import UserError
 
 CURATED = r"(?:[^/]+/)?curated/val2017/Coco164kFull_Stuff_Coarse_7\.txt"
@@ -21,13 +21,14 @@ def records(source: DatasetSource, data: Path) -> Iterator[Record]:
     return common.as_shipped(common.pairs(source, data, image, label))
 
 
-def subsets(source: DatasetSource, data: Path, ids: list[str]) -> dict[str, list[str]]:
-    """`coco27`: the images of IIC's curated list, where its archive is there.
+def subsets(
+    source: DatasetSource, data: Path, ids: list[str], archive: Archive
+) -> dict[str, list[str]]:
+    """`coco27`: the images of IIC's curated list, of the optional archive of that role.
 
-    Raises UserError where it lists an image that is none of `ids`.
+    Raises UserError for an archive that is damaged or lists an image that is none of `ids`.
     """
-    archive = source.optional.get("curated")
-    if archive is None or not raw_path(archive, data).is_file():
+    if archive != source.optional.get("curated"):
         return {}
     path = raw_path(archive, data)
     with open_container(path) as container:
