@@ -68,4 +68,4 @@ onsuccess:
 
 
 onerror:
-    shell(f"python -m cliptrase.publish tables {SUITE} >&2")
+    shell(pipeline.what_there_is(SUITE, TRACKING))

@@ -178,6 +178,16 @@ def shell_prefix() -> str:
     return f'set -euo pipefail; python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}; '
 
 
+def what_there_is(suite: str, tracking: str) -> str:
+    """The commands that end a start that failed: tables, figures and W&B from the runs there are.
+
+    Whatever failed, its cells are empty with their reason, and one of these steps costs no other.
+    """
+    steps = (f"tables {suite}", f"figures {suite}", f"wandb {suite} tracking.mode={tracking}")
+    commands = [f"python -m cliptrase.publish {step} >&2 || true" for step in steps]
+    return "; ".join(commands)
+
+
 def workers(passes: list[str], left: list[str], gpu: int, cores: int | None) -> int:
     """Threads of one pass, so that the passes to be made keep the cores busy, no more.
 

@@ -6,6 +6,7 @@ All of it in one piece is `make miniature`.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -27,8 +28,8 @@ DATA = Path("data/miniature")
 GATED = "ADE20K_2021_17_01.zip"
 # Three runs a benchmark, few words: what is tried here is the way, not the numbers.
 PART = {
-    "roles": {"main": ["voc20", "ade150", "ade847"]},
-    "tables": ["table6_metrics_224"],
+    "roles": {"main": ["voc20", "ade150", "ade847"], "grid": ["voc20"]},
+    "tables": ["table6_metrics_224", "fig7_sensitivity"],
     "overrides": ["benchmark.templates=shapes"],
 }
 
@@ -54,6 +55,9 @@ def tree(tmp_path, copy_of_the_tree, archives) -> Path:
     file = folder / "conf" / "suite" / "miniature.yaml"
     suite = yaml.safe_load(file.read_text(encoding="utf-8")) | PART
     file.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    grid = folder / "conf" / "table" / "fig7_sensitivity.yaml"
+    table = yaml.safe_load(grid.read_text(encoding="utf-8")) | {"eps": [0.7], "min_samples": [3, 4]}
+    grid.write_text(yaml.safe_dump(table), encoding="utf-8")
     write.place(archives, folder / DATA, gated=False)
     return folder
 
@@ -114,6 +118,12 @@ def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_the
     assert cells["ade150"] == cells["ade847"] == {""}
     assert f"dataset ade2016 is not prepared; {lost} is missing: download https://" in notes(tree)
     assert f"{GATED} is missing: https://ade20k.csail.mit.edu/request_data/" in notes(tree)
+    drawn = tree / "results/miniature/figures/fig7_sensitivity.svg"
+    assert drawn.stat().st_size > 0, "Figure 7 is of voc20 alone"
+    published = json.loads((tree / "results/miniature/wandb/ledger.json").read_text())
+    (entries,) = published["places"].values()
+    assert {name.split(".")[0] for name in entries} == {"voc20", "tables"}
+    assert not published["failed"]
 
     there, asked = times(tree, "voc20"), server.count("/VOCtrainval_11-May-2012.tar")
     server.faults.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,3 +163,15 @@ def test_what_wandb_did_not_take_is_published_again(monkeypatch, tmp_path, ledge
     write(file, ledger)
     pipeline.force_failed_publishing(dag, "smoke")
     assert dag.forcefiles == ({str(file)} if forced else set())
+
+
+def test_what_a_failed_start_still_makes_costs_no_other_step():
+    said = pipeline.what_there_is("smoke", "disabled").replace("python", "step")
+    fake = 'step() { echo "$@"; false; }; set -euo pipefail; '
+    done = subprocess.run(["bash", "-c", fake + said], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert [line.split()[2:] for line in done.stderr.splitlines()] == [
+        ["tables", "smoke"],
+        ["figures", "smoke"],
+        ["wandb", "smoke", "tracking.mode=disabled"],
+    ]
