@@ -283,6 +283,7 @@ def test_planning_needs_no_picture_library() -> None:
         "import sys\n"
         "from cliptrase.data.recipes import ARCHIVED, recipe\n"
         "assert [recipe(one).count for one in ARCHIVED] == [5000, 1449, 5104, 2000, 2000, 500]\n"
+        "assert all(recipe(one).outdated({}) and recipe(one).stated() for one in ARCHIVED)\n"
         "assert not {'numpy', 'PIL', 'scipy', 'httpx'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

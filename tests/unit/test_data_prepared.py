@@ -122,7 +122,7 @@ def test_a_whole_dataset_is_left_alone_and_other_code_makes_it_again(
     other = recipes.Recipe(COUNT, lambda: records("other", COUNT), (Path(__file__),))
     monkeypatch.setattr(recipes, "recipe", lambda *_: other)
     for opened in (open_prepared, verify_prepared):
-        with pytest.raises(UserError, match=r"made by another version of .* small; run `cliptrase"):
+        with pytest.raises(UserError, match=r"made by another version of .* it; run `cliptrase"):
             opened("small", tmp_path)
     assert len(open_prepared("small", tmp_path, any_code=True)) == COUNT
     prepare.prepare("small", tmp_path)

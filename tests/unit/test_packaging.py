@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cliptrase.data.prepared import current_recipe
+from cliptrase.data.recipes import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -161,15 +161,15 @@ def test_an_installed_wheel_segments_from_another_folder(wheel, tmp_path):
 import sys
 sys.path.insert(0, {str(site)!r})
 import cliptrase
-from cliptrase.data.prepared import current_recipe
+from cliptrase.data.recipes import recipe
 from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.resources import share
 assert str(share()) == {str(site / "cliptrase" / "_share")!r}, share()
 segmenter = cliptrase.Segmenter("shapes_clip", classes=["circle", "star", "grass"])
 result = segmenter(evaluation_scene("shapes", 0).image)
-print(cliptrase.__file__, *result.labels.shape, current_recipe("shapes"))
+print(cliptrase.__file__, *result.labels.shape, recipe("shapes").digest())
 """
-    package, height, width, recipe = run_python(code, cwd=elsewhere).split()
+    package, height, width, digest = run_python(code, cwd=elsewhere).split()
     assert Path(package).is_relative_to(site)
     assert (int(height), int(width)) == (224, 224)
-    assert recipe == current_recipe("shapes")  # what one has prepared, the other opens
+    assert digest == recipe("shapes").digest()  # what one has prepared, the other opens

@@ -1,14 +1,20 @@
-"""What a prepared dataset must be: figures known before, and those of its first preparation."""
+"""What a prepared dataset must be: figures known before, and those of its first preparation.
+
+Imports nothing heavy: planning asks whether a dataset is what its sources say.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from cliptrase.data.sources import DatasetSource, sources_path
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write
 
+IDS = Path(__file__).parent / "ids"
 KNOWN = ("ids", "ids_sha256", "label_values", "ignored_share", "shortest_side", "longest_side")
 # What a later preparation must have in common with the first one. (Not the hash of the decoded
 # pixels: another JPEG decoder may round otherwise, and the archives' checksums guard the bytes.)
@@ -59,19 +65,35 @@ def check(dataset: str, expected: dict[str, Any], found: dict[str, Any]) -> None
             raise UserError(_other(dataset, what, f"{share:.4f}", f"{low} to {high}"))
 
 
+def known_ids(source: DatasetSource, data: Path) -> list[str] | None:
+    """The ids that `expected: ids` of the sources lists, or names a list of.
+
+    That is a file beside the sources, or a shipped one. None where there is none. Raises UserError
+    for a file that is not there.
+    """
+    ids = source.expected.get("ids")
+    if ids is None or isinstance(ids, list):
+        return ids if ids is None else list(map(str, ids))
+    own = sources_path(data).parent / str(ids)
+    for path in (own, IDS / str(ids)):
+        if path.is_file():
+            return path.read_text(encoding="utf-8").split()
+    raise UserError(f"{source.name}: expected: ids: there is no file {own}")
+
+
 def first_path(folder: Path) -> Path:
     """Where the figures of a dataset's first preparation are kept, beside its folder."""
     return folder.with_name(f"{folder.name}.first.json")
 
 
-def check_first(folder: Path, found: dict[str, Any], stated: str) -> None:
+def check_first(folder: Path, found: dict[str, Any], stated: dict[str, Any]) -> None:
     """Hold a self-check against that of the first preparation, where there was one.
 
-    stated: digest of what the sources say of the dataset. Where they say something else today, the
-    first preparation was one of another source. Raises UserError naming the figure and both values.
+    stated: what the sources say of the dataset. Where they say something else today, the first
+    preparation was one of another source. Raises UserError naming the figure and both values.
     """
     path, first = first_path(folder), _first(folder)
-    if first.get("stated_sha256") != stated:
+    if first.get("stated_sha256") != _digest(stated):
         return
     for key in KEPT:
         if key in first and first[key] != found[key]:
@@ -84,14 +106,18 @@ def check_first(folder: Path, found: dict[str, Any], stated: str) -> None:
             )
 
 
-def keep_first(folder: Path, found: dict[str, Any], stated: str) -> None:
+def keep_first(folder: Path, found: dict[str, Any], stated: dict[str, Any]) -> None:
     """Keep the figures of a first preparation."""
-    if _first(folder).get("stated_sha256") == stated:
+    if _first(folder).get("stated_sha256") == _digest(stated):
         return
     with atomic_write(first_path(folder), "w") as text:
-        kept = {key: found[key] for key in KEPT} | {"stated_sha256": stated}
+        kept = {key: found[key] for key in KEPT} | {"stated_sha256": _digest(stated)}
         json.dump(kept, text, indent=1, sort_keys=True)
         text.write("\n")
+
+
+def _digest(stated: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def _first(folder: Path) -> dict[str, Any]:

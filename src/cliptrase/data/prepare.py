@@ -142,6 +142,7 @@ def _make(
     if chosen.archives:
         digests = _digests(chosen, data)
         check["archives"] = {name: digests[name] for name in digests if name not in without}
+        check |= {"stated": chosen.stated(check["archives"])}
         check |= {"subsets": subsets, "without": without}
     check |= {
         "dataset": dataset,
@@ -179,14 +180,12 @@ def _subsets(
 
 
 def _is_current(target: Path, chosen: Recipe, data: Path | str) -> bool:
-    """Whether a dataset is whole, of this code, and of the archives that are there now.
+    """Whether a dataset is whole, of this code and these sources, of the archives there now.
 
     An archive that was deleted since, as large ones are, asks for nothing.
     """
     check = prepared.read_selfcheck(target)
-    if check is None or check.get("recipe_sha256") != chosen.digest():
-        return False
-    if check.get("count") != chosen.count:
+    if check is None or chosen.outdated(check) or check.get("count") != chosen.count:
         return False
     known = check.get("archives", {})
     if known != known | _digests(chosen, data):

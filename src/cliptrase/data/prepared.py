@@ -69,15 +69,17 @@ def open_prepared(
 ) -> PreparedSamples:
     """The samples of a prepared dataset, raw labels, in the order of their ids.
 
-    Raises UserError with the command that prepares it: absent, cut off, of another count, or made
-    by other code than this version's, unless `any_code` will do.
+    Raises UserError with the command that prepares it: absent, cut off or of another count, and,
+    unless `any_code` will do: made by other code than this version's, or of other archives than the
+    sources name now. Sources that cannot be read are an error then.
     """
     folder = prepared_folder(dataset, data)
     check = read_selfcheck(folder)
     if check is None:
         raise UserError(_again(folder, "not prepared"))
-    if not any_code and current_recipe(dataset, data) not in (None, check.get("recipe_sha256")):
-        raise UserError(_again(folder, f"made by another version of the code that makes {dataset}"))
+    reason = None if any_code else _outdated(dataset, check, data)
+    if reason:
+        raise UserError(_again(folder, reason))
     arrow = folder / ARROW
     if not arrow.is_file() or arrow.stat().st_size != check.get("arrow_bytes"):
         raise UserError(_again(folder, f"{ARROW} is absent or cut off"))
@@ -250,11 +252,11 @@ def read_selfcheck(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def current_recipe(dataset: str, data: Path | str = "data") -> str | None:
-    """The digest of the code that makes a dataset now, None for one that this version cannot."""
+def _outdated(dataset: str, check: dict[str, Any], data: Path | str) -> str | None:
+    """Why a dataset is to be made again; None for one that this version cannot make."""
     try:
-        return recipes.recipe(dataset, data).digest()
-    except UserError:
+        return recipes.recipe(dataset, data).outdated(check)
+    except recipes.UnknownDataset:
         return None
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cliptrase.data.expected import known_ids
 from cliptrase.data.records import Record, png
 from cliptrase.data.sources import Archive, DatasetSource, read_sources
 from cliptrase.errors import UserError, nearest
@@ -29,6 +30,10 @@ LABEL_VALUES: dict[str, tuple[tuple[int, int], ...]] = {
 ARCHIVED = tuple(LABEL_VALUES)
 
 
+class UnknownDataset(UserError):
+    """No dataset that this version can make."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a dataset is made: its records, sorted by id, and the code that makes them.
@@ -45,6 +50,7 @@ class Recipe:
     archives: tuple[Archive, ...] = ()
     optional: tuple[Archive, ...] = ()
     expected: dict[str, Any] = field(default_factory=dict)
+    ids: Callable[[], list[str] | None] = lambda: None  # as the sources say
     subsets: Callable[[list[str], Archive], dict[str, list[str]]] = lambda ids, archive: {}
 
     def digest(self) -> str:
@@ -52,17 +58,35 @@ class Recipe:
         content = [f"{path.name} {sha256_file(path)}" for path in self.code]
         return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
-    def stated(self) -> str:
-        """sha256 of what the sources say that the dataset is: count, figures, archives."""
-        archives = [(one.name, one.bytes, one.checksum) for one in self.archives]
-        content = json.dumps([self.count, self.expected, archives], sort_keys=True, default=str)
-        return hashlib.sha256(content.encode()).hexdigest()
+    def stated(self, used: Collection[str] = ()) -> dict[str, Any]:
+        """What the sources say that the dataset is, as JSON has it: count, figures, archives.
+
+        used: the optional archives that count, by name. Raises UserError for a list of ids that is
+        not there.
+        """
+        figures, ids = dict(self.expected), self.ids()
+        if ids is not None:
+            figures["ids"] = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+        counted = [*self.archives, *(one for one in self.optional if one.name in used)]
+        archives = {one.name: {"bytes": one.bytes, "checksum": one.checksum} for one in counted}
+        said = {"count": self.count, "expected": figures, "archives": archives}
+        return dict(json.loads(json.dumps(said, default=str)))
+
+    def outdated(self, check: dict[str, Any]) -> str | None:
+        """Why a dataset of this self-check is to be made again, None where it is of this code and
+        of what the sources say now. Whether its files are whole is another question."""
+        if check.get("recipe_sha256") != self.digest():
+            return "made by another version of the code that makes it"
+        now = self.stated(check.get("archives") or {})
+        if not self.archives or check.get("stated") == now:
+            return None
+        return f"its sources say something else now: {_difference(check.get('stated'), now)}"
 
 
 def recipe(dataset: str, data: Path | str = "data") -> Recipe:
     """The recipe of a dataset, whose archives are those that the data folder's sources name.
 
-    Raises UserError for an unknown dataset, or sources that cannot be read. Loads no numpy for a
+    Raises UnknownDataset, or UserError for sources that cannot be read. Loads no numpy for a
     dataset that comes from archives.
     """
     if dataset in ARCHIVED:
@@ -72,7 +96,9 @@ def recipe(dataset: str, data: Path | str = "data") -> Recipe:
     if dataset in EVALUATION:
         code = (HERE / "recipes.py", HERE / "records.py", *sorted(SHAPES.glob("*.py")))
         return Recipe(len(TEST_SEEDS), lambda: _scenes(dataset, len(TEST_SEEDS)), code)
-    raise UserError(f"unknown dataset {dataset!r}; {nearest(dataset, [*EVALUATION, *ARCHIVED])}")
+    raise UnknownDataset(
+        f"unknown dataset {dataset!r}; {nearest(dataset, [*EVALUATION, *ARCHIVED])}"
+    )
 
 
 def _from_archives(source: DatasetSource, data: Path) -> Recipe:
@@ -91,8 +117,20 @@ def _from_archives(source: DatasetSource, data: Path) -> Recipe:
         tuple(source.needed()),
         tuple(source.optional.values()),
         {"label_values": LABEL_VALUES[source.name]} | source.expected,
+        lambda: known_ids(source, data),
         subsets,
     )
+
+
+def _difference(before: Any, now: Any, where: str = "") -> str:
+    """The first thing in which two values of JSON differ, for people."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*now, *before]:
+            if before.get(key) != now.get(key):
+                return _difference(before.get(key), now.get(key), f"{where}{key}: ")
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in (now, before)]
+    new, old = (text if len(text) < 100 else f"{text[:100]}…" for text in texts)
+    return f"{where}{new} instead of {old}"
 
 
 def _module(source: DatasetSource) -> Any:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliptrase.data.containers import Container, open_container
+from cliptrase.data.expected import known_ids
 from cliptrase.data.images import Header, check_mask, stored_header
 from cliptrase.data.records import Record
-from cliptrase.data.sources import DatasetSource, raw_path, sources_path
+from cliptrase.data.sources import DatasetSource, raw_path
 from cliptrase.errors import UserError
 
-IDS = Path(__file__).resolve().parents[1] / "ids"
 PIXELS = 100_000_000  # of a picture: more than any camera of these sources made
 
 
@@ -96,22 +96,6 @@ def chosen(
             + "; the archives are not those of the source: fetch them again"
         )
     return ids
-
-
-def known_ids(source: DatasetSource, data: Path) -> list[str] | None:
-    """The ids that `expected: ids` of the sources lists, or names a list of.
-
-    That is a file beside the sources, or a shipped one. None where there is none. Raises UserError
-    for a file that is not there.
-    """
-    ids = source.expected.get("ids")
-    if ids is None or isinstance(ids, list):
-        return ids if ids is None else list(map(str, ids))
-    own = sources_path(data).parent / str(ids)
-    for path in (own, IDS / str(ids)):
-        if path.is_file():
-            return path.read_text(encoding="utf-8").split()
-    raise UserError(f"{source.name}: expected: ids: there is no file {own}")
 
 
 def pairs(

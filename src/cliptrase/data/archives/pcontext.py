@@ -15,6 +15,7 @@ import scipy.io
 from cliptrase.data.archives import common
 from cliptrase.data.archives.common import Pair
 from cliptrase.data.containers import Container
+from cliptrase.data.expected import known_ids
 from cliptrase.data.ordered import in_order
 from cliptrase.data.records import Record, png
 from cliptrase.data.sources import DatasetSource
@@ -34,7 +35,7 @@ def records(source: DatasetSource, data: Path) -> Iterator[Record]:
     with common.opened(source, data) as (images, labels), tempfile.TemporaryFile() as spool:
         shown = common.members(images, _IMAGES, "photographs VOCdevkit/VOC2010/JPEGImages/*.jpg")
         masks = common.members(labels, _LABELS, "label maps trainval/*.mat")
-        wanted = common.known_ids(source, data)
+        wanted = known_ids(source, data)
         ids = common.chosen(source, data, shown, masks, wanted or set(shown) & set(masks))
         members = {masks[one]: one for one in ids}
         places = {}
