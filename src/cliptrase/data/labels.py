@@ -86,7 +86,7 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
         if n_classes != count:
             raise UserError(
                 f"labels.map={labels['map']}: {count} scored classes, but the vocabulary has "
-                f"{n_classes} names; give a list of {count} names, one a class"
+                f"{n_classes} lines; give a list of {count}, one class a line"
             )
         if ignore in known.values():
             raise UserError(f"labels.ignore={ignore}: a class of {labels['map']}; take 65535")

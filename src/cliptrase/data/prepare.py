@@ -21,9 +21,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cliptrase.data import expected, prepared, recipes
+from cliptrase.data import expected, prepared, receipts, recipes
 from cliptrase.data.recipes import Recipe
-from cliptrase.data.sources import Archive, how_to_get, raw_path, receipt_path
+from cliptrase.data.sources import Archive, how_to_get, raw_path
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import atomic_write, naming_the_path, sha256_file
 
@@ -54,16 +54,12 @@ def prepare(
             if chosen.archives:
                 _fetch(dataset, chosen, data, mirror)
                 without = _optional(chosen.optional, data, mirror)
-            for left_over in target.parent.glob(f".{dataset}.[0-9]*"):
-                shutil.rmtree(left_over)
-            making = target.parent / f".{dataset}.{os.getpid()}"
-            try:
-                check = _make(making, target, chosen, data, without)
-                _replace(making, target)
-                if chosen.archives:
-                    expected.keep_first(target, check, chosen.stated())
-            finally:
-                shutil.rmtree(making, ignore_errors=True)
+            check = _put(target, chosen, data, without)
+            if chosen.archives:
+                expected.keep_first(target, check, chosen.stated())
+                for archive in (*chosen.archives, *chosen.optional):
+                    if archive.name in check["archives"]:
+                        receipts.confirm_first(archive, data)
     return target
 
 
@@ -116,6 +112,23 @@ def _optional(archives: Iterable[Archive], data: Path | str, mirror: str | None)
     return without
 
 
+def _put(target: Path, chosen: Recipe, data: Path | str, without: dict[str, str]) -> dict[str, Any]:
+    """Make a dataset beside its place and put it there, whole; its self-check."""
+    for left_over in target.parent.glob(f".{target.name}.[0-9]*"):
+        shutil.rmtree(left_over)
+    making = target.parent / f".{target.name}.{os.getpid()}"
+    try:
+        check = _make(making, target, chosen, data, without)
+        _replace(making, target)
+    except UserError:
+        for archive in chosen.archives:  # a foreign one must not stand against the right one
+            receipts.forget_first(archive, data)
+        raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return check
+
+
 def _make(
     folder: Path, target: Path, chosen: Recipe, data: Path | str, without: dict[str, str]
 ) -> dict[str, Any]:
@@ -136,7 +149,7 @@ def _make(
     if chosen.archives:
         expected.check(dataset, chosen.expected, check)
         expected.check_first(target, check, chosen.stated())
-    subsets = _subsets(folder, chosen, samples.ids, without)
+    subsets = _subsets(folder, chosen, samples.ids, data, without)
     for name, reason in without.items():
         _log.warning("%s: without %s: %s", dataset, name, reason)
     if chosen.archives:
@@ -156,7 +169,7 @@ def _make(
 
 
 def _subsets(
-    folder: Path, chosen: Recipe, ids: list[str], without: dict[str, str]
+    folder: Path, chosen: Recipe, ids: list[str], data: Path | str, without: dict[str, str]
 ) -> dict[str, str]:
     """Write the lists of ids of the optional archives; the sha256 of each.
 
@@ -170,6 +183,7 @@ def _subsets(
             found = chosen.subsets(ids, archive)
         except UserError as error:
             without[archive.name] = str(error)
+            receipts.forget_first(archive, data)
             continue
         for name, part in found.items():
             path = folder / prepared.SUBSETS / f"{name}.txt"
@@ -203,8 +217,8 @@ def _digests(chosen: Recipe, data: Path | str) -> dict[str, str]:
     """Name → sha256 of the archives that are there and checked, by their receipts."""
     found = {}
     for archive in (*chosen.archives, *chosen.optional):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            receipt = json.loads(receipt_path(archive, data).read_text(encoding="utf-8"))
+        receipt = receipts.read_receipt(archive, data) or {}
+        if "sha256" in receipt:
             found[archive.name] = str(receipt["sha256"])
     return found
 

@@ -2,7 +2,8 @@
 
 `<data>/raw/<name>.json`, the receipt: what the archive was when it was last checked, the same bytes
 for the same file. `<name>.first.json`: the sha256 of the first copy of an archive that nobody
-published a checksum of; later copies must agree with it.
+published a checksum of; later copies must agree with it. Until a dataset was prepared from that
+copy it is on trial: where preparing fails, it is forgotten, and another one may be the first.
 """
 
 from __future__ import annotations
@@ -155,11 +156,7 @@ def write_receipt(archive: Archive, data: Path | str, checked: Checked, url: str
 
 def read_receipt(archive: Archive, data: Path | str) -> dict[str, Any] | None:
     """The receipt of an archive, None where there is none that can be read."""
-    try:
-        content = json.loads(receipt_path(archive, data).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return _read(receipt_path(archive, data))
 
 
 def has_receipt(archive: Archive, data: Path | str) -> bool:
@@ -168,7 +165,7 @@ def has_receipt(archive: Archive, data: Path | str) -> bool:
     if receipt is None or not path.is_file() or receipt.get("bytes") != path.stat().st_size:
         return False
     kind, digits = archive.checksum or (None, None)
-    if digits is None and read_first(archive, data) != receipt.get("sha256"):
+    if digits is None and read_first(archive, data) not in (None, receipt.get("sha256")):
         return False
     return receipt.get("checksum_verified") == kind and receipt.get("checksum") == digits
 
@@ -192,6 +189,19 @@ def read_first(archive: Archive, data: Path | str) -> str | None:
         raise UserError(
             f"{path}: cannot be read; delete it, and the next copy counts as first"
         ) from error
+
+
+def confirm_first(archive: Archive, data: Path | str) -> None:
+    """The first copy is the archive: a dataset was prepared from it."""
+    first = _read(first_path(archive, data))
+    if archive.checksum is None and first and not first.get("prepared"):
+        _write(first_path(archive, data), first | {"prepared": True})
+
+
+def forget_first(archive: Archive, data: Path | str) -> None:
+    """The first copy may be no such archive: no dataset could be prepared from it."""
+    if not (_read(first_path(archive, data)) or {}).get("prepared"):
+        first_path(archive, data).unlink(missing_ok=True)
 
 
 def part_path(archive: Archive, data: Path | str) -> Path:
@@ -247,6 +257,14 @@ def _gzip_is_whole(path: Path) -> bool:
     except (EOFError, OSError, zlib.error):
         return False
     return True
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

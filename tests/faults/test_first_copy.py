@@ -1,0 +1,68 @@
+"""Archives without a published checksum: which copy is the first one, for others to agree with."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from tests.miniature import edited
+from tests.miniature.edited import members, packed, place
+from tests.miniature.server import Fault, Server
+
+from cliptrase.data import prepare
+from cliptrase.data.prepared import open_prepared
+from cliptrase.data.receipts import has_receipt
+from cliptrase.data.sources import read_sources
+from cliptrase.errors import UserError
+
+NAME = "ADE20K_2021_17_01.zip"
+MASKS = "stuffthingmaps_trainval2017.zip"
+
+
+def test_another_archive_under_this_name_does_not_stand_against_the_right_one(
+    tmp_path: Path,
+) -> None:
+    data, right = place(tmp_path, "ade2021"), packed(NAME, members(NAME))
+    other = "ADEChallengeData2016.zip"
+    (data / "raw" / NAME).write_bytes(packed(other, members(other)))
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"{NAME}: holds no .*Put the right one in its place"):
+            prepare.prepare("ade2021", data)
+    (data / "raw" / NAME).write_bytes(right)
+    prepare.prepare("ade2021", data)  # as it said
+    assert [sample.id for sample in open_prepared("ade2021", data)] == edited.ids("ade2021")
+    assert has_receipt(read_sources(data).archive(NAME), data)
+    (data / "raw" / NAME).write_bytes(packed(other, members(other)))
+    with pytest.raises(UserError, match="that of the first copy was"):
+        prepare.prepare("ade2021", data, force=True)
+    assert len(open_prepared("ade2021", data)) == 3
+
+
+def test_a_damaged_first_copy_is_fetched_again_as_its_message_says(tmp_path: Path) -> None:
+    """A zip whose directory is fine says only when it is read that a byte is wrong."""
+    data, served = place(tmp_path / "data", "coco"), tmp_path / "served"
+    served.mkdir()
+    for name in ("val2017.zip", MASKS):
+        (data / "raw" / name).rename(served / name)
+    with zipfile.ZipFile(served / MASKS) as archive:
+        place_of_byte = archive.getinfo(f"val2017/{edited.ids('coco')[1]}.png").header_offset + 200
+    with Server(served) as server:
+        server.faults[f"/{MASKS}"] = Fault(wrong_byte=place_of_byte, times=1)
+        with pytest.raises(UserError, match=rf"{MASKS}: .*damaged .*; delete \S+/raw/{MASKS} and"):
+            prepare.prepare("coco", data, mirror=server.url)
+        (data / "raw" / MASKS).unlink()
+        prepare.prepare("coco", data, mirror=server.url)
+    assert len(open_prepared("coco", data)) == 3
+
+
+def test_a_first_copy_that_was_prepared_from_outlives_a_failure(tmp_path: Path) -> None:
+    """A preparation that fails for another reason forgets nothing."""
+    data = place(tmp_path, "ade2021")
+    prepare.prepare("ade2021", data)
+    first = data / "raw" / f"{NAME}.first.json"
+    kept = first.read_bytes()
+    assert json.loads(kept)["prepared"] is True
+    place(tmp_path, "ade2021", count=4)
+    with pytest.raises(UserError, match="3 images, where its source has 4"):
+        prepare.prepare("ade2021", data)
+    assert first.read_bytes() == kept
