@@ -9,12 +9,19 @@ from cliptrase.errors import UserError, nearest
 from cliptrase.metric_names import RULES
 from cliptrase.protocol_facts import PROTOCOLS
 
-MATRICES = ("cosine", "inner_product")  # kinds that are one matrix for all heads
-TWO_PATHS = ("clip_surgery", "gem")  # kinds whose blocks add up on a path of their own
-OF_TERMS = ("softmax", *MATRICES, *TWO_PATHS)  # kinds that compare what `terms` names
-KINDS = (*OF_TERMS, "identity")
+# Kinds of attention, and which of the keys `terms omega row_sum heads` each reads.
+KINDS: dict[str, set[str]] = {
+    "softmax": {"terms", "omega", "row_sum"},
+    "cosine": {"terms", "row_sum", "heads"},
+    "inner_product": {"terms", "row_sum", "heads"},
+    "identity": set(),
+    "clip_surgery": {"terms"},
+    "gem": {"terms"},
+}
+MATRICES = ("cosine", "inner_product")  # one matrix for all heads; what regions may be made of
+TWO_PATHS = ("clip_surgery", "gem")  # blocks add up on a path of their own
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "method.attention.kind": KINDS,
+    "method.attention.kind": tuple(KINDS),
     "method.attention.row_sum": ("none", 1, 3),
     "method.attention.heads": ("mean", "concatenated"),
     "method.regions.correlation.kind": MATRICES,
@@ -210,7 +217,8 @@ def _check_protocol(protocol: dict[str, Any], size: int, regions: dict[str, Any]
 
 def _check_attention(attention: dict[str, Any]) -> None:
     kind, terms = attention["kind"], attention["terms"]
-    if kind not in OF_TERMS:
+    reads = KINDS[kind]
+    if "terms" not in reads:
         if terms != []:
             raise UserError(
                 f"method.attention.terms={_show(terms)}: kind {kind} compares nothing; take []"
@@ -233,12 +241,12 @@ def _check_attention(attention: dict[str, Any]) -> None:
         raise UserError(
             "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
         )
-    if attention.get("row_sum", "none") != "none" and kind not in ("softmax", *MATRICES):
+    if attention.get("row_sum", "none") != "none" and "row_sum" not in reads:
         raise UserError(
             f"method.attention.row_sum={attention['row_sum']}: kind {kind} has rows of its own; "
             "take none"
         )
-    if attention.get("heads", "mean") != "mean" and kind not in MATRICES:
+    if attention.get("heads", "mean") != "mean" and "heads" not in reads:
         raise UserError(
             f"method.attention.heads={attention['heads']}: kind {kind} attends head by head; take "
             f"mean, or kind {' or '.join(MATRICES)}"
@@ -250,7 +258,7 @@ def _check_attention(attention: dict[str, Any]) -> None:
         raise UserError(f"method.attention.first_block={first} comes after last_block={last}")
     if attention.get("omega") is not None:
         _number("method.attention.omega", attention["omega"], above=0, at_most=10_000)
-        if kind != "softmax":
+        if "omega" not in reads:
             raise UserError(
                 f"method.attention.omega={attention['omega']}: is added before a softmax; take "
                 f"null with kind {kind}"
@@ -263,8 +271,8 @@ def _check_regions(regions: dict[str, Any]) -> None:
         _number("method.regions.eps", regions["eps"], above=0)
     if regions["min_samples"] != "auto":
         _integer("method.regions.min_samples", regions["min_samples"], at_least=1)
-    _integer("method.regions.upsample", regions["upsample"], at_least=1)
-    _integer("method.regions.median", regions["median"], at_least=1)
+    _integer("method.regions.upsample", regions["upsample"], at_least=1, at_most=32)
+    _integer("method.regions.median", regions["median"], at_least=1, at_most=99)
     if regions["median"] % 2 == 0:
         raise UserError(f"method.regions.median={regions['median']}: the window must be odd")
 
@@ -275,9 +283,11 @@ def _block(key: str, value: Any) -> None:
         raise UserError(f"{key}={value}: blocks are counted 1 to 12, from the end on other depths")
 
 
-def _integer(key: str, value: Any, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise UserError(f"{key}={_show(value)}: must be a whole number, {at_least} or more")
+def _integer(key: str, value: Any, at_least: int, at_most: int | None = None) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+    if not fits or (at_most is not None and value > at_most):
+        limits = f"{at_least} or more" if at_most is None else f"{at_least} to {at_most}"
+        raise UserError(f"{key}={_show(value)}: must be a whole number, {limits}")
 
 
 def _number(key: str, value: Any, above: float, at_most: float = float("inf")) -> None:

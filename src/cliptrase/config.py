@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from cliptrase.checks import DEFAULTS, check_run, check_shape
+from cliptrase.checks import DEFAULTS, TERMS, check_run, check_shape
 from cliptrase.errors import UserError, nearest
 from cliptrase.protocol_facts import facts
 from cliptrase.resources import resource
@@ -291,6 +291,8 @@ def _method(run: dict[str, Any]) -> None:
     if method["cls_logits"] == "auto":
         method["cls_logits"] = run["benchmark"]["cls_logits"] and protocol.cls_logits
     method["attention"] = DEFAULTS["attention"] | method["attention"]
+    terms = method["attention"]["terms"]  # in whatever order they are written, it is one run
+    method["attention"]["terms"] = sorted(terms, key=TERMS.index)
     if method["attention"]["omega"] is not None:
         method["attention"]["omega"] = float(method["attention"]["omega"])
     regions = method["regions"]

@@ -139,7 +139,7 @@ def test_with_16_bits_of_ones_own_what_is_ignored_is_what_is_skipped() -> None:
         (
             {"map": "voc_to_20"},
             5,
-            "voc_to_20: 20 scored classes, .* 5 names; give a list of 20 names",
+            "voc_to_20: 20 scored classes, .* 5 lines; give a list of 20, one class a line",
         ),
         (
             {"map": "voc_to_20", "background": "ignored"},

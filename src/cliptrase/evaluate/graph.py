@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase.errors import UserError
 from cliptrase.evaluate.encoded import Encoded as Encoded
 from cliptrase.evaluate.encoded import Text as Text
 from cliptrase.evaluate.encoded import voted
@@ -213,7 +214,7 @@ class Graph:
         ):
             return self.entering(stop + 1)  # what CLIP computes anyway
         if a.kind in OWN:
-            return OWN[a.kind](self, range(start, stop + 1), a)
+            return self._checked(a.kind, OWN[a.kind](self, range(start, stop + 1), a))
         tokens = self.entering(start)
         bias = None
         if a.omega is not None:
@@ -222,6 +223,17 @@ class Graph:
             parts = self.qkv(start) if index == start else vision.qkv(self.clip, index, tokens)
             mixed = vision.attend(parts, a.kind, a.terms, bias, a.row_sum, a.heads)
             tokens = vision.finish(self.clip, index, tokens, mixed, a.residual, a.ffn)
+        return tokens
+
+    def _checked(self, kind: str, tokens: Tensor) -> Tensor:
+        """What a function of model/own.py returned. Raises UserError where it is no tokens."""
+        wanted = self.entering(0).shape
+        if tokens.shape != wanted or not bool(tokens.isfinite().all()):
+            what = f"{tuple(tokens.shape)} values" if tokens.shape != wanted else "NaN or infinity"
+            raise UserError(
+                f"method.attention.kind={kind}: its function in src/cliptrase/model returned "
+                f"{what}; it must be tokens {tuple(wanted)}, [CLS] first, all finite"
+            )
         return tokens
 
     def entering(self, index: int) -> Tensor:

@@ -57,9 +57,13 @@ class Target:
         if (labels["background"] is not None) != has_background(run):
             raise UserError(
                 f"benchmark {run['benchmark']['name']}: labels.background and the list of "
-                "background words go together; give both or none"
+                "background words go together; give both or none (of benchmark.background, or "
+                "take a benchmark that scores a background)"
             )
-        lookup = label_tables.lookup(labels, names)
+        try:
+            lookup = label_tables.lookup(labels, names)
+        except UserError as error:
+            raise UserError(f"{run['vocabulary']['classes']['path']}: {error}") from None
         ignored = labels["background"] == "ignored"
         return cls(lookup, ignored, scored_classes(run), whole_pictures(run))
 

@@ -137,6 +137,11 @@ def attend(
             mixed = mixed * (float(row_sum) / len(chosen))
     elif kind == "identity":
         mixed = parts.v
+    elif kind not in ("cosine", "inner_product"):
+        raise UserError(
+            f"method.attention.kind={kind}: nothing computes it; name its function in "
+            "src/cliptrase/model/own.py"
+        )
     else:
         weights = torch.stack([correlate(a, b, kind, heads) for a, b in chosen]).mean(dim=0)
         if row_sum != "none":

@@ -75,7 +75,9 @@ def test_a_vocabulary_of_another_length_is_refused(benchmark, tmp_path):
     """Fewer names must not turn the classes left over into background."""
     (tmp_path / "few.txt").write_text("\n".join(f"name {n}" for n in range(10)))
     few = [f"benchmark={benchmark}", "model=shapes_clip", f"vocabulary={tmp_path / 'few.txt'}"]
-    with pytest.raises(UserError, match=r"\d+ scored classes, but the vocabulary has 10 names"):
+    with pytest.raises(
+        UserError, match=r"few\.txt: .*\d+ scored classes, but the vocabulary has 10 lines"
+    ):
         Target.of(config.resolve(few))
 
 
