@@ -2,7 +2,7 @@
 
 --config suite=paper          another suite of conf/suite (default: shapes)
 --config benchmarks=[voc20]   only the passes that these benchmarks need
---config mirror=URL           every archive from this server, as URL/<file name>
+--config mirror=URL           every archive, gated ones too, from this server: URL/<file name>
 --config freeze_code=true     an edit of the code makes nothing run again
 --config device=cpu           auto | cpu | cuda
 --config tracking=online      how W&B publishes: offline | online | disabled
@@ -25,8 +25,9 @@ SUITE = config.get("suite", "shapes")
 PLAN = errors.exit_on_user_error(plan.load)(SUITE)
 DATA, QUOTED = PLAN.data, shlex.quote(PLAN.data)
 ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
+MIRROR = pipeline_data.mirror_of(config.get("mirror"))
 # What only the user can get is left out until it is there; its cells say how to get it.
-LACKING = errors.exit_on_user_error(pipeline_data.lacking)(PLAN, ASKED)
+LACKING = errors.exit_on_user_error(pipeline_data.lacking)(PLAN, ASKED, MIRROR)
 PASSES = pipeline_data.without(PLAN, ASKED, LACKING)
 FROZEN = bool(config.get("freeze_code", False))
 CODE = ancient if FROZEN else list
@@ -59,7 +60,7 @@ rule all:
 
 
 onstart:
-    said = errors.exit_on_user_error(announcement)(PLAN, ASKED, LEFT, config.get("mirror"))
+    said = errors.exit_on_user_error(announcement)(PLAN, ASKED, LEFT, MIRROR)
     print(said, file=sys.stderr)
 
 

@@ -29,9 +29,10 @@ A_NAME = 0.9
 def announcement(plan: Plan, passes: list[str], left: list[str], mirror: str | None = None) -> str:
     """Passes without a result and their cost: images, downloads, disk, weights, time.
 
-    passes: those that the benchmarks asked for need. left: what `pipeline.unmade` says.
+    passes: those that the benchmarks asked for need. left: what `pipeline.unmade` says. mirror: a
+    server that has all archives.
     """
-    lacking = pipeline_data.lacking(plan, passes)
+    lacking = pipeline_data.lacking(plan, passes, mirror)
     todo = [plan.passes[name] for name in pipeline_data.without(plan, passes, lacking)]
     todo = [one for one in todo if one.name in left]
     lines = [
@@ -133,7 +134,6 @@ def _archives(sources: Iterable[DatasetSource]) -> list[Archive]:
         archive.name: archive
         for source in sources
         for archive in (*source.needed(), *source.optional.values())
-        if archive.urls or not archive.gated
     }
     return list(found.values())
 

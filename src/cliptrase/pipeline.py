@@ -48,18 +48,16 @@ def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[st
 
 
 def preparing_code(dataset: str, data: str) -> list[str]:
-    """The code that makes a prepared dataset; of archives' ones without recipes.py, which changes
-    whenever there is one more."""
-    folder = PACKAGE / "data"
-    files = [folder / name for name in ("expected.py", "prepare.py", "prepared.py")]
+    """The code that a prepared dataset is of: that of its recipe's digest, no more.
+
+    Other code that prepares, and checks, does not change what was prepared. (For a drawn dataset
+    the recipe would load numpy: the same files by name.)
+    """
     if dataset in recipes.ARCHIVED:
-        files += recipes.recipe(dataset, data).code
+        files = list(recipes.recipe(dataset, data).code)
     else:
-        files += [
-            folder / "recipes.py",
-            folder / "records.py",
-            *sorted((folder / "shapes").glob("*.py")),
-        ]
+        folder = PACKAGE / "data"
+        files = [folder / "recipes.py", folder / "records.py", *(folder / "shapes").glob("*.py")]
     return sorted({_relative(file) for file in files})
 
 

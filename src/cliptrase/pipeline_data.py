@@ -6,6 +6,7 @@ Imports neither torch nor numpy, and asks no server.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,8 @@ from cliptrase.data.sources import (
     receipt_path,
 )
 from cliptrase.plan import Pass, Plan
+
+MIRROR = "CLIPTRASE_MIRROR"  # as data.download reads it, which loads httpx
 
 
 def selfcheck(dataset: str, data: Path | str) -> str:
@@ -44,12 +47,17 @@ def source_of(dataset: str, data: Path | str) -> DatasetSource | None:
     return read_sources(data).datasets.get(dataset)
 
 
-def lacking(plan: Plan, passes: Iterable[str]) -> dict[str, list[Archive]]:
+def lacking(
+    plan: Plan, passes: Iterable[str], mirror: str | None = None
+) -> dict[str, list[Archive]]:
     """dataset → the archives that only the user can get and that are not there, where some are so.
 
-    A dataset that is prepared lacks nothing, whatever became of its archives.
+    A dataset that is prepared lacks nothing, whatever became of its archives; nor does any where
+    there is a mirror, which serves all archives.
     """
-    found = {}
+    found: dict[str, list[Archive]] = {}
+    if mirror:
+        return found
     for dataset in sorted({plan.passes[name].dataset for name in passes}):
         source = source_of(dataset, plan.data)
         if source and not Path(selfcheck(dataset, plan.data)).is_file():
@@ -81,8 +89,13 @@ def force_false_receipt(dag: Any, name: str, data: Path | str) -> list[str]:
     return []
 
 
-def mirror(url: Any) -> str:
-    """`--config mirror=URL` as words of a command line."""
+def mirror_of(given: Any) -> str | None:
+    """The server that has all archives: `--config mirror=URL`, else the environment's."""
+    return str(given) if given else os.environ.get(MIRROR, "").strip() or None
+
+
+def mirror_option(url: str | None) -> str:
+    """The mirror as words of a command line."""
     return f"--mirror {shlex.quote(str(url))}" if url else ""
 
 

@@ -9,7 +9,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +21,12 @@ import yaml
 from tests.miniature import write
 from tests.miniature.server import Fault, Server
 
+from cliptrase.pipeline_data import MIRROR
+
 pytestmark = [pytest.mark.xdist_group("miniature"), pytest.mark.slow]
 
 DATA = Path("data/miniature")
+ENVIRONMENT = {**os.environ, "PATH": "/usr/bin:/bin", MIRROR: ""}
 GATED = "ADE20K_2021_17_01.zip"
 # Three runs a benchmark, few words: what is tried here is the way, not the numbers.
 PART = {
@@ -69,7 +71,7 @@ def start(tree: Path, server: Server, *arguments: str, **config: str) -> subproc
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "8", *arguments, "--config", *pairs],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree / "src"), "PATH": "/usr/bin:/bin"},
+        env={**ENVIRONMENT, "PYTHONPATH": str(tree / "src")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,19 +106,20 @@ def times(tree: Path, benchmark: str) -> dict[str, int]:
     return {folder.name: folder.stat().st_mtime_ns for folder in folders}
 
 
-def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_there(
-    tree, server, archives
-):
-    lost = "ADEChallengeData2016.zip"
+def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_there(tree, server):
+    lost, sources = "ADEChallengeData2016.zip", tree / DATA / "sources.yaml"
+    own = sources.read_text(encoding="utf-8").replace("https://miniature.invalid", server.url)
+    sources.write_text(own, encoding="utf-8")  # a server of what is not gated
     server.faults[f"/{lost}"] = Fault(status=404)
-    code, said = snakemake(tree, server, "all")
+    code, said = snakemake(tree, server, "all", mirror="")
     assert code != 0, "a link is dead"
     assert lost in said and "404" in said and "Traceback" not in said
     assert f"put the file {GATED} into data/miniature/raw" in said, "said before anything starts"
     cells = values(tree)
     assert "" not in cells["voc20"], "the other tables are whole"
     assert cells["ade150"] == cells["ade847"] == {""}
-    assert f"dataset ade2016 is not prepared; {lost} is missing: download https://" in notes(tree)
+    reason = f"dataset ade2016 is not prepared; {lost} is missing: download {server.url}"
+    assert reason in notes(tree)
     assert f"{GATED} is missing: https://ade20k.csail.mit.edu/request_data/" in notes(tree)
     drawn = tree / "results/miniature/figures/fig7_sensitivity.svg"
     assert drawn.stat().st_size > 0, "Figure 7 is of voc20 alone"
@@ -127,7 +130,7 @@ def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_the
 
     there, asked = times(tree, "voc20"), server.count("/VOCtrainval_11-May-2012.tar")
     server.faults.clear()
-    code, said = snakemake(tree, server, "all")
+    code, said = snakemake(tree, server, "all", mirror="")
     assert code == 0, said  # the gated archive is left out, which is no error
     assert "left out: 1 passes over ade2021" in said
     cells = values(tree)
@@ -137,20 +140,20 @@ def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_the
     assert server.count("/VOCtrainval_11-May-2012.tar") == asked, "nothing is fetched twice"
     assert server.count(f"/{GATED}") == 0
 
-    code, said = snakemake(tree, server, "all")
+    code, said = snakemake(tree, server, "all", mirror="")
     assert code == 0 and "Nothing to be done" in said
 
-    shutil.copy(archives / GATED, tree / DATA / "raw")
     code, said = snakemake(tree, server, "all")
     assert code == 0, said
-    assert "left out" not in said
+    assert "left out" not in said, "a mirror serves the gated ones too"
+    assert server.count(f"/{GATED}") == 1
     assert set().union(*values(tree).values()) & {""} == set()
     assert GATED not in notes(tree)
 
     for archive in (tree / DATA / "raw").glob("*.*"):
         if archive.suffix in (".zip", ".tar"):
             archive.unlink()
-    code, said = snakemake(tree, server, "all")
+    code, said = snakemake(tree, server, "all", mirror="")
     assert code == 0 and "Nothing to be done" in said, "archives may go once they are prepared"
 
 
@@ -185,6 +188,23 @@ def test_a_damaged_archive_is_noticed_and_fetched_again(tree, server, archives):
     assert server.count(f"/{name}") == 2
 
 
+def test_a_prepared_dataset_outlives_its_archives_whatever_code_changes(tree, server):
+    target, data = f"{DATA}/prepared/ade2021/selfcheck.json", tree / "src/cliptrase/data"
+    assert snakemake(tree, server, target)[0] == 0
+    (tree / DATA / "raw" / GATED).unlink()
+    folder = (tree / target).parent
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for other in ("expected.py", "prepare.py", "prepared.py"):
+        _append(data / other, "# edited\n")
+    code, said = snakemake(tree, server, target, mirror="")
+    assert code == 0 and "Nothing to be done" in said, "none of these can change a pixel"
+    _append(data / "archives/ade2021.py", "# edited\n")
+    code, said = snakemake(tree, server, target, mirror="")
+    assert code != 0 and GATED in said, "made again it would have to be, and cannot"
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert snakemake(tree, server, target, mirror="", freeze_code="true")[0] == 0
+
+
 def test_part_of_the_benchmarks_fetches_its_own_archives_only(tree, server):
     code, said = snakemake(tree, server, "all", "--dry-run", benchmarks="[ade150]")
     assert code == 0, said
@@ -209,6 +229,11 @@ def test_the_miniatures_list_is_that_of_the_real_sources(archives):
         assert entry["archives"] == real["datasets"][name]["archives"]
     hosts = {url.split("/")[2] for entry in mini["archives"].values() for url in entry["urls"]}
     assert hosts == {"miniature.invalid"}, "nothing of a miniature is asked of the world"
+
+
+def _append(file: Path, text: str) -> None:
+    with open(file, "a", encoding="utf-8") as opened:
+        opened.write(text)
 
 
 def _wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from cliptrase import pipeline, plan
+from cliptrase.data import recipes
 from cliptrase.errors import UserError
 from cliptrase.evaluate import seal
 from cliptrase.files import sha256_file
@@ -57,6 +58,12 @@ def test_a_pass_reads_its_own_conf_words_and_weights(monkeypatch, smoke):
     assert Path("conf/method/cliptrase.yaml") in files
     assert Path("assets/shapes_clip/open_clip_model.safetensors") in files
     assert not any("ade" in file.name or file.name == "vit_b16.yaml" for file in files)
+
+
+@pytest.mark.parametrize("dataset", ["shapes", *recipes.ARCHIVED])
+def test_a_dataset_is_prepared_again_for_the_code_of_its_digest_alone(dataset):
+    files = {Path(file).resolve() for file in pipeline.preparing_code(dataset, "data")}
+    assert files == {file.resolve() for file in recipes.recipe(dataset).code}
 
 
 def test_benchmarks_choose_the_passes_that_they_need():

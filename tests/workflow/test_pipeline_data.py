@@ -13,6 +13,7 @@ import yaml
 
 from cliptrase import pipeline, pipeline_data, plan, weights_receipt
 from cliptrase.announcement import announcement
+from cliptrase.data import download
 from cliptrase.data.sources import read_sources
 from cliptrase.errors import UserError
 from cliptrase.model import fetch
@@ -124,8 +125,21 @@ def test_an_archive_is_checked_again_if_it_is_not_what_its_receipt_says(empty):
 
 
 def test_the_mirror_is_one_word_of_the_command_line():
-    assert pipeline_data.mirror(None) == ""
-    assert pipeline_data.mirror("http://a/b c;d") == "--mirror 'http://a/b c;d'"
+    assert pipeline_data.mirror_option(None) == ""
+    assert pipeline_data.mirror_option("http://a/b c;d") == "--mirror 'http://a/b c;d'"
+
+
+def test_a_mirror_serves_gated_archives_too(empty, paper, monkeypatch):
+    monkeypatch.delenv(download.MIRROR, raising=False)
+    assert pipeline_data.mirror_of(None) is None and pipeline_data.mirror_of("") is None
+    assert pipeline_data.mirror_of("http://lab") == "http://lab"
+    monkeypatch.setenv(download.MIRROR, "http://other")
+    assert pipeline_data.mirror_of(None) == "http://other"
+    assert pipeline_data.mirror_of("http://lab") == "http://lab"
+    names = list(paper.passes)
+    assert pipeline_data.lacking(paper, names, "http://lab") == {}
+    said = announcement(paper, names, names, "http://lab")
+    assert "left out" not in said and f"{GATED}: size unknown, from http://lab" in said
 
 
 def test_weights_are_fetched_for_models_that_a_hub_has(empty, paper, smoke):

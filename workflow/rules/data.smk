@@ -1,7 +1,8 @@
 """Archives, or a generator, → <data>/prepared/<dataset>/: raw labels, and a check of itself.
 
 Of an archive only its receipt is declared: Snakemake deletes what is declared before a rerun, and a
-download goes on where it was broken off.
+download goes on where it was broken off. A prepared dataset is updated: where it cannot be made
+again, as its archives are gone, the one that stands is kept.
 """
 
 
@@ -25,7 +26,7 @@ rule fetch_archive:
     resources:
         download=1,
         # Not a param: the same archive from elsewhere is the same archive.
-        mirror=pipeline_data.mirror(config.get("mirror")),
+        mirror=pipeline_data.mirror_option(MIRROR),
     message:
         "fetch {wildcards.archive}: its log is {log}"
     shell:
@@ -38,14 +39,14 @@ rule prepare_dataset:
         archives=lambda wildcards: pipeline_data.receipts(wildcards.dataset, DATA),
         code=lambda wildcards: CODE(pipeline.preparing_code(wildcards.dataset, DATA)),
     output:
-        f"{DATA}/prepared/{{dataset}}/selfcheck.json",
+        update(f"{DATA}/prepared/{{dataset}}/selfcheck.json"),
     log:
         f"results/logs/{SUITE}/prepare_dataset/{{dataset}}.log",
     conda:
         "../../environment.yml"
     threads: ONE_CORE
     resources:
-        mirror=pipeline_data.mirror(config.get("mirror")),
+        mirror=pipeline_data.mirror_option(MIRROR),
     message:
         "prepare {wildcards.dataset} → {output}"
     shell:
