@@ -1,15 +1,19 @@
-"""Archives without a published checksum: which copy is the first one, for others to agree with."""
+"""Archives whose checksum nobody published, or published wrong: which copy is believed."""
 
+import dataclasses
+import hashlib
 import json
 import zipfile
 from pathlib import Path
 
 import pytest
+from tests.faults.fetching import FAST, WHOLE, archive
 from tests.miniature import edited
 from tests.miniature.edited import members, packed, place
 from tests.miniature.server import Fault, Server
 
 from cliptrase.data import prepare
+from cliptrase.data.download import fetch
 from cliptrase.data.prepared import open_prepared
 from cliptrase.data.receipts import has_receipt
 from cliptrase.data.sources import read_sources
@@ -44,8 +48,8 @@ def test_a_damaged_first_copy_is_fetched_again_as_its_message_says(tmp_path: Pat
     served.mkdir()
     for name in ("val2017.zip", MASKS):
         (data / "raw" / name).rename(served / name)
-    with zipfile.ZipFile(served / MASKS) as archive:
-        place_of_byte = archive.getinfo(f"val2017/{edited.ids('coco')[1]}.png").header_offset + 200
+    with zipfile.ZipFile(served / MASKS) as masks:
+        place_of_byte = masks.getinfo(f"val2017/{edited.ids('coco')[1]}.png").header_offset + 200
     with Server(served) as server:
         server.faults[f"/{MASKS}"] = Fault(wrong_byte=place_of_byte, times=1)
         with pytest.raises(UserError, match=rf"{MASKS}: .*damaged .*; delete \S+/raw/{MASKS} and"):
@@ -66,3 +70,49 @@ def test_a_first_copy_that_was_prepared_from_outlives_a_failure(tmp_path: Path) 
     with pytest.raises(UserError, match="3 images, where its source has 4"):
         prepare.prepare("ade2021", data)
     assert first.read_bytes() == kept
+
+
+WRONG = dataclasses.replace(archive(), checksum=("md5", "0" * 32))
+RIGHT = hashlib.md5(WHOLE).hexdigest()
+CURE = rf"Every whole copy has the md5 {RIGHT}: .* `checksum:` of a\.zip in \S*sources\.yaml is wro"
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_published_checksum_that_is_wrong_is_named_with_its_file(
+    by_hand: bool, tmp_path: Path
+) -> None:
+    """Else the user could only fetch it again, for ever."""
+    served, data = tmp_path / "served", tmp_path / "data"
+    served.mkdir()
+    (served / "a.zip").write_bytes(WHOLE)
+    with Server(served) as server:
+        one = dataclasses.replace(WRONG, urls=(f"{server.url}/a.zip", f"{server.url}/none.zip"))
+        if by_hand:
+            (data / "raw").mkdir(parents=True)
+            (data / "raw/a.zip").write_bytes(WHOLE)
+            one = dataclasses.replace(one, urls=one.urls[1:])
+        with pytest.raises(UserError, match=CURE):
+            fetch(one, data, policy=FAST)
+        with pytest.raises(UserError, match=CURE):
+            fetch(one, tmp_path / "other", policy=FAST, mirror=server.url)
+
+
+def test_a_file_of_the_user_s_own_may_show_that_the_checksum_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.zip").write_bytes(WHOLE)
+    (tmp_path / "sources.yaml").write_text("")
+    with pytest.raises(UserError, match=CURE) as error:
+        fetch(WRONG, tmp_path, policy=FAST)
+    assert f"{tmp_path}/sources.yaml" in str(error.value)
+
+
+def test_copies_that_differ_say_nothing_of_the_checksum(tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "a.zip").write_bytes(WHOLE)
+    (served / "b.zip").write_bytes(WHOLE[:1000] + b"?" + WHOLE[1001:])
+    with Server(served) as server:
+        urls = (f"{server.url}/a.zip", f"{server.url}/b.zip")
+        with pytest.raises(UserError) as error:
+            fetch(dataclasses.replace(WRONG, urls=urls), tmp_path / "data", policy=FAST)
+    assert str(error.value).count("its md5 is") == 2 and "Every whole" not in str(error.value)

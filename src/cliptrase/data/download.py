@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from cliptrase.data.receipts import (
     Checked,
     Damaged,
+    OtherChecksum,
     State,
     check,
     part_path,
@@ -34,6 +35,7 @@ from cliptrase.data.sources import (
     read_sources,
     readable,
     receipt_path,
+    sources_path,
 )
 from cliptrase.data.transfer import Policy, Unavailable, discard, need_space, transfer
 from cliptrase.errors import UserError, exit_on_user_error
@@ -67,9 +69,10 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
     with _alone(target.with_name(f".{archive.name}.lock"), archive.name):
         _tidy(target)
-        checked, url = _there(archive, data, mirror), None
+        others: list[str] = []  # checksums of whole files that are not the published one
+        checked, url = _there(archive, data, mirror, others), None
         if checked is None:
-            checked, url = _download(archive, data, mirror, progress, policy)
+            checked, url = _download(archive, data, mirror, progress, policy, others)
         discard(part_path(archive, data))
         write_receipt(archive, data, checked, url)
     return target
@@ -108,7 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"{path}: complete, {readable(path.stat().st_size)}\n")
 
 
-def _there(archive: Archive, data: Path | str, mirror: str | None) -> Checked | None:
+def _there(
+    archive: Archive, data: Path | str, mirror: str | None, others: list[str]
+) -> Checked | None:
     """What the file is that bears the archive's name, None where it must be fetched."""
     target = raw_path(archive, data)
     if target.is_dir():
@@ -120,9 +125,12 @@ def _there(archive: Archive, data: Path | str, mirror: str | None) -> Checked | 
         return check(target, archive, data)
     except Damaged as fault:
         receipt_path(archive, data).unlink(missing_ok=True)  # nobody may go by it any more
+        if isinstance(fault, OtherChecksum):
+            others.append(fault.digits)
         if not _addresses(archive, mirror):
             raise UserError(
                 f"{target}: {fault}. Get it again: {how_to_get(archive, data)}"
+                + _if_published_wrong(archive, data, others)
             ) from None
         LOG.warning("%s: %s; it is fetched again", target, fault)
         return None
@@ -131,7 +139,12 @@ def _there(archive: Archive, data: Path | str, mirror: str | None) -> Checked | 
 
 
 def _download(
-    archive: Archive, data: Path | str, mirror: str | None, progress: bool, policy: Policy
+    archive: Archive,
+    data: Path | str,
+    mirror: str | None,
+    progress: bool,
+    policy: Policy,
+    others: list[str],
 ) -> tuple[Checked, str]:
     """Fetch, check and put into place; what it is, and the address that gave it."""
     addresses = _addresses(archive, mirror)
@@ -148,6 +161,8 @@ def _download(
             checked = _from(url, part, archive, data, progress, policy)
         except Unavailable as fault:
             faults.append(f"{url}: {fault}")
+            if isinstance(fault.__cause__, OtherChecksum):
+                others.append(fault.__cause__.digits)
             LOG.warning("%s: %s: %s", archive.name, url, fault)
             continue
         with naming_the_path(raw_path(archive, data)):
@@ -158,6 +173,7 @@ def _download(
     rest = f" ({readable(kept)} are kept; another run goes on from there)" if kept else ""
     raise UserError(
         f"{archive.name} could not be fetched{rest}: {'; '.join(faults)}. {_cure(archive, data)}"
+        + _if_published_wrong(archive, data, others)
     )
 
 
@@ -211,6 +227,17 @@ def _mirror(given: str | None) -> str | None:
 def _cure(archive: Archive, data: Path | str) -> str:
     text = how_to_get(archive, data)
     return f"Its owner alone gives it: {text}" if archive.gated else text[:1].upper() + text[1:]
+
+
+def _if_published_wrong(archive: Archive, data: Path | str, others: list[str]) -> str:
+    """What to do where every whole copy is one and the same file, and not the published one."""
+    if archive.checksum is None or len(set(others)) != 1:
+        return ""
+    return (
+        f". Every whole copy has the {archive.checksum[0]} {others[0]}: if that is what its owner "
+        f"gives, `checksum:` of {archive.name} in {sources_path(data)} is wrong; correct it, or "
+        "set it to null"
+    )
 
 
 def _sync(folder: Path) -> None:

@@ -31,11 +31,17 @@ _log = logging.getLogger(__name__)
 
 
 def prepare(
-    dataset: str, data: Path | str = "data", *, force: bool = False, mirror: str | None = None
+    dataset: str,
+    data: Path | str = "data",
+    *,
+    force: bool = False,
+    mirror: str | None = None,
+    optional: bool = True,
 ) -> Path:
     """Make a dataset below the data folder, unless it is there, whole and of this code.
 
-    Fetches the archives that it needs, from `mirror` where one is given. Returns its folder.
+    Fetches the archives that it needs, from `mirror` where one is given, and the optional ones too,
+    or (not `optional`) takes of these what is there. Returns its folder.
 
     Raises UserError: unknown dataset, an archive that cannot be had, is damaged or another one, an
     image that fails a check, a full disk, a folder that cannot be written. Nothing is left then.
@@ -48,12 +54,12 @@ def prepare(
             if not force and _is_current(target, chosen, data):
                 used = (prepared.read_selfcheck(target) or {}).get("archives", {})
                 more = [one for one in chosen.optional if one.name not in used]
-                if len(_optional(more, data, mirror)) == len(more):
+                if len(_optional(more, data, mirror, fetch=optional)) == len(more):
                     return target
             without: dict[str, str] = {}
             if chosen.archives:
                 _fetch(dataset, chosen, data, mirror)
-                without = _optional(chosen.optional, data, mirror)
+                without = _optional(chosen.optional, data, mirror, fetch=optional)
             check = _put(target, chosen, data, without)
             if chosen.archives:
                 expected.keep_first(target, check, chosen.stated())
@@ -79,9 +85,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument("--force", action="store_true", help="make it again where it exists")
     parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
+    parser.add_argument(
+        "--without-optional",
+        action="store_true",
+        help="do not fetch what it can do without (of coco: the list of images of coco27)",
+    )
     options = parser.parse_args(words)
-    mirror = options.mirror or mirror
-    folder = prepare(options.dataset, options.data, force=options.force, mirror=mirror)
+    folder = prepare(
+        options.dataset,
+        options.data,
+        force=options.force,
+        mirror=options.mirror or mirror,
+        optional=not options.without_optional,
+    )
     check = prepared.read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
 
@@ -99,12 +115,20 @@ def _fetch(dataset: str, chosen: Recipe, data: Path | str, mirror: str | None) -
         download.fetch(archive, data, mirror=mirror)
 
 
-def _optional(archives: Iterable[Archive], data: Path | str, mirror: str | None) -> dict[str, str]:
-    """Bring and check archives; name → why it cannot be had, of those that cannot."""
+def _optional(
+    archives: Iterable[Archive], data: Path | str, mirror: str | None, *, fetch: bool
+) -> dict[str, str]:
+    """Bring and check archives; name → why it cannot be had, of those that cannot.
+
+    Without `fetch` only those that are there count as asked for.
+    """
     from cliptrase.data import download
 
     without = {}
     for archive in archives:
+        if not fetch and not raw_path(archive, data).is_file():
+            without[archive.name] = "it was not asked for"
+            continue
         try:
             download.fetch(archive, data, mirror=mirror)
         except UserError as error:

@@ -30,6 +30,14 @@ class Damaged(Exception):
     """A file that is not the archive: its text says why."""
 
 
+class OtherChecksum(Damaged):
+    """A whole file that has another checksum than the published one: `digits` instead of it."""
+
+    def __init__(self, kind: str, digits: str, published: str) -> None:
+        super().__init__(f"its {kind} is {digits} instead of {published}")
+        self.digits = digits
+
+
 @dataclass(frozen=True)
 class Checked:
     """What a file is: its size, its sha256, and the kind of checksum that it agreed with."""
@@ -87,7 +95,7 @@ def check(path: Path, archive: Archive, data: Path | str) -> Checked:
     found = _digests(path, {"sha256", kind})
     if digits is not None:
         if found[kind] != digits:
-            raise Damaged(f"its {kind} is {found[kind]} instead of {digits}")
+            raise OtherChecksum(kind, found[kind], digits)
         return Checked(size, found["sha256"], kind)
     first = read_first(archive, data)
     if first is None:
