@@ -170,6 +170,7 @@ def _make(
     check = prepared.self_check(samples, values)
     if check["count"] != chosen.count:
         raise UserError(f"{dataset}: {check['count']} samples instead of {chosen.count}")
+    expected.check_ids(dataset, samples.ids, chosen.ids())
     if chosen.archives:
         expected.check(dataset, chosen.expected, check)
         expected.check_first(target, check, chosen.stated())
