@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,24 @@ def ranges(dataset: str, expected: dict[str, Any]) -> list[tuple[int, int]] | No
         raise UserError(
             f"the sources of {dataset}: expected: label_values must be pairs [low, high]"
         ) from None
+
+
+def check_ids(dataset: str, ids: Iterable[str], known: Iterable[str] | None) -> None:
+    """Hold ids against the list of the source, if there is one.
+
+    Raises UserError naming one that is missing, and one that is too many.
+    """
+    if known is None:
+        return
+    there, wanted = set(ids), set(known)
+    if there == wanted:
+        return
+    faults = ((wanted - there, "missing"), (there - wanted, "not of this dataset"))
+    named = [f"{_some(sorted(which))} {what}" for which, what in faults if which]
+    raise UserError(
+        f"{dataset}: images by `expected: ids` of its source: {', and '.join(named)}; the archives "
+        "are not those of the source: fetch them again"
+    )
 
 
 def check(dataset: str, expected: dict[str, Any], found: dict[str, Any]) -> None:
@@ -114,6 +133,10 @@ def keep_first(folder: Path, found: dict[str, Any], stated: dict[str, Any]) -> N
         kept = {key: found[key] for key in KEPT} | {"stated_sha256": _digest(stated)}
         json.dump(kept, text, indent=1, sort_keys=True)
         text.write("\n")
+
+
+def _some(ids: list[str]) -> str:
+    return f"{ids[0]} is" if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more are"
 
 
 def _digest(stated: dict[str, Any]) -> str:

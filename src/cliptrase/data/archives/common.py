@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cliptrase.data.containers import Container, open_container
-from cliptrase.data.expected import known_ids
+from cliptrase.data.expected import check_ids, known_ids
 from cliptrase.data.images import Header, check_mask, stored_header
 from cliptrase.data.records import Record
 from cliptrase.data.sources import DatasetSource, raw_path
@@ -76,7 +76,8 @@ def chosen(
 ) -> list[str]:
     """The sorted ids of a dataset: those wanted, else all; each with its image and its mask.
 
-    Raises UserError naming an image that lacks either, or where their number is not the source's.
+    Raises UserError naming an image that lacks either, or is not the source's, or where their
+    number is not the source's.
     """
     ids = sorted({*images, *labels} if wanted is None else set(wanted))
     for kind, there in (("image", images), ("mask", labels)):
@@ -86,14 +87,12 @@ def chosen(
                 f"{source.name}: {_some(lacking)} without {kind} in the archive; it is not whole, "
                 f"or not the one of {source.name}: fetch it again"
             )
+    check_ids(source.name, ids, known_ids(source, data))
     if len(ids) != source.count:
-        known = known_ids(source, data)
-        strange = [] if known is None else sorted(set(ids) ^ set(known))
-        named = f" (first and last: {ids[0]}, {ids[-1]})"
         raise UserError(
-            f"{source.name}: {len(ids)} images, where its source has {source.count}"
-            + (f": {_some(strange)} too many or missing" if strange else named)
-            + "; the archives are not those of the source: fetch them again"
+            f"{source.name}: {len(ids)} images, where its source has {source.count} (first and "
+            f"last: {ids[0]}, {ids[-1]}); the archives are not those of the source: fetch them "
+            "again"
         )
     return ids
 
