@@ -146,6 +146,18 @@ def test_what_was_asked_over_https_is_not_sent_over_http(monkeypatch, tmp_path):
     assert "is not followed from https" in refusal(archive("https://127.0.0.1/a.zip"), tmp_path)
 
 
+def test_what_was_asked_over_http_may_be_sent_over_https(monkeypatch, tmp_path):
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "http":
+            return httpx.Response(301, headers={"Location": "https://127.0.0.1/a.zip"})
+        return httpx.Response(200, stream=httpx.ByteStream(WHOLE))
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(transfer, "_client", lambda policy: client)
+    fetch(archive("http://127.0.0.1/a.zip"), tmp_path, policy=FAST)
+    assert is_whole(tmp_path)
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["checksum", "no checksum"])
 def test_a_server_without_ranges_starts_over(known, server, tmp_path):
     server.faults["/a.zip"] = Fault(cuts=(SIZE // 3, SIZE // 2), ranges=False)

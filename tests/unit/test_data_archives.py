@@ -222,12 +222,19 @@ def test_the_images_of_coco27(tmp_path: Path) -> None:
     [
         ({"ids_sha256": "0" * 64}, "voc2012: ids_sha256: [0-9a-f]{64} instead of 0{64}"),
         ({"longest_side": 501}, "voc2012: longest_side: 500 instead of 501"),
-        ({"ignored_share": [[255], 0.9, 1]}, "pixels of label 255: 0.0[0-9]+ instead of 0.9 to 1"),
-        ({"ignored_share": [[0, 255], 0, 0.01]}, "pixels of label 0, 255: .* instead of 0.0 to"),
+        (
+            {"shares": [[[0], 0, 1], [[255], 0.9, 1]]},
+            "pixels of label 255: 0.0[0-9]+ instead of 0.9 to 1",
+        ),
+        (
+            {"shares": [[[0, 255], 0, 0.01], [[0], 0, 1]]},
+            "pixels of label 0, 255: .* instead of 0.0 to",
+        ),
         ({"label_values": [[0, 20]]}, r"2007_000033: its mask holds 255, a value that no mask"),
         ({"label_values": [0, 20]}, "label_values must be pairs"),
-        ({"ignored_share": 0.5}, r"ignored_share must be \[raw values, low, high\]"),
-        ({"ignoredshare": 0.5}, "unknown key 'ignoredshare'"),
+        ({"shares": 0.5}, r"shares must be a list of \[raw values, low, high\]"),
+        ({"shares": [[255], 0.9, 1]}, r"shares must be a list of \[raw values, low, high\]"),
+        ({"ignored": 0.5}, "unknown key 'ignored'"),
     ],
 )
 def test_figures_of_the_sources_are_held(
@@ -237,7 +244,7 @@ def test_figures_of_the_sources_are_held(
     with pytest.raises(UserError, match=message):
         prepare.prepare("voc2012", data)
     assert not list((data / "prepared").glob("voc2012*"))
-    place(tmp_path, "voc2012", expected={"ignored_share": [[255], 0, 0.2], "longest_side": 500})
+    place(tmp_path, "voc2012", expected={"shares": [[[255], 0, 0.2]], "longest_side": 500})
     assert len(rows(prepare.prepare("voc2012", data))) == 3
 
 

@@ -16,7 +16,7 @@ from cliptrase.errors import UserError
 from cliptrase.files import atomic_write
 
 IDS = Path(__file__).parent / "ids"
-KNOWN = ("ids", "ids_sha256", "label_values", "ignored_share", "shortest_side", "longest_side")
+KNOWN = ("ids", "ids_sha256", "label_values", "shares", "shortest_side", "longest_side")
 # What a later preparation must have in common with the first one. (Not the hash of the decoded
 # pixels: another JPEG decoder may round otherwise, and the archives' checksums guard the bytes.)
 KEPT = ("count", "ids_sha256", "label_pixels", "shortest_side", "longest_side")
@@ -40,6 +40,21 @@ def ranges(dataset: str, expected: dict[str, Any]) -> list[tuple[int, int]] | No
         raise UserError(
             f"the sources of {dataset}: expected: label_values must be pairs [low, high]"
         ) from None
+
+
+def shares(dataset: str, expected: dict[str, Any]) -> list[tuple[set[int], float, float]]:
+    """`shares` as (raw values, low, high), of all pixels. Raises UserError as `ranges`."""
+    try:
+        given = [(set(map(int, raw)), float(a), float(b)) for raw, a, b in expected["shares"]]
+    except KeyError:
+        return []
+    except (TypeError, ValueError):
+        given = []
+    if not given:
+        raise UserError(
+            f"the sources of {dataset}: expected: shares must be a list of [raw values, low, high]"
+        )
+    return given
 
 
 def check_ids(dataset: str, ids: Iterable[str], known: Iterable[str] | None) -> None:
@@ -68,19 +83,11 @@ def check(dataset: str, expected: dict[str, Any], found: dict[str, Any]) -> None
     for key in ("ids_sha256", "shortest_side", "longest_side"):
         if key in expected and found[key] != expected[key]:
             raise UserError(_other(dataset, key, found[key], expected[key]))
-    if "ignored_share" in expected:
-        try:
-            values, low, high = expected["ignored_share"]
-            wanted = {str(int(value)) for value in values}
-            low, high = float(low), float(high)
-        except (TypeError, ValueError):
-            raise UserError(
-                f"the sources of {dataset}: expected: ignored_share must be [raw values, low, high]"
-            ) from None
-        pixels = found["label_pixels"]
-        share = sum(pixels[raw] for raw in pixels if raw in wanted) / sum(pixels.values())
+    pixels = found["label_pixels"]
+    for wanted, low, high in shares(dataset, expected):
+        share = sum(pixels[raw] for raw in pixels if int(raw) in wanted) / sum(pixels.values())
         if not low <= share <= high:
-            what = f"share of pixels of label {', '.join(sorted(wanted, key=int))}"
+            what = f"share of pixels of label {', '.join(map(str, sorted(wanted)))}"
             raise UserError(_other(dataset, what, f"{share:.4f}", f"{low} to {high}"))
 
 

@@ -54,7 +54,10 @@ def prepare(
             if not force and _is_current(target, chosen, data):
                 used = (prepared.read_selfcheck(target) or {}).get("archives", {})
                 more = [one for one in chosen.optional if one.name not in used]
-                if len(_optional(more, data, mirror, fetch=optional)) == len(more):
+                failed = _optional(more, data, mirror, fetch=optional)
+                if len(failed) == len(more):
+                    if optional:
+                        _note(target, failed)
                     return target
             without: dict[str, str] = {}
             if chosen.archives:
@@ -136,6 +139,16 @@ def _optional(
     return without
 
 
+def _note(target: Path, failed: dict[str, str]) -> None:
+    """Keep in the self-check why it is still without optional archives."""
+    check = prepared.read_selfcheck(target) or {}
+    known = check.get("without", {})
+    if known != known | failed:
+        _write(target, check | {"without": known | failed})
+    for name, reason in failed.items():
+        _log.warning("%s: still without %s: %s", target.name, name, reason)
+
+
 def _put(target: Path, chosen: Recipe, data: Path | str, without: dict[str, str]) -> dict[str, Any]:
     """Make a dataset beside its place and put it there, whole; its self-check."""
     for left_over in target.parent.glob(f".{target.name}.[0-9]*"):
@@ -160,6 +173,7 @@ def _make(
     folder.mkdir()
     dataset, arrow = target.name, folder / prepared.ARROW
     values = expected.ranges(dataset, chosen.expected)
+    expected.shares(dataset, chosen.expected)  # said before all is made if it is no list
     progress = tqdm(
         chosen.records(), desc=dataset, total=chosen.count, unit=" images", disable=None
     )
@@ -187,10 +201,14 @@ def _make(
         "recipe_sha256": chosen.digest(),
         "arrow_bytes": arrow.stat().st_size,
     }
+    _write(folder, check)
+    return check
+
+
+def _write(folder: Path, check: dict[str, Any]) -> None:
     with atomic_write(folder / prepared.SELFCHECK, "w") as text:
         json.dump(check, text, indent=1, sort_keys=True)
         text.write("\n")
-    return check
 
 
 def _subsets(
