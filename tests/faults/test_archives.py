@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -174,6 +175,17 @@ def test_no_space_left(
         prepare.prepare("pcontext", data)
     monkeypatch.undo()
     assert len(prepared.PreparedSamples(prepare.prepare("pcontext", data))) == edited.SCENES
+
+
+def test_what_is_set_aside_lies_on_the_disk_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The label maps of Context are as large as /tmp often is."""
+    data = place(tmp_path, "pcontext")
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    assert len(prepared.PreparedSamples(prepare.prepare("pcontext", data))) == edited.SCENES
+    left = sorted(path.name for path in (data / "prepared").iterdir())
+    assert left == [".pcontext.lock", "pcontext", "pcontext.first.json"]
 
 
 def test_two_processes_make_it_once(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cliptrase.data.archives.common import Pair
 from cliptrase.data.containers import Container
 from cliptrase.data.expected import known_ids
 from cliptrase.data.ordered import in_order
+from cliptrase.data.prepared import prepared_folder
 from cliptrase.data.records import Record, png
 from cliptrase.data.sources import DatasetSource
 from cliptrase.errors import UserError
@@ -32,7 +33,12 @@ def records(source: DatasetSource, data: Path) -> Iterator[Record]:
     The label maps lie in a tar.gz in an order of their own: they are converted on one way through
     it, into a temporary file, and fetched from there in the order of the ids.
     """
-    with common.opened(source, data) as (images, labels), tempfile.TemporaryFile() as spool:
+    folder = prepared_folder(source.name, data).parent  # as large a disk as its result needs
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        common.opened(source, data) as (images, labels),
+        tempfile.TemporaryFile(dir=folder) as spool,
+    ):
         shown = common.members(images, _IMAGES, "photographs VOCdevkit/VOC2010/JPEGImages/*.jpg")
         masks = common.members(labels, _LABELS, "label maps trainval/*.mat")
         wanted = known_ids(source, data)
