@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cliptrase.data import containers
+from cliptrase.data import containers, receipts
 from cliptrase.data.containers import open_container
+from cliptrase.data.sources import Archive
 from cliptrase.errors import UserError
 
 HELD = {
@@ -50,11 +51,25 @@ def a_tar_gz(held: dict[str, bytes]) -> bytes:
     return gzip.compress(a_tar(held), mtime=0)
 
 
+def a_v7_tar(held: dict[str, bytes]) -> bytes:
+    """The oldest form: a header ends after 257 bytes, and names no format."""
+    content = bytearray(a_tar(held))
+    with tarfile.open(fileobj=io.BytesIO(bytes(content))) as archive:
+        for member in archive:
+            head = content[member.offset :][:257].ljust(512, b"\0")
+            head[148:156] = b" " * 8
+            head[148:156] = b"%06o\0 " % sum(head)
+            content[member.offset : member.offset + 512] = head
+    assert b"ustar" not in content
+    return bytes(content)
+
+
 KINDS = {
     "deflated.zip": a_zip,
     "stored.zip": lambda held: a_zip(held, zipfile.ZIP_STORED),
     "gnu.tar": a_tar,
     "pax.tar": lambda held: a_tar(held, tarfile.PAX_FORMAT),
+    "v7.tar": a_v7_tar,
     "plain.tar.gz": a_tar_gz,
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -69,6 +84,20 @@ def written(folder: Path, kind: str, held: dict[str, bytes]) -> Path:
 def everything(path: Path) -> dict[str, bytes]:
     with open_container(path) as container:
         return dict(container.iterate(container.names()))
+
+
+@every_kind
+def test_what_a_check_of_the_archive_takes_is_what_can_be_opened(kind: str, tmp_path: Path) -> None:
+    fields = {"role": "r", "urls": (), "bytes": None, "checksum": None, "licence": "l"}
+    one = Archive(kind, gated=None, **fields)  # type: ignore[arg-type]
+    content = KINDS[kind](HELD)
+    receipts.check_head(content[:512], one)
+    for broken in (b"\0" * 512, b"PK\1\2" + content[4:512], content[7:519], b"x" + content[1:512]):
+        with pytest.raises(receipts.Damaged):
+            receipts.check_head(broken, one)
+        (tmp_path / kind).write_bytes(broken)
+        with pytest.raises(UserError, match="not a zip, tar or tar"):
+            open_container(tmp_path / kind)
 
 
 @every_kind

@@ -109,6 +109,22 @@ class Container(ABC):
             ) from error
 
 
+def format_of(head: bytes) -> str | None:
+    """ "zip", "gz" or "tar" of a file's first 512 bytes, None for anything else.
+
+    A tar is told by the sum that its first header holds: the oldest form names no format.
+    """
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(b"\x1f\x8b"):
+        return "gz"
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+    return "tar"
+
+
 def open_container(path: Path | str) -> Container:
     """Open a zip, tar or tar.gz, told apart by content. Raises UserError for everything else."""
     path = Path(path)
@@ -117,11 +133,12 @@ def open_container(path: Path | str) -> Container:
             head = file.read(_BLOCK)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if head.startswith(b"\x1f\x8b"):
+    found = format_of(head)
+    if found == "gz":
         return _GzippedTar(path)
-    if head[257:262] == b"ustar":
+    if found == "tar":
         return _Tar(path)
-    if head.startswith(b"PK"):
+    if found == "zip":
         return _Zip(path)
     page = " (it is a web page)" if b"<html" in head.lower() or b"<!doc" in head.lower() else ""
     raise UserError(

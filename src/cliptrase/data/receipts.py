@@ -11,13 +11,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cliptrase.data.containers import format_of
 from cliptrase.data.sources import Archive, raw_path, receipt_path
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write
@@ -119,18 +119,9 @@ def check_kind(path: Path, archive: Archive) -> None:
 
 def check_head(head: bytes, archive: Archive) -> None:
     """Whether the first 512 bytes are those of the archive's format. Raises Damaged."""
-    name, fine = archive.name, False
-    if name.endswith(".zip"):
-        fine = head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
-    elif name.endswith("gz"):
-        fine = head.startswith(b"\x1f\x8b")
-    else:
-        try:
-            tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-            fine = True
-        except tarfile.HeaderError:
-            fine = False
-    if fine:
+    name = archive.name
+    wanted = "zip" if name.endswith(".zip") else "gz" if name.endswith("gz") else "tar"
+    if format_of(head) == wanted:
         return
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
