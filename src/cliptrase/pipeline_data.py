@@ -76,6 +76,31 @@ def receipts(dataset: str, data: Path | str) -> list[str]:
     return [str(receipt_path(archive, data)) for archive in source.needed()] if source else []
 
 
+def parts(plan: Plan, dataset: str) -> set[str]:
+    """The parts of a dataset that planned runs are scored on, as `coco27` of coco.
+
+    Optional archives list them, and are of use for nothing else.
+    """
+    benchmarks = [run["benchmark"] for run in plan.runs.values()]
+    return {one["subset"] for one in benchmarks if one["dataset"] == dataset and "subset" in one}
+
+
+def optional_option(plan: Plan, dataset: str) -> str:
+    """What `cliptrase prepare` is told of the optional archives: nothing where a run needs one."""
+    return "" if parts(plan, dataset) else "--without-optional"
+
+
+def force_lacking_part(dag: Any, plan: Plan, dataset: str) -> list[str]:
+    """Make Snakemake prepare a dataset again that lacks a part which a run needs; returns no input.
+
+    It is fetched if it can be had by now. An input function, as `force_false_receipt`.
+    """
+    file = Path(selfcheck(dataset, plan.data))
+    if file.is_file() and parts(plan, dataset) - {*(_read(file).get("subsets") or {})}:
+        dag.forcefiles.add(str(file))
+    return []
+
+
 def force_false_receipt(dag: Any, name: str, data: Path | str) -> list[str]:
     """Make Snakemake check an archive again that is not what its receipt says; returns no input.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.miniature import contents, edited, packing
-from tests.miniature.server import Server
+from tests.miniature.server import Fault, Server
 
 from cliptrase.data import prepare
 from cliptrase.data.prepared import read_selfcheck, read_subset
@@ -33,8 +33,15 @@ def test_an_optional_archive_is_not_fetched_where_nobody_asks(tmp_path: Path, se
     words = ["coco", "--data", str(data), "--mirror", server.url]
     prepare.main([*words, "--without-optional"])
     assert server.count(f"/{edited.CURATED}") == 0
-    with pytest.raises(UserError, match=r"it was not asked for.*; then run `cliptrase prepare coco"):
+    with pytest.raises(
+        UserError, match=r"it was not asked for.*; then run `cliptrase prepare coco"
+    ):
         read_subset("coco", "coco27", data)
+    server.faults[f"/{edited.CURATED}"] = Fault(status=404)
+    prepare.main(words)
+    with pytest.raises(UserError, match=r"was prepared without it \(.*404"):
+        read_subset("coco", "coco27", data)
+    server.faults.clear()
     prepare.main(words)
     assert read_subset("coco", "coco27", data) == set(IDS[:1])
     made = (data / "prepared/coco/selfcheck.json").stat().st_mtime_ns

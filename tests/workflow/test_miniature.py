@@ -157,6 +157,34 @@ def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_the
     assert code == 0 and "Nothing to be done" in said, "archives may go once they are prepared"
 
 
+def test_a_lost_list_of_images_costs_the_cells_that_are_of_it(tree, server):
+    listed = "COCOStuff164kCurated.tar.gz"
+    file = tree / "conf" / "suite" / "miniature.yaml"
+    suite = yaml.safe_load(file.read_text(encoding="utf-8"))
+    suite |= {"roles": {"main": ["coco_stuff"]}, "tables": ["table6_metrics_224"]}
+    file.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    code, said = snakemake(tree, server, f"{DATA}/prepared/coco/selfcheck.json")
+    assert code == 0 and server.count(f"/{listed}") == 0, "nobody asks for it"
+
+    suite["roles"] = {"main": ["coco_stuff", "coco27"]}
+    file.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    server.faults[f"/{listed}"] = Fault(status=404)
+    code, said = snakemake(tree, server, "all")
+    assert code != 0 and listed in said and "404" in said and "Traceback" not in said
+    cells = values(tree)
+    assert "" not in cells["coco_stuff"] and cells["coco27"] == {""}
+    assert listed in notes(tree) and "404" in notes(tree)
+
+    there = times(tree, "coco_stuff")
+    server.faults.clear()
+    code, said = snakemake(tree, server, "all")
+    assert code == 0, said
+    assert "" not in values(tree)["coco27"]
+    assert times(tree, "coco_stuff") == there, "nothing is computed twice"
+    code, said = snakemake(tree, server, "all")
+    assert code == 0 and "Nothing to be done" in said
+
+
 def test_killed_in_the_middle_of_a_download_the_rerun_goes_on_from_there(tree, server, archives):
     name = "VOCtrainval_11-May-2012.tar"
     server.faults[f"/{name}"] = Fault(slow=0.5)

@@ -38,6 +38,9 @@ rule prepare_dataset:
     input:
         archives=lambda wildcards: pipeline_data.receipts(wildcards.dataset, DATA),
         code=lambda wildcards: CODE(pipeline.preparing_code(wildcards.dataset, DATA)),
+        nothing=lambda wildcards: pipeline_data.force_lacking_part(
+            workflow.dag, PLAN, wildcards.dataset
+        ),
     output:
         update(f"{DATA}/prepared/{{dataset}}/selfcheck.json"),
     log:
@@ -47,8 +50,9 @@ rule prepare_dataset:
     threads: ONE_CORE
     resources:
         mirror=pipeline_data.mirror_option(MIRROR),
+        optional=lambda wildcards: pipeline_data.optional_option(PLAN, wildcards.dataset),
     message:
         "prepare {wildcards.dataset} → {output}"
     shell:
         f"python -m cliptrase.data.prepare {{wildcards.dataset}} --data {QUOTED}"
-        " {resources.mirror} > {log} 2>&1"
+        " {resources.mirror} {resources.optional} > {log} 2>&1"

@@ -10,8 +10,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cliptrase import plan
+from cliptrase.data.prepared import read_subset
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.evaluate import store
 from cliptrase.evaluate.console import interruptible, log_to_stderr
@@ -32,7 +34,8 @@ def make_pass(
     """Make the runs of a planned pass that are not finished, then its pass file, which is returned.
 
     `data`: the data folder, None for the suite's own.
-    Raises UserError for an unknown suite or pass, and as `run_pass`.
+    Raises UserError for an unknown suite or pass, as `run_pass`, and, once the others are made, for
+    runs on a part of the dataset that is not there.
     """
     planned = plan.load(suite)
     passes, data = planned.passes, planned.data if data is None else data
@@ -40,11 +43,14 @@ def make_pass(
         raise UserError(f"suite {suite} has no pass {name!r}; {nearest(name, passes)}")
     runs, folder = passes[name].runs, Path(results) / "passes" / suite
     out = Path(results) / "runs"
-    if store.unfinished(runs, out, data, freeze_code):
+    todo = store.unfinished(runs, out, data, freeze_code)
+    lost = _without_their_images(todo, data)
+    made = {run: runs[run] for run in runs if run not in lost}
+    if todo.keys() - lost.keys():
         from cliptrase.evaluate.passes import run_pass  # torch: not where all runs are there
 
         run_pass(
-            runs,
+            made,
             partial=folder / f".{name}.partial.npz",
             out=out,
             data=data,
@@ -53,11 +59,26 @@ def make_pass(
             workers=workers,
             freeze_code=freeze_code,
         )
+    if lost:
+        reasons = "; ".join(dict.fromkeys(lost.values()))
+        raise UserError(f"{len(lost)} of the {len(runs)} runs of {name} were left out: {reasons}")
     digests = {run: sha256_file(out / run / "metrics.json") for run in runs}
     with atomic_write(folder / f"{name}.json", "w") as file:
         json.dump(digests, file, indent=1, sort_keys=True)
         file.write("\n")
     return folder / f"{name}.json"
+
+
+def _without_their_images(runs: dict[str, dict[str, Any]], data: Path | str) -> dict[str, str]:
+    """Those of `runs` that are scored on a part of a dataset which it lacks, and why it does."""
+    lost = {}
+    for name, run in runs.items():
+        if "subset" in run["benchmark"]:
+            try:
+                read_subset(run["benchmark"]["dataset"], run["benchmark"]["subset"], data)
+            except UserError as error:
+                lost[name] = str(error)
+    return lost
 
 
 @exit_on_user_error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.data.prepared import prepared_folder, read_selfcheck
+from cliptrase.data.prepared import prepared_folder, read_selfcheck, read_subset
 from cliptrase.data.receipts import state
 from cliptrase.data.sources import how_to_get, read_sources
 from cliptrase.errors import UserError
@@ -133,6 +133,8 @@ class Shelf:
             and read_selfcheck(prepared_folder(dataset, self.data)) is None
         ):
             return f"dataset {dataset} is not prepared{_lacking(dataset, self.data)}"
+        if "subset" in benchmark:
+            read_subset(dataset, benchmark["subset"], self.data)  # raises where it is not there
         return f"not run yet (pass {in_pass})"
 
     def _pass_file(self, name: str) -> dict[str, str]:
