@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from cliptrase import pipeline_data
+from cliptrase import pipeline_data, space
 from cliptrase.data.folder import pairs
 from cliptrase.data.receipts import state
-from cliptrase.data.sources import Archive, DatasetSource, how_to_get, readable
+from cliptrase.data.sources import Archive, DatasetSource, how_to_get, readable, size_of
 from cliptrase.plan import Pass, Plan
 
 SCENES = 200  # of a dataset that is drawn
@@ -65,27 +64,24 @@ def images(one: Pass, data: Path | str) -> int:
 def _downloads(plan: Plan, todo: list[Pass], mirror: str | None) -> list[str]:
     """What is to be fetched for these passes, and whether the disk has room for all of it."""
     sources = _to_prepare(todo, plan.data)
-    states = [state(one, plan.data, deep=False) for one in _archives(sources)]
+    states = [state(one, plan.data, deep=False) for one in _archives(plan, sources)]
     fetched = [one for one in states if one.status in ("missing", "partial")]
-    lines = []
-    needed = 0
+    needed, words = space.to_fetch(fetched)
+    lines = [f"to download: {len(fetched)} archives, {words}"] if fetched else []
     for one in fetched:
         archive, there = one.archive, one.bytes_there
-        size = "size unknown" if archive.bytes is None else readable(archive.bytes)
         kept = f", {readable(there)} of it are there" if there else ""
         place = mirror or (archive.urls[0].split("/")[2] if archive.urls else "you")
-        lines.append(f"  {archive.name}: {size}{kept}, from {place}")
-        needed += max(0, (archive.bytes or 0) - there)
-    if lines:
-        unknown = sum(one.archive.bytes is None for one in fetched)
-        more = f" and {unknown} of unknown size" if unknown else ""
-        lines.insert(0, f"to download: {len(fetched)} archives, {readable(needed)}{more}")
+        lines.append(f"  {archive.name}: {size_of(archive)}{kept}, from {place}")
     lines += _weights(plan, todo)
     needed += sum(source.count * AN_IMAGE for source in sources)
     needed += sum(len(one.runs) * images(one, plan.data) for one in todo) * AN_OUTCOME
-    free = shutil.disk_usage(_existing(Path(plan.data))).free
-    lines.append(f"disk: about {readable(needed)} needed, {readable(free)} free in {plan.data}")
-    return lines
+    free = space.free(plan.data)
+    short = space.verdict(needed, free)
+    return [
+        *lines,
+        f"disk: about {readable(needed)} needed, {readable(free)} free in {plan.data}{short}",
+    ]
 
 
 def _time(plan: Plan, todo: list[Pass]) -> str:
@@ -111,7 +107,7 @@ def _weights(plan: Plan, todo: list[Pass]) -> list[str]:
     for label in sorted({one.model for one in todo if pipeline_data.weights(one, plan.data)}):
         if pipeline_data.weights_receipt(label, plan.data).is_file():
             continue
-        from cliptrase.weights_receipt import size_and_place  # torch: only where it is asked for
+        from cliptrase.weights_receipt import size_and_place  # Hydra: only where it is asked for
 
         size, place = size_and_place(label)
         lines.append(f"weights of {label}: {size}, {place}")
@@ -128,18 +124,10 @@ def _to_prepare(todo: list[Pass], data: str) -> list[DatasetSource]:
     return found
 
 
-def _archives(sources: Iterable[DatasetSource]) -> list[Archive]:
-    """What they are made from, and may be made from, each archive once."""
-    found = {
-        archive.name: archive
-        for source in sources
-        for archive in (*source.needed(), *source.optional.values())
-    }
+def _archives(plan: Plan, sources: Iterable[DatasetSource]) -> list[Archive]:
+    """What they are made from, each archive once; the optional ones where a run needs them."""
+    found: dict[str, Archive] = {}
+    for source in sources:
+        more = source.optional.values() if pipeline_data.parts(plan, source.name) else ()
+        found |= {archive.name: archive for archive in (*source.needed(), *more)}
     return list(found.values())
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    while not folder.exists():
-        folder = folder.absolute().parent
-    return folder

@@ -19,8 +19,12 @@ from cliptrase.data.sources import readable
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import atomic_write, sha256_file
 
-# As large as the hub's files are, for people only
-BYTES = {("ViT-B-16-quickgelu", "openai"): 599e6, ("ViT-L-14-quickgelu", "openai"): 1.7e9}
+# Where open_clip has weights from, and how large they are: for people, and without loading torch
+HUB = {
+    ("ViT-B-16-quickgelu", "openai"): ("timm/vit_base_patch16_clip_224.openai", 599e6),
+    ("ViT-L-14-quickgelu", "openai"): ("timm/vit_large_patch14_clip_224.openai", 1.7e9),
+}
+FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def write_receipt(model: str, file: Path) -> dict[str, Any]:
@@ -53,14 +57,17 @@ def write_receipt(model: str, file: Path) -> dict[str, Any]:
 
 def size_and_place(model: str) -> tuple[str, str]:
     """How large the weights of a model are, and whether they are in the cache; for people."""
-    from cliptrase.model.fetch import in_cache  # torch
+    import huggingface_hub
 
     spec = config.load("model", model)
-    name = str(spec["name"]), str(spec["pretrained"])
-    found = in_cache(*name)
-    if found:
-        return readable(found.stat().st_size), "in the cache"
-    return readable(int(BYTES[name])) if name in BYTES else "size unknown", "to be fetched"
+    repository, size = HUB.get((str(spec["name"]), str(spec["pretrained"])), ("", 0))
+    if not repository:
+        return "size unknown", "to be fetched unless they are in the cache"
+    for name in FILES:
+        found = huggingface_hub.try_to_load_from_cache(repository, name)
+        if isinstance(found, str):
+            return readable(Path(found).stat().st_size), "in the cache"
+    return readable(int(size)), "to be fetched"
 
 
 @exit_on_user_error

@@ -92,7 +92,7 @@ def lines(text: str) -> dict[str, str]:
 
 
 def test_before_anything_is_fetched(data, capsys, monkeypatch):
-    monkeypatch.setattr(verify.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
     before = sorted(data.rglob("*"))
     said = told(capsys)
     assert said["known.zip"] == f"missing, {len(WHOLE)} bytes"
@@ -108,7 +108,7 @@ def test_before_anything_is_fetched(data, capsys, monkeypatch):
 
 
 def test_too_little_space_is_said(data, capsys, monkeypatch):
-    monkeypatch.setattr(verify.shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 10**9))
     assert told(capsys)["free"].endswith(": NOT ENOUGH")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
+import open_clip
 import pytest
 import yaml
 
@@ -51,15 +56,18 @@ def write(path: str | Path, text: str) -> None:
     Path(path).write_text(text, encoding="utf-8")
 
 
-def test_planning_the_paper_loads_neither_numpy_nor_torch():
+def test_planning_the_paper_loads_neither_numpy_nor_torch(empty):
     code = (
         "import sys; from cliptrase import pipeline, pipeline_data, plan; "
         "from cliptrase.announcement import announcement; paper = plan.load('paper'); "
         "pipeline_data.lacking(paper, paper.passes); pipeline.preparing_code('coco', 'data'); "
         "pipeline.preparing_code('shapes', 'data'); "
-        "print({'numpy', 'torch', 'hydra', 'httpx', 'PIL'} & set(sys.modules))"
+        "announcement(paper, list(paper.passes), list(paper.passes)); "
+        "print({'numpy', 'torch', 'open_clip', 'hydra', 'httpx', 'PIL'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=empty, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
 
 
@@ -139,7 +147,7 @@ def test_a_mirror_serves_gated_archives_too(empty, paper, monkeypatch):
     names = list(paper.passes)
     assert pipeline_data.lacking(paper, names, "http://lab") == {}
     said = announcement(paper, names, names, "http://lab")
-    assert "left out" not in said and f"{GATED}: size unknown, from http://lab" in said
+    assert "left out" not in said and f"{GATED}: unknown size, from http://lab" in said
 
 
 def test_weights_are_fetched_for_models_that_a_hub_has(empty, paper, smoke):
@@ -202,17 +210,23 @@ def test_a_start_says_what_it_will_read(empty, smoke):
 
 
 def test_a_start_of_the_paper_says_what_it_will_download(empty, paper, monkeypatch):
-    monkeypatch.setattr(fetch, "_cached", lambda source: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=6 * 10**9))
     names = list(paper.passes)
     lines = announcement(paper, names, names).splitlines()
     said = "\n".join(lines)
     assert "runs from 5000 images of coco" in said
     assert "left out: 2 passes over ade2021, which you alone can get:" in lines
     assert any(line.startswith(f"  {GATED}: https://ade20k") for line in lines)
-    assert any(line.startswith("to download: 7 archives, 3.8 GB and ") for line in lines)
+    # 815.6 + about 659 + 1,999.6 + about 1,300 + about 30.7 + 967.4 MB; no run needs coco27's list
+    assert "to download: 6 archives, about 5.8 GB" in lines
+    assert "  VOCtrainval_03-May-2010.tar: about 1.3 GB, from host.robots.ox.ac.uk" in lines
     assert "  val2017.zip: 815.6 MB, from images.cocodataset.org" in lines
     assert "weights of vit_b16: 599.0 MB, to be fetched" in lines
-    assert any(line.startswith("disk: about ") and "free in data" in line for line in lines)
+    assert any(
+        line.startswith("disk: about ") and line.endswith("6.0 GB free in data: NOT ENOUGH")
+        for line in lines
+    ), "the archives alone would fit"
     hours = next(line for line in lines if line.startswith("time: very roughly "))
     cores = len(os.sched_getaffinity(0))
     assert 30 < float(hours.split()[3]) * cores < 50 and f"on {cores} CPU cores" in hours
@@ -229,4 +243,34 @@ def test_a_start_does_not_count_what_is_there(empty, paper):
     said = announcement(paper, names, names)
     assert "to download: 1 archives, 967.4 MB" in said
     assert "ADEChallengeData2016.zip: 967.4 MB, 1.0 kB of it are there" in said
-    assert "weights" not in said and "left out" not in said
+    assert "weights" not in said and "left out" not in said and "NOT ENOUGH" not in said
+
+
+def test_optional_archives_are_of_use_where_a_run_is_scored_on_what_they_list(paper):
+    assert pipeline_data.parts(paper, "coco") == set()
+    assert pipeline_data.optional_option(paper, "coco") == "--without-optional"
+    run = next(iter(paper.runs.values()))
+    on_a_part = run | {"benchmark": {"dataset": "coco", "subset": "coco27"}}
+    scored = dataclasses.replace(paper, runs=paper.runs | {"more": on_a_part})
+    assert pipeline_data.parts(scored, "coco") == {"coco27"}
+    assert pipeline_data.optional_option(scored, "coco") == ""
+    assert pipeline_data.parts(scored, "voc2012") == set()
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("vit_b16", ("7 bytes", "in the cache")),
+        ("vit_l14", ("1.7 GB", "to be fetched")),
+    ],
+)
+def test_where_weights_are_is_known_without_torch(empty, monkeypatch, label, said):
+    write("blob", "weights")
+    cached = {("timm/vit_base_patch16_clip_224.openai", "open_clip_model.safetensors"): "blob"}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *name: cached.get(name))
+    assert weights_receipt.size_and_place(label) == said
+
+
+def test_weights_come_from_where_open_clip_has_them():
+    for name, (repository, _) in weights_receipt.HUB.items():
+        assert open_clip.get_pretrained_cfg(*name)["hf_hub"].rstrip("/") == repository

@@ -6,10 +6,10 @@ Nothing is fetched, written or repaired.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from cliptrase import space
 from cliptrase.data.receipts import State, state
 from cliptrase.data.sources import (
     Archive,
@@ -157,20 +157,12 @@ def _space(states: list[State], data: Path) -> str:
     """How much is free, and how much is still to fetch."""
     absent = [one for one in states if one.status in ("missing", "partial")]
     fetched = [one for one in absent if not one.archive.gated]
-    sizes = [one.archive.size - one.bytes_there for one in fetched if one.archive.size]
-    parts = []
-    if sizes:
-        exact = all(one.archive.bytes for one in fetched)
-        parts.append(("" if exact else "about ") + readable(max(0, sum(sizes))))
-    if len(fetched) > len(sizes):
-        parts.append(f"{len(fetched) - len(sizes)} of unknown size")
-    if len(absent) > len(fetched):
-        parts.append(f"{len(absent) - len(fetched)} gated by hand")
-    there = next(path for path in (data.absolute(), *data.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
-    short = ": NOT ENOUGH" if sum(sizes) > free else ""
-    wanted = ", ".join(parts) or "nothing"
-    return f"free on the disk of {data}: {readable(free)}; to fetch: {wanted}{short}"
+    needed, words = space.to_fetch(fetched)
+    by_hand = f"{len(absent) - len(fetched)} gated by hand" if len(absent) > len(fetched) else ""
+    wanted = ", ".join(filter(None, (words, by_hand))) or "nothing"
+    there = space.free(data)
+    short = space.verdict(needed, there)
+    return f"free on the disk of {data}: {readable(there)}; to fetch: {wanted}{short}"
 
 
 def _say(line: str) -> None:

@@ -54,12 +54,6 @@ def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, An
     return _cached(source) or _downloaded(source, f"{name} ({pretrained})"), source
 
 
-def in_cache(name: str, pretrained: str) -> Path | None:
-    """The weights' file of a model in the cache, None where it would have to be fetched."""
-    source = open_clip.get_pretrained_cfg(name, pretrained)
-    return _cached(source) if source else None
-
-
 def check_config(config: dict[str, Any], where: str) -> None:
     """Refuse an architecture whose towers or tokenizer are not open_clip's own, before it is built.
 
