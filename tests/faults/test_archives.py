@@ -3,6 +3,7 @@
 Each ends in one message that names the archive or the image, and leaves no prepared dataset.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -24,6 +25,7 @@ from tests.miniature.contents import Contents
 from tests.miniature.edited import ARCHIVES, a_png, members, packed, place, put, refused
 
 from cliptrase.data import prepare, prepared, recipes
+from cliptrase.data.lock import alone
 from cliptrase.data.prepared import open_prepared
 from cliptrase.errors import UserError
 
@@ -196,3 +198,21 @@ def test_two_processes_make_it_once(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0]
     assert said == [f"{data}/prepared/cityscapes: 3 samples\n"] * 2
     assert [sample.id for sample in open_prepared("cityscapes", data)] == CITY
+
+
+def test_what_a_download_says_of_its_progress_is_said_while_preparing(tmp_path: Path) -> None:
+    """For a log, a line a minute; here, that each has to wait: for the archive, for its turn."""
+    data = place(tmp_path, "cityscapes")
+    name = ARCHIVES["cityscapes"]["images"][0]
+    (data / "prepared").mkdir()
+    locks = {"cityscapes": data / "prepared/.cityscapes.lock", name: data / f"raw/.{name}.lock"}
+    command = [sys.executable, "-m", "cliptrase.data.prepare", "cityscapes", "--data", str(data)]
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        for stack, (of, path) in zip((first, second), locks.items(), strict=True):
+            stack.enter_context(alone(path, of))
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for stack, of in ((first, "cityscapes"), (second, name)):
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"{of}: another process is at it; waiting\n"
+            stack.close()
+        assert process.communicate(timeout=60)[1] == "" and process.returncode == 0

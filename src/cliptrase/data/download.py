@@ -7,15 +7,14 @@ moment, what bears the name is the archive, and the next run goes on where this 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cliptrase.data.lock import alone
 from cliptrase.data.receipts import (
     Checked,
     Damaged,
@@ -37,7 +36,7 @@ from cliptrase.data.sources import (
     receipt_path,
     sources_path,
 )
-from cliptrase.data.transfer import Policy, Unavailable, discard, need_space, transfer
+from cliptrase.data.transfer import Policy, Unavailable, discard, need_space, size_of_part, transfer
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import naming_the_path
 
@@ -67,7 +66,7 @@ def fetch(
     target = raw_path(archive, data)
     with naming_the_path(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target.with_name(f".{archive.name}.lock"), archive.name):
+    with alone(target.with_name(f".{archive.name}.lock"), archive.name):
         _tidy(target)
         others: list[str] = []  # checksums of whole files that are not the published one
         checked, url = _there(archive, data, mirror, others), None
@@ -76,6 +75,12 @@ def fetch(
         discard(part_path(archive, data))
         write_receipt(archive, data, checked, url)
     return target
+
+
+def log_progress() -> None:
+    """What a download says of its progress goes to stderr, as a command shows it."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cliptrase").setLevel(logging.INFO)
 
 
 def take_mirror(words: Sequence[str]) -> tuple[list[str], str | None]:
@@ -99,8 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     words, mirror = take_mirror(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("cliptrase").setLevel(logging.INFO)
+    log_progress()
     sources = read_sources(options.data)
     for archive in [sources.archive(name) for name in options.names]:
         try:
@@ -152,9 +156,9 @@ def _download(
         raise UserError(f"{raw_path(archive, data)}: missing. {_cure(archive, data)}")
     part = part_path(archive, data)
     if archive.bytes is not None:
-        if _size(part) > archive.bytes:
+        if size_of_part(part) > archive.bytes:
             discard(part)
-        need_space(part.parent, archive.bytes - _size(part), policy)
+        need_space(part.parent, archive.bytes - size_of_part(part), policy)
     faults = []
     for url in addresses:
         try:
@@ -169,7 +173,7 @@ def _download(
             os.replace(part, raw_path(archive, data))
             _sync(part.parent)
         return checked, url
-    kept = _size(part)
+    kept = size_of_part(part)
     rest = f" ({readable(kept)} are kept; another run goes on from there)" if kept else ""
     raise UserError(
         f"{archive.name} could not be fetched{rest}: {'; '.join(faults)}. {_cure(archive, data)}"
@@ -193,10 +197,6 @@ def _from(
                 raise Unavailable(str(fault)) from fault
             again = True
             LOG.warning("%s: %s; from the first byte again", archive.name, fault)
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.is_file() else 0
 
 
 def _tidy(target: Path) -> None:
@@ -246,20 +246,6 @@ def _sync(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path, name: str) -> Iterator[None]:
-    """Hold a lock that dies with the process: whoever else wants this archive waits."""
-    with contextlib.ExitStack() as stack:
-        with naming_the_path(lock):
-            file = stack.enter_context(open(lock, "w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                LOG.info("%s: another process is at it; waiting", name)
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -8,20 +8,19 @@ moment, what stands there is a whole dataset or none, and the next run starts af
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from cliptrase.data import expected, prepared, receipts, recipes
+from cliptrase.data.lock import alone
 from cliptrase.data.recipes import Recipe
 from cliptrase.data.sources import Archive, how_to_get, raw_path
 from cliptrase.errors import UserError, exit_on_user_error
@@ -50,7 +49,7 @@ def prepare(
     target = prepared.prepared_folder(dataset, data)
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target.parent / f".{dataset}.lock"):
+        with alone(target.parent / f".{dataset}.lock", dataset):
             if not force and _is_current(target, chosen, data):
                 used = (prepared.read_selfcheck(target) or {}).get("archives", {})
                 more = [one for one in chosen.optional if one.name not in used]
@@ -75,11 +74,9 @@ def prepare(
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    words, mirror = list(sys.argv[1:] if arguments is None else arguments), None
-    if any(word.startswith("data.mirror=") for word in words):  # as other commands spell it
-        from cliptrase.data.download import take_mirror
+    from cliptrase.data.download import log_progress, take_mirror
 
-        words, mirror = take_mirror(words)
+    words, mirror = take_mirror(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
     )
@@ -94,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="do not fetch what it can do without (of coco: the list of images of coco27)",
     )
     options = parser.parse_args(words)
+    log_progress()
     folder = prepare(
         options.dataset,
         options.data,
@@ -275,14 +273,6 @@ def _replace(made: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         os.replace(made, target)
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock that dies with the process: two preparations of one dataset take turns."""
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

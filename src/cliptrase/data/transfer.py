@@ -72,13 +72,13 @@ def transfer(
     Returns whether it was continued, and not one answer from its first byte.
     Raises Unavailable; UserError where the disk refuses.
     """
-    best, failures = _size(part), 0
+    best, failures = size_of_part(part), 0
     with _client(policy) as client, _Bar(archive.name, progress) as bar:
         for _ in range(20 * policy.attempts):
             try:
                 return _attempt(client, url, part, archive, policy, bar, known=known)
             except _Again as error:
-                there = _size(part)
+                there = size_of_part(part)
                 failures = 0 if there > best else failures + 1
                 best = max(best, there)
                 if failures >= policy.attempts:
@@ -94,6 +94,11 @@ def discard(part: Path) -> None:
     """Forget what is there of a download."""
     for path in (part, _note(part)):
         path.unlink(missing_ok=True)
+
+
+def size_of_part(part: Path) -> int:
+    """Bytes that are there of a download."""
+    return part.stat().st_size if part.is_file() else 0
 
 
 def need_space(folder: Path, needed: int, policy: Policy) -> None:
@@ -147,9 +152,9 @@ def _attempt(
             raise Unavailable(f"its certificate is not valid ({error})") from error
         if "location header" in str(error):
             raise Unavailable(f"redirects to a broken address ({error})") from error
-        raise _Again(_what_broke(error, _size(part))) from error
-    if total is not None and _size(part) < total:
-        raise _Again(f"the connection ended after {_size(part):,} of {total:,} bytes")
+        raise _Again(_what_broke(error, size_of_part(part))) from error
+    if total is not None and size_of_part(part) < total:
+        raise _Again(f"the connection ended after {size_of_part(part):,} of {total:,} bytes")
     return start > 0
 
 
@@ -248,7 +253,7 @@ def _refuse_other_kinds(head: bytes, archive: Archive) -> None:
 
 def _what_is_there(url: str, part: Path, known: bool) -> tuple[int, str, int | None]:
     """Bytes to continue from, the server's mark of their version ("" for none), and the size."""
-    size = _size(part)
+    size = size_of_part(part)
     try:
         note = json.loads(_note(part).read_text(encoding="utf-8"))
         same, validator, total = note["url"] == url, str(note["validator"]), note["total"]
@@ -293,10 +298,6 @@ def _client(policy: Policy) -> httpx.Client:
     agent = {"User-Agent": f"cliptrase/{cliptrase.__version__}"}
     here = dict.fromkeys(("all://127.0.0.1", "all://localhost"))  # never through a proxy
     return httpx.Client(timeout=times, headers=agent, mounts=here, follow_redirects=False)
-
-
-def _size(part: Path) -> int:
-    return part.stat().st_size if part.is_file() else 0
 
 
 class _Bar:
