@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase.data import recipes
+from cliptrase.data.ordered import MOST
 from cliptrase.errors import UserError, nearest
 from cliptrase.evaluate import seal
 from cliptrase.evaluate.provenance import code_files
 from cliptrase.files import sha256_file
+from cliptrase.pipeline_data import selfcheck
 from cliptrase.plan import Pass, Plan
 from cliptrase.resources import resource
 
@@ -194,6 +196,12 @@ def workers(passes: list[str], left: list[str], gpu: int, cores: int | None) -> 
     """
     made = [name for name in passes if name in left] or passes
     return _usable(cores) if gpu else max(1, _usable(cores) // max(1, len(made)))
+
+
+def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> int:
+    """Threads of one preparation, so that those to be made keep the cores busy; 4 at most."""
+    made = [one for one in datasets if not Path(selfcheck(one, data)).is_file()]
+    return max(1, min(MOST, _usable(cores) // max(1, len(made))))
 
 
 def options(device: str, threads: int, freeze_code: bool) -> str:

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from cliptrase import pipeline, plan
-from cliptrase.data import recipes
+from cliptrase.data import prepare, recipes
+from cliptrase.data.ordered import cores
 from cliptrase.errors import UserError
 from cliptrase.evaluate import seal
 from cliptrase.files import sha256_file
@@ -49,6 +50,28 @@ def test_two_passes_share_two_cores_and_one_has_both(monkeypatch, smoke):
     assert pipeline.workers(both, both, gpu=1, cores=8) == 2
     assert pipeline.workers(both, [second], gpu=0, cores=8) == 2
     assert pipeline.workers(both, [], gpu=0, cores=8) == 1
+
+
+def test_preparations_share_the_cores_too(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert pipeline.preparing_threads(["coco", "voc2012"], "data", 64) == 4
+    assert pipeline.preparing_threads(["coco"], "data", 64) == 4, "more would wait for one another"
+    assert pipeline.preparing_threads(["coco"], "data", 2) == 2
+    four = ["coco", "voc2012", "ade2016", "pcontext"]
+    assert pipeline.preparing_threads(four, "data", 64) == 2
+    write(tmp_path / "data/prepared/coco/selfcheck.json", "{}")
+    write(tmp_path / "data/prepared/voc2012/selfcheck.json", "{}")
+    assert pipeline.preparing_threads(four, "data", 64) == 4
+
+
+def test_a_preparation_has_the_threads_that_it_was_given(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    seen = []
+    monkeypatch.setattr(prepare, "prepare", lambda *_, **__: seen.append(cores()) or tmp_path)
+    prepare.main(["shapes"])
+    prepare.main(["shapes", "--threads", "1"])
+    assert seen == [4, 1] and cores() == 4
 
 
 def test_a_pass_reads_its_own_conf_words_and_weights(monkeypatch, smoke):

@@ -5,6 +5,8 @@ download goes on where it was broken off. A prepared dataset is updated: where i
 again, as its archives are gone, the one that stands is kept.
 """
 
+PREPARING = pipeline.preparing_threads({PLAN.passes[name].dataset for name in PASSES}, DATA, CORES)
+
 
 wildcard_constraints:
     archive=r"[^/]+\.(zip|tar|tar\.gz|tgz)",
@@ -47,12 +49,13 @@ rule prepare_dataset:
         f"results/logs/{SUITE}/prepare_dataset/{{dataset}}.log",
     conda:
         "../../environment.yml"
-    threads: ONE_CORE
+    threads: pipeline.claim(PREPARING, CORES)
     resources:
         mirror=pipeline_data.mirror_option(MIRROR),
+        preparing=f"--threads {PREPARING}",
         optional=lambda wildcards: pipeline_data.optional_option(PLAN, wildcards.dataset),
     message:
         "prepare {wildcards.dataset} → {output}"
     shell:
         f"python -m cliptrase.data.prepare {{wildcards.dataset}} --data {QUOTED}"
-        " {resources.mirror} {resources.optional} > {log} 2>&1"
+        " {resources.mirror} {resources.preparing} {resources.optional} > {log} 2>&1"

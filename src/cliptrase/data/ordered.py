@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
+MOST = 4  # more threads would wait for the one that reads and writes
+_most = ContextVar("_most", default=MOST)
 
 
 def in_order(
@@ -32,5 +36,15 @@ def in_order(
 
 
 def cores() -> int:
-    """Threads that prepare a dataset: the cores of this process, 4 at most."""
-    return max(1, min(4, len(os.sched_getaffinity(0))))
+    """Threads that prepare a dataset: the cores of this process, 4 or `at_most` many."""
+    return max(1, min(_most.get(), len(os.sched_getaffinity(0))))
+
+
+@contextlib.contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """No more threads than these in what is done meanwhile; None: as otherwise."""
+    before = _most.set(_most.get() if threads is None else threads)
+    try:
+        yield
+    finally:
+        _most.reset(before)

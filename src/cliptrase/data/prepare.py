@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from cliptrase.data import expected, prepared, receipts, recipes
 from cliptrase.data.lock import alone
+from cliptrase.data.ordered import at_most
 from cliptrase.data.recipes import Recipe
 from cliptrase.data.sources import Archive, how_to_get, raw_path
 from cliptrase.errors import UserError, exit_on_user_error
@@ -90,17 +91,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="do not fetch what it can do without (of coco: the list of images of coco27)",
     )
+    parser.add_argument("--threads", type=_count, metavar="N", help="as many as cores, 4 at most")
     options = parser.parse_args(words)
     log_progress()
-    folder = prepare(
-        options.dataset,
-        options.data,
-        force=options.force,
-        mirror=options.mirror or mirror,
-        optional=not options.without_optional,
-    )
+    with at_most(options.threads):
+        folder = prepare(
+            options.dataset,
+            options.data,
+            force=options.force,
+            mirror=options.mirror or mirror,
+            optional=not options.without_optional,
+        )
     check = prepared.read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
 
 
 def _fetch(dataset: str, chosen: Recipe, data: Path | str, mirror: str | None) -> None:
