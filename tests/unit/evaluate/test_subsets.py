@@ -4,6 +4,7 @@ than itself, and whose change is noticed."""
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tests.miniature import contents, edited, packing
@@ -14,6 +15,7 @@ from cliptrase.data import prepare
 from cliptrase.data.prepared import open_prepared, read_selfcheck, read_subset, verify_prepared
 from cliptrase.errors import UserError
 from cliptrase.evaluate import store
+from cliptrase.evaluate.tally import Progress
 
 IDS = edited.ids("coco")
 
@@ -122,3 +124,34 @@ def test_a_pass_over_two_lists_writes_down_each_run_s_own(tmp_path: Path, make, 
     prepare.prepare("coco", data, force=True)
     again = store.unfinished(runs, tmp_path / "out", data)
     assert [run["benchmark"].get("subset") for run in again.values()] == ["coco27"]
+
+
+def test_a_pass_goes_on_only_with_the_same_list(
+    tmp_path: Path, make, runs_of, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    caplog.set_level("INFO")
+    data = placed(tmp_path / "data", listing(IDS[:1]))
+    prepare.prepare("coco", data)
+    runs = runs_of(["benchmark=coco27", "method=clip", "benchmark.templates=shapes"])
+    save = Progress.save
+
+    def stopping(self: Progress, path: Path, basis: dict[str, object]) -> None:
+        save(self, path, basis)
+        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        monkeypatch.setattr(Progress, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            make(runs, tmp_path / "out", data=data, save_every=1)
+        monkeypatch.setattr(Progress, "save", save)
+
+    stopped()
+    stopped()
+    assert "going on from image 1" in caplog.text and "starting over" not in caplog.text
+    placed(data, listing(IDS[1:]))
+    (data / "raw" / f"{edited.CURATED}.first.json").unlink()
+    prepare.prepare("coco", data, force=True)
+    (folder,) = make(runs, tmp_path / "out", data=data).values()
+    assert "starting over" in caplog.text
+    skipped = np.load(folder / "per_image.npz")["skipped"]
+    assert skipped.tolist() == [True, False, False]
