@@ -140,6 +140,19 @@ def test_a_planned_pass_ends_in_a_file_of_digests(suite, data, tmp_path, capsys,
     assert file.read_bytes() == content
 
 
+def test_runs_on_a_part_that_is_not_there_cost_the_others_nothing(suite, data, tmp_path):
+    (name, one), run = *suite.passes.items(), next(iter(suite.runs.values()))
+    on_a_part = run | {"benchmark": run["benchmark"] | {"subset": "half"}}
+    lost = config.run_name(on_a_part)
+    one.runs[lost] = on_a_part
+    with pytest.raises(
+        UserError, match=r"1 of the 3 runs of .* left out: .*half\.txt: no such part"
+    ):
+        planned.make_pass("small", name, tmp_path, data, device="cpu", workers=1)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == one.runs.keys() - {lost}
+    assert not list((tmp_path / "passes").rglob("*.json")), "the pass is not whole"
+
+
 def test_a_pass_that_is_not_planned(suite, capsys):
     with pytest.raises(SystemExit):
         planned.main(["small", "shapes.local.224.crop"])
