@@ -31,7 +31,7 @@ def main() -> int:
     options = parser.parse_args()
     found = options.samples if options.samples.is_dir() else None
     write.write(ARCHIVES, write.miniatures(options.scenes, found, options.photographs))
-    write.place(ARCHIVES, DATA, gated=False)
+    write.place(ARCHIVES, DATA)
     with Server(ARCHIVES) as server:
         command = [sys.executable, "-m", "snakemake", "--cores", options.cores, "all"]
         pairs = ["suite=miniature", f"mirror={server.url}", *options.config]

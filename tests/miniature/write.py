@@ -111,20 +111,14 @@ def write(folder: Path, made: Miniatures) -> None:
     (folder / "sources.yaml").write_text(text, encoding="utf-8")
 
 
-def place(folder: Path, data: Path, gated: bool = True) -> None:
-    """Into a data folder, what a user brings: the list of sources, the gated archives by hand.
-
-    What lies there already, and is the same, stays as it is.
-    """
-    listed = yaml.safe_load((folder / "sources.yaml").read_text(encoding="utf-8"))
-    names = [name for name, entry in listed["archives"].items() if entry["gated"] and gated]
-    for source, target in [("sources.yaml", data), *((name, data / "raw") for name in names)]:
-        target.mkdir(parents=True, exist_ok=True)
-        file, content = target / source, (folder / source).read_bytes()
-        if not file.is_file() or file.read_bytes() != content:
-            file.write_bytes(content)
-            for first in (data / "prepared").glob("*.first.json"):
-                first.unlink()  # of other miniatures
+def place(folder: Path, data: Path) -> None:
+    """Put the list of sources into a data folder; where it is the same, it stays as it is."""
+    data.mkdir(parents=True, exist_ok=True)
+    file, content = data / "sources.yaml", (folder / "sources.yaml").read_bytes()
+    if not file.is_file() or file.read_bytes() != content:
+        file.write_bytes(content)
+        for first in (data / "prepared").glob("*.first.json"):
+            first.unlink()  # of other miniatures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

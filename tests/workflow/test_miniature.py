@@ -60,7 +60,7 @@ def tree(tmp_path, copy_of_the_tree, archives) -> Path:
     grid = folder / "conf" / "table" / "fig7_sensitivity.yaml"
     table = yaml.safe_load(grid.read_text(encoding="utf-8")) | {"eps": [0.7], "min_samples": [3, 4]}
     grid.write_text(yaml.safe_dump(table), encoding="utf-8")
-    write.place(archives, folder / DATA, gated=False)
+    write.place(archives, folder / DATA)
     return folder
 
 
