@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cliptrase.cli import main, verify
+from cliptrase.cli import main
 from cliptrase.data.download import fetch
 from cliptrase.data.sources import read_sources
 
