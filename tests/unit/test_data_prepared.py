@@ -227,6 +227,30 @@ def test_a_damaged_dataset_is_named_with_its_cure(
     assert f"run `cliptrase prepare small --data {tmp_path}`" in str(error.value)
 
 
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_one_changed_byte_of_a_sample_is_noticed_when_it_is_read(
+    column: str, small: None, tmp_path: Path
+) -> None:
+    """Whatever the decoder would make of it: a photograph decodes with many a wrong byte."""
+    folder = prepare.prepare("small", tmp_path)
+    arrow = folder / "samples.arrow"
+    stored = getattr(list(records("small", 6))[2], column)
+    content = bytearray(arrow.read_bytes())
+    content[content.index(stored) + len(stored) - 20] ^= 1
+    arrow.write_bytes(content)
+    samples = open_prepared("small", tmp_path)
+    assert samples[1].id == samples.ids[1]
+    cure = f"run `cliptrase prepare small --data {tmp_path} --force`"
+    with pytest.raises(UserError, match=f"{samples.ids[2]} is not what was prepared") as error:
+        samples[2]
+    assert cure in str(error.value)
+    (folder / "sums.npy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"sums\.npy is absent or damaged"):
+        open_prepared("small", tmp_path)
+    prepare.prepare("small", tmp_path, force=True)
+    assert open_prepared("small", tmp_path)[2].id == samples.ids[2]
+
+
 @pytest.mark.parametrize(
     ("faulty", "message"),
     [

@@ -206,6 +206,7 @@ def _make(
         check |= {"subsets": subsets, "without": without}
     check |= {
         "dataset": dataset,
+        "sums_sha256": prepared.write_sums(folder),
         "recipe_sha256": chosen.digest(),
         "arrow_bytes": arrow.stat().st_size,
     }

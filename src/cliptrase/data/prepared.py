@@ -1,7 +1,8 @@
 """Prepared datasets: raw labels in one Arrow file of Hugging Face `datasets` each, self-checked.
 
 `<data>/prepared/<dataset>/samples.arrow` has the columns id, image and label (bytes of files),
-`selfcheck.json` beside it says what was in it when it was made.
+`selfcheck.json` beside it says what was in it when it was made, `sums.npy` what the bytes of each
+image and label were: each is held against them when it is read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import weakref
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +26,10 @@ from cliptrase.data.records import Record
 from cliptrase.data.samples import Sample, Samples
 from cliptrase.data.sources import how_to_get
 from cliptrase.errors import UserError
+from cliptrase.files import atomic_write, sha256_file
 
 ARROW, SELFCHECK, SUBSETS = "samples.arrow", "selfcheck.json", "subsets"
+SUMS = "sums.npy"  # (n, 2) uint32: CRC-32 of the bytes of each image and label
 
 
 class PreparedSamples(Samples):
@@ -38,6 +42,7 @@ class PreparedSamples(Samples):
     def __init__(self, folder: Path, called: str | None = None) -> None:
         """called: the name in messages, where it is not that of the file."""
         self._path = folder / ARROW
+        self._sums: np.ndarray | None = None
         self._called = called or str(self._path)
         try:
             self._file = os.open(self._path, os.O_RDONLY)
@@ -48,11 +53,26 @@ class PreparedSamples(Samples):
 
     def load(self, index: int) -> Sample:
         name = f"{self._called}, {self.ids[index]}"
-        image = read_stored(self._read(self._images[index]), name)
-        label = read_label(self._read(self._labels[index]), name)
+        stored = self._stored(index)
+        if self._sums is not None and list(map(zlib.crc32, stored)) != self._sums[index].tolist():
+            fault = f"{self.ids[index]} is not what was prepared"
+            raise UserError(_again(self._path.parent, fault, " --force"))
+        image, label = read_stored(stored[0], name), read_label(stored[1], name)
         if image.size != label.shape[::-1]:
             raise UserError(f"{name}: image of {image.size} pixels, label of {label.shape[::-1]}")
         return Sample(self.ids[index], image, label)
+
+    def sums(self) -> np.ndarray:
+        """(n, 2) uint32, as in SUMS, of what lies in the file now."""
+        made = [list(map(zlib.crc32, self._stored(index))) for index in range(len(self.ids))]
+        return np.array(made, np.uint32)
+
+    def expect(self, sums: np.ndarray) -> None:
+        """Hold every sample against these when it is read."""
+        self._sums = sums
+
+    def _stored(self, index: int) -> tuple[bytes, bytes]:
+        return self._read(self._images[index]), self._read(self._labels[index])
 
     def _read(self, place: np.ndarray) -> bytes:
         offset, length = map(int, place)
@@ -86,6 +106,11 @@ def open_prepared(
     samples = PreparedSamples(folder)
     if len(samples) != check.get("count"):
         raise UserError(_again(folder, f"{len(samples)} samples, not {check.get('count')}"))
+    if "sums_sha256" in check:
+        sums = folder / SUMS
+        if not sums.is_file() or sha256_file(sums) != check["sums_sha256"]:
+            raise UserError(_again(folder, f"{SUMS} is absent or damaged", " --force"))
+        samples.expect(np.load(sums, allow_pickle=False))
     return samples
 
 
@@ -115,6 +140,13 @@ def write_arrow(path: Path, records: Iterable[Record]) -> None:
         for record in records:
             writer.write({"id": record.id, "image": record.image, "label": record.label})
         writer.finalize()
+
+
+def write_sums(folder: Path) -> str:
+    """Write SUMS of the Arrow file in a folder; the sha256 of what was written."""
+    with atomic_write(folder / SUMS) as file:
+        np.save(file, PreparedSamples(folder).sums())
+    return sha256_file(folder / SUMS)
 
 
 def self_check(
@@ -260,6 +292,6 @@ def _outdated(dataset: str, check: dict[str, Any], data: Path | str) -> str | No
         return None
 
 
-def _again(folder: Path, fault: str) -> str:
-    command = f"cliptrase prepare {folder.name} --data {folder.parent.parent}"
+def _again(folder: Path, fault: str, option: str = "") -> str:
+    command = f"cliptrase prepare {folder.name} --data {folder.parent.parent}{option}"
     return f"{folder}: {fault}; run `{command}`"
