@@ -66,7 +66,8 @@ MEMBERS = [  # dataset, edits, message
             "images": copy(f"val2017/{COCO[0]}.jpg", "val2017/000000999999.jpg"),
             "labels": copy(f"val2017/{COCO[0]}.png", "val2017/000000999999.png"),
         },
-        "coco: 4 images, where its source has 3 .*first and last: 000000000285, 000000999999",
+        "coco: 4 images, where its source has 3 .*first and last: 000000000285, 000000999999.*"
+        r"`count:` of coco in .*sources\.yaml is wrong; ",
     ),
     (
         "coco",
@@ -207,5 +208,6 @@ def test_a_member_that_is_not_as_it_should_be(
     dataset: str, edits: dict[str, Edit], message: str, tmp_path: Path
 ) -> None:
     text = refused(place(tmp_path, dataset, edits), dataset, message)
-    assert re.search(r"again|Put |put |save|give|delete|shrink", text), f"no cure: {text}"
+    assert text.startswith((f"{dataset}: ", f"{dataset}, "))
+    assert re.search(rf"delete {tmp_path}/raw/.* and run `cliptrase prepare {dataset} ", text)
     assert str(tmp_path / "prepared") not in text, "it names a folder that is gone"

@@ -41,7 +41,11 @@ def test_swapped_archives(dataset: str, tmp_path: Path) -> None:
     for path, content in zip(names, reversed(contents), strict=True):
         path.write_bytes(content)
     text = refused(data, dataset, "holds no photographs .*is it another archive under this name")
-    assert text.startswith(f"{names[0]}: ")
+    assert text.startswith(f"{dataset}: {names[0]}: ")
+    cure = (
+        f"delete {names[0]}, {names[1]} and run `cliptrase prepare {dataset} --data {data}` again"
+    )
+    assert text.endswith(cure)
 
 
 def test_folders_that_are_swapped_inside_an_archive(tmp_path: Path) -> None:

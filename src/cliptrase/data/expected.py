@@ -71,7 +71,7 @@ def check_ids(dataset: str, ids: Iterable[str], known: Iterable[str] | None) -> 
     named = [f"{_some(sorted(which))} {what}" for which, what in faults if which]
     raise UserError(
         f"{dataset}: images by `expected: ids` of its source: {', and '.join(named)}; the archives "
-        "are not those of the source: fetch them again"
+        "are not those of the source"
     )
 
 
@@ -171,5 +171,5 @@ def _first_difference(before: dict[str, int], now: dict[str, int]) -> tuple[str,
 def _other(dataset: str, what: str, found: object, expected: object) -> str:
     return (
         f"{dataset}: {what}: {found} instead of {expected}; the archives are not those of the "
-        "source: fetch them again"
+        "source"
     )

@@ -158,7 +158,7 @@ def decoding(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{name}: too large for this machine's memory; shrink it first") from error
     except _DAMAGE as error:
-        raise UserError(f"{name}: truncated or damaged ({error}); fetch it again") from error
+        raise UserError(f"{name}: truncated or damaged ({error}); replace it") from error
 
 
 def _file(source: Path | str | bytes) -> Path | str | io.BytesIO:

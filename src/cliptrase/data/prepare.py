@@ -23,7 +23,7 @@ from cliptrase.data import expected, prepared, receipts, recipes
 from cliptrase.data.lock import alone
 from cliptrase.data.ordered import at_most
 from cliptrase.data.recipes import Recipe
-from cliptrase.data.sources import Archive, how_to_get, raw_path
+from cliptrase.data.sources import Archive, how_to_get, raw_path, sources_path
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import atomic_write, naming_the_path, sha256_file
 
@@ -165,13 +165,26 @@ def _put(target: Path, chosen: Recipe, data: Path | str, without: dict[str, str]
     try:
         check = _make(making, target, chosen, data, without)
         _replace(making, target)
-    except UserError:
+    except UserError as error:
         for archive in chosen.archives:  # a foreign one must not stand against the right one
             receipts.forget_first(archive, data)
-        raise
+        raise UserError(_with_cure(str(error), target.name, chosen, data)) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return check
+
+
+def _with_cure(fault: str, dataset: str, chosen: Recipe, data: Path | str) -> str:
+    """A message with the dataset's name before it, and after it what to delete for another try."""
+    text = fault if fault.startswith((f"{dataset}:", f"{dataset},")) else f"{dataset}: {fault}"
+    if not chosen.archives:
+        return text
+    paths = ", ".join(str(raw_path(archive, data)) for archive in chosen.archives)
+    where = "" if Path(data) == Path("data") else f" --data {data}"
+    return (
+        f"{text}; if the archives are at fault, delete {paths} and run `cliptrase prepare "
+        f"{dataset}{where}` again"
+    )
 
 
 def _make(
@@ -191,7 +204,10 @@ def _make(
     samples = prepared.PreparedSamples(folder, dataset)
     check = prepared.self_check(samples, values)
     if check["count"] != chosen.count:
-        raise UserError(f"{dataset}: {check['count']} samples instead of {chosen.count}")
+        fault = f"{dataset}: {check['count']} samples instead of {chosen.count}"
+        if chosen.archives:
+            fault += f", the `count:` of {dataset} in {sources_path(data)}; is that right?"
+        raise UserError(fault)
     expected.check_ids(dataset, samples.ids, chosen.ids())
     if chosen.archives:
         expected.check(dataset, chosen.expected, check)

@@ -12,7 +12,7 @@ from cliptrase.data.containers import Container, open_container
 from cliptrase.data.expected import check_ids, known_ids
 from cliptrase.data.images import Header, check_mask, stored_header
 from cliptrase.data.records import Record
-from cliptrase.data.sources import DatasetSource, raw_path
+from cliptrase.data.sources import DatasetSource, raw_path, sources_path
 from cliptrase.errors import UserError
 
 PIXELS = 100_000_000  # of a picture: more than any camera of these sources made
@@ -85,14 +85,14 @@ def chosen(
         if lacking:
             raise UserError(
                 f"{source.name}: {_some(lacking)} without {kind} in the archive; it is not whole, "
-                f"or not the one of {source.name}: fetch it again"
+                f"or not the one of {source.name}"
             )
     check_ids(source.name, ids, known_ids(source, data))
     if len(ids) != source.count:
         raise UserError(
             f"{source.name}: {len(ids)} images, where its source has {source.count} (first and "
-            f"last: {ids[0]}, {ids[-1]}); the archives are not those of the source: fetch them "
-            "again"
+            f"last: {ids[0]}, {ids[-1]}); the archives are not those of the source, or `count:` of "
+            f"{source.name} in {sources_path(data)} is wrong"
         )
     return ids
 
@@ -161,8 +161,7 @@ def check_sizes(pair: Pair, image: tuple[int, int], label: tuple[int, int]) -> N
     if image != label:
         raise UserError(
             f"{pair.label_name}: a mask of {label[0]} x {label[1]} pixels for an image of "
-            f"{image[0]} x {image[1]} ({pair.image_name}); the archives are not of one dataset: "
-            "fetch them again"
+            f"{image[0]} x {image[1]} ({pair.image_name}); the archives are not of one dataset"
         )
 
 
@@ -177,7 +176,10 @@ def listed(container: Container, pattern: str) -> list[str]:
     lines = container.read(found[0]).decode("utf-8", "replace").splitlines()
     ids = [line.split()[0] for line in lines if line.strip()]
     if len(set(ids)) != len(ids):
-        raise UserError(f"{container.path}: {found[0]}: lists an image twice; fetch it again")
+        raise UserError(
+            f"{container.path}: {found[0]}: lists an image twice; delete "
+            f"{container.path} and run again"
+        )
     return ids
 
 

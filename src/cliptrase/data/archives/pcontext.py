@@ -75,9 +75,7 @@ def label_map(content: bytes, name: str) -> np.ndarray:
         *(ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, EOFError),
         *(zlib.error, struct.error, OverflowError, MemoryError, scipy.io.matlab.MatReadError),
     ) as error:
-        raise UserError(
-            f"{name}: no label map that can be read ({error}); fetch it again"
-        ) from error
+        raise UserError(f"{name}: no label map that can be read ({error})") from error
     return label
 
 
