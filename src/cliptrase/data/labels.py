@@ -20,6 +20,10 @@ RAW_VALUES = 65536
 _REFUSED = -1
 
 
+class WrongNumber(UserError):
+    """A list of another number of names than the table scores."""
+
+
 @dataclass(frozen=True, eq=False)
 class Lookup:
     """What each raw value becomes.
@@ -84,7 +88,7 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
         table[list(known)] = list(known.values())
         count = labels.get("scored", max(known.values(), default=-1) + 1)
         if n_classes != count:
-            raise UserError(
+            raise WrongNumber(
                 f"labels.map={labels['map']}: {count} scored classes, but the vocabulary has "
                 f"{n_classes} lines; give a list of {count}, one class a line"
             )

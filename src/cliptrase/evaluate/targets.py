@@ -62,8 +62,11 @@ class Target:
             )
         try:
             lookup = label_tables.lookup(labels, names)
-        except UserError as error:
+        except label_tables.WrongNumber as error:
             raise UserError(f"{run['vocabulary']['classes']['path']}: {error}") from None
+        except UserError as error:
+            name = run["benchmark"]["name"]
+            raise UserError(f"benchmark {name} (conf/benchmark/{name}.yaml): {error}") from None
         ignored = labels["background"] == "ignored"
         return cls(lookup, ignored, scored_classes(run), whole_pictures(run))
 

@@ -81,6 +81,13 @@ def test_a_vocabulary_of_another_length_is_refused(benchmark, tmp_path):
         Target.of(config.resolve(few))
 
 
+def test_an_unknown_table_is_the_fault_of_the_benchmark():
+    run = config.resolve(["benchmark=voc20", "model=shapes_clip"])
+    run["benchmark"]["labels"]["map"] = "voc_to_21"
+    with pytest.raises(UserError, match=r"^benchmark voc20 .*voc20\.yaml\): unknown labels\.map"):
+        Target.of(run)
+
+
 def test_the_paper_s_coco_object_leaves_stuff_unscored():
     paper, usual = (
         truth(name, list(range(182))) for name in ("coco_object", "coco_object_standard")
