@@ -128,6 +128,7 @@ def test_no_space_is_seen_before_anything_is_written(known, server, tmp_path, mo
     monkeypatch.setattr(transfer.shutil, "disk_usage", little)
     message = refusal(archive(f"{server.url}/a.zip", known=known), tmp_path / "a.zip")
     assert "300.1 kB are to be fetched and 300.1 kB are free" in message and "free some" in message
+    assert "of which 0 bytes must stay free" in message
     assert not list((tmp_path / "a.zip/raw").glob("*.part"))
     assert len(server.requests) == (not known)
 

@@ -256,6 +256,28 @@ def test_a_mirror_that_lacks_an_archive_is_named(server, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("fault", "what"), [(404, "lacks it"), (410, "lacks it"), (403, "does not give it")]
+)
+def test_a_mirror_without_the_archive_is_named_before_the_public_address(
+    fault, what, server, tmp_path
+):
+    server.faults["/lab/a.zip"] = Fault(status=fault)
+    one = archive("https://public.example/a.zip")
+    with pytest.raises(UserError, match=f"the mirror {what}: {server.url}/lab/a.zip.*public"):
+        fetch(one, tmp_path, mirror=f"{server.url}/lab", policy=FAST)
+
+
+def test_a_mirror_that_cannot_be_reached(tmp_path):
+    with pytest.raises(UserError, match=r"the mirror cannot be reached: http://127\.0\.0\.1:9/"):
+        fetch(
+            archive("https://public.example/a.zip"),
+            tmp_path,
+            mirror="http://127.0.0.1:9",
+            policy=FAST,
+        )
+
+
+@pytest.mark.parametrize(
     "url",
     ["ftp://a.org", "a.org/x", "file:///tmp", "http://", "http://u:p@a.org", "http://a.org?x=1"],
 )

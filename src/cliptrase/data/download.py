@@ -175,8 +175,14 @@ def _download(
         return checked, url
     kept = size_of_part(part)
     rest = f" ({readable(kept)} are kept; another run goes on from there)" if kept else ""
+    why = "; ".join(faults)
+    if mirror:
+        lacks = "status 404" in why or "status 410" in why
+        away = "no connection" in why or "does not answer in time" in why
+        what = "lacks it" if lacks else "cannot be reached" if away else "does not give it"
+        why = f"the mirror {what}: {why}"
     raise UserError(
-        f"{archive.name} could not be fetched{rest}: {'; '.join(faults)}. {_cure(archive, data)}"
+        f"{archive.name} could not be fetched{rest}: {why}. {_cure(archive, data)}"
         + _if_published_wrong(archive, data, others)
     )
 

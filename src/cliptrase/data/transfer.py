@@ -107,7 +107,8 @@ def need_space(folder: Path, needed: int, policy: Policy) -> None:
     if needed and needed + policy.margin > free:
         raise UserError(
             f"{folder}: {readable(needed)} are to be fetched and {readable(free)} are free on this "
-            "disk; free some, or choose another data folder, and run again"
+            f"disk, of which {readable(policy.margin)} must stay free; free some, or choose "
+            "another data folder, and run again"
         )
 
 
