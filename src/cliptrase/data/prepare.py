@@ -94,14 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=_count, metavar="N", help="as many as cores, 4 at most")
     options = parser.parse_args(words)
     log_progress()
-    with at_most(options.threads):
-        folder = prepare(
-            options.dataset,
-            options.data,
-            force=options.force,
-            mirror=options.mirror or mirror,
-            optional=not options.without_optional,
+    try:
+        with at_most(options.threads):
+            folder = prepare(
+                options.dataset,
+                options.data,
+                force=options.force,
+                mirror=options.mirror or mirror,
+                optional=not options.without_optional,
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "stopped; another run fetches on where this one was, and prepares afresh\n"
         )
+        raise SystemExit(130) from None
     check = prepared.read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
 

@@ -246,7 +246,7 @@ def _decoded(sample: Sample, allowed: np.ndarray) -> _Decoded:
     if len(strange):
         raise UserError(
             f"{sample.id}: its mask holds {strange[0]}, a value that no mask of this dataset has; "
-            "the archives are not those of the source: fetch them again"
+            "the archives are not those of the source"
         )
     head = f"{sample.id}\0{sample.image.size}\0".encode()
     label = sample.label.astype("<i4").tobytes()
