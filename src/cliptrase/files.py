@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -53,6 +54,22 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def write_json(path: Path | str, content: dict[str, Any]) -> None:
+    """Write a small file of keys in order, one a line; raises as `atomic_write`."""
+    with atomic_write(path, "w") as text:
+        json.dump(content, text, indent=1, sort_keys=True)
+        text.write("\n")
+
+
+def read_json(path: Path | str) -> dict[str, Any] | None:
+    """The keys of a JSON file, None where there is none that can be read."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 @contextlib.contextmanager

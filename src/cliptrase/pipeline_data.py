@@ -5,14 +5,15 @@ Imports neither torch nor numpy, and asks no server.
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cliptrase.data.receipts import has_receipt
+from cliptrase.data.sources import (
+    MIRROR as MIRROR,
+)
 from cliptrase.data.sources import (
     Archive,
     DatasetSource,
@@ -21,9 +22,11 @@ from cliptrase.data.sources import (
     read_sources,
     receipt_path,
 )
+from cliptrase.data.sources import (
+    mirror_of as mirror_of,
+)
+from cliptrase.files import read_json
 from cliptrase.plan import Pass, Plan
-
-MIRROR = "CLIPTRASE_MIRROR"  # as data.download reads it, which loads httpx
 
 
 def selfcheck(dataset: str, data: Path | str) -> str:
@@ -96,7 +99,7 @@ def force_lacking_part(dag: Any, plan: Plan, dataset: str) -> list[str]:
     It is fetched if it can be had by now. An input function, as `force_false_receipt`.
     """
     file = Path(selfcheck(dataset, plan.data))
-    if file.is_file() and parts(plan, dataset) - {*(_read(file).get("subsets") or {})}:
+    if file.is_file() and parts(plan, dataset) - {*((read_json(file) or {}).get("subsets") or {})}:
         dag.forcefiles.add(str(file))
     return []
 
@@ -112,11 +115,6 @@ def force_false_receipt(dag: Any, name: str, data: Path | str) -> list[str]:
     if receipt.is_file() and raw_path(archive, data).is_file() and not has_receipt(archive, data):
         dag.forcefiles.add(str(receipt))
     return []
-
-
-def mirror_of(given: Any) -> str | None:
-    """The server that has all archives: `--config mirror=URL`, else the environment's."""
-    return str(given) if given else os.environ.get(MIRROR, "").strip() or None
 
 
 def mirror_option(url: str | None) -> str:
@@ -142,14 +140,6 @@ def force_lost_weights(dag: Any, model: str, data: Path | str) -> list[str]:
     Else the passes would, all at once. An input function, as `force_false_receipt`.
     """
     receipt = weights_receipt(model, data)
-    if receipt.is_file() and not Path(str(_read(receipt).get("file"))).is_file():
+    if receipt.is_file() and not Path(str((read_json(receipt) or {}).get("file"))).is_file():
         dag.forcefiles.add(str(receipt))
     return []
-
-
-def _read(receipt: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(receipt.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

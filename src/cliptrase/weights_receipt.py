@@ -7,7 +7,6 @@ sha256, which is held against the one that the hub names (the cache calls a file
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from cliptrase import config
 from cliptrase.data.sources import readable
 from cliptrase.errors import UserError, exit_on_user_error
-from cliptrase.files import atomic_write, sha256_file
+from cliptrase.files import sha256_file, write_json
 
 # Where open_clip has weights from, and how large they are: for people, and without loading torch
 HUB = {
@@ -49,9 +48,7 @@ def write_receipt(model: str, file: Path) -> dict[str, Any]:
         "sha256": sha256,
         "checksum_verified": "sha256" if verified else None,
     }
-    with atomic_write(file, "w") as text:
-        json.dump(receipt, text, indent=1, sort_keys=True)
-        text.write("\n")
+    write_json(file, receipt)
     return receipt
 
 

@@ -27,9 +27,11 @@ from cliptrase.data.receipts import (
     write_receipt,
 )
 from cliptrase.data.sources import (
+    MIRROR,
     Archive,
     how_to_get,
     is_web_address,
+    mirror_of,
     raw_path,
     read_sources,
     readable,
@@ -40,10 +42,9 @@ from cliptrase.data.transfer import Policy, Unavailable, discard, need_space, si
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import naming_the_path
 
-__all__ = ["Policy", "State", "fetch", "main", "state", "take_mirror"]
+__all__ = ["MIRROR", "Policy", "State", "fetch", "main", "state", "take_mirror"]
 
 LOG = logging.getLogger(__name__)
-MIRROR = "CLIPTRASE_MIRROR"
 
 
 def fetch(
@@ -219,8 +220,8 @@ def _addresses(archive: Archive, mirror: str | None) -> tuple[str, ...]:
 
 def _mirror(given: str | None) -> str | None:
     """The mirror without a slash at its end. Raises UserError for what is no web address."""
-    url = given or os.environ.get(MIRROR, "").strip()
-    if not url:
+    url = mirror_of(given)
+    if url is None:
         return None
     if not is_web_address(url) or urlsplit(url).query or urlsplit(url).fragment:
         raise UserError(

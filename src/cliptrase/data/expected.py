@@ -13,7 +13,7 @@ from typing import Any
 
 from cliptrase.data.sources import DatasetSource, sources_path
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write
+from cliptrase.files import write_json
 
 IDS = Path(__file__).parent / "ids"
 KNOWN = ("ids", "ids_sha256", "label_values", "shares", "shortest_side", "longest_side")
@@ -136,10 +136,8 @@ def keep_first(folder: Path, found: dict[str, Any], stated: dict[str, Any]) -> N
     """Keep the figures of a first preparation."""
     if _first(folder).get("stated_sha256") == _digest(stated):
         return
-    with atomic_write(first_path(folder), "w") as text:
-        kept = {key: found[key] for key in KEPT} | {"stated_sha256": _digest(stated)}
-        json.dump(kept, text, indent=1, sort_keys=True)
-        text.write("\n")
+    kept = {key: found[key] for key in KEPT} | {"stated_sha256": _digest(stated)}
+    write_json(first_path(folder), kept)
 
 
 def _some(ids: list[str]) -> str:

@@ -5,34 +5,41 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TypeVar
 
-_Item = TypeVar("_Item")
-_Made = TypeVar("_Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 MOST = 4  # more threads would wait for the one that reads and writes
 _most = ContextVar("_most", default=MOST)
 
 
 def in_order(
-    make: Callable[[_Item], _Made], items: Iterable[_Item], workers: int | None = None
-) -> Iterator[_Made]:
+    make: Callable[[Item], Made], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Made]:
     """`map` by several threads, results in order, a few items ahead of what is taken."""
     workers = workers or cores()
-    ahead: deque[Future[_Made]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                ahead.append(pool.submit(make, item))
-                if len(ahead) > workers + 2:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for left in ahead:
-                left.cancel()
+        yield from in_order_by(pool, make, items, ahead=workers + 3)
+
+
+def in_order_by(
+    pool: Executor, make: Callable[[Item], Made], items: Iterable[Item], ahead: int
+) -> Generator[Made]:
+    """make(item) for each item, in order, with at most `ahead` of them under way at once."""
+    pending: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(make, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def cores() -> int:

@@ -8,7 +8,6 @@ moment, what stands there is a whole dataset or none, and the next run starts af
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import shutil
@@ -23,9 +22,9 @@ from cliptrase.data import expected, prepared, receipts, recipes
 from cliptrase.data.lock import alone
 from cliptrase.data.ordered import at_most
 from cliptrase.data.recipes import Recipe
-from cliptrase.data.sources import Archive, how_to_get, raw_path, sources_path
+from cliptrase.data.sources import Archive, how_to_get, mirror_of, raw_path, sources_path
 from cliptrase.errors import UserError, exit_on_user_error
-from cliptrase.files import atomic_write, naming_the_path, sha256_file
+from cliptrase.files import atomic_write, naming_the_path, sha256_file, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ def _fetch(dataset: str, chosen: Recipe, data: Path | str, mirror: str | None) -
     """Bring and check the archives that it cannot do without."""
     from cliptrase.data import download  # httpx: only where something is fetched
 
-    if not (mirror or os.environ.get(download.MIRROR)):
+    if mirror_of(mirror) is None:
         gated = [one for one in chosen.archives if one.gated and not raw_path(one, data).is_file()]
         if gated:
             ways = "; ".join(how_to_get(one, data) for one in gated)
@@ -228,7 +227,7 @@ def _make(
         check |= {"subsets": subsets, "without": without}
     check |= {
         "dataset": dataset,
-        "sums_sha256": prepared.write_sums(folder),
+        "sums_sha256": prepared.write_sums(folder, samples),
         "recipe_sha256": chosen.digest(),
         "arrow_bytes": arrow.stat().st_size,
     }
@@ -237,9 +236,7 @@ def _make(
 
 
 def _write(folder: Path, check: dict[str, Any]) -> None:
-    with atomic_write(folder / prepared.SELFCHECK, "w") as text:
-        json.dump(check, text, indent=1, sort_keys=True)
-        text.write("\n")
+    write_json(folder / prepared.SELFCHECK, check)
 
 
 def _subsets(

@@ -8,7 +8,6 @@ image and label were: each is held against them when it is read.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import weakref
 import zlib
@@ -26,7 +25,7 @@ from cliptrase.data.records import Record
 from cliptrase.data.samples import Sample, Samples
 from cliptrase.data.sources import how_to_get
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write, sha256_file
+from cliptrase.files import atomic_write, read_json, sha256_file
 
 ARROW, SELFCHECK, SUBSETS = "samples.arrow", "selfcheck.json", "subsets"
 SUMS = "sums.npy"  # (n, 2) uint32: CRC-32 of the bytes of each image and label
@@ -142,10 +141,10 @@ def write_arrow(path: Path, records: Iterable[Record]) -> None:
         writer.finalize()
 
 
-def write_sums(folder: Path) -> str:
-    """Write SUMS of the Arrow file in a folder; the sha256 of what was written."""
+def write_sums(folder: Path, samples: PreparedSamples) -> str:
+    """Write SUMS of a folder's samples; the sha256 of what was written."""
     with atomic_write(folder / SUMS) as file:
-        np.save(file, PreparedSamples(folder).sums())
+        np.save(file, samples.sums())
     return sha256_file(folder / SUMS)
 
 
@@ -277,11 +276,7 @@ def _places(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 def read_selfcheck(folder: Path) -> dict[str, Any] | None:
     """The stored self-check, None where there is none that can be read."""
-    try:
-        content = json.loads((folder / SELFCHECK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return read_json(folder / SELFCHECK)
 
 
 def _outdated(dataset: str, check: dict[str, Any], data: Path | str) -> str | None:

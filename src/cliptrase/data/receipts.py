@@ -20,7 +20,7 @@ from typing import Any
 from cliptrase.data.containers import format_of
 from cliptrase.data.sources import Archive, raw_path, receipt_path
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write
+from cliptrase.files import read_json, write_json
 
 HEAD = 512  # bytes that tell what kind of file this is
 _CHUNK = 1 << 20
@@ -137,7 +137,7 @@ def write_receipt(archive: Archive, data: Path | str, checked: Checked, url: str
     """
     first = first_path(archive, data)
     if archive.checksum is None and not first.exists():
-        _write(first, {"name": archive.name, "bytes": checked.bytes, "sha256": checked.sha256})
+        write_json(first, {"name": archive.name, "bytes": checked.bytes, "sha256": checked.sha256})
     before = read_receipt(archive, data) or {}
     if url is None and before.get("sha256") == checked.sha256:
         url = before.get("url")
@@ -150,12 +150,12 @@ def write_receipt(archive: Archive, data: Path | str, checked: Checked, url: str
         "url": url,
     }
     if before != receipt:
-        _write(receipt_path(archive, data), receipt)
+        write_json(receipt_path(archive, data), receipt)
 
 
 def read_receipt(archive: Archive, data: Path | str) -> dict[str, Any] | None:
     """The receipt of an archive, None where there is none that can be read."""
-    return _read(receipt_path(archive, data))
+    return read_json(receipt_path(archive, data))
 
 
 def has_receipt(archive: Archive, data: Path | str) -> bool:
@@ -192,14 +192,14 @@ def read_first(archive: Archive, data: Path | str) -> str | None:
 
 def confirm_first(archive: Archive, data: Path | str) -> None:
     """The first copy is the archive: a dataset was prepared from it."""
-    first = _read(first_path(archive, data))
+    first = read_json(first_path(archive, data))
     if archive.checksum is None and first and not first.get("prepared"):
-        _write(first_path(archive, data), first | {"prepared": True})
+        write_json(first_path(archive, data), first | {"prepared": True})
 
 
 def forget_first(archive: Archive, data: Path | str) -> None:
     """The first copy may be no such archive: no dataset could be prepared from it."""
-    if not (_read(first_path(archive, data)) or {}).get("prepared"):
+    if not (read_json(first_path(archive, data)) or {}).get("prepared"):
         first_path(archive, data).unlink(missing_ok=True)
 
 
@@ -256,17 +256,3 @@ def _gzip_is_whole(path: Path) -> bool:
     except (EOFError, OSError, zlib.error):
         return False
     return True
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path, "w") as text:
-        json.dump(content, text, indent=1, sort_keys=True)
-        text.write("\n")

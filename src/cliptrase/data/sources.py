@@ -6,6 +6,7 @@ Imports nothing heavy: planning a suite asks which archives are there.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from cliptrase.errors import UserError, nearest
 from cliptrase.resources import resource
 
+MIRROR = "CLIPTRASE_MIRROR"  # of the environment: a server that has all archives
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 DIGITS = {"sha256": 64, "sha1": 40, "md5": 32}  # of a checksum in hexadecimal
 
@@ -148,6 +150,11 @@ def size_of(archive: Archive) -> str:
     if archive.size is None:
         return "unknown size"
     return ("" if archive.bytes else "about ") + readable(archive.size)
+
+
+def mirror_of(given: object) -> str | None:
+    """The server that has all archives: the one given, else the environment's, else None."""
+    return str(given) if given else os.environ.get(MIRROR, "").strip() or None
 
 
 def is_web_address(url: Any) -> bool:

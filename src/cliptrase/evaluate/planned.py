@@ -6,7 +6,6 @@ Writes OUT/passes/SUITE/PASS.json (run → sha256 of its metrics.json) once ever
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from cliptrase.data.prepared import read_subset
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.evaluate import store
 from cliptrase.evaluate.console import interruptible, log_to_stderr
-from cliptrase.files import atomic_write, sha256_file
+from cliptrase.files import sha256_file, write_json
 
 
 def make_pass(
@@ -63,9 +62,7 @@ def make_pass(
         reasons = "; ".join(dict.fromkeys(lost.values()))
         raise UserError(f"{len(lost)} of the {len(runs)} runs of {name} were left out: {reasons}")
     digests = {run: sha256_file(out / run / "metrics.json") for run in runs}
-    with atomic_write(folder / f"{name}.json", "w") as file:
-        json.dump(digests, file, indent=1, sort_keys=True)
-        file.write("\n")
+    write_json(folder / f"{name}.json", digests)
     return folder / f"{name}.json"
 
 

@@ -22,7 +22,9 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CODE = ("model", "segment", "evaluate")
-DATA_CODE = tuple(f"data/{name}.py" for name in ("crop", "images", "labels", "opencv", "resize"))
+DATA_CODE = tuple(
+    f"data/{name}.py" for name in ("crop", "images", "labels", "opencv", "ordered", "resize")
+)
 VERSIONS = (
     "cliptrase",
     "torch",

@@ -6,17 +6,16 @@ So a matrix product on the CPU has the same shape and order of sums however many
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+from cliptrase.data.ordered import in_order_by as in_order
+
+__all__ = ["cores", "in_order", "single_threaded_pool"]
 
 
 def cores() -> int:
@@ -40,20 +39,3 @@ def single_threaded_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(before)
-
-
-def in_order(
-    pool: Executor, function: Callable[[Item], Made], items: Iterable[Item], ahead: int
-) -> Generator[Made]:
-    """function(item) for each item, in order, with at most `ahead` of them under way at once."""
-    pending: deque[Future[Made]] = deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
