@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.evaluate.metrics import Counts, scores
+from cliptrase.evaluate.counts import Table, blocks
+from cliptrase.evaluate.metrics import scores
 
 RESAMPLES = 1000
 SEED = 20240711
@@ -22,31 +23,35 @@ Values = NDArray[np.float64]
 
 
 @functools.lru_cache(maxsize=8)
-def weights(images: int) -> NDArray[np.int32]:
+def weights(images: int) -> NDArray[np.uint8]:
     """How often each image stands in each resample: (1000, images), rows add up to `images`.
 
     Draws with replacement: an image's index is the upper half of PCG64's raw 64 bits scaled to
     0..images-1 (NumPy promises the bits of a bit generator for ever, `Generator.integers` not).
+    Raises OverflowError where an image is drawn more than 255 times in one resample.
     """
-    raw = np.random.PCG64(SEED).random_raw(RESAMPLES * images)
-    drawn = ((raw >> np.uint64(32)) * np.uint64(images)) >> np.uint64(32)
-    cells = drawn.astype(np.int64).reshape(RESAMPLES, images)
-    cells += np.arange(RESAMPLES)[:, None] * images
-    counts = np.bincount(cells.reshape(-1), minlength=RESAMPLES * images)
-    table = counts.astype(np.int32).reshape(RESAMPLES, images)
+    bits, table = np.random.PCG64(SEED), np.empty((RESAMPLES, images), np.uint8)
+    for row in table:
+        drawn = ((bits.random_raw(images) >> np.uint64(32)) * np.uint64(images)) >> np.uint64(32)
+        counts = np.bincount(drawn.astype(np.int64), minlength=images)
+        if counts.max(initial=0) > np.iinfo(np.uint8).max:
+            raise OverflowError("an image is drawn more than 255 times")
+        row[:] = counts
     table.flags.writeable = False
     return table
 
 
-def resampled(rule: str, tp: Counts, gt: Counts, pred: Counts) -> dict[str, Values]:
+def resampled(rule: str, tp: Table, gt: Table, pred: Table) -> dict[str, Values]:
     """Each metric of each resample, (1000,) in per cent, from counts (images, K).
 
     NaN where a resample holds no scored pixel. The sums are whole numbers below 2^53, so float64
-    products are exact in any order and on any number of threads.
+    products are exact in any order, on any number of threads, and for a few images at a time.
     """
     images, classes = tp.shape
-    stacked = np.concatenate([tp, gt, pred], axis=1, dtype=np.float64)
-    sums = weights(images).astype(np.float64) @ stacked
+    table, sums = weights(images), np.zeros((RESAMPLES, 3 * classes))
+    for some in blocks(images):
+        stacked = np.concatenate([tp[some], gt[some], pred[some]], axis=1, dtype=np.float64)
+        sums += table[:, some].astype(np.float64) @ stacked
     return scores(rule, *np.split(sums, [classes, 2 * classes], axis=1))
 
 

@@ -29,6 +29,7 @@ from cliptrase.data.labels import TABLES
 from cliptrase.data.prepared import prepared_folder, read_selfcheck, subset_digests
 from cliptrase.errors import UserError
 from cliptrase.evaluate import bootstrap, seal
+from cliptrase.evaluate.counts import ImageCounts as ImageCounts
 from cliptrase.evaluate.metrics import METRICS, RULES, class_counts, class_iou, scores
 from cliptrase.evaluate.provenance import code_digest
 from cliptrase.evaluate.seal import FILES as FILES
@@ -36,17 +37,6 @@ from cliptrase.files import naming_the_path, sha256_file
 
 DIGITS = 6  # of the per cent in metrics.json
 STALE_SECONDS = 3600.0  # a temporary folder this old belongs to a process that was killed
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """Pixels by image and class: hit, in the ground truth, predicted; zeros for a skipped image."""
-
-    ids: NDArray[np.str_]  # (n,)
-    skipped: NDArray[np.bool_]  # (n,)
-    tp: NDArray[np.int32]  # (n, K)
-    gt: NDArray[np.int32]  # (n, K)
-    pred: NDArray[np.int32]  # (n, K)
 
 
 @dataclass(frozen=True)
@@ -229,17 +219,9 @@ def _ours(folder: Path, run: dict[str, Any]) -> bool:
 
 
 def _fill(folder: Path, run: dict[str, Any], result: Result, provenance: dict[str, Any]) -> None:
-    counts = result.counts
     _write(folder / "metrics.json", _json(metrics(run, result)))
     np.savez_compressed(folder / "confusion.npz", confusion=result.confusion)
-    np.savez_compressed(
-        folder / "per_image.npz",
-        ids=counts.ids,
-        skipped=counts.skipped,
-        tp=counts.tp,
-        gt=counts.gt,
-        pred=counts.pred,
-    )
+    result.counts.save(folder / "per_image.npz")
     _write(folder / "config.yaml", config.dump(run))
     rest = {"labels": labels_digest(run), "files": seal.digests(folder)}
     _write(folder / seal.PROVENANCE, _json(provenance | rest))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,53 +13,77 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.evaluate.metrics import Counts, GroundTruth, class_counts
-from cliptrase.evaluate.store import ImageCounts
+from cliptrase.evaluate.counts import PARTS, ImageCounts, Rows
+from cliptrase.evaluate.metrics import GroundTruth, class_counts
 from cliptrase.files import atomic_write
 
 log = logging.getLogger(__name__)
-ARRAYS = ("confusion", "skipped", "tp", "gt", "pred")
+ARRAYS = ("confusion", "skipped", "entries", "ends")
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One run on one image: the cells of its confusion matrix that are not 0, and its counts."""
+    """One run on one image: what of its confusion matrix and of its counts is not 0."""
 
     cells: NDArray[np.int64]  # flat indices into (K, K)
     pixels: NDArray[np.int64]  # in each of them
-    tp: Counts  # (K,)
-    gt: Counts
-    pred: Counts
+    entries: NDArray[np.int32]  # (m, 4): class, tp, gt, pred
 
     @classmethod
     def of(cls, truth: GroundTruth, prediction: NDArray[np.integer]) -> ImageResult:
         """`prediction` (n, n) in 0..K-1."""
         matrix = truth.confusion(prediction)
         cells = np.flatnonzero(matrix)
-        return cls(cells, matrix.reshape(-1)[cells], *class_counts(matrix))
+        tp, gt, pred = class_counts(matrix)
+        seen = np.flatnonzero(gt + pred)
+        entries = np.stack([seen, tp[seen], gt[seen], pred[seen]], axis=1).astype(np.int32)
+        return cls(cells, matrix.reshape(-1)[cells], entries)
 
 
 class Tally:
-    """What one run has added up so far: rows of images that are still to come are zero."""
+    """What one run has added up so far, image after image.
+
+    An image takes 16 bytes for each class that it shows or that is predicted in it, and 9 more,
+    however many classes there are.
+    """
 
     def __init__(self, images: int, classes: int) -> None:
         self.confusion = np.zeros((classes, classes), np.int64)
         self.skipped = np.zeros(images, np.bool_)
-        self.tp, self.gt, self.pred = np.zeros((3, images, classes), np.int32)
+        self._entries, self._ends = array("i"), array("q")  # as those of `Rows`
 
     def add(self, position: int, result: ImageResult | None) -> None:
-        """Add the image at `position`; None for one that is skipped."""
+        """Add the image at `position`, the next one; None for one that is skipped."""
+        if position != len(self._ends):
+            raise ValueError(f"image {position} is not the one after {len(self._ends)} images")
         if result is None:
             self.skipped[position] = True
-            return
-        self.confusion.reshape(-1)[result.cells] += result.pixels
-        self.tp[position] = result.tp
-        self.gt[position] = result.gt
-        self.pred[position] = result.pred
+        else:
+            self.confusion.reshape(-1)[result.cells] += result.pixels
+            self._entries.frombytes(result.entries.tobytes())
+        self._ends.append(len(self._entries) // 4)
+
+    @property
+    def entries(self) -> NDArray[np.int32]:
+        """(m, 4): class, tp, gt, pred. Shares memory: let go of it before the next image."""
+        return np.frombuffer(self._entries, np.int32).reshape(-1, 4)
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """How many entries there are with each image. Shares memory as `entries`."""
+        return np.frombuffer(self._ends, np.int64)
 
     def counts(self, ids: list[str]) -> ImageCounts:
-        """By image, for the run's folder."""
-        return ImageCounts(np.array(ids, np.str_), self.skipped, self.tp, self.gt, self.pred)
+        """By image, for the run's folder, once all images are there."""
+        tables = [Rows(self.entries, self.ends, part, len(self.confusion)) for part in PARTS]
+        return ImageCounts(np.array(ids, np.str_), self.skipped, *tables)
+
+    def load(self, saved: dict[str, NDArray[Any]]) -> None:
+        """Take over ARRAYS."""
+        self.confusion[:] = saved["confusion"]
+        self.skipped[: len(saved["skipped"])] = saved["skipped"]
+        self._entries = array("i", saved["entries"].astype(np.int32).tobytes())
+        self._ends = array("q", saved["ends"].astype(np.int64).tobytes())
 
 
 @dataclass
@@ -76,9 +101,7 @@ class Progress:
         arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
         for number, name in enumerate(names):
             tally = self.tallies[name]
-            arrays[f"{number}.confusion"] = tally.confusion
-            for key in ARRAYS[1:]:
-                arrays[f"{number}.{key}"] = getattr(tally, key)[: self.position]
+            arrays |= {f"{number}.{key}": getattr(tally, key) for key in ARRAYS}
         with atomic_write(path) as file:
             np.savez(file, **arrays)
 
@@ -101,8 +124,6 @@ class Progress:
             log.warning("%s cannot be read (%s): starting over", path, error)
             return
         for name, tally in self.tallies.items():
-            for key, array in found[name].items():
-                target = getattr(tally, key)
-                target[: len(array)] = array
+            tally.load(found[name])
         self.position, self.seconds = about["position"], about["seconds"]
         log.info("going on from image %d", self.position)

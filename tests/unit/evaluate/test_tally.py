@@ -1,0 +1,132 @@
+"""What a pass keeps of every image: little, whatever there are of classes, and nothing is lost."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from cliptrase.evaluate import bootstrap, tally
+from cliptrase.evaluate.counts import BLOCK, PARTS, ImageCounts
+from cliptrase.evaluate.metrics import RULES, GroundTruth, class_counts
+from cliptrase.evaluate.tally import ImageResult, Progress, Tally
+
+IMAGES = 2 * BLOCK + 5
+SKIPPED = (0, 7, BLOCK - 1, IMAGES - 1)
+
+
+def results(images, classes, used, seed=0):
+    """An image's result, None where it is skipped, and its confusion matrix; `used` classes."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    for index in range(images):
+        if index in SKIPPED:
+            yield None, np.zeros((classes, classes), np.int64)
+            continue
+        known = rng.choice(classes, used, replace=False)
+        labels = np.append(known, 65535)[rng.integers(0, used + 1, (8, 8))]
+        truth = GroundTruth.of(labels, classes)
+        predicted = known[rng.integers(0, used, (8, 8))]
+        yield ImageResult.of(truth, predicted), truth.confusion(predicted)
+
+
+def filled(images, classes, used):
+    """A tally, and the dense tables (3, images, classes) that it stands for."""
+    kept, dense = Tally(images, classes), np.zeros((3, images, classes), np.int32)
+    for position, (result, matrix) in enumerate(results(images, classes, used)):
+        kept.add(position, result)
+        dense[:, position] = class_counts(matrix)
+    return kept, dense
+
+
+def test_counts_are_those_of_each_image():
+    kept, dense = filled(IMAGES, 12, 4)
+    counts = kept.counts([f"image {index}" for index in range(IMAGES)])
+    assert counts.skipped.nonzero()[0].tolist() == list(SKIPPED)
+    for part, expected in zip(PARTS, dense, strict=True):
+        rows = getattr(counts, part)
+        assert rows.shape == expected.shape
+        assert np.asarray(rows).dtype == np.int32 and np.array_equal(rows, expected)
+        for some in (slice(0, 1), slice(5, 9), slice(7, 8), slice(9, 9), slice(IMAGES - 2, 9999)):
+            assert np.array_equal(rows[some], expected[some])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_resamples_are_those_of_dense_counts(rule):
+    """To the last bit, and those of all images at once."""
+    kept, dense = filled(IMAGES, 12, 4)
+    counts = kept.counts([str(index) for index in range(IMAGES)])
+    found = bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
+    at_once = bootstrap.weights(IMAGES).astype(np.int64) @ dense.astype(np.int64)
+    for metric, values in bootstrap.scores(rule, *at_once).items():
+        assert found[metric].tobytes() == np.asarray(values).tobytes()
+
+
+def test_the_file_is_what_numpy_writes(tmp_path):
+    kept, dense = filled(IMAGES, 12, 4)
+    counts = kept.counts([f"scene-{index}" for index in range(IMAGES)])
+    counts.save(tmp_path / "ours.npz")
+    arrays = dict(zip(PARTS, dense, strict=True))
+    ImageCounts(counts.ids, counts.skipped, **arrays).save(tmp_path / "dense.npz")
+    np.savez_compressed(tmp_path / "numpy.npz", ids=counts.ids, skipped=counts.skipped, **arrays)
+    assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "dense.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "ours.npz") as a, zipfile.ZipFile(tmp_path / "numpy.npz") as b:
+        assert a.namelist() == b.namelist()
+        assert all(a.read(name) == b.read(name) for name in b.namelist())
+
+
+@pytest.mark.parametrize("classes", [12, 847])
+def test_an_image_takes_as_much_as_it_shows(classes):
+    """16 bytes for each of its classes and 9 more; nothing is held for the others."""
+    kept, _ = filled(50, classes, 4)
+    held = kept.entries.nbytes + kept.ends.nbytes + kept.skipped.nbytes
+    assert held <= 50 * (4 * 16 + 9)
+    assert kept.confusion.nbytes == 8 * classes**2  # once a run
+
+
+def test_resamples_of_an_image_take_a_byte_each():
+    assert bootstrap.weights(300).nbytes == 300 * bootstrap.RESAMPLES
+
+
+def test_few_images_are_spelled_out_at_a_time(monkeypatch):
+    """However many there are: neither for the file nor for the intervals."""
+    asked = []
+    real = tally.Rows.__getitem__
+
+    def seen(self, images):
+        rows = real(self, images)
+        asked.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(tally.Rows, "__getitem__", seen)
+    kept, _ = filled(IMAGES, 12, 4)
+    counts = kept.counts([str(index) for index in range(IMAGES)])
+    bootstrap.resampled("cliptrase", counts.tp, counts.gt, counts.pred)
+    assert sum(asked) == 3 * IMAGES and max(asked) <= BLOCK
+
+
+def test_what_was_saved_goes_on_as_if_nothing_had_been(tmp_path):
+    whole, _ = filled(30, 12, 4)
+    first, second = Tally(30, 12), Tally(30, 12)
+    before, after = Progress({"a": first}), Progress({"a": second})
+    for position, (result, _) in enumerate(results(30, 12, 4)):
+        if position == 11:
+            before.position = position
+            before.save(tmp_path / "partial.npz", {"code": "1"})
+            after.resume(tmp_path / "partial.npz", {"code": "1"})
+            assert after.position == 11
+        (first if position < 11 else second).add(position, result)
+    for key in tally.ARRAYS:
+        assert np.array_equal(getattr(second, key), getattr(whole, key))
+    first.add(11, None)  # what was saved is no longer held on to
+
+
+def test_an_image_out_of_turn_is_refused():
+    kept = Tally(5, 12)
+    kept.add(0, None)
+    for position in (0, 2):
+        with pytest.raises(ValueError, match="not the one after 1 images"):
+            kept.add(position, None)
+
+
+def test_a_run_without_images_has_empty_tables():
+    counts = Tally(3, 4).counts([])
+    assert counts.tp[:].shape == (0, 4)
