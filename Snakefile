@@ -4,7 +4,8 @@
 --config benchmarks=[voc20]   only the passes that these benchmarks need
 --config mirror=URL           every archive, gated ones too, from this server: URL/<file name>
 --config freeze_code=true     an edit of the code makes nothing run again
---config device=cpu           auto | cpu | cuda
+--config device=cpu           auto | cpu | cuda | cuda:N
+--resources gpu=1             fewer passes on GPUs at once than there are GPUs
 --config tracking=online      how W&B publishes: offline | online | disabled
 
 `snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
@@ -33,6 +34,7 @@ FROZEN = bool(config.get("freeze_code", False))
 CODE = ancient if FROZEN else list
 CORES = workflow.resource_settings.cores  # None for --report
 ONE_CORE = pipeline.claim(1, CORES)
+pipeline.limit(workflow, "download", 3)  # at once; they wait for the network, not for a core
 
 shell.prefix(pipeline.shell_prefix())
 LEFT = pipeline.unmade(PLAN)

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cliptrase import gpus as gpus_here
+from cliptrase.cores import cores as real_cores
 from cliptrase.data import recipes
 from cliptrase.data.ordered import MOST
 from cliptrase.errors import UserError, nearest
@@ -28,6 +30,7 @@ from cliptrase.resources import resource
 
 PACKAGE = Path(__file__).resolve().parent
 RUNS = Path("results/runs")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[str]:
@@ -169,13 +172,17 @@ def _holds(suite: str, one: Pass) -> bool:
 
 
 def shell_prefix() -> str:
-    """What precedes every rule's command: `python` there is the one that runs Snakemake.
+    """What precedes every rule's command.
 
-    Whatever PATH says: starting .venv/bin/snakemake does not put .venv/bin on it. In a prefix, and
-    not in the rules' commands, so that a checkout that moves runs nothing again. Snakemake formats
-    it, hence the doubled braces.
+    `python` there is the one that runs Snakemake, whatever PATH says: starting .venv/bin/snakemake
+    does not put .venv/bin on it. Mathematics starts no threads of its own: Snakemake would have it
+    start as many as the job claims, which are more than there are where `claim` scales them. In a
+    prefix, and not in the rules' commands, so that a checkout that moves runs nothing again.
+    Snakemake formats it, hence the doubled braces.
     """
-    return f'set -euo pipefail; python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}; '
+    single = " ".join(f"{name}=1" for name in THREADS)
+    python = f'python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}'
+    return f"set -euo pipefail; export {single}; {python}; "
 
 
 def what_there_is(suite: str, tracking: str) -> str:
@@ -188,14 +195,15 @@ def what_there_is(suite: str, tracking: str) -> str:
     return "; ".join(commands)
 
 
-def workers(passes: list[str], left: list[str], gpu: int, cores: int | None) -> int:
-    """Threads of one pass, so that the passes to be made keep the cores busy, no more.
+def workers(passes: list[str], left: list[str], gpus: int, cores: int | None) -> int:
+    """The cores of one pass, so that the passes to be made keep the cores busy, no more.
 
-    `left`: what `unmade` says. `cores`: Snakemake's --cores. On a GPU the passes take turns, and
-    each may have every core.
+    `left`: what `unmade` says. `cores`: Snakemake's --cores. On GPUs as many passes run at once as
+    there are GPUs; without, all of them, as far as there are cores.
     """
     made = [name for name in passes if name in left] or passes
-    return _usable(cores) if gpu else max(1, _usable(cores) // max(1, len(made)))
+    at_once = min(gpus or len(made), len(made))
+    return max(1, _usable(cores) // max(1, at_once))
 
 
 def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> int:
@@ -204,8 +212,13 @@ def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> 
     return max(1, min(MOST, _usable(cores) // max(1, len(made))))
 
 
-def options(device: str, threads: int, freeze_code: bool) -> str:
-    """The part of a pass's command line that cannot change a number."""
+def options(device: str, cores: int, gpus: int, freeze_code: bool) -> str:
+    """The part of a pass's command line that cannot change a number.
+
+    `cores`: what `workers` says. Where the pass has a GPU, one of them is for the thread that feeds
+    it. (A pass with one core has a thread beside it, as that one mostly waits.)
+    """
+    threads = max(1, cores - 1) if gpus else cores
     return f"--device {device} --workers {threads}" + " --freeze-code" * freeze_code
 
 
@@ -217,16 +230,23 @@ def claim(threads: int, cores: int | None) -> int:
     return math.ceil(threads * (cores or _usable(cores)) / _usable(cores))
 
 
-def _usable(cores: int | None) -> int:
-    real = len(os.sched_getaffinity(0))
-    return min(real, cores or real)
+def limit(workflow: Any, name: str, most: int) -> int:
+    """Limit what all jobs together have of a resource to `most`, unless --resources says otherwise.
+
+    Without a limit a rule's resource means nothing. Returns the smaller of the two, for planning.
+    (In a profile a limit would be gone where --resources names another resource.)
+    """
+    return min(most, workflow.global_resources.setdefault(name, most).value)
 
 
 def gpus(device: str) -> int:
-    """1 if passes will use a GPU: so asked, or `auto` on a machine with NVIDIA's driver."""
-    if device == "auto":
-        return int(Path("/dev/nvidiactl").exists())
-    return int(device != "cpu")
+    """How many passes may have a GPU at once, each its own: see `cliptrase.gpus.usable`."""
+    return gpus_here.usable(device)
+
+
+def _usable(cores: int | None) -> int:
+    real = real_cores()
+    return min(real, cores or real)
 
 
 def _is_weights(file: Path) -> bool:

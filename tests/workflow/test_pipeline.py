@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,17 @@ def smoke():
     return plan.load("smoke")
 
 
+@pytest.fixture
+def real_cores(monkeypatch) -> Callable[[int], None]:
+    """real_cores(n): a machine that seems to have n cores."""
+
+    def have(count: int) -> None:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(count)))
+        monkeypatch.setattr("cliptrase.cores.cpu_quota", lambda: None)
+
+    return have
+
+
 @pytest.mark.parametrize(
     ("real", "cores", "threads"),
     [
@@ -33,28 +45,38 @@ def smoke():
     ],
 )
 def test_jobs_never_have_more_busy_threads_than_there_are_real_cores(
-    monkeypatch, real, cores, threads
+    real_cores, real, cores, threads
 ):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(real)))
+    real_cores(real)
     claimed = pipeline.claim(threads, cores)
     at_once = cores // claimed
     assert at_once >= 1, "a job that claims more than there is never starts"
     assert at_once * threads <= min(real, cores)
 
 
-def test_two_passes_share_two_cores_and_one_has_both(monkeypatch, smoke):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+def test_two_passes_share_two_cores_and_one_has_both(real_cores, smoke):
+    real_cores(2)
     first, second = smoke.passes
     both = [first, second]
-    assert pipeline.workers(both, both, gpu=0, cores=8) == 1
-    assert pipeline.workers(both, both, gpu=1, cores=8) == 2
-    assert pipeline.workers(both, [second], gpu=0, cores=8) == 2
-    assert pipeline.workers(both, [], gpu=0, cores=8) == 1
+    assert pipeline.workers(both, both, gpus=0, cores=8) == 1
+    assert pipeline.workers(both, both, gpus=1, cores=8) == 2
+    assert pipeline.workers(both, both, gpus=2, cores=8) == 1
+    assert pipeline.workers(both, [second], gpus=0, cores=8) == 2
+    assert pipeline.workers(both, [second], gpus=2, cores=8) == 2
+    assert pipeline.workers(both, [], gpus=0, cores=8) == 1
 
 
-def test_preparations_share_the_cores_too(monkeypatch, tmp_path):
+def test_a_pass_on_a_gpu_leaves_a_core_to_the_thread_that_feeds_it():
+    assert pipeline.options("auto", 4, gpus=0, freeze_code=False) == "--device auto --workers 4"
+    assert pipeline.options("auto", 4, gpus=2, freeze_code=True).endswith(
+        "--workers 3 --freeze-code"
+    )
+    assert pipeline.options("cuda", 1, gpus=2, freeze_code=False).endswith("--workers 1")
+
+
+def test_preparations_share_the_cores_too(real_cores, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    real_cores(8)
     assert pipeline.preparing_threads(["coco", "voc2012"], "data", 64) == 4
     assert pipeline.preparing_threads(["coco"], "data", 64) == 4, "more would wait for one another"
     assert pipeline.preparing_threads(["coco"], "data", 2) == 2
@@ -65,8 +87,8 @@ def test_preparations_share_the_cores_too(monkeypatch, tmp_path):
     assert pipeline.preparing_threads(four, "data", 64) == 4
 
 
-def test_a_preparation_has_the_threads_that_it_was_given(monkeypatch, tmp_path):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+def test_a_preparation_has_the_threads_that_it_was_given(real_cores, monkeypatch, tmp_path):
+    real_cores(8)
     seen = []
     monkeypatch.setattr(prepare, "prepare", lambda *_, **__: seen.append(cores()) or tmp_path)
     prepare.main(["shapes"])
@@ -148,11 +170,6 @@ def test_a_pass_file_names_the_runs_of_its_pass(made, smoke, text):
     _, pass_file = made
     write(pass_file, text)
     assert pipeline.unmade(smoke) == [pass_file.stem]
-
-
-def test_a_gpu_is_asked_for_only_where_one_is_used():
-    assert pipeline.gpus("cpu") == 0
-    assert pipeline.gpus("cuda:1") == 1
 
 
 def write(path: Path, text: str) -> None:

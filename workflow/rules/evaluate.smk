@@ -6,8 +6,8 @@ that names a run which is lost or damaged is forced.
 """
 
 DEVICE = config.get("device", "auto")
-GPU = pipeline.gpus(DEVICE)
-WORKERS = pipeline.workers(PASSES, LEFT, GPU, CORES)
+GPUS = pipeline.limit(workflow, "gpu", pipeline.gpus(DEVICE))
+WORKERS = pipeline.workers(PASSES, LEFT, GPUS, CORES)
 
 
 rule evaluate_pass:
@@ -27,9 +27,9 @@ rule evaluate_pass:
         "../../environment.yml"
     threads: pipeline.claim(WORKERS, CORES)
     resources:
-        gpu=GPU,
+        gpu=min(1, GPUS),
         # Not a param: what cannot change a number must not make a pass run again.
-        options=pipeline.options(DEVICE, WORKERS, FROZEN),
+        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN),
     params:
         runs=lambda wildcards: sorted(PLAN.passes[wildcards.name].runs),
     message:

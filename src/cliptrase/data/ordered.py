@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TypeVar
+
+from cliptrase import cores as machine
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -44,7 +45,7 @@ def in_order_by(
 
 def cores() -> int:
     """Threads that prepare a dataset: the cores of this process, 4 or `at_most` many."""
-    return max(1, min(_most.get(), len(os.sched_getaffinity(0))))
+    return max(1, min(_most.get(), machine.cores()))
 
 
 @contextlib.contextmanager

@@ -1,33 +1,51 @@
-"""The device that a pass computes on: the CPU, or a GPU that no other pass here has taken."""
+"""What a pass computes on: the CPU, or a GPU that no other pass has while it lasts.
+
+A GPU is taken by a lock on a file that bears its UUID, so it is the same lock whatever number
+CUDA_VISIBLE_DEVICES gives it, and whoever runs the pass. The system frees it when the process ends,
+killed or not. Containers with a /tmp each do not see one another's locks.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 import torch
 
+from cliptrase import gpus
 from cliptrase.errors import UserError
 
 log = logging.getLogger(__name__)
 
+LOCKS = Path("/tmp")  # not TMPDIR: passes that have different ones must meet
+POLL = 1.0  # seconds between two looks whether a GPU is free
+
 
 @contextmanager
-def computing_on(choice: str) -> Iterator[torch.device]:
+def computing_on(choice: str, *, alone: bool = False) -> Iterator[torch.device]:
     """The device that `device=` names (auto, cpu, cuda, cuda:N), in full fp32 until the end.
 
-    `auto` is a GPU where there is one. Without a number, the first GPU that no other pass of this
-    user has locked is taken, or GPU 0 where all are. Raises UserError for a GPU that is not there.
+    `auto` is a GPU where there is one. A pass has its GPU `alone`: the one that is named, or else
+    the first that no other pass has; while all are taken it waits, as long as that lasts. Anything
+    else (a picture, a model to look at) waits for nobody and keeps nobody waiting: without a number
+    it has the first GPU that no pass has, or GPU 0.
+
+    Raises UserError for a GPU that is not there, and a lock file that cannot be used.
     """
     with ExitStack() as stack:
-        device = _pick(choice, stack)
+        device = _pick(choice, alone, stack)
         if device.type == "cuda":
+            # What asks for no device (to free memory, to pin it) must not start on GPU 0.
+            stack.enter_context(torch.cuda.device(device))
             stack.enter_context(_full_precision())
         yield device
 
@@ -55,35 +73,90 @@ def fitting(what: str, device: torch.device, size_option: str = "image_size") ->
         ) from error
 
 
-def _pick(choice: str, stack: ExitStack) -> torch.device:
+def _pick(choice: str, alone: bool, stack: ExitStack) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "cpu" or (choice == "auto" and not count):
         return torch.device("cpu")
     if not count:
         raise UserError(f"device={choice}: torch sees no GPU here; take device=cpu")
-    if choice not in ("auto", "cuda"):
-        device = torch.device(choice)
-        if device.index is not None and device.index >= count:
-            raise UserError(f"device={choice}: the last GPU here is cuda:{count - 1}")
-        return device
-    for index in range(count):
-        lock = stack.enter_context(_lock_file(index))
-        try:
+    named = None if choice in ("auto", "cuda") else torch.device(choice).index
+    if named is not None and named >= count:
+        raise UserError(f"device={choice}: the last GPU here is cuda:{count - 1}")
+    wanted = range(count) if named is None else [named]
+    if alone:
+        return torch.device("cuda", _taken(wanted, stack))
+    return torch.device("cuda", _unlocked(wanted) if named is None else named)
+
+
+def _taken(wanted: Sequence[int], stack: ExitStack) -> int:
+    """The first of these GPUs that can be had, locked until the stack ends."""
+    waiting = False
+    while True:
+        for index in wanted:
+            if (lock := _locked(_lock_path(index))) is not None:
+                stack.callback(os.close, lock)
+                return index
+        if not waiting:
+            which = f"all {len(wanted)} are" if len(wanted) > 1 else f"cuda:{wanted[0]} is"
+            log.warning("waiting for a GPU: %s used by other passes", which)
+            waiting = True
+        time.sleep(POLL)
+
+
+def _unlocked(wanted: Sequence[int]) -> int:
+    """The first of these GPUs that no pass has, the very first where all have one."""
+    for index in wanted:
+        with contextlib.suppress(UserError):
+            if (lock := _locked(_lock_path(index))) is not None:
+                os.close(lock)
+                return index
+    return wanted[0]
+
+
+def _lock_path(index: int) -> Path:
+    """The file that stands for a GPU itself, whatever its number is in this process."""
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None) or gpus.name_of(index)
+    folder = LOCKS if os.access(LOCKS, os.W_OK) else Path(tempfile.gettempdir())
+    name = re.sub(r"[^\w-]", "_", str(uuid).removeprefix("GPU-"))
+    return folder / f"cliptrase-gpu-{name}.lock"
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds the lock of a file until it is closed; None where another has it."""
+    try:
+        with ExitStack() as stack:
+            lock = _opened(path)
+            stack.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        return torch.device("cuda", index)
-    log.warning("every GPU is taken by another pass; sharing cuda:0")
-    return torch.device("cuda", 0)
+            if not os.path.samestat(os.fstat(lock), os.stat(path)):
+                return None  # cleared away before it was locked
+            os.utime(lock)  # what clears /tmp takes old files first
+            stack.pop_all()
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        return None
+    except OSError as error:
+        raise UserError(
+            f"{path}: no file to lock a GPU with ({error.strerror}); delete it, or take device=cpu"
+        ) from error
 
 
-@contextmanager
-def _lock_file(index: int) -> Iterator[IO[str]]:
-    """A file for GPU `index` that this user's passes lock; the system unlocks it when we end."""
-    name = getattr(torch.cuda.get_device_properties(index), "uuid", index)
-    path = Path(tempfile.gettempdir()) / f"cliptrase-{os.getuid()}-gpu-{name}.lock"
-    with open(path, "w", encoding="utf-8") as file:
-        yield file
+def _opened(path: Path) -> int:
+    """A lock file, made if need be: every user may lock it, and a link is not followed."""
+    safely = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        # First without O_CREAT: in /tmp that would refuse the file of another user.
+        lock = os.open(path, safely)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            lock = os.open(path, safely | os.O_CREAT | os.O_EXCL, 0o666)
+            os.fchmod(lock, 0o666)  # whatever the umask
+            return lock
+        lock = os.open(path, safely)
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        os.close(lock)
+        raise OSError(0, "it is another kind of file")
+    return lock
 
 
 @contextmanager

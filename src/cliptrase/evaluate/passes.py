@@ -80,7 +80,7 @@ def run_pass(
     log.info("%d runs to make, %d are there", len(todo), len(runs) - len(todo))
     if todo:
         workers = workers or cores()
-        with computing_on(device) as chosen, single_threaded_pool(workers) as pool:
+        with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
             store.make_ready(Path(out))
             store.make_ready(Path(partial).parent)
             work = _Pass(todo, Path(data), chosen, batch_size, workers, pool, freeze_code)

@@ -1,0 +1,127 @@
+"""Whatever Snakemake starts at once has no more busy threads than there are cores, nor more GPUs.
+
+Of the jobs and limits that its own scheduler has (`planned_jobs.py`), not of a formula: the worst
+choice among all jobs of a suite, also of those that never run at the same time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL, CORES = (1, 2, 3, 4, 16), (1, 2, 8, 64)
+WAITING = {"fetch_archive", "fetch_weights"}  # they wait for the network, three at most
+Case = dict[str, Any]
+
+pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+
+
+def case(real: int, cores: int, suite: str, gpus: int = 0, *arguments: str) -> Case:
+    return {"real": real, "cores": cores, "suite": suite, "gpus": gpus, "arguments": arguments}
+
+
+def plans(cases: list[Case], folder: Path) -> list[tuple[Case, dict[str, Any]]]:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("planned_jobs.py")), str(folder)],
+        cwd=ROOT, input=json.dumps(cases), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return list(zip(cases, json.loads(done.stdout), strict=True))
+
+
+def busy(job: dict[str, Any], a_core_each: bool = False) -> int:
+    """The threads of a job that are never idle, by its command line.
+
+    On a GPU there is one more, that feeds it; where there is but a core for each, the two of a pass
+    share that.
+    """
+    if job["rule"] in WAITING:
+        return 0
+    said = re.search(r"--(?:workers|threads) (\d+)", job["command"])
+    assert bool(said) == (job["rule"] in ("evaluate_pass", "prepare_dataset"))
+    threads = int(said[1]) if said else 1
+    return threads + (job["claims"].get("gpu", 0) > 0 and not a_core_each)
+
+
+def most(jobs: list[dict[str, Any]], limits: dict[str, int], worth: Callable) -> int:
+    """The largest sum of worth(job) among jobs that the limits let run at once."""
+    names = [name for name in limits if not name.startswith("_") or name == "_cores"]
+    best = {tuple(limits[name] for name in names): 0}
+    for job in jobs:
+        needs = [job["claims"].get(name, 0) for name in names]
+        for left, value in list(best.items()):
+            after = tuple(have - need for have, need in zip(left, needs, strict=True))
+            if min(after) >= 0:
+                best[after] = max(best.get(after, 0), value + worth(job))
+    return max(best.values())
+
+
+@pytest.mark.parametrize("suite", ["shapes", "paper"])
+def test_cores_are_never_oversubscribed(suite, tmp_path):
+    cases = [case(real, cores, suite) for real, cores in itertools.product(REAL, CORES)]
+    rules = Counter()
+    for one, plan in plans(cases, tmp_path):
+        jobs, limits = plan["jobs"], plan["limits"]
+        rules.update({job["rule"] for job in jobs})
+        usable = min(one["real"], one["cores"])
+        assert limits["_cores"] == one["cores"] and limits["download"] == 3
+        assert all(job["claims"]["_cores"] <= one["cores"] for job in jobs), "it would never start"
+        found = most(jobs, limits, busy)
+        assert found <= usable, one
+        passes = [job for job in jobs if job["rule"] == "evaluate_pass"]
+        assert most(passes, limits, busy) > usable / 2, "cores lie idle"
+        assert most(jobs, limits, lambda job: job["rule"] in WAITING) <= 3
+    expected = {"prepare_dataset", "evaluate_pass", "render_tables", "draw_figures", "publish_runs"}
+    assert set(rules) == expected | (WAITING if suite == "paper" else set())
+    assert set(rules.values()) == {len(cases)}
+
+
+def test_each_gpu_has_one_pass_and_the_cores_are_shared_among_them(tmp_path):
+    cases = [
+        case(real, cores, suite, gpus)
+        for real, cores, gpus in [
+            (1, 8, 1),
+            (2, 8, 2),
+            (3, 8, 2),
+            (16, 64, 2),
+            (16, 64, 4),
+            (4, 64, 8),
+        ]
+        for suite in ("shapes", "paper")
+    ]
+    for one, plan in plans(cases, tmp_path):
+        jobs, limits = plan["jobs"], plan["limits"]
+        passes = [job for job in jobs if job["rule"] == "evaluate_pass"]
+        at_once = most(passes, limits, lambda job: 1)
+        assert limits["gpu"] == one["gpus"]
+        assert at_once == min(one["gpus"], one["real"], len(passes)), "all are used, none is shared"
+        count = partial(busy, a_core_each=one["real"] < 2 * at_once)
+        assert most(jobs, limits, count) <= one["real"], one
+        assert most(jobs, limits, lambda job: "--workers" in job["command"]) == at_once
+
+
+def test_the_command_line_may_set_limits_of_its_own(tmp_path):
+    cases = [
+        case(16, 64, "shapes", 4, "--resources", "gpu=1"),
+        case(16, 64, "shapes", 4, "--resources", "download=9"),
+        case(16, 64, "shapes", 2, "--resources", "gpu=9"),
+        case(16, 64, "shapes", 0, "--resources", "gpu=1"),
+    ]
+    found = []
+    for _, plan in plans(cases, tmp_path):
+        passes = [job for job in plan["jobs"] if job["rule"] == "evaluate_pass"]
+        at_once = most(passes, plan["limits"], lambda job: 1)
+        found.append((plan["limits"]["gpu"], plan["limits"]["download"], at_once))
+        assert most(plan["jobs"], plan["limits"], busy) <= 16
+    assert found == [(1, 3, 1), (4, 9, 4), (9, 3, 2), (1, 3, 5)]
