@@ -35,6 +35,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "method.attention.residual": (True, False),
     "method.attention.ffn": (True, False),
     "model.kind": ("local", "open_clip"),
+    "model.precision": ("fp32", "bf16", "fp16"),
     "protocol.name": tuple(PROTOCOLS),
     "protocol.rule": RULES,
 }
@@ -48,11 +49,12 @@ _REGIONS = {
     **dict.fromkeys(("cluster", "denoise", "eps", "min_samples"), "any"),
     **dict.fromkeys(("upsample", "median", "vote"), "any"),
 }
-# What a method's YAML may leave out, and what that means.
+# What the YAML of a method or a model may leave out, and what that means.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "attention": {"omega": None, "row_sum": "none", "heads": "mean"},
     "regions": {"l2_rows": False, "passes": 1},
     "correlation": {"heads": "mean"},
+    "model": {"precision": "fp32"},
 }
 SHAPE: dict[str, Any] = {
     "benchmark": {

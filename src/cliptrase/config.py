@@ -19,6 +19,7 @@ from cliptrase.checks import DEFAULTS, TERMS, check_run, check_shape
 from cliptrase.errors import UserError, nearest
 from cliptrase.protocol_facts import facts
 from cliptrase.resources import resource
+from cliptrase.values import parse_value as parse_value
 from cliptrase.weights import describe_model
 from cliptrase.words import describe_vocabulary
 
@@ -83,9 +84,9 @@ def derive(run: dict[str, Any], words_given: bool = False) -> dict[str, Any]:
     run = copy.deepcopy(run)
     _refuse_missing(run)
     if run["model"]["label"] == "auto":
-        run["model"] = load("model", run["benchmark"]["model"])
+        run["model"] = _model_of(run)
     check_shape(run)
-    run["model"] = describe_model(run["model"])
+    run["model"] = DEFAULTS["model"] | describe_model(run["model"])
     _protocol(run)
     check_run(run)
     for key in {"logit_scale", "background_threshold"} & run["protocol"].keys():
@@ -113,11 +114,12 @@ def dbscan_defaults(n_patches: int) -> tuple[float, int]:
 def identity(run: dict[str, Any]) -> dict[str, Any]:
     """A resolved run without what cannot change a number: paths, device, workers, folders.
 
-    Optional keys of a method at their default are left out: a run keeps its name when methods learn
-    another option.
+    Optional keys of a method or a model at their default are left out: a run keeps its name when
+    they learn another option.
     """
     kept = {key: _without_paths(value) for key, value in run.items() if key not in VOLATILE}
     kept["method"] = _without_defaults(kept["method"])
+    kept["model"] = _changed("model", kept["model"])
     kept["protocol"].pop("vocabularies", None)  # the lists that it chose are in `vocabulary`
     return kept
 
@@ -155,7 +157,17 @@ def _changes(run: dict[str, Any]) -> list[str]:
         mine = run["vocabulary"]["classes"]["name"]
         words = [f"vocabulary-{mine}"] * (mine != own)
     _method(base)
-    return [*_different(base, run, "method"), *_different(base, run, "protocol"), *words]
+    return [
+        *_different(base, run, "method"),
+        *_different(base, run, "protocol"),
+        *(f"{key}-{value}" for key, value in changed_model(run).items()),
+        *words,
+    ]
+
+
+def changed_model(run: dict[str, Any]) -> dict[str, Any]:
+    """key → value of a resolved run's optional keys of the model that are not at their default."""
+    return _changed("model", {key: run["model"][key] for key in DEFAULTS["model"]})
 
 
 def stock(run: dict[str, Any]) -> dict[str, Any]:
@@ -200,31 +212,6 @@ def _split(override: str) -> tuple[str, Any]:
     return key.strip(), parse_value(text)
 
 
-def parse_value(text: str) -> Any:
-    """A value as Hydra reads it: null, true, 3, 0.7, 1e-3, 'text', [a, b], {a: b}."""
-    stripped = text.strip()
-    if not stripped:
-        return ""
-    try:
-        return float(stripped) if not _is_int(stripped) else int(stripped)
-    except ValueError:
-        pass
-    if stripped.lower() in {"null", "true", "false"}:
-        return {"null": None, "true": True, "false": False}[stripped.lower()]
-    if stripped[0] in "[{'\"":
-        try:
-            return yaml.safe_load(stripped)
-        except yaml.YAMLError:
-            raise UserError(
-                f"cannot read the value {text!r}; check its quotes and brackets"
-            ) from None
-    return stripped
-
-
-def _is_int(text: str) -> bool:
-    return text.lstrip("+-").isdecimal()
-
-
 def _assign(root: dict[str, Any], key: str, value: Any) -> None:
     *parents, leaf = key.split(".")
     node: Any = root
@@ -241,9 +228,10 @@ def _child(node: Any, name: str, key: str) -> Any:
         raise UserError(f"key {key!r} does not exist: {above!r} is {held} here")
     if name not in node:
         part = key.split(".")[-2] if "." in key else ""
-        if key.startswith("method.") and name in DEFAULTS.get(part, ()):
+        group = key.split(".")[0]
+        if group in ("method", "model") and name in DEFAULTS.get(part, ()):
             raise UserError(
-                f"{key} is not written in this method's file of conf/method, which takes its "
+                f"{key} is not written in this {group}'s file of conf/{group}, which takes its "
                 f"default ({name}: {json.dumps(DEFAULTS[part][name])}); add the line there, then "
                 "any value can be set"
             )
@@ -279,6 +267,12 @@ def _benchmark(benchmark: dict[str, Any]) -> dict[str, Any]:
     return kept | {"labels": scored, "folder": source}
 
 
+def _model_of(run: dict[str, Any]) -> dict[str, Any]:
+    """The composed model that the run's benchmark names, in the precision that is asked for."""
+    model, asked = load("model", run["benchmark"]["model"]), run["model"].get("precision", "auto")
+    return model if asked == "auto" else model | {"precision": asked}
+
+
 def _protocol(run: dict[str, Any]) -> None:
     """Fill in the values of run["protocol"] that are `auto`, in place."""
     if run["protocol"].get("short_side") == "auto":
@@ -312,20 +306,20 @@ def _method(run: dict[str, Any]) -> None:
 
 
 def _without_defaults(method: dict[str, Any]) -> dict[str, Any]:
-    def changed(part: str, values: dict[str, Any]) -> dict[str, Any]:
-        default = DEFAULTS[part]
-        return {
-            key: value
-            for key, value in values.items()
-            if key not in default or value != default[key]
-        }
-
-    method = {**method, "attention": changed("attention", method["attention"])}
+    method = {**method, "attention": _changed("attention", method["attention"])}
     if method["regions"] is not None:
-        regions = changed("regions", method["regions"])
-        regions["correlation"] = changed("correlation", regions["correlation"])
+        regions = _changed("regions", method["regions"])
+        regions["correlation"] = _changed("correlation", regions["correlation"])
         method["regions"] = regions
     return method
+
+
+def _changed(part: str, values: dict[str, Any]) -> dict[str, Any]:
+    """`values` without the optional keys that are at their default."""
+    default = DEFAULTS[part]
+    return {
+        key: value for key, value in values.items() if key not in default or value != default[key]
+    }
 
 
 def _without_paths(value: Any) -> Any:

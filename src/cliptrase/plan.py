@@ -25,9 +25,9 @@ from cliptrase.plan_tables import published as published
 class Pass:
     """The runs that one stream over a dataset's images can make together.
 
-    Named `<dataset>.<model>.<image size>.<protocol>`, and how its pictures are resized where the
-    protocol's own YAML says otherwise. A user's folder is the dataset `folder-<benchmark>`, by the
-    first benchmark that scores it.
+    Named `<dataset>.<model>.<image size>.<protocol>`, then how its pictures are resized where the
+    protocol's own YAML says otherwise, and `precision-bf16` where the model is not in fp32. A
+    user's folder is the dataset `folder-<benchmark>`, by the first benchmark that scores it.
     """
 
     name: str
@@ -99,7 +99,8 @@ def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
         if folder := run["benchmark"].get("folder"):
             dataset = folders.setdefault(str(folder), f"folder-{run['benchmark']['name']}")
         size, protocol = run["image_size"], run["protocol"]["name"]
-        key = ".".join([dataset, model, str(size), protocol, *_resizing(run)])
+        precision = [f"{key}-{value}" for key, value in config.changed_model(run).items()]
+        key = ".".join([dataset, model, str(size), protocol, *_resizing(run), *precision])
         passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run
     return passes
 

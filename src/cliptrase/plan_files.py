@@ -114,7 +114,7 @@ OF_THE_SUITE = {"limit": "write it in the suite's `overrides`"}
 # What a row may set below a key of the plan
 OF_A_ROW: dict[str, tuple[str, ...]] = {
     "benchmark": ("background",),
-    "model": (),
+    "model": ("precision",),
     "protocol": ("rule", "logit_scale", "background_threshold", "short_side"),
 }
 
@@ -230,8 +230,7 @@ def _refuse_overrides(
         if allowed is not None and leaf and part in allowed and leaf not in allowed[part]:
             may = " ".join(f"{part}.{each}=" for each in allowed[part])
             raise UserError(
-                f"{where}: `{key}` must not set {name}=; "
-                + (f"of the {part} it may set {may}" if may else fixed[part])
+                f"{where}: `{key}` must not set {name}=; of the {part} it may set {may}"
             )
 
 

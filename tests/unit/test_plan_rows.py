@@ -269,7 +269,7 @@ def test_keys_of_a_table_are_validated(expand, keys, message):
     [
         ("benchmark.cls_logits=true", "of the benchmark it may set benchmark.background="),
         ("benchmark.name=voc20", "of the benchmark it may set benchmark.background="),
-        ("model.path=elsewhere", "a suite has one, its `model`"),
+        ("model.path=elsewhere", "of the model it may set model.precision="),
         ("protocol=crop", "a table has one, its own `protocol` or the suite's"),
         ("protocol.name=crop", "a table has one, its own `protocol` or the suite's"),
         ("protocol.stride=9", "of the protocol it may set protocol.rule= protocol.logit_scale="),

@@ -183,6 +183,7 @@ def _report(image: Path, segmenter: Segmenter, segmentation: Segmentation) -> by
         "width": width,
         "height": height,
         "model": segmenter.model["label"],
+        "precision": segmenter.model["precision"],
         "weights_sha256": segmenter.model["weights_sha256"],
         "method": segmentation.method,
         "crop": segmenter.crop,

@@ -22,6 +22,7 @@ from cliptrase.model.text import text_features
 
 log = logging.getLogger(__name__)
 
+IMAGES_ONLY = ("path", "label", "precision")  # of a model: what changes no text feature
 BACKGROUND = "background"  # the name of the class that background words share
 
 
@@ -77,12 +78,15 @@ def background_words(entry: dict[str, Any] | None) -> list[str]:
 
 
 def _key(words: list[str], templates: list[str], model: dict[str, Any], clip: Clip) -> str:
-    """Everything that decides the features: words, templates, model, device, code of model/."""
+    """Everything that decides the features: words, templates, model, device, code of model/.
+
+    Not the precision, which is that of the image tower.
+    """
     code = [path for path in code_files() if path.is_relative_to(PACKAGE / "model")]
     basis = {
         "words": words,
         "templates": templates,
-        "model": {key: value for key, value in model.items() if key not in ("path", "label")},
+        "model": {key: value for key, value in model.items() if key not in IMAGES_ONLY},
         "device": clip.device.type,
         "torch": torch.__version__,
         "code": digest_of(code),

@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from cliptrase.errors import UserError
 from cliptrase.model.fetch import CURE, check_config, fetch_weights, quiet
+from cliptrase.model.precision import lower
 from cliptrase.weights import CONFIG, WEIGHTS
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A loaded CLIP: open_clip's module in evaluation mode, fp32, without gradients."""
+    """A loaded CLIP: open_clip's module in evaluation mode, without gradients.
+
+    fp32, but for the linear layers of the image tower where `precision` says otherwise.
+    """
 
     model: Any  # open_clip's CLIP or CustomTextCLIP
     tokenizer: Any  # list of strings → (P, context length) int64
@@ -29,6 +33,7 @@ class Clip:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     positions: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+    precision: str = "fp32"  # fp32 | bf16 | fp16
 
     @property
     def visual(self) -> Any:
@@ -94,7 +99,8 @@ def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip
     """The CLIP that a resolved run's `model` names, on `device`.
 
     `kind: local` reads the open_clip folder `path` and never asks a hub; `kind: open_clip` takes
-    `name` and `pretrained` as open_clip does and may download. Raises UserError for a folder that
+    `name` and `pretrained` as open_clip does and may download. `precision`, where it is there, is
+    that of the image tower's linear layers. Raises UserError for a folder that
     is not one, unreadable weights, an architecture without patch tokens, no network.
     """
     preprocess: dict[str, Any] = {}
@@ -128,14 +134,18 @@ def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip
     if model.get("pretrained") == "openai":
         gelu = module.visual.transformer.resblocks[0].mlp.gelu
         assert isinstance(gelu, QuickGELU), "OpenAI's weights without QuickGELU"
+    precision = model.get("precision", "fp32")
+    module.eval().requires_grad_(False)
+    lower(module.visual, precision)
     shown = open_clip.get_model_preprocess_cfg(module)
     return Clip(
-        model=module.eval().requires_grad_(False),
+        model=module,
         tokenizer=tokenizer,
         device=torch.device(device),
         label=str(model.get("label") or name),
         mean=_triple(shown["mean"]),
         std=_triple(shown["std"]),
+        precision=precision,
     )
 
 

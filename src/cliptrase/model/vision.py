@@ -6,7 +6,7 @@ Shapes: B images, h × w patches, L = 1 + h·w tokens ([CLS] first), D width, H 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cliptrase.errors import UserError
 from cliptrase.model.load import Clip
+from cliptrase.model.precision import linear
 
 TERMS = ("qk", "qq", "kk", "vv")
 
@@ -103,7 +104,7 @@ def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
     """Queries, keys, values of block `index` (0-based) for the `tokens` (B, L, D) entering it."""
     block = clip.blocks[index]
     attn = block.attn
-    joint = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)
+    joint = linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)
     batch, length = tokens.shape[:2]
     q, k, v = joint.view(batch, length, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
     return QKV(q, k, v)
@@ -198,12 +199,17 @@ def finish(
 ) -> Tensor:
     """Block `index` after its attention: output projection (its bias once), residual, FFN."""
     block = clip.blocks[index]
-    out = block.ls_1(block.attn.out_proj(mixed))
+    out = block.ls_1(_layer(block.attn.out_proj, mixed))
     if residual:
         out = tokens + out
     if ffn:
-        out = out + block.ls_2(block.mlp(block.ln_2(out)))
+        hidden = block.mlp.gelu(_layer(block.mlp.c_fc, block.ln_2(out)))
+        out = out + block.ls_2(_layer(block.mlp.c_proj, hidden))
     return out
+
+
+def _layer(layer: Any, x: Tensor) -> Tensor:
+    return linear(x, layer.weight, layer.bias)
 
 
 def block(clip: Clip, index: int, tokens: Tensor, parts: QKV | None = None) -> Tensor:
@@ -213,5 +219,14 @@ def block(clip: Clip, index: int, tokens: Tensor, parts: QKV | None = None) -> T
 
 
 def project(clip: Clip, tokens: Tensor) -> Tensor:
-    """f(x) = LN_post(x)·proj: tokens (B, L, D) in the joint space (B, L, E), not normalised."""
-    return clip.visual.ln_post(tokens) @ clip.visual.proj
+    """f(x) = LN_post(x)·proj: tokens (B, L, D) in the joint space (B, L, E), not normalised.
+
+    Raises UserError where fp16, whose largest number is 65504, could not hold what led here.
+    """
+    features = clip.visual.ln_post(tokens) @ clip.visual.proj
+    if clip.precision == "fp16" and not bool(features.isfinite().all()):
+        raise UserError(
+            f"model.precision=fp16: a number of {clip.label} is beyond 65504, the largest of fp16; "
+            "take model.precision=bf16, which goes as far as fp32, or fp32"
+        )
+    return features

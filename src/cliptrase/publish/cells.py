@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cliptrase import config
 from cliptrase.evaluate import bootstrap, store
 from cliptrase.plan import Cell, Plan, Row, Table
 from cliptrase.publish.published import Key, Printed, read_published
@@ -304,7 +305,7 @@ def _with_settings(line: Line, cell: Cell) -> Line:
     )
     return replace(
         line,
-        model=_each(run["model"]["label"] for run in runs),
+        model=_each(map(model_of, runs)),
         protocol=cell.protocol,
         vocabulary=_each(vocabulary_of(run) for run in runs),
         rule=_each(run["protocol"]["rule"] for run in runs),
@@ -315,6 +316,12 @@ def _with_settings(line: Line, cell: Cell) -> Line:
 
 def _each(values: Iterable[str]) -> str:
     return " ".join(dict.fromkeys(values))
+
+
+def model_of(run: dict[str, Any]) -> str:
+    """`vit_b16`, or `vit_b16(precision=bf16)`: the model and what of it is not at its default."""
+    changed = ",".join(f"{key}={value}" for key, value in config.changed_model(run).items())
+    return run["model"]["label"] + (f"({changed})" if changed else "")
 
 
 def vocabulary_of(run: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader, target_key
 from cliptrase.model.load import Clip
-from cliptrase.plan import Plan
+from cliptrase.plan import Plan, Table
 
 Labels = NDArray[np.int64]
 Runs = dict[str, dict[str, Any]]  # row of the table → resolved run
@@ -40,24 +40,31 @@ class Scene:
 def shown_runs(suite: Plan) -> list[tuple[str, Runs]]:
     """(benchmark, row → run) of the suite's first table that is not a grid, in its order.
 
-    Raises UserError for a suite that has only grids.
+    A row that several groups have is named with its group. Shown are the rows that see what the
+    first sees: of its image size, its model and precision. Raises UserError for a suite that has
+    only grids.
     """
     for table in suite.tables.values():
         if table.kind != "grid" and table.benchmarks:
-            cells = [cell for row in table.rows for cell in row.cells if cell.kind == "run"]
-            metric = table.metrics[0]
             return [
-                (
-                    benchmark,
-                    {
-                        cell.row: suite.runs[cell.run]
-                        for cell in cells
-                        if (cell.benchmark, cell.metric) == (benchmark, metric)
-                    },
-                )
-                for benchmark in table.benchmarks
+                (benchmark, _runs_of(suite, table, benchmark)) for benchmark in table.benchmarks
             ]
     raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
+
+
+def _runs_of(suite: Plan, table: Table, benchmark: str) -> Runs:
+    rows = [row for row in table.rows if row.kind == "run"]
+    names = [row.name for row in rows]
+    found = {
+        row.name if names.count(row.name) == 1 else f"{row.name}, {row.group}": suite.runs[cell.run]
+        for row in rows
+        for cell in row.cells
+        if (cell.kind, cell.benchmark, cell.metric) == ("run", benchmark, table.metrics[0])
+    }
+    shown = [(run["model"], run["image_size"]) for run in found.values()]
+    return {
+        name: run for (name, run), one in zip(found.items(), shown, strict=True) if one == shown[0]
+    }
 
 
 def open_scenes(runs: Runs, data: Path) -> Loader:
