@@ -178,6 +178,8 @@ class Reference:
             self.maps.append(bilinear(fine, image.shape[1:]))
 
     def clustered(self, rows: np.ndarray, r: dict[str, Any]) -> np.ndarray:
+        if not len(rows):
+            return np.zeros(0, int)
         found = DBSCAN(eps=self.eps, min_samples=r["min_samples"]).fit(rows.astype(np.float32))
         return found.labels_
 
