@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,6 +21,11 @@ class Text:
 
     features: Tensor
     owner: Tensor
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes names belong to."""
+        return int(self.owner.max()) + 1
 
     @classmethod
     def listed(cls, features: Tensor, classes: int) -> Text:
@@ -52,4 +58,5 @@ def voted(vote: str, winners: Tensor, logits: Tensor, text: Text, regions: Tenso
         return winners
     if vote == "soft":
         return soft_vote(logits, text.owner, winners, regions)
-    return hard_vote(winners, regions)
+    patches = logits.shape[-2] * logits.shape[-1]
+    return hard_vote(winners, regions, most=(patches, text.classes))

@@ -7,11 +7,13 @@ computed that no run asks for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.errors import UserError
@@ -26,14 +28,17 @@ from cliptrase.evaluate.keys import (
     smoothing_key,
     vote_of,
 )
+from cliptrase.evaluate.memo import Memo, keys_of
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.model.own import OWN
+from cliptrase.segment import ways
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
 from cliptrase.segment.correlation import correlation, eq7_kept, patch_rows
 from cliptrase.segment.logits import classify, patch_logits
-from cliptrase.segment.regions import prototype, region_map, smooth_maps
+from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 
+MAPS = 16  # of each image that a GPU smooths at once: bounds memory, changes no result
 T = TypeVar("T")
 
 
@@ -50,7 +55,7 @@ class Graph:
         self.seconds: dict[str, float] = {}  # by stage, without the stages it called
         self._pixels = pixels
         self._kept: dict[Hashable, Any] = {}
-        self._maps: dict[Hashable, Tensor] = {}
+        self._maps: dict[Hashable, Memo] = {}
         self._inner = 0.0
 
     def prediction(
@@ -154,48 +159,47 @@ class Graph:
         """Region (cluster) of every pixel (B, H, W) int64, −1 in images without a cluster."""
 
         def make() -> Tensor:
-            labels, rows = self.clusters(method).cpu(), self.patch_rows(method["regions"])
-            sets = [[own == cluster for cluster in range(int(own.max()) + 1)] for own in labels]
-            maps = self._smooth_maps(sets, rows, method["regions"])
-            out = torch.full((len(rows), *self.out_size), -1, device=rows.device)
-            for image, own in enumerate(maps):
-                if own:
-                    out[image] = region_map(own, self.out_size)
-            return out
+            labels = self._labels(method)
+            numbers = labels.max(axis=1) + 1  # of clusters, by image
+            if not numbers.any():
+                size = (len(labels), *self.out_size)
+                return torch.full(size, -1, device=self._pixels.device)
+            maps, places = self._smooth_maps(method, labels, numbers)
+            table = np.full((len(labels), numbers.max()), -1)
+            table[np.arange(numbers.max()) < numbers[:, None]] = places
+            return region_maps(maps, table, self.out_size)
 
         return self._once("regions", self._region_key(method), make)
 
     def _region_key(self, method: dict[str, Any]) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
-        key = ("content", clustering_key(method))
-        labels = self.clusters(method)
-        content = self._once("cluster", key, lambda: labels.cpu().numpy().tobytes())
-        return smoothing_key(method["regions"]), content
+        return smoothing_key(method["regions"]), self._labels(method).tobytes()
+
+    def _labels(self, method: dict[str, Any]) -> NDArray[np.int64]:
+        """`clusters` (B, N) in the memory of the CPU."""
+        key = ("copy", clustering_key(method))
+        clusters = self.clusters(method)
+        return self._once("cluster", key, lambda: clusters.cpu().numpy())
 
     def _smooth_maps(
-        self, sets: list[list[Tensor]], rows: Tensor, regions: dict[str, Any]
-    ) -> list[list[Tensor]]:
-        """Smooth prototype maps (h', w') of the sets of patches of each image; a set has one map,
-        whichever clustering it comes from."""
-        source = ("map", smoothing_key(regions))
-        wanted = [
-            [(source, image, members.numpy().tobytes()) for members in own]
-            for image, own in enumerate(sets)
-        ]
-        missing = {
-            key: prototype(rows[key[1]], members.to(rows.device))
-            for keys, own in zip(wanted, sets, strict=True)
-            for key, members in zip(keys, own, strict=True)
-            if key not in self._maps
-        }
-        if missing:
+        self, method: dict[str, Any], labels: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> tuple[Tensor, NDArray[np.int64]]:
+        """Smooth prototype maps (…, h', w'), and which of them the clusters have, `numbers` of each
+        image. A set of patches has one map, whichever clustering it comes from."""
+        regions = method["regions"]
+        images = np.repeat(np.arange(len(labels)), numbers)
+        clusters = np.arange(len(images)) - np.repeat(numbers.cumsum() - numbers, numbers)
+
+        def make(some: Sequence[int]) -> Tensor:
+            rows, at = self.patch_rows(regions), list(some)
+            of = prototypes(rows, self.clusters(method), images[at].tolist(), clusters[at].tolist())
             # one by one on a CPU, so that a map cannot depend on the others' company
-            size = 1 if rows.device.type == "cpu" else len(missing)
-            parts = torch.stack(list(missing.values())).split(size)
+            size = 1 if ways.one_by_one(rows.device) else MAPS * len(rows)
             shape = (self.grid, regions["upsample"], regions["median"])
-            made = [one for part in parts for one in smooth_maps(part, *shape)]
-            self._maps.update(zip(missing, made, strict=True))
-        return [[self._maps[key] for key in keys] for keys in wanted]
+            return torch.cat([smooth_maps(part, *shape) for part in of.split(size)])
+
+        keys = keys_of(images, labels[images] == clusters[:, None])
+        return self._maps.setdefault(smoothing_key(regions), Memo())(keys, make)
 
     def _features(self, method: dict[str, Any]) -> Tensor:
         """Features (B, L, E) of all tokens, normalised."""

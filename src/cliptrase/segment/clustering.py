@@ -8,6 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cliptrase.segment import ways
+
+AT_ONCE = 4  # rounds that a GPU makes before it is asked whether the last one changed anything
+
 
 def squared_distances(rows: Tensor) -> Tensor:
     """Squared Euclidean distances (B, N, N) float64 of float32 `rows` (B, N, C).
@@ -44,13 +48,15 @@ def dbscan(near: Tensor, min_samples: int, kept: Tensor | None = None) -> Tensor
     # Every point takes the smallest core index in reach, until nothing changes; a core point also
     # takes what its current choice has taken, so that long chains close in few rounds.
     first = torch.where(linked, own, size).amin(dim=-1)
+    rounds = 1 if ways.one_by_one(near.device) else AT_ONCE
     while True:
-        known = torch.cat([first, torch.full_like(first[:, :1], size)], dim=1)
-        jumped = known.gather(1, first.long())
-        reached = torch.where(linked, jumped.unsqueeze(1), size).amin(dim=-1)
-        if torch.equal(reached, first):
+        for _ in range(rounds):
+            before = first
+            known = torch.cat([before, torch.full_like(before[:, :1], size)], dim=1)
+            jumped = known.gather(1, before.long())
+            first = torch.where(linked, jumped.unsqueeze(1), size).amin(dim=-1)
+        if torch.equal(first, before):
             break
-        first = reached
     is_first = core & (first == own)
     number = torch.cat([is_first.cumsum(dim=1) - 1, torch.full_like(first[:, :1], -1)], dim=1)
     return number.gather(1, first.long())
@@ -59,8 +65,9 @@ def dbscan(near: Tensor, min_samples: int, kept: Tensor | None = None) -> Tensor
 def without(labels: Tensor, kept: Tensor) -> Tensor:
     """Labels (B, N) with −1 for the points that are not `kept` (B, N) bool; clusters that lose all
     their points are gone, the others numbered without gaps, in their order."""
-    out = torch.full_like(labels, -1)
-    for image, own in enumerate(labels):
-        left = kept[image] & (own >= 0)
-        out[image, left] = own[left].unique(return_inverse=True)[1]
-    return out
+    size = labels.shape[1]
+    left = torch.where(kept & (labels >= 0), labels, size)
+    alive = labels.new_zeros((len(labels), size + 1)).scatter_(1, left, 1)
+    number = alive.cumsum(dim=1) - 1
+    number[:, size] = -1
+    return number.gather(1, left)

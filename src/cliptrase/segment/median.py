@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliptrase.segment import ways
+
 Map = Any  # (…, H, W): a Tensor, or on a CPU an ndarray, whose small operations cost a third
 
 
@@ -25,11 +27,12 @@ def median_filter(maps: Tensor, window: int) -> Tensor:
     """
     if window == 1:
         return maps
-    rows, columns = _mirrored(maps.shape[1], window), _mirrored(maps.shape[2], window)
-    if maps.device.type == "cpu":  # one by one: a map's lists then stay in the cache
+    height, width = maps.shape[1:]
+    if ways.one_by_one(maps.device):  # a map's lists then stay in the cache
+        rows, columns = _mirrored(height, window), _mirrored(width, window)
         padded = maps.numpy()[:, rows[:, None], columns]
         return torch.from_numpy(np.stack([_median(one, window) for one in padded]))
-    above, beside = (torch.from_numpy(index).to(maps.device) for index in (rows, columns))
+    above, beside = (_mirrored_on(maps.device, side, window) for side in (height, width))
     return _median(maps[:, above][:, :, beside], window)
 
 
@@ -166,3 +169,8 @@ def _pruned(steps: list[Step], outputs: list[int], inputs: int) -> Program:
 def _mirrored(side: int, window: int) -> np.ndarray:
     """Indices of a side extended by window // 2 at both ends, edges repeated."""
     return np.pad(np.arange(side), window // 2, mode="symmetric")
+
+
+@lru_cache(maxsize=64)
+def _mirrored_on(device: torch.device, side: int, window: int) -> Tensor:
+    return torch.from_numpy(_mirrored(side, window).copy()).to(device)

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptrase.segment import ways
 from cliptrase.segment.argmax import first_argmax
 from cliptrase.segment.median import median_filter
+
+AT_ONCE = 8  # clusters of each image that a GPU upsamples at once: bounds memory, changes no result
 
 
 def prototype(rows: Tensor, members: Tensor) -> Tensor:
     """Mean (N,) of the `members` (N,) bool of one image's correlation rows (N, N)."""
     return rows[members].mean(dim=0)
+
+
+def prototypes(
+    rows: Tensor, labels: Tensor, images: Sequence[int], clusters: Sequence[int]
+) -> Tensor:
+    """Prototypes (S, N) of some clusters of some images, of correlation rows (B, N, N) and cluster
+    labels (B, N).
+
+    All at once as one matrix product, in float64: its order of sums is then of no consequence.
+    """
+    if ways.one_by_one(rows.device):
+        some = zip(images, clusters, strict=True)
+        return torch.stack([prototype(rows[i], labels[i] == cluster) for i, cluster in some])
+    numbers = torch.arange(max(clusters) + 1, device=rows.device).view(-1, 1)
+    members = (labels.unsqueeze(1) == numbers).double()
+    sums = members @ rows.double()
+    means = (sums / members.sum(dim=2, keepdim=True).clamp_min(1)).to(rows.dtype)
+    image, cluster = ways.uploaded(np.array([images, clusters]), rows.device)
+    return means[image, cluster]
 
 
 def smooth_maps(prototypes: Tensor, grid: tuple[int, int], upsample: int, median: int) -> Tensor:
@@ -25,14 +50,25 @@ def smooth_maps(prototypes: Tensor, grid: tuple[int, int], upsample: int, median
     return median_filter(maps.squeeze(1), median)
 
 
-def region_map(maps: Sequence[Tensor], out_size: tuple[int, int]) -> Tensor:
-    """Region (H, W) int64 of the largest of one image's smooth maps (K × (h', w')), bilinearly
-    upsampled to `out_size`; the lowest cluster first on ties."""
+def region_maps(maps: Tensor, places: NDArray[np.int64], out_size: tuple[int, int]) -> Tensor:
+    """Region (B, H, W) int64 of the largest of each image's smooth maps, bilinearly upsampled to
+    `out_size`; the lowest cluster first on ties, −1 in an image without any.
+
+    `places` (B, K): which of `maps` (S, h', w') are an image's, in the order of its clusters, and
+    −1 where it has fewer than K.
+    """
+    at = ways.uploaded(places, maps.device)
+    ragged = bool((places < 0).any())
+    step = 1 if ways.one_by_one(maps.device) else AT_ONCE
 
     def upsampled() -> Iterator[Tensor]:
-        for one in maps:
-            yield F.interpolate(
-                one[None, None], size=out_size, mode="bilinear", align_corners=False
-            )
+        for some in at.split(step, dim=1):
+            chosen = maps.index_select(0, some.flatten().clamp_min(0)).unsqueeze(1)
+            fine = F.interpolate(chosen, size=out_size, mode="bilinear", align_corners=False)
+            fine = fine.view(*some.shape, *out_size)
+            if ragged:
+                fine.masked_fill_((some < 0)[:, :, None, None], -torch.inf)
+            yield fine
 
-    return first_argmax(upsampled())[0]
+    regions = first_argmax(upsampled())
+    return torch.where((at[:, 0] >= 0).view(-1, 1, 1), regions, -1) if ragged else regions

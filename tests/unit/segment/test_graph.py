@@ -91,8 +91,8 @@ def counted(monkeypatch):
     for name in ("embed_tokens", "qkv", "finish", "project"):
         count(vision, name)
     for name in (
-        "classify", "correlation", "squared_distances", "neighbours", "dbscan", "prototype",
-        "smooth_maps", "region_map",
+        "classify", "correlation", "squared_distances", "neighbours", "dbscan", "prototypes",
+        "smooth_maps", "region_maps",
     ):  # fmt: skip
         count(module, name)
     count(encoded, "hard_vote")
@@ -109,24 +109,28 @@ def test_three_methods_and_two_vocabularies_are_one_pass_through_the_model(clip,
     assert counted["finish"] == 12 + 2
     assert counted["project"] == 3
     assert counted["classify"] == 6
-    assert counted["correlation"] == counted["dbscan"] == counted["region_map"] == 1
+    assert counted["correlation"] == counted["dbscan"] == counted["region_maps"] == 1
     assert counted["hard_vote"] == 2
 
 
 def test_a_grid_of_clusterings_shares_all_but_the_cells(clip, pixels, counted):
     graph = Graph(clip, pixels[:1])
     eps_values, min_samples = (0.2, 0.3, 0.4, 0.5), (2, 3, 5, 8)
-    seen = set()
+    seen, sets = set(), set()
     for eps in eps_values:
         for least in min_samples:
             cell = method(regions={**REGIONS, "eps": eps, "min_samples": least})
             graph.prediction(cell, text(5), "words", 100.0)
-            seen.add(graph.clusters(cell).numpy().tobytes())
+            labels = graph.clusters(cell)[0]
+            seen.add(labels.numpy().tobytes())
+            clusters = range(int(labels.max()) + 1)
+            sets |= {(labels == cluster).numpy().tobytes() for cluster in clusters}
     assert counted["squared_distances"] == counted["classify"] == counted["correlation"] == 1
     assert counted["neighbours"] == 4 and counted["dbscan"] == 16
-    assert 1 < counted["region_map"] <= len(seen) < 16
+    assert 1 < counted["region_maps"] <= len(seen) < 16
     assert counted["hard_vote"] <= len(seen)
-    assert counted["smooth_maps"] == counted["prototype"]  # one by one, each set of patches once
+    assert counted["smooth_maps"] == len(sets)  # one by one, each set of patches once
+    assert counted["prototypes"] <= len(seen)
 
 
 @pytest.mark.parametrize("chosen", [PLAIN, method(regions={**REGIONS, "vote": "none"})])

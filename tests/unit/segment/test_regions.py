@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import median_filter as scipy_median
 
+from cliptrase.segment import ways
 from cliptrase.segment.argmax import _update, first_argmax
 from cliptrase.segment.median import median_filter
-from cliptrase.segment.regions import prototype, region_map, smooth_maps
+from cliptrase.segment.regions import prototype, prototypes, region_maps, smooth_maps
 
 
 def random_maps(*shape: int, seed: int = 0, ties: bool = False) -> torch.Tensor:
@@ -29,12 +30,12 @@ def test_median_is_scipys(window, shape, ties):
 
 @pytest.mark.parametrize("window", [3, 7, 9])
 def test_median_of_tensors_is_that_of_arrays(window):
-    """The path of a GPU, run on the CPU: the same selection on tensors."""
-    from cliptrase.segment.median import _median, _mirrored
-
+    """The way of a GPU, taken on the CPU: the same selection on tensors."""
     maps = random_maps(4, 20, 28)
-    rows, columns = (torch.from_numpy(_mirrored(side, window).copy()) for side in maps.shape[1:])
-    assert torch.equal(_median(maps[:, rows][:, :, columns], window), median_filter(maps, window))
+    expected = median_filter(maps, window)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ways, "one_by_one", lambda device: False)
+        assert torch.equal(median_filter(maps, window), expected)
 
 
 def test_median_leaves_its_input_and_is_not_a_view():
@@ -72,11 +73,11 @@ def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     ("grid", "out_size"), [((14, 14), (224, 224)), ((6, 9), (100, 130)), ((1, 3), (20, 50))]
 )
 def test_regions_by_their_definition(upsample, median, grid, out_size):
-    prototypes = random_maps(5, grid[0] * grid[1], seed=grid[0])
-    maps = smooth_maps(prototypes, grid, upsample, median)
-    ours = region_map(list(maps), out_size).numpy()
+    means = random_maps(5, grid[0] * grid[1], seed=grid[0])
+    maps = smooth_maps(means, grid, upsample, median)
+    ours = region_maps(maps, np.arange(5)[None], out_size)[0].numpy()
     expected = []
-    for one in prototypes.double().numpy():
+    for one in means.double().numpy():
         one = bilinear(one.reshape(grid), (grid[0] * upsample, grid[1] * upsample))
         one = scipy_median(one, size=median, mode="reflect")
         expected.append(bilinear(one, out_size))
@@ -88,16 +89,48 @@ def test_regions_by_their_definition(upsample, median, grid, out_size):
 
 
 def test_a_map_does_not_depend_on_the_maps_beside_it():
-    prototypes = random_maps(7, 14 * 14)
-    together = smooth_maps(prototypes, (14, 14), 4, 7)
-    for one, own in zip(prototypes, together, strict=True):
+    means = random_maps(7, 14 * 14)
+    together = smooth_maps(means, (14, 14), 4, 7)
+    for one, own in zip(means, together, strict=True):
         assert torch.equal(smooth_maps(one[None], (14, 14), 4, 7)[0], own)
 
 
 def test_the_lowest_cluster_wins_ties():
     one = random_maps(28, 28)
-    regions = region_map([one - 5, one, one.clone(), one - 1], (112, 112))
-    assert (regions == 1).all()
+    maps = torch.stack([one - 5, one, one.clone(), one - 1])
+    assert (region_maps(maps, np.arange(4)[None], (112, 112)) == 1).all()
+
+
+@pytest.fixture(params=[True, False], ids=["a CPU's way", "a GPU's way"])
+def either_way(request, monkeypatch):
+    monkeypatch.setattr(ways, "one_by_one", lambda device: request.param)
+
+
+def test_images_with_different_numbers_of_clusters(either_way):
+    """As each by itself, whatever is put where an image has no more clusters."""
+    maps = random_maps(20, 6, 8, ties=True)
+    own = [[4], list(range(19)), [], [7, 3, 7, 12], [0, 1]]
+    places = np.full((5, 19), -1)
+    for row, one in zip(places, own, strict=True):
+        row[: len(one)] = one
+    together = region_maps(maps, places, (40, 50))
+    for one, found in zip(own, together, strict=True):
+        if not one:
+            assert (found == -1).all()
+            continue
+        fine = F.interpolate(maps[one, None], size=(40, 50), mode="bilinear", align_corners=False)
+        np.testing.assert_array_equal(found.numpy(), fine[:, 0].numpy().argmax(axis=0))
+
+
+def test_prototypes_of_some_clusters_of_some_images(either_way):
+    rows = random_maps(3, 9, 9)
+    labels = torch.from_numpy(np.random.default_rng(1).integers(-1, 4, (3, 9)))
+    images, clusters = [2, 0, 2], [1, 2, 0]
+    found = prototypes(rows, labels, images, clusters)
+    assert found.dtype == torch.float32
+    for image, cluster, one in zip(images, clusters, found, strict=True):
+        expected = prototype(rows[image].double(), labels[image] == cluster)
+        torch.testing.assert_close(one.double(), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("ties", [False, True])
