@@ -27,6 +27,12 @@ from cliptrase.errors import UserError
 log = logging.getLogger(__name__)
 
 LOCKS = Path("/tmp")  # not TMPDIR: passes that have different ones must meet
+NO_MEMORY = (  # what a plain RuntimeError says: torch's CPU allocator, CUDA and its libraries
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 POLL = 1.0  # seconds between two looks whether a GPU is free
 
 
@@ -52,9 +58,8 @@ def computing_on(choice: str, *, alone: bool = False) -> Iterator[torch.device]:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether torch or numpy could not get the memory that they asked for, on any device."""
-    # On the CPU torch raises a plain RuntimeError of its DefaultCPUAllocator.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
     )
 
 

@@ -273,6 +273,12 @@ def test_too_little_memory_of_a_gpu_names_the_cpu_too():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+@pytest.mark.parametrize("words", device.NO_MEMORY)
+def test_a_library_that_gets_no_memory_lacks_memory(words):
+    with pytest.raises(UserError, match="does not fit"), fitting("it", torch.device("cuda")):
+        raise RuntimeError(f"{words}: when calling `cublasCreate(handle)`")
+
+
 def test_another_error_is_no_lack_of_memory():
     with pytest.raises(RuntimeError, match="shapes"), fitting("it", torch.device("cpu")):
         raise RuntimeError("shapes do not fit")
