@@ -26,6 +26,10 @@ HANDED_ON = {
         "one run or a sweep, as python -m cliptrase.evaluate",
     ),
     "plan": ("cliptrase.plan", "print the runs that a suite needs: plan SUITE"),
+    "estimate": (
+        "cliptrase.estimate.__main__",
+        "what a suite will cost here, before anything is computed: estimate SUITE",
+    ),
     "tables": ("cliptrase.publish.tables", "render a suite's tables from its runs: tables SUITE"),
     "figures": ("cliptrase.publish.figures", "draw a suite's figures: figures SUITE"),
     "publish": (

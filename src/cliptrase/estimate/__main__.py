@@ -1,0 +1,47 @@
+"""`cliptrase estimate SUITE`: what a suite will cost here, before anything is computed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cliptrase import pipeline, pipeline_data, plan
+from cliptrase.announcement import announcement
+from cliptrase.errors import exit_on_user_error
+from cliptrase.estimate import todo
+from cliptrase.estimate.report import by_pass, totals
+from cliptrase.estimate.speed import probed
+from cliptrase.estimate.suite import blocks, estimate
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="cliptrase estimate",
+        description="What `snakemake all` will cost on this machine: images, encoder passes, time, "
+        "disk, memory. Times the machine first, for some seconds; kept in results/speed.json.",
+    )
+    parser.add_argument(
+        "suite", metavar="SUITE", nargs="?", default="shapes", help=", ".join(plan.suites())
+    )
+    parser.add_argument("--benchmarks", metavar="A,B", help="only the passes that these need")
+    parser.add_argument("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument("--mirror", metavar="URL", help="a server that has every archive")
+    options = parser.parse_args(arguments)
+    if options.cores is not None and options.cores < 1:
+        parser.error(f"--cores {options.cores}: at least 1")
+    suite = plan.load(options.suite)
+    passes = pipeline.chosen_passes(suite, options.benchmarks)
+    mirror, left = pipeline_data.mirror_of(options.mirror), todo.unmade(suite)
+    speed = probed(blocks(suite.passes[name] for name in passes if name in left), options.device)
+    found = estimate(suite, passes, left, mirror, speed, device=options.device, cores=options.cores)
+    each, all_of_it = (by_pass(found), totals(found)) if found.left else ([], [])
+    said = announcement(suite, passes, left, mirror, by_pass=each, totals=all_of_it)
+    sys.stdout.write(f"{said}\n")
+
+
+if __name__ == "__main__":
+    main()
