@@ -30,7 +30,13 @@ from cliptrase.resources import resource
 
 PACKAGE = Path(__file__).resolve().parent
 RUNS = Path("results/runs")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+THREADS = (  # how many threads the mathematics, the tokenizer and W&B's server may start
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "GOMAXPROCS",
+)
 
 
 def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[str]:
@@ -175,7 +181,7 @@ def shell_prefix() -> str:
     """What precedes every rule's command.
 
     `python` there is the one that runs Snakemake, whatever PATH says: starting .venv/bin/snakemake
-    does not put .venv/bin on it. Mathematics starts no threads of its own: Snakemake would have it
+    does not put .venv/bin on it. Libraries start no threads of their own: Snakemake would have them
     start as many as the job claims, which are more than there are where `claim` scales them. In a
     prefix, and not in the rules' commands, so that a checkout that moves runs nothing again.
     Snakemake formats it, hence the doubled braces.

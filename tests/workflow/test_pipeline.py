@@ -74,6 +74,17 @@ def test_a_pass_on_a_gpu_leaves_a_core_to_the_thread_that_feeds_it():
     assert pipeline.options("cuda", 1, gpus=2, freeze_code=False).endswith("--workers 1")
 
 
+def test_libraries_start_no_threads_of_their_own_in_a_job():
+    """Whatever Snakemake says before: the cores that a job claims may be more than there are."""
+    script = pipeline.shell_prefix().format() + "env"
+    before = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"}
+    done = subprocess.run(
+        ["bash", "-c", script], env=before, capture_output=True, text=True, check=True
+    )
+    said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert {name: said[name] for name in pipeline.THREADS} == dict.fromkeys(pipeline.THREADS, "1")
+
+
 def test_preparations_share_the_cores_too(real_cores, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     real_cores(8)

@@ -20,10 +20,42 @@ _most = ContextVar("_most", default=MOST)
 def in_order(
     make: Callable[[Item], Made], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Made]:
-    """`map` by several threads, results in order, a few items ahead of what is taken."""
+    """`map` by several threads, results in order, a few items ahead of what is taken.
+
+    The calling thread is one of the `workers`: where it would wait for the next result, it makes
+    one that no other has begun. So no more threads are ever busy, and one worker is a plain `map`.
+    """
     workers = workers or cores()
-    with ThreadPoolExecutor(workers) as pool:
-        yield from in_order_by(pool, make, items, ahead=workers + 3)
+    if workers == 1:
+        yield from map(make, items)
+        return
+    pending: deque[tuple[Item, Future[Made]]] = deque()
+    with ThreadPoolExecutor(workers - 1) as pool:
+        try:
+            for item in items:
+                pending.append((item, pool.submit(make, item)))
+                if len(pending) >= workers + 3:
+                    yield _next(make, pending)
+            while pending:
+                yield _next(make, pending)
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _next(make: Callable[[Item], Made], pending: deque[tuple[Item, Future[Made]]]) -> Made:
+    """The first result; while it is being made, others are made here."""
+    while not pending[0][1].done():
+        place = next((i for i, (_, future) in enumerate(pending) if future.cancel()), None)
+        if place is None:
+            break  # all have been begun
+        item, made = pending[place][0], Future[Made]()
+        try:
+            made.set_result(make(item))
+        except Exception as error:  # raised in its turn
+            made.set_exception(error)
+        pending[place] = (item, made)
+    return pending.popleft()[1].result()
 
 
 def in_order_by(
