@@ -9,10 +9,12 @@ import threading
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from cliptrase.evaluate import passes, protocols, textcache
 from cliptrase.evaluate.tally import Tally
 from cliptrase.evaluate.truth import Loader
+from cliptrase.model import text
 
 CLIPTRASE = ["method=cliptrase"]
 IMAGES = 6
@@ -100,6 +102,49 @@ def test_on_a_cpu_the_next_images_are_computed_while_one_is_counted(
     make(runs_of(CLIPTRASE), tmp_path, workers=2)
 
 
+def test_nothing_in_a_pass_has_threads_of_its_own(runs_of, make, data, tmp_path, monkeypatch):
+    """Opening, encoding words, images: one thread of mathematics in each of the pass's threads."""
+    found: list[tuple[str, int]] = []
+
+    def counted(module, name):
+        call = getattr(module, name)
+
+        def noted(*arguments, **options):
+            threads = [torch.get_num_threads(), *(one["num_threads"] for one in threadpool_info())]
+            found.append((name, max(threads)))
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(module, name, noted)
+
+    for module, name in (
+        (passes, "open_dataset"),
+        (passes, "load_clip"),
+        (text, "encode_tokens"),
+        (Loader, "__call__"),
+        (protocols, "Graph"),
+        (passes.Predictor, "_results"),
+    ):
+        counted(module, name)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        make(runs_of(CLIPTRASE), tmp_path, data=without_text_features(data, tmp_path), workers=2)
+    finally:
+        torch.set_num_threads(before)
+    assert {name for name, _ in found} == {
+        "open_dataset", "load_clip", "encode_tokens", "__call__", "Graph", "_results",
+    }  # fmt: skip
+    assert {most for _, most in found} == {1}
+
+
+def without_text_features(data, folder):
+    """A data folder with the same datasets."""
+    root = folder / "data"
+    root.mkdir()
+    (root / "prepared").symlink_to(data / "prepared")
+    return root
+
+
 def test_a_pass_starts_once_for_all_its_runs(runs_of, make, data, tmp_path, monkeypatch):
     """One model, one look at the dataset, each list of words encoded once, each image read once."""
     calls: list[str] = []
@@ -125,9 +170,7 @@ def test_a_pass_starts_once_for_all_its_runs(runs_of, make, data, tmp_path, monk
     eps = [["method=cliptrase", f"method.regions.eps={value}"] for value in (0.3, 0.5, 0.7, 0.9)]
     words = ["benchmark=shapes_fine"]
     runs = runs_of(*eps, ["method=clip"], ["method=sclip"], ["method=clip", *words])
-    root = tmp_path / "data"  # without text features
-    root.mkdir()
-    (root / "prepared").symlink_to(data / "prepared")
+    root = without_text_features(data, tmp_path)
     assert len(make(runs, tmp_path, data=root)) == 7
     assert {name: calls.count(name) for name in calls} == {
         "load_clip": 1,
