@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from cliptrase.evaluate.counting import Counted, arrival, labels_of
 from cliptrase.evaluate.device import fitting, out_of_memory
 from cliptrase.evaluate.flops import counted
 from cliptrase.evaluate.jobs import Job as Job
@@ -21,10 +24,43 @@ from cliptrase.evaluate.tally import ImageResult
 from cliptrase.evaluate.threads import in_order
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip
+from cliptrase.model.upload import uploaded
 
 log = logging.getLogger(__name__)
 
 Results = dict[str, ImageResult | None]  # by run; None where the image is skipped
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An image with its ground truths as a device counts them, by target."""
+
+    image: Loaded
+    labels: dict[str, NDArray[np.int16]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that were predicted together, and the counts of all runs that score one of them."""
+
+    images: list[Loaded]
+    counts: dict[str, Counted]
+    arrived: Callable[[], None]  # waits until the counts are there
+
+    def unpack(self, jobs: dict[str, Job]) -> list[tuple[int, Results]]:
+        """Position and results of each image."""
+        known = {id(one): one.results() for one in self.counts.values()}
+        found = {run: known[id(one)] for run, one in self.counts.items()}
+        return [
+            (
+                image.position,
+                {
+                    run: None if image.truths[job.target] is None else found[run][index]
+                    for run, job in jobs.items()
+                },
+            )
+            for index, image in enumerate(self.images)
+        ]
 
 
 @dataclass
@@ -50,27 +86,25 @@ class Predictor:
 
         def one(position: int) -> tuple[int, Results]:
             image = self._timed_load(position)
-            with self._one_fitting():
-                maps = {run: batch[0] for run, batch in self._maps([image], 1).items()}
+            with self._one_fitting(), torch.inference_mode():
+                maps = self._maps(image)
             with self.stages("count"):
                 return position, self._results(image, maps)
 
         return in_order(pool, one, positions, ahead)
 
     def batched(self, pool: Executor, positions: Iterable[int]) -> Generator[tuple[int, Results]]:
-        """The same in batches of `batch_size`: decoded ahead and counted behind in the pool."""
-        ahead = 2 * self.batch_size
-        images = in_order(pool, self._timed_load, positions, ahead)
-        behind: list[tuple[int, Future[Results]]] = []
+        """The same in batches of `batch_size`: decoded ahead in the pool, counted on the device,
+        and the counts unpacked behind, while it is at the next batch."""
+        images = in_order(pool, self._timed_ready, positions, 2 * self.batch_size)
+        behind: list[Future[list[tuple[int, Results]]]] = []
         while batch := list(islice(images, self.load.protocol.together(self.batch_size))):
-            parts = list(self._halving(batch))
-            counting = [
-                (image.position, pool.submit(self._timed_results, image, maps))
-                for image, maps in parts
-            ]
-            yield from ((position, future.result()) for position, future in behind)
-            behind = counting
-        yield from ((position, future.result()) for position, future in behind)
+            unpacking = [pool.submit(self._timed_unpack, part) for part in self._halving(batch)]
+            for part in behind:
+                yield from part.result()
+            behind = unpacking
+        for part in behind:
+            yield from part.result()
 
     def flops(self, position: int) -> dict[str, int]:
         """Floating-point operations of each run alone on the image at `position`."""
@@ -91,36 +125,43 @@ class Predictor:
         with self.stages("decode"), self._one_fitting():
             return self.load(position)
 
-    def _timed_results(self, image: Loaded, maps: Maps) -> Results:
+    def _timed_ready(self, position: int) -> Ready:
+        image = self._timed_load(position)
         with self.stages("count"):
-            return self._results(image, maps)
+            size = image.out_size
+            return Ready(image, {k: labels_of(one, size) for k, one in image.truths.items()})
 
-    def _halving(self, batch: Sequence[Loaded]) -> Iterator[tuple[Loaded, Maps]]:
-        """Each image with its maps; a batch that does not fit is tried again in halves."""
+    def _timed_unpack(self, part: Part) -> list[tuple[int, Results]]:
+        part.arrived()
+        with self.stages("count"):
+            return part.unpack(self.jobs)
+
+    def _halving(self, batch: Sequence[Ready]) -> Iterator[Part]:
+        """The batch, counted; where it does not fit into memory it is tried again in halves."""
         done = 0
         while done < len(batch):
-            part = batch[done : done + self.batch_size]
+            some = batch[done : done + self.batch_size]
             with self._one_fitting():
-                maps = self._fitting(part)
-            if maps is None:
-                self._halve(self._at_once(part))
+                part = self._fitting(some)
+            if part is None:
+                self._halve(self._at_once(some))
                 continue
-            for index, image in enumerate(part):
-                yield image, {run: batch_maps[index] for run, batch_maps in maps.items()}
-            done += len(part)
+            yield part
+            done += len(some)
 
-    def _fitting(self, images: Sequence[Loaded]) -> Maps | None:
-        """The maps of the images, None where so many at once do not fit into memory."""
+    def _fitting(self, batch: Sequence[Ready]) -> Part | None:
+        """The images counted, None where so many at once do not fit into memory."""
         try:
-            return self._maps(images, self.batch_size)
+            with torch.inference_mode():
+                return self._counted(batch)
         except (MemoryError, RuntimeError) as error:
-            if self._at_once(images) == 1 or not out_of_memory(error):
+            if self._at_once(batch) == 1 or not out_of_memory(error):
                 raise
             return None
 
-    def _at_once(self, images: Sequence[Loaded]) -> int:
+    def _at_once(self, batch: Sequence[Ready]) -> int:
         """Images or windows that are in memory together when the images are predicted."""
-        units = self.load.protocol.units([image.shown for image in images])
+        units = self.load.protocol.units([one.image.shown for one in batch])
         return min(self.batch_size, units)
 
     def _halve(self, failed: int) -> None:
@@ -130,22 +171,57 @@ class Predictor:
         if self.clip.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _maps(self, images: Sequence[Loaded], batch_size: int) -> Maps:
-        """Class maps (B, H, W) by run, for the runs that score at least one of the images."""
-        wanted = {
+    def _counted(self, batch: Sequence[Ready]) -> Part:
+        """The counts of all runs, on their way from the device."""
+        images, device = [one.image for one in batch], self.clip.device
+        jobs = self._wanted(images)
+        part = Part(images, {}, lambda: None)
+        if not jobs:
+            return part
+        labels = {
+            target: uploaded(np.stack([one.labels[target] for one in batch]), device)
+            for target in {job.target for job in jobs.values()}
+        }
+        shown, size = [image.shown for image in images], self.batch_size
+        predictions = self.load.protocol.predictions(self.clip, shown, jobs, size, self.stages)
+        for runs, classes in predictions:
+            counts: dict[str, Counted] = {}  # by target
+            with self.stages("count"):
+                for run in runs:
+                    target = jobs[run].target
+                    if target not in counts:
+                        truths = (one.truths[target] for one in images)
+                        k = next(truth.classes for truth in truths if truth is not None)
+                        counts[target] = Counted.of(labels[target], classes, k)
+                    part.counts[run] = counts[target]
+        return replace(part, arrived=arrival(device))
+
+    def _maps(self, image: Loaded) -> Maps:
+        """Class maps (1, H, W) of an image by run, for the runs that score it."""
+        jobs = self._wanted([image])
+        if not jobs:
+            return {}
+        return self.load.protocol.maps(self.clip, [image.shown], jobs, 1, self.stages)
+
+    def _wanted(self, images: Sequence[Loaded]) -> dict[str, Job]:
+        """The runs that score at least one of the images."""
+        return {
             run: job
             for run, job in self.jobs.items()
             if any(image.truths[job.target] is not None for image in images)
         }
-        if not wanted:
-            return {}
-        shown = [image.shown for image in images]
-        with torch.inference_mode():
-            return self.load.protocol.maps(self.clip, shown, wanted, batch_size, self.stages)
 
     def _results(self, image: Loaded, maps: Maps) -> Results:
+        """Runs that share a map and a ground truth are counted once."""
         results: Results = {}
+        known: dict[tuple[int, str], ImageResult] = {}
         for run, job in self.jobs.items():
             truth = image.truths[job.target]
-            results[run] = None if truth is None else ImageResult.of(truth, maps[run])
+            if truth is None:
+                results[run] = None
+                continue
+            key = id(maps[run]), job.target
+            if key not in known:
+                known[key] = ImageResult.of(truth, maps[run][0])
+            results[run] = known[key]
         return results

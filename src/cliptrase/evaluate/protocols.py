@@ -5,7 +5,7 @@ how the jobs of a pass are answered. (What a class is: targets. What a score is:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged,
 from cliptrase.model.load import Clip
 from cliptrase.segment.argmax import first_argmax
 
-Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) of a batch, (H, W) of an image, by run
+Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) by run
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,17 @@ class Protocol(ABC):
         """How many units there are in some pictures."""
 
     @abstractmethod
+    def predictions(
+        self,
+        clip: Clip,
+        shown: Sequence[Shown],
+        jobs: dict[str, Job],
+        batch_size: int,
+        stages: Stages,
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """Classes (B, H, W) of some pictures on the device of `clip`, and the runs that predict
+        them, with `batch_size` units in memory at once; the seconds are added to `stages`."""
+
     def maps(
         self,
         clip: Clip,
@@ -69,8 +80,11 @@ class Protocol(ABC):
         batch_size: int,
         stages: Stages,
     ) -> Maps:
-        """Class maps (B, H, W) of some pictures by run, with `batch_size` units in memory at once;
-        the seconds are added to `stages`."""
+        """Class maps (B, H, W) of some pictures by run, as `predictions` gives them."""
+        found: Maps = {}
+        for runs, classes in self.predictions(clip, shown, jobs, batch_size, stages):
+            found |= dict.fromkeys(runs, classes.to(torch.int16).cpu().numpy())
+        return {run: found[run] for run in jobs}
 
     @abstractmethod
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
@@ -93,19 +107,23 @@ class Crop(Protocol):
     def units(self, shown: Sequence[Shown]) -> int:
         return len(shown)
 
-    def maps(
+    def predictions(
         self,
         clip: Clip,
         shown: Sequence[Shown],
         jobs: dict[str, Job],
         batch_size: int,
         stages: Stages,
-    ) -> Maps:
+    ) -> Iterator[tuple[list[str], Tensor]]:
         pixels = clip.normalise(np.stack([one.pixels for one in shown]))
         graph = Graph(clip, pixels, (self.size, self.size))
-        maps = {run: _plain(job.predict(graph)) for run, job in jobs.items()}
+        found = {run: job.predict(graph) for run, job in jobs.items()}
+        alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
+        for run, classes in found.items():
+            alike.setdefault(id(classes), []).append(run)
         stages.add(graph.seconds)
-        return maps
+        for runs in alike.values():
+            yield runs, found[runs[0]]
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         side = self.size // clip.patch
@@ -133,14 +151,14 @@ class Slide(Protocol):
     def units(self, shown: Sequence[Shown]) -> int:
         return sum(len(self._places(_size(one.pixels))) for one in shown)
 
-    def maps(
+    def predictions(
         self,
         clip: Clip,
         shown: Sequence[Shown],
         jobs: dict[str, Job],
         batch_size: int,
         stages: Stages,
-    ) -> Maps:
+    ) -> Iterator[tuple[list[str], Tensor]]:
         (picture,) = shown
         pixels = self._padded(clip, picture)
         alike: dict[Hashable, dict[str, Job]] = {}  # the same averaged logits
@@ -149,21 +167,20 @@ class Slide(Protocol):
         asked = {key: next(iter(some.values())) for key, some in alike.items()}
         windows = self._windows(clip, pixels, asked, batch_size, stages)
         size, seen = _size(pixels[0]), _size(picture.pixels)
-        maps: Maps = {}
-        with stages("classify"):
-            for key, some in alike.items():
+        for key, some in alike.items():
+            with stages("classify"):
                 logits = averaged(windows.pop(key), size, seen, picture.out_size)
                 largest = LargestProbability(
                     {job.logit_scale for job in some.values() if job.threshold}
                 )
                 names = first_argmax(largest.watching(logits))
-                for run, job in some.items():
+            for run, job in some.items():
+                with stages("classify"):
                     classes = job.text.owner[names]
                     if job.threshold:
                         unsure = largest(job.logit_scale) < job.threshold
                         classes = classes.masked_fill_(unsure, 0)
-                    maps[run] = _plain(classes)
-        return maps
+                yield [run], classes
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         self._windows(clip, self._padded(clip, shown), {"": job}, 1, Stages())
@@ -216,7 +233,3 @@ def _averaged_key(job: Job) -> Hashable:
     """The same for jobs whose logits, averaged over the windows, are the same."""
     regions = frozen(job.method["regions"]) if vote_of(job.method) != "none" else None
     return logits_key(job.method, job.text_key, 1.0), regions
-
-
-def _plain(classes: Tensor) -> NDArray[np.int16]:
-    return classes.to(torch.int16).cpu().numpy()

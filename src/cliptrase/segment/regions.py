@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptrase.model.upload import uploaded
 from cliptrase.segment import ways
 from cliptrase.segment.argmax import first_argmax
 from cliptrase.segment.median import median_filter
@@ -37,7 +38,7 @@ def prototypes(
     members = (labels.unsqueeze(1) == numbers).double()
     sums = members @ rows.double()
     means = (sums / members.sum(dim=2, keepdim=True).clamp_min(1)).to(rows.dtype)
-    image, cluster = ways.uploaded(np.array([images, clusters]), rows.device)
+    image, cluster = uploaded(np.array([images, clusters]), rows.device)
     return means[image, cluster]
 
 
@@ -57,7 +58,7 @@ def region_maps(maps: Tensor, places: NDArray[np.int64], out_size: tuple[int, in
     `places` (B, K): which of `maps` (S, h', w') are an image's, in the order of its clusters, and
     −1 where it has fewer than K.
     """
-    at = ways.uploaded(places, maps.device)
+    at = uploaded(places, maps.device)
     ragged = bool((places < 0).any())
     step = 1 if ways.one_by_one(maps.device) else AT_ONCE
 

@@ -1,0 +1,84 @@
+"""The counts of a batch, made where its classes are: of a GPU's maps only the counts come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliptrase.evaluate.metrics import GroundTruth
+from cliptrase.evaluate.tally import ImageResult
+
+UNSCORED = -1
+
+
+def labels_of(truth: GroundTruth | None, size: tuple[int, int]) -> NDArray[np.int16]:
+    """Class of every pixel (H·W,) of an image of `size` (H, W), −1 where it is not scored: nowhere
+    in an image that is skipped."""
+    labels = np.full(size[0] * size[1], UNSCORED, np.int16)
+    if truth is not None:
+        labels[slice(None) if truth.scored is None else truth.scored] = truth.rows // truth.classes
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """One run on a batch, its counts on their way from the device."""
+
+    numbers: Tensor  # image, cell and pixels of what is not 0; tp, gt, pred (B, K); what is wrong
+    found: int
+    shape: tuple[int, int]  # B, K
+
+    @classmethod
+    def of(cls, labels: Tensor, classes: Tensor, k: int) -> Counted:
+        """`labels` (B, H·W) as of `labels_of`; predicted `classes` (B, H, W) in 0..k-1.
+
+        Whole numbers are added up, so that their order is of no consequence.
+        """
+        batch, cells, device = len(labels), k * k, labels.device
+        predicted = classes.flatten(1)
+        known = (predicted >= 0) & (predicted < k)
+        cell = torch.where(known, labels.long() * k + predicted, cells + 1)
+        cell = torch.where(labels == UNSCORED, cells, cell)
+        cell += torch.arange(batch, device=device).unsqueeze(1) * (cells + 2)
+        table = torch.zeros(batch * (cells + 2), dtype=torch.int32, device=device)
+        ones = torch.ones((), dtype=torch.int32, device=device).expand(cell.numel())
+        table = table.scatter_add_(0, cell.flatten(), ones).view(batch, -1)
+        flat = table[:, :cells]
+        matrix = flat.unflatten(1, (k, k))
+        totals = matrix.diagonal(dim1=1, dim2=2), matrix.sum(dim=2), matrix.sum(dim=1)
+        where = flat.nonzero()
+        parts = [where[:, 0], where[:, 1], flat[where[:, 0], where[:, 1]], *totals, table[:, -1]]
+        numbers = torch.cat([part.flatten().long() for part in parts])
+        return cls(numbers.to("cpu", non_blocking=True), len(where), (batch, k))
+
+    def results(self) -> list[ImageResult]:
+        """By image, once the device is done. Raises ValueError where a scored pixel is predicted as
+        something that is no class."""
+        numbers, (batch, k) = self.numbers.numpy(), self.shape
+        if numbers[-batch:].any():
+            raise ValueError(f"a prediction is outside 0..{k - 1}")
+        image, cells, pixels = numbers[: 3 * self.found].reshape(3, -1)
+        tp, gt, pred = numbers[3 * self.found : -batch].reshape(3, batch, k)
+        row, seen = np.nonzero(gt + pred)
+        entries = np.stack([seen, tp[row, seen], gt[row, seen], pred[row, seen]], axis=1)
+        cuts, rows = (np.searchsorted(one, np.arange(1, batch)) for one in (image, row))
+        parts = (
+            np.split(cells, cuts),
+            np.split(pixels, cuts),
+            np.split(entries.astype(np.int32), rows),
+        )
+        return [ImageResult(*one) for one in zip(*parts, strict=True)]
+
+
+def arrival(device: torch.device) -> Callable[[], None]:
+    """Waits, when called, until the device has done what it was given so far."""
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event()
+    event.record()
+    return event.synchronize
