@@ -22,7 +22,7 @@ from cliptrase.data import open_dataset
 from cliptrase.data.labels import TABLES
 from cliptrase.data.prepared import subset_digests
 from cliptrase.errors import UserError
-from cliptrase.evaluate import store
+from cliptrase.evaluate import agreement, store
 from cliptrase.evaluate.device import computing_on
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
@@ -105,6 +105,7 @@ class _Pass:
         any_code: bool,
     ) -> None:
         self.started, self.stages = now(), Stages()
+        self.told: dict[str, Any] = {}  # more for provenance.json
         self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
         first = next(iter(runs.values()))
         dataset = first["benchmark"]["dataset"]
@@ -139,6 +140,10 @@ class _Pass:
         progress.resume(partial, self.basis)
         self.stages.add(progress.seconds)
         positions = range(progress.position, total)
+        if batched and positions and agreement.needed(self.device):
+            with self.stages("compare"):
+                model = next(iter(self.runs.values()))["model"]
+                self.told["unlike_cpu"] = agreement.with_cpu(self.predictor, model, positions)
         if batched:
             results = self.predictor.batched(self.pool, positions)
         else:
@@ -164,6 +169,7 @@ class _Pass:
             self.basis["data"],
             workers=self.workers,
             runs_in_pass=len(self.runs),
+            **self.told,
         )
         for name, run in self.runs.items():
             tally = self.progress.tallies[name]

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from cliptrase.model.upload import uploaded
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Results = dict[str, ImageResult | None]  # by run; None where the image is skipped
 
 
@@ -99,12 +101,31 @@ class Predictor:
         images = in_order(pool, self._timed_ready, positions, 2 * self.batch_size)
         behind: list[Future[list[tuple[int, Results]]]] = []
         while batch := list(islice(images, self.load.protocol.together(self.batch_size))):
-            unpacking = [pool.submit(self._timed_unpack, part) for part in self._halving(batch)]
+            parts = self._halving(batch, self._counted)
+            unpacking = [pool.submit(self._timed_unpack, part) for part in parts]
             for part in behind:
                 yield from part.result()
             behind = unpacking
         for part in behind:
             yield from part.result()
+
+    def first(self, positions: Sequence[int], count: int) -> tuple[list[Loaded], Maps]:
+        """The first `count` images, where there are so many in a batch, and their class maps
+        (B, H, W) by run, as they are predicted together with the rest of the batch."""
+
+        def maps(batch: Sequence[Ready]) -> tuple[list[Loaded], Maps]:
+            images = [one.image for one in batch]
+            shown, size = [image.shown for image in images], self.batch_size
+            predictions = self.load.protocol.predictions(
+                self.clip, shown, self.jobs, size, Stages()
+            )
+            found: Maps = {}
+            for runs, classes in predictions:
+                found |= dict.fromkeys(runs, classes[:count].to(torch.int16).cpu().numpy())
+            return images[:count], found
+
+        together = positions[: self.load.protocol.together(self.batch_size)]
+        return next(self._halving([self._timed_ready(one) for one in together], maps))
 
     def flops(self, position: int) -> dict[str, int]:
         """Floating-point operations of each run alone on the image at `position`."""
@@ -136,24 +157,24 @@ class Predictor:
         with self.stages("count"):
             return part.unpack(self.jobs)
 
-    def _halving(self, batch: Sequence[Ready]) -> Iterator[Part]:
-        """The batch, counted; where it does not fit into memory it is tried again in halves."""
+    def _halving(self, batch: Sequence[Ready], make: Callable[[Sequence[Ready]], T]) -> Iterator[T]:
+        """What `make` makes of the batch; where it does not fit into memory, of its halves."""
         done = 0
         while done < len(batch):
             some = batch[done : done + self.batch_size]
             with self._one_fitting():
-                part = self._fitting(some)
+                part = self._fitting(some, make)
             if part is None:
                 self._halve(self._at_once(some))
                 continue
             yield part
             done += len(some)
 
-    def _fitting(self, batch: Sequence[Ready]) -> Part | None:
-        """The images counted, None where so many at once do not fit into memory."""
+    def _fitting(self, batch: Sequence[Ready], make: Callable[[Sequence[Ready]], T]) -> T | None:
+        """What is made of the batch, None where so many at once do not fit into memory."""
         try:
             with torch.inference_mode():
-                return self._counted(batch)
+                return make(batch)
         except (MemoryError, RuntimeError) as error:
             if self._at_once(batch) == 1 or not out_of_memory(error):
                 raise

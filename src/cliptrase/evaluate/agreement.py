@@ -1,0 +1,95 @@
+"""How much of what a GPU predicts a CPU predicts otherwise: counted at the start of every pass.
+
+Products are added up in another order there, so that a pixel between two classes may fall to the
+other one. A few images say whether it is a few pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.jobs import Job
+from cliptrase.evaluate.predict import Predictor
+from cliptrase.evaluate.protocols import Maps
+from cliptrase.evaluate.provenance import Stages
+from cliptrase.model.load import load_clip
+
+log = logging.getLogger(__name__)
+
+TOLERATED = 1e-5  # of the pixels
+FEW = 4  # runs up to which a second image costs little
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Pixels of all runs on some images, and how many of them are another class on a CPU."""
+
+    pixels: int
+    differing: int
+    images: int
+    runs: int
+
+    @classmethod
+    def of(cls, ours: Maps, theirs: Maps) -> Agreement:
+        """Class maps (B, H, W) by run, both of the same images and runs."""
+        return cls(
+            pixels=sum(one.size for one in theirs.values()),
+            differing=sum(int(np.count_nonzero(ours[run] != theirs[run])) for run in theirs),
+            images=len(next(iter(theirs.values()))),
+            runs=len(theirs),
+        )
+
+    @property
+    def enough(self) -> bool:
+        return self.differing <= TOLERATED * self.pixels
+
+
+def needed(device: torch.device) -> bool:
+    """Whether what is predicted on `device` may differ from a CPU at all."""
+    return device.type != "cpu"
+
+
+def with_cpu(
+    predictor: Predictor, model: dict[str, Any], positions: Sequence[int]
+) -> dict[str, int]:
+    """Predict the first of the images at `positions` again on the CPU, as a pass there does (two of
+    them where there are few runs), and say how many pixels differ: in the log, as a warning where
+    they are more than one in 100,000, and for provenance.json.
+
+    `model` is that of the runs. The others of the images' batch are predicted with them.
+    """
+    count = 2 if len(predictor.jobs) <= FEW else 1
+    images, ours = predictor.first(positions, count)
+    clip, jobs = load_clip(model, "cpu"), _on_cpu(predictor.jobs)
+    protocol = predictor.load.protocol
+    with torch.inference_mode():
+        singly = [protocol.maps(clip, [image.shown], jobs, 1, Stages()) for image in images]
+    found = Agreement.of(
+        ours, {run: np.concatenate([one[run] for one in singly]) for run in singly[0]}
+    )
+    level = logging.INFO if found.enough or clip.precision != "fp32" else logging.WARNING
+    log.log(
+        level,
+        "%d of %d pixels differ from the CPU (images: %d, runs: %d)",
+        found.differing,
+        found.pixels,
+        found.images,
+        found.runs,
+    )
+    return asdict(found)
+
+
+def _on_cpu(jobs: dict[str, Job]) -> dict[str, Job]:
+    """The same jobs; those that shared their words still do."""
+    texts: dict[int, Text] = {}
+    for job in jobs.values():
+        if id(job.text) not in texts:
+            texts[id(job.text)] = Text(job.text.features.cpu(), job.text.owner.cpu())
+    return {run: replace(job, text=texts[id(job.text)]) for run, job in jobs.items()}
