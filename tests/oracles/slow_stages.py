@@ -17,19 +17,16 @@ from sklearn.cluster import DBSCAN
 from torch import Tensor
 
 Size = tuple[int, int]
-TOGETHER = 16  # maps resized at once
 
 
 def upsampled(maps: Tensor, size: Size) -> np.ndarray:
-    """(K, H, W) float32: torch's bilinear resize of maps (K, h, w), all of them.
+    """(K, H, W) float32: torch's bilinear resize of maps (K, h, w), one call a map.
 
-    Always a multiple of 16 maps, the last one repeated: torch's CPU kernels round a map by how many
-    are resized with it (three by a kernel of their own; small ones in eights, the rest one by one),
-    so that equal maps need not tie. Of other numbers of maps it is `plain` to the last bit.
+    torch's CPU kernels round a map by how many are resized with it (three by a kernel of their own;
+    small ones in eights, the rest one by one), so that equal maps need not tie. For H + W above 128
+    and any number of maps but three this is `plain` to the last bit.
     """
-    padding = -len(maps) % TOGETHER
-    padded = torch.cat([maps.contiguous(), maps[-1:].expand(padding, -1, -1)])
-    return plain(padded, size)[: len(maps)]
+    return np.stack([plain(one[None], size)[0] for one in maps])
 
 
 def plain(maps: Tensor, size: Size) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""Parts of a map that are upsampled by themselves, with the bits that the whole would have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Upsampling = Callable[[Tensor, tuple[int, int]], Tensor]
+SIDE = 4  # cells: few classes are left in so small a tile, and what is beside it costs little
+SMALL = 64  # pixels: torch has another kernel, with other rounding, for H + W up to 128
+
+
+class Span(NamedTuple):
+    """A tile along one axis. A cell lies between two neighbouring patches."""
+
+    cells: slice
+    patches: slice  # the corners of the cells, and more where these alone would be SMALL
+    pixels: slice  # of the whole, in these cells or at its border beside them
+    inner: slice  # the same of the patches upsampled alone
+    size: int  # pixels of the patches upsampled alone
+
+
+class Tile(NamedTuple):
+    """A rectangle of a map (…, h, w) that is upsampled to (…, H, W)."""
+
+    y: Span
+    x: Span
+
+    def cells(self, alive: Tensor) -> Tensor:
+        """Its part of a map of cells (…, h − 1, w − 1)."""
+        return alive[..., self.y.cells, self.x.cells]
+
+    def corners(self, maps: Tensor) -> Tensor:
+        """Its part of maps of patches (…, h, w)."""
+        return maps[..., self.y.patches, self.x.patches]
+
+    def pixels(self, upsampled: Tensor) -> Tensor:
+        """Its part of upsampled maps (…, H, W), a view."""
+        return upsampled[..., self.y.pixels, self.x.pixels]
+
+    def upsampled(self, corners: Tensor, how: Upsampling) -> Tensor:
+        """`corners` (B, K, h', w') as the pixels that they are in the whole."""
+        return how(corners, (self.y.size, self.x.size))[..., self.y.inner, self.x.inner]
+
+
+def tiles(grid: tuple[int, int], out_size: tuple[int, int]) -> list[Tile]:
+    """Tiles of about SIDE × SIDE cells that cover an upsampling from `grid` (h, w) to `out_size`.
+
+    None where a pixel's bits would depend on its tile: where a patch has not as many pixels as a
+    power of two, so that weights are rounded, and where the whole is SMALL.
+    """
+    factors = [pixels // patches for pixels, patches in zip(out_size, grid, strict=True)]
+    for factor, patches, pixels in zip(factors, grid, out_size, strict=True):
+        if factor.bit_count() != 1 or factor * patches != pixels or pixels <= SMALL:
+            return []
+    y, x = (list(_spans(*one)) for one in zip(grid, factors, strict=True))
+    return [Tile(*one) for one in product(y, x)]
+
+
+def bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, K, h, w) upsampled to (B, K, *size), each by itself.
+
+    As channels of one tensor torch's CPU kernels round a map by how many lie beside it (three have
+    a kernel of their own): equal maps would not tie.
+    """
+    alone = maps.reshape(-1, 1, *maps.shape[-2:])
+    return _interpolate(alone, size).view(*maps.shape[:2], *size)
+
+
+def side_by_side(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same as a view of (B, *size, K) in memory: a tenth of the time where K is large, and
+    rounded otherwise."""
+    return _interpolate(maps.contiguous(memory_format=torch.channels_last), size)
+
+
+def _interpolate(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def _spans(patches: int, factor: int) -> Iterator[Span]:
+    cells = patches - 1
+    parts = -(-cells // SIDE)
+    least = SMALL // factor + 1  # patches that are not SMALL
+    for part in range(parts):
+        first, last = part * cells // parts, (part + 1) * cells // parts
+        begin = first * factor + factor // 2 if first else 0
+        end = last * factor + factor // 2 if last < cells else patches * factor
+        left = max(0, min(first, patches - least))
+        right = max(last + 1, left + least)
+        yield Span(
+            slice(first, last),
+            slice(left, right),
+            slice(begin, end),
+            slice(begin - left * factor, end - left * factor),
+            (right - left) * factor,
+        )

@@ -1,0 +1,86 @@
+"""Upsampling and choosing tile by tile: the bits, and so the ties, of the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cliptrase.segment import logits as rooms
+from cliptrase.segment.argmax import clear_argmax
+from cliptrase.segment.logits import classify
+from cliptrase.segment.tiles import bilinear, tiles
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slowly(logits: torch.Tensor, out_size: tuple[int, int]) -> np.ndarray:
+    big = F.interpolate(logits, size=out_size, mode="bilinear", align_corners=False)
+    return big.numpy().argmax(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "factor"),
+    [((5, 5), 16), ((6, 17), 16), ((14, 14), 16), ((21, 21), 16), ((14, 14), 8), ((9, 30), 8)]
+    + [((3, 4), 32), ((2, 3), 64), ((33, 40), 2), ((65, 70), 1)],
+)
+def test_tiles_have_the_bits_of_the_whole_and_cover_it_once(grid, factor):
+    out_size = (grid[0] * factor, grid[1] * factor)
+    assert len(tiles(grid, out_size)) > (grid[0] > 5)
+    maps = drawn(2, 3, *grid, seed=factor)
+    whole, seen = bilinear(maps, out_size), torch.zeros(out_size)
+    for tile in tiles(grid, out_size):
+        assert torch.equal(tile.upsampled(tile.corners(maps), bilinear), tile.pixels(whole))
+        tile.pixels(seen).add_(1)
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("out_size", [(112, 112), (112, 128), (129, 128), (3, 3), (64, 64)])
+def test_no_tiles_where_weights_are_not_exact_or_the_whole_is_small(out_size):
+    assert tiles((8, 8), out_size) == [] != tiles((8, 8), (128, 128))
+
+
+@pytest.mark.parametrize("size", [(15, 20), (96, 96), (83, 91)])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9, 11, 16, 19])
+def test_equal_maps_are_equal_after_upsampling_however_many_they_are(count, size):
+    """As channels of one tensor they are not."""
+    for seed in range(3):
+        maps = bilinear(drawn(1, 1, 6, 5, seed=seed).expand(2, count, 6, 5), size)
+        assert (maps == maps[:1, :1]).all()
+
+
+@pytest.mark.parametrize("out_size", [(96, 96), (84, 84)])  # with tiles, and without
+def test_classes_a_rounding_apart_are_told_apart_as_in_the_whole(out_size):
+    """Pairs of maps that differ by what rounding does: which is larger depends on the order of
+    the sums in upsampling."""
+    grid = (6, 6)
+    for seed in range(8):
+        some = 3 * drawn(1, 150, *grid, seed=seed)
+        almost = some * (1 + 1.2e-7 * drawn(1, 150, *grid, seed=seed + 50).round())
+        logits = torch.stack([some, almost], dim=2).flatten(1, 2)
+        ours = classify(logits, out_size, torch.arange(300)).numpy()
+        np.testing.assert_array_equal(ours, slowly(logits, out_size))
+
+
+def test_the_faster_upsampling_alone_would_tell_some_of_them_otherwise(monkeypatch):
+    """So the test above can fail, and the second look is needed."""
+    some = 3 * drawn(1, 150, 6, 6)
+    almost = some * (1 + 1.2e-7 * drawn(1, 150, 6, 6, seed=50).round())
+    logits = torch.stack([some, almost], dim=2).flatten(1, 2)
+    monkeypatch.setattr(rooms, "clear_argmax", lambda values, margin: clear_argmax(values, -1.0))
+    ours = classify(logits, (96, 96), torch.arange(300)).numpy()
+    assert (ours != slowly(logits, (96, 96))).any()
+
+
+def test_a_winner_is_clear_where_nothing_else_is_within_the_margin():
+    values = np.array([[5, 1, 4.5, 0], [1, 9, 2, 9], [3, 3, 3, 0], [0, 7, 1, 2]], np.float32)
+    winner, clear, close = clear_argmax(values.copy(), 0.25)
+    assert winner.tolist() == [0, 1, 0, 1]
+    assert clear.tolist() == [True, False, False, True]
+    assert close.tolist() == [0, 1, 2, 3]  # 1 and 3 of the second row, 0 to 2 of the third
+    _, clear, close = clear_argmax(values.copy(), 0.5)
+    assert clear.tolist() == [False, False, False, True]
+    assert len(clear_argmax(values[:1].copy(), 0.25)[2]) == 0
