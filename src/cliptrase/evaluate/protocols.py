@@ -208,8 +208,8 @@ class Slide(Protocol):
             for key, job in asked.items():
                 logits = graph.logits(job.method, job.text, job.text_key, 1.0)
                 votes = vote_of(job.method) != "none"
-                regions = graph.regions(job.method) if votes else [None] * len(some)
-                found[key] += map(Window.of, some, [(height, width)] * len(some), logits, regions)
+                regions = graph.regions(job.method) if votes else None
+                found[key] += Window.each(some, (height, width), logits, regions)
             stages.add(graph.seconds)
         return found
 

@@ -5,6 +5,7 @@ All names at all pixels of a large picture would not fit into memory: a few name
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase.segment import ways
 from cliptrase.segment.logits import CHUNK
-from cliptrase.segment.vote import region_means
+from cliptrase.segment.vote import means_of_all
 
 Size = tuple[int, int]  # height, width
+AT_ONCE = 2**25  # logits of a picture that a GPU averages at once: bounds memory
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
@@ -49,10 +52,15 @@ class Window:
     means: Tensor | None  # (R, M) logits of each region
 
     @classmethod
-    def of(cls, place: Size, size: Size, logits: Tensor, regions: Tensor | None) -> Window:
+    def each(
+        cls, places: Sequence[Size], size: Size, logits: Tensor, regions: Tensor | None
+    ) -> list[Window]:
+        """The windows of a batch, of their logits (B, M, h, w) and regions (B, *size)."""
         if regions is None or int(regions.max()) < 0:
-            return cls(place, size, logits, None, None)
-        return cls(place, size, logits, regions, region_means(logits, regions))
+            plain = zip(places, logits, strict=True)
+            return [cls(place, size, own, None, None) for place, own in plain]
+        parts = zip(places, logits, regions, means_of_all(logits, regions), strict=True)
+        return [cls(place, size, *own) for place, *own in parts]
 
     def maps(self, names: slice) -> Tensor:
         """Logits (k, height, width) of some names at every pixel; where there are regions, each
@@ -73,8 +81,9 @@ def averaged(windows: Sequence[Window], size: Size, seen: Size, out_size: Size) 
     counts = torch.zeros(size, device=device)
     for window in windows:
         _at(counts, window).add_(1)
-    for start in range(0, names, CHUNK):
-        some = slice(start, min(start + CHUNK, names))
+    step = CHUNK if ways.one_by_one(device) else max(CHUNK, AT_ONCE // math.prod(size))
+    for start in range(0, names, step):
+        some = slice(start, min(start + step, names))
         total = torch.zeros((some.stop - some.start, *size), device=device)
         for window in windows:
             _at(total, window).add_(window.maps(some))

@@ -21,6 +21,7 @@ from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
+from cliptrase.segment import ways
 
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=3"]
 RUN = ["benchmark=shapes_bg", "method=sclip", *SLIDE]
@@ -79,7 +80,7 @@ def windows_of(names, regions=False):
     for place in places((12, 11), 8, 4):
         logits = torch.randn(names, 2, 3, generator=generator)
         own = torch.randint(0, 3, (8, 8), generator=generator) if regions else None
-        out.append(Window.of(place, (8, 8), logits, own))
+        out += Window.each([place], (8, 8), logits[None], None if own is None else own[None])
     return out
 
 
@@ -105,10 +106,18 @@ def test_averaged(names, regions):
 
 
 def test_a_window_without_a_cluster_keeps_its_logits():
-    logits = torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(1))
-    without = Window.of((0, 0), (8, 8), logits, None)
-    noise = Window.of((0, 0), (8, 8), logits, torch.full((8, 8), -1))
-    assert torch.equal(without.maps(slice(1, 4)), noise.maps(slice(1, 4)))
+    """Also where another window of its batch has one."""
+    logits = torch.randn(2, 5, 2, 2, generator=torch.Generator().manual_seed(1))
+    noise, one = torch.full((8, 8), -1), torch.zeros((8, 8), dtype=torch.int64)
+    places = [(0, 0), (0, 8)]
+    without = Window.each(places, (8, 8), logits, None)
+    alone = Window.each(places[:1], (8, 8), logits[:1], noise[None])
+    beside = Window.each(places, (8, 8), logits, torch.stack([noise, one]))
+    for names in (slice(1, 4), slice(0, 1)):
+        expected = without[0].maps(names)
+        assert torch.equal(alone[0].maps(names), expected)
+        assert torch.equal(beside[0].maps(names), expected)
+        assert not torch.equal(beside[1].maps(names), without[1].maps(names))
 
 
 @pytest.mark.parametrize("sizes", [[1] * 9, [9], [4, 4, 1]])
@@ -245,6 +254,17 @@ def test_without_a_background_no_threshold_counts(runs_of, make, tmp_path):
 def test_batches_of_windows_give_what_single_windows_give(alone, runs_of, make, tmp_path):
     (folder,) = make(runs_of(RUN), tmp_path, batched=True, batch_size=3).values()
     one, other = (np.load(at / "confusion.npz")["confusion"] for at in (alone, folder))
+    assert np.abs(one - other).sum() / 2 <= 1e-5 * one.sum()
+
+
+def test_windows_that_vote_give_the_same_the_way_of_a_gpu(runs_of, make, tmp_path, monkeypatch):
+    soft = ["benchmark=shapes_bg", "method=cliptrase", "method.regions.vote=soft", *SLIDE]
+    folders = [make(runs_of(soft), tmp_path / "cpu")]
+    monkeypatch.setattr(ways, "one_by_one", lambda device: False)
+    folders.append(make(runs_of(soft), tmp_path / "gpu", batched=True, batch_size=3))
+    one, other = (
+        np.load(folder / "confusion.npz")["confusion"] for (folder,) in map(dict.values, folders)
+    )
     assert np.abs(one - other).sum() / 2 <= 1e-5 * one.sum()
 
 
