@@ -5,6 +5,7 @@ Split at what a grid of (eps, min_samples) shares: distances once, neighbours on
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +27,12 @@ def squared_distances(rows: Tensor) -> Tensor:
 
 
 def neighbours(squared: Tensor, eps: float) -> Tensor:
-    """Who is within `eps` (inclusive) of whom: (B, N, N) bool; every point is its own neighbour."""
-    near = squared <= eps * eps
+    """Who is within `eps` (inclusive) of whom: (B, N, N) bool; every point is its own neighbour.
+
+    scikit-learn squares eps in the precision of its input, float32.
+    """
+    radius = np.float32(eps)
+    near = squared <= float(radius * radius)
     near.diagonal(dim1=1, dim2=2).fill_(True)
     return near
 

@@ -33,6 +33,15 @@ def scattered(rng: np.random.Generator, points: int, columns: int) -> np.ndarray
     return rows.astype(np.float32)
 
 
+@pytest.mark.parametrize("eps", [0.7, 1.1, 0.3, 0.55, 2**0.5, 1.0])
+def test_a_distance_at_the_last_bits_of_eps(eps):
+    """scikit-learn squares eps in float32: 0.7 is then less far than float32's own 0.7."""
+    for step in range(-6, 7):
+        rows = np.zeros((2, 16), dtype=np.float32)  # so many columns that it takes no tree
+        rows[1, 0] = np.float32(eps) * np.float32(1 + step * 2**-24)
+        np.testing.assert_array_equal(labels(rows, eps, 2), oracle(rows, eps, 2))
+
+
 def test_thousands_of_matrices():
     rng = np.random.default_rng(0)
     kinds = {"noise only": 0, "one cluster": 0, "several": 0, "border points": 0}
