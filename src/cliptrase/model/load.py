@@ -99,9 +99,9 @@ def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip
     """The CLIP that a resolved run's `model` names, on `device`.
 
     `kind: local` reads the open_clip folder `path` and never asks a hub; `kind: open_clip` takes
-    `name` and `pretrained` as open_clip does and may download. `precision`, where it is there, is
-    that of the image tower's linear layers. Raises UserError for a folder that
-    is not one, unreadable weights, an architecture without patch tokens, no network.
+    `name` and `pretrained` as open_clip does and may download. `precision` (fp32 where it is left
+    out) is that of the image tower's linear layers. Raises UserError for a folder that is not one,
+    unreadable weights, an architecture without patch tokens, no network.
     """
     preprocess: dict[str, Any] = {}
     if model["kind"] == "local":
