@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "suite", metavar="SUITE", nargs="?", default="shapes", help=", ".join(plan.suites())
     )
-    parser.add_argument("--benchmarks", metavar="A,B", help="only the passes that these need")
+    parser.add_argument(
+        "--benchmarks", metavar="A,B", help="only the passes that these need (also: [A,B])"
+    )
     parser.add_argument("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--mirror", metavar="URL", help="a server that has every archive")
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.cores is not None and options.cores < 1:
         parser.error(f"--cores {options.cores}: at least 1")
     suite = plan.load(options.suite)
-    passes = pipeline.chosen_passes(suite, options.benchmarks)
+    asked = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
+    passes = pipeline.chosen_passes(suite, asked)
     mirror, left = pipeline_data.mirror_of(options.mirror), todo.unmade(suite)
     speed = probed(blocks(suite.passes[name] for name in passes if name in left), options.device)
     found = estimate(suite, passes, left, mirror, speed, device=options.device, cores=options.cores)

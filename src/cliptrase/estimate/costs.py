@@ -38,7 +38,7 @@ COUNTING, COUNTED = 1.15, 0.02  # operations: how much slower than computing, a 
 PROMPT, PROMPT_TOKENS = 60e-6, 13  # a prompt to tokens, and how many
 WRITTEN, RESAMPLED, PACKED = 0.08, 0.5e-7, 10e-9  # a run; an image and class; a byte of counts
 # What comes before and after the passes
-SNAKEMAKE, JOB = 3.0, 0.1
+SNAKEMAKE, JOB = 2.0, 0.3  # its start, and each job that it looks after
 FETCH, FETCHED = 0.6, 2e-9  # an archive, and a byte of it; the network not counted
 PREPARE, DRAWN = 3.0, 20e-3  # a dataset, and an image that is drawn
 PREPARED = {  # an image of an archive: docs/performance.md
@@ -49,8 +49,8 @@ PREPARED = {  # an image of an archive: docs/performance.md
     "ade2021": 78.2e-3,
     "cityscapes": 68.3e-3,
 }
-TABLES, FIGURES, PUBLISH = 2.0, 6.0, 6.0
-TABLED, DRAWN_RUN, PUBLISHED = 0.02, 0.02, 0.5  # a run of them
+TABLES, FIGURES, PUBLISH = 2.0, 22.0, 6.0
+TABLED, DRAWN_RUN, PUBLISHED = 0.015, 0.03, 0.19  # a run of them
 # Memory
 CODE, PARAMETER, THREAD = 0.75e9, 8.0, 0.15e9  # a pass, a parameter, a thread
 SHOWN = 30  # classes of an image that counts are kept of
@@ -151,6 +151,11 @@ def opening_seconds(run: Run, speed: Speed) -> float:
     """Of a pass, until its model is loaded and its dataset open."""
     parameters = Shape.of(run["model"]).parameters()
     return speed.start + speed.slower * (OPEN + OPEN_PARAMETER * parameters)
+
+
+def starting_seconds(jobs: int, speed: Speed) -> float:
+    """Of Snakemake itself."""
+    return speed.slower * (SNAKEMAKE + JOB * jobs)
 
 
 def preparing_seconds(dataset: str, images: int, speed: Speed) -> tuple[float, float]:

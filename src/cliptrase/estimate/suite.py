@@ -106,7 +106,7 @@ def estimate(
     threads = pipeline.workers(possible, left, gpus, cores)
     if speed is None:
         return Estimate(found, used, gpus, threads, None, [], 0.0)
-    jobs = [Job(STARTED, costs.SNAKEMAKE * speed.slower)]
+    jobs = [Job(STARTED, 0.0)]
     jobs += _preparing(plan, possible, made, speed, cores)
     ready = frozenset(job.name for job in jobs)
     encoded: set[tuple[str, str]] = set()
@@ -114,6 +114,7 @@ def estimate(
         jobs.append(_pass(one, speed, threads, gpus, encoded, ready))
     if found or not Path("results", plan.suite, "wandb", "ledger.json").is_file():
         jobs += _publishing(plan, frozenset(job.name for job in jobs), speed)
+    jobs[0] = Job(STARTED, costs.starting_seconds(len(jobs) - 1, speed))
     return Estimate(found, used, gpus, threads, speed, jobs, _encoder_passes(found, speed))
 
 
