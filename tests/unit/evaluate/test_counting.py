@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from cliptrase.evaluate import predict
 from cliptrase.evaluate.counting import Counted, labels_of
 from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.evaluate.tally import ImageResult, Tally
+from cliptrase.evaluate.truth import Loader
+from cliptrase.segment import ways
 
 SIZE = (12, 17)
 
@@ -79,6 +83,33 @@ def test_the_number_of_operations_does_not_grow_with_the_batch():
         return counted.found
 
     assert operations(2) == operations(16)
+
+
+def test_from_pixels_to_counts_a_batch_takes_as_many_operations_as_an_image(
+    runs_of, make, tmp_path, monkeypatch
+):
+    """The way of a GPU, for all runs of a pass; each batch is one image, several times."""
+    monkeypatch.setattr(ways, "one_by_one", lambda device: False)
+    load, count, batches = Loader.__call__, predict.Predictor._counted, []
+
+    def counting(self, batch):
+        with Operations() as counted:
+            part = count(self, batch)
+        batches.append((len(batch), counted.found))
+        return part
+
+    monkeypatch.setattr(Loader, "__call__", lambda self, at: replace(load(self, 1), position=at))
+    monkeypatch.setattr(predict.Predictor, "_counted", counting)
+    runs = runs_of(
+        ["benchmark=shapes_bg", "method=clip"],
+        ["benchmark=shapes_bg", "method=cliptrase"],
+        ["benchmark=shapes", "method=cliptrase", "method.regions.vote=soft"],
+    )
+    for size in (4, 1, 6):  # the first batch of all makes what is kept for the others
+        make(runs, tmp_path / str(size), batched=True, batch_size=size)
+    assert [size for size, _ in batches] == [4, 2, 1, 1, 1, 1, 1, 1, 6]
+    assert all(found == batches[-1][1] for _, found in batches[1:])
+    assert len(batches[-1][1]) > 500
 
 
 @pytest.mark.parametrize("batched", [False, True])
