@@ -138,9 +138,9 @@ class Eps:
         if key not in self.found:
             distances = [squared_distances(self._clustered(graph, method)) for graph in self.graphs]
             reach = [one[0].sqrt().sort(dim=1).values[:, needed - 1] for one in distances]
-            self.found[key] = torch.cat(reach).cpu().numpy()
+            self.found[key] = np.sort(torch.cat(reach).cpu().numpy())
         share = NOISE - NOISE_BY_EPS * (float(regions["eps"]) / float(usual) - 1)
-        eps = float(np.quantile(self.found[key], 1 - min(max(share, 0.05), 0.95)))
+        eps = _clear_quantile(self.found[key], 1 - min(max(share, 0.05), 0.95))
         return {**copy.deepcopy(method), "regions": {**regions, "eps": eps}}
 
     @staticmethod
@@ -150,6 +150,15 @@ class Eps:
             return graph.patches(method)
         rows = graph.patch_rows(regions)
         return F.normalize(rows, dim=-1) if regions["l2_rows"] else rows
+
+
+def _clear_quantile(values: np.ndarray, share: float) -> float:
+    """A number that about `share` of sorted `values` are below, in the widest gap near there: two
+    ways to compute distances then agree about who is within it."""
+    first = min(max(int(share * len(values)) - 10, 0), len(values) - 2)
+    near = values[first : first + 21]
+    gap = int(np.diff(near).argmax())
+    return float(near[gap] + near[gap + 1]) / 2
 
 
 @dataclass(frozen=True)
