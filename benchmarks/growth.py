@@ -48,7 +48,7 @@ def growth(
         "by_images": told("images", by_images(smallest, [pictures * k for k in (1, 2, 4, 8)])),
         "by_classes": told("classes", by_classes(smallest, CLASSES)),
         "by_size": told("size", by_size(settings)),
-        "by_clusters": told("clusters", by_clusters(_more(smallest), TEXTURES)),
+        "by_clusters": told("clusters", _by_number(by_clusters(_more(smallest), TEXTURES))),
         "by_threads": [],
     }
     if models.clip.device.type == "cpu":
@@ -210,6 +210,11 @@ def markdown(found: dict[str, Any]) -> str:
 def _more(setting: Setting) -> Setting:
     """`by_clusters` looks at a picture a round, and one more."""
     return dataclasses.replace(setting, rounds=max(setting.pictures - 1, setting.rounds))
+
+
+def _by_number(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """From few clusters to many: more textures than patches can tell apart are fewer clusters."""
+    return sorted(found, key=lambda one: float(np.median(one["clusters"])))
 
 
 def _median(one: dict[str, Any], key: str) -> float:

@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from cliptrase.publish.style import GREY, INK, PALE, ROWS, SETTINGS, save
 
@@ -36,6 +37,7 @@ def figure(found: dict[str, Any]) -> Figure:
     x = [median(one["clusters"]) for one in found["by_clusters"]]
     _line(clusters, x, [one["regions_ms"] for one in found["by_clusters"]], OURS)
     clusters.set_xlim(0, 1.08 * max(x))
+    clusters.xaxis.set_major_locator(MaxNLocator(integer=True))
     _named(clusters, "Clusters", f"ms of an image's regions, {at}, one thread", "clusters")
     counts = [one["threads"] for one in found["by_threads"]]
     for key, colour in (("encoder_rate", ENCODER), ("rate", OURS)):
