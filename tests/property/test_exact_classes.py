@@ -148,6 +148,7 @@ def test_equal_maps_are_the_first_name_s_however_many_there_are(names):
 MANY = [  # patches, images, pixels
     ((14, 14), 1, (224, 224)),
     ((7, 10), 2, (112, 160)),
+    ((11, 16), 1, (154, 224)),  # 14 pixels a patch
     ((5, 9), 3, (40, 72)),
     ((13, 4), 1, (52, 16)),
     ((1, 17), 2, (32, 544)),
