@@ -7,6 +7,7 @@ or whose metrics.json is not the one that its pass wrote down, gives a reason in
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ class Run:
         return low, high
 
     @property
-    def ids(self) -> NDArray[np.str_]:
-        """The images, in order. Raises UserError for a damaged file, as `resampled` does."""
+    def listed(self) -> str:
+        """sha256 of the images, in order. Raises UserError for a damaged file, as `resampled`."""
         return self._per_image[0]
 
     @property
@@ -68,15 +69,16 @@ class Run:
         return self._per_image[1]
 
     @functools.cached_property
-    def _per_image(self) -> tuple[NDArray[np.str_], dict[str, Values]]:
+    def _per_image(self) -> tuple[str, dict[str, Values]]:
         """Read once and given up: the counts of all runs together would fill the memory."""
         counts = store.read_counts(self.folder)
         rule = self.metrics["rule"]
-        return counts.ids, bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
+        listed = hashlib.sha256(json.dumps(counts.ids.tolist()).encode()).hexdigest()
+        return listed, bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
 
     def same_images(self, other: Run) -> bool:
         """Whether both are of the same images in the same order: only then is a pair a pair."""
-        return np.array_equal(self.ids, other.ids)
+        return self.listed == other.listed
 
 
 class Shelf:
@@ -119,7 +121,7 @@ class Shelf:
         run = Run(name, folder, metrics, sha256, *_made_by(folder))
         try:
             [(run.value(metric), run.interval(metric)) for metric in store.METRICS]
-            _ = run.images, run.ids
+            _ = run.images, run.listed
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder}/metrics.json: not a run's metrics; delete {folder} and run again"
