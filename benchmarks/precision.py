@@ -49,14 +49,18 @@ def lowered(clip: Clip, precision: str) -> Clip:
     return dataclasses.replace(clip, model=module, precision=precision)
 
 
-@torch.inference_mode()
 def encode(clip: Clip, pictures: Sequence[np.ndarray]) -> None:
-    """The bare image tower, one picture at a time."""
-    for picture in pictures:
+    """The bare image tower, one picture at a time, in a thread of a pass."""
+
+    @torch.inference_mode()
+    def one(picture: np.ndarray) -> None:
         tokens = vision.embed_tokens(clip, clip.normalise(picture[None]))
         for index in range(clip.depth):
             tokens = vision.block(clip, index, tokens)
         vision.project(clip, tokens)
+
+    with single_threaded_pool(1) as pool:
+        list(pool.map(one, pictures))
 
 
 def worked(compute: Callable[[], Any]) -> float:
