@@ -65,8 +65,9 @@ class Estimate:
     @property
     def memory(self) -> float:
         """Bytes, with the largest passes at the same time."""
-        peaks = [costs.peak_memory(one.runs, one.images, self.threads) for one in self.left]
-        return sum(sorted(peaks)[len(peaks) - self.at_once :])
+        some = [one for one in self.left if one.runs]  # a lost pass file is made without a run
+        peaks = [costs.peak_memory(one.runs, one.images, self.threads) for one in some]
+        return sum(sorted(peaks, reverse=True)[: self.at_once])
 
     def minutes(self, one: Left) -> float:
         """Of a pass, by the clock."""
