@@ -22,7 +22,8 @@ from cliptrase.evaluate.tally import Tally
 from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import Clip
 
-BATCH = 16
+BATCH = 16  # at most, of the encoder on a CPU
+GPU_BATCH = 64
 
 
 def taking_turns(
@@ -81,13 +82,13 @@ class Way:
 def ways(device: torch.device, threads: int) -> list[Way]:
     """The encoder is given the better of these."""
     if device.type != "cpu":
-        return [Way(threads, BATCH)]
+        return [package_way(device, threads)]
     return [Way(threads), Way(threads, BATCH // 2), Way(threads, BATCH)]
 
 
 def package_way(device: torch.device, threads: int) -> Way:
     """How a pass computes."""
-    return Way(threads, 0 if device.type == "cpu" else BATCH)
+    return Way(threads, 0 if device.type == "cpu" else GPU_BATCH)
 
 
 def encoding(clip: Clip, encoder: CLIP, pictures: Sequence[np.ndarray], way: Way) -> float:

@@ -21,7 +21,7 @@ def labels_of(truth: GroundTruth | None, size: tuple[int, int]) -> NDArray[np.in
     in an image that is skipped."""
     labels = np.full(size[0] * size[1], UNSCORED, np.int16)
     if truth is not None:
-        labels[slice(None) if truth.scored is None else truth.scored] = truth.rows // truth.classes
+        labels[slice(None) if truth.scored is None else truth.scored] = truth.labels
     return labels
 
 

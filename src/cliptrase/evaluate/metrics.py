@@ -7,6 +7,7 @@ predicted (`pred`), so they take those, with any axes before the last: one run, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,17 +41,44 @@ class GroundTruth:
             return cls(flat * classes, None, classes)
         return cls(flat[scored] * classes, scored, classes)
 
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class (P,) of each scored pixel."""
+        return self.rows // self.classes
+
     def confusion(self, prediction: NDArray[np.integer]) -> NDArray[np.int64]:
         """(K, K) int64, rows = ground truth, of a `prediction` (H, W) in 0..K-1.
 
         Raises ValueError where a scored pixel is predicted as anything else.
         """
+        k = self.classes
+        return np.bincount(self.rows + self._predicted(prediction), minlength=k * k).reshape(k, k)
+
+    def columns(
+        self, prediction: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The columns (K, m) of `confusion` that are not 0, and maybe others, and their classes
+        (m,): of many classes few are predicted, and the whole matrix takes longer to look through
+        than the picture."""
+        predicted, k = self._predicted(prediction), self.classes
+        if k * k <= predicted.size:
+            return self.confusion(prediction), np.arange(k)
+        there = np.zeros(k, np.bool_)
+        there[predicted] = True
+        classes = np.flatnonzero(there)
+        place = there.cumsum() - 1
+        cells = self.labels * len(classes) + place[predicted]
+        table = np.bincount(cells, minlength=k * len(classes))
+        return table.reshape(k, len(classes)), classes
+
+    def _predicted(self, prediction: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Predicted class (P,) of each scored pixel."""
         flat = prediction.reshape(-1)
         predicted = flat if self.scored is None else flat[self.scored]
         k = self.classes
         if predicted.size and not (predicted.min() >= 0 and predicted.max() < k):
             raise ValueError(f"a prediction is outside 0..{k - 1}")
-        return np.bincount(self.rows + predicted, minlength=k * k).reshape(k, k)
+        return predicted
 
 
 def confusion(

@@ -57,7 +57,7 @@ def run_pass(
     out: Path | str = "results/runs",
     data: Path | str = "data",
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int = 64,
     workers: int | None = None,
     freeze_code: bool = False,
     batched: bool | None = None,

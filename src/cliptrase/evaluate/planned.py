@@ -26,7 +26,7 @@ def make_pass(
     data: Path | str | None = None,
     *,
     device: str = "auto",
-    batch_size: int = 16,
+    batch_size: int = 64,
     workers: int | None = None,
     freeze_code: bool = False,
 ) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.evaluate.counts import PARTS, ImageCounts, Rows
-from cliptrase.evaluate.metrics import GroundTruth, class_counts
+from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,14 @@ class ImageResult:
     @classmethod
     def of(cls, truth: GroundTruth, prediction: NDArray[np.integer]) -> ImageResult:
         """`prediction` (n, n) in 0..K-1."""
-        matrix = truth.confusion(prediction)
-        cells = np.flatnonzero(matrix)
-        tp, gt, pred = class_counts(matrix)
+        table, classes = truth.columns(prediction)
+        row, column = table.nonzero()
+        tp, pred = np.zeros((2, truth.classes), np.int64)
+        gt, pred[classes] = table.sum(axis=1), table.sum(axis=0)
+        tp[classes] = table[classes, np.arange(len(classes))]
         seen = np.flatnonzero(gt + pred)
         entries = np.stack([seen, tp[seen], gt[seen], pred[seen]], axis=1).astype(np.int32)
-        return cls(cells, matrix.reshape(-1)[cells], entries)
+        return cls(row * truth.classes + classes[column], table[row, column], entries)
 
 
 class Tally:

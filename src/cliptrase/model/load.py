@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cliptrase.errors import UserError
 from cliptrase.model.fetch import CURE, check_config, fetch_weights, quiet
 from cliptrase.model.precision import lower
+from cliptrase.model.upload import uploaded
 from cliptrase.weights import CONFIG, WEIGHTS
 
 
@@ -88,10 +89,8 @@ class Clip:
     def normalise(self, pixels: np.ndarray) -> Tensor:
         """What the image tower reads, (B, 3, H, W) float32 on the device, of `pixels` (B, H, W, 3)
         uint8 RGB."""
-        mean, std = (
-            torch.tensor(each, device=self.device).view(3, 1, 1) for each in (self.mean, self.std)
-        )
-        channels = torch.tensor(pixels, device=self.device).permute(0, 3, 1, 2).contiguous()
+        mean, std = (uploaded(each, self.device).view(3, 1, 1) for each in (self.mean, self.std))
+        channels = uploaded(pixels, self.device).permute(0, 3, 1, 2).contiguous()
         return (channels.float() / 255 - mean) / std
 
 

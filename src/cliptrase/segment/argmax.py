@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptrase.segment import ways
+
 
 def first_argmax(chunks: Iterable[Tensor]) -> Tensor:
     """Index (B, H, W) int64 of the largest of all maps in `chunks`, each (B, k, H, W), in order.
@@ -22,7 +24,7 @@ def first_argmax(chunks: Iterable[Tensor]) -> Tensor:
         if best is None:
             best = torch.full_like(chunk[:, 0], -torch.inf)
             winner = torch.zeros_like(best, dtype=torch.int64)
-        update = _update_on_cpu if chunk.device.type == "cpu" else _update
+        update = _update_on_cpu if ways.one_by_one(chunk.device) else _update
         update(best, winner, chunk, start)
         start += chunk.shape[1]
     if best is None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliptrase.segment import ways
 from cliptrase.segment.argmax import clear_argmax, first_argmax
 from cliptrase.segment.tiles import Tile, bilinear, side_by_side, tiles
 
@@ -42,7 +43,7 @@ def classify(logits: Tensor, out_size: tuple[int, int], owner: Tensor) -> Tensor
     """
     height, width = logits.shape[-2:]
     parts = tiles((height, width), out_size)
-    if parts and logits.device.type == "cpu" and logits.shape[1] > MANY:
+    if parts and ways.one_by_one(logits.device) and logits.shape[1] > MANY:
         return owner[_tile_by_tile(logits, out_size, parts)]
     kept = contenders(logits)
     upsampled = (bilinear(part, out_size) for part in logits[:, kept].split(CHUNK, dim=1))
