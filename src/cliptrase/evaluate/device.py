@@ -166,11 +166,19 @@ def _opened(path: Path) -> int:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """No TF32, in products or convolutions: it would move labels."""
+    """Neither TF32, which would move labels, nor sums of bf16 and fp16 products in those."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    switches = [
+        (matmul, "allow_tf32"),
+        (matmul, "allow_bf16_reduced_precision_reduction"),
+        (matmul, "allow_fp16_reduced_precision_reduction"),
+        (cudnn, "allow_tf32"),
+    ]
+    before = [getattr(*switch) for switch in switches]
+    for switch in switches:
+        setattr(*switch, False)
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        for switch, value in zip(switches, before, strict=True):
+            setattr(*switch, value)

@@ -230,16 +230,21 @@ def test_what_names_no_device_is_done_on_the_gpu_of_the_pass(seen, monkeypatch):
     assert set_by == {"image_0": 1}
 
 
-def test_products_on_a_gpu_are_not_rounded_to_tf32(seen):
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with computing_on("cuda"):
-            assert not torch.backends.cuda.matmul.allow_tf32
-            assert not torch.backends.cudnn.allow_tf32
-        assert torch.backends.cuda.matmul.allow_tf32
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "allow_tf32",
+        "allow_bf16_reduced_precision_reduction",
+        "allow_fp16_reduced_precision_reduction",
+    ],
+)
+def test_products_and_their_sums_on_a_gpu_are_not_rounded(seen, monkeypatch, switch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, switch, True)
+    before = getattr(torch.backends.cuda.matmul, switch)
+    with computing_on("cuda"):
+        assert not getattr(torch.backends.cuda.matmul, switch)
+        assert not torch.backends.cudnn.allow_tf32
+    assert getattr(torch.backends.cuda.matmul, switch) == before
 
 
 def test_a_gpu_that_is_not_there(seen, monkeypatch):
