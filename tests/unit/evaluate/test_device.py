@@ -238,13 +238,17 @@ def test_what_names_no_device_is_done_on_the_gpu_of_the_pass(seen, monkeypatch):
         "allow_fp16_reduced_precision_reduction",
     ],
 )
-def test_products_and_their_sums_on_a_gpu_are_not_rounded(seen, monkeypatch, switch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, switch, True)
-    before = getattr(torch.backends.cuda.matmul, switch)
-    with computing_on("cuda"):
-        assert not getattr(torch.backends.cuda.matmul, switch)
-        assert not torch.backends.cudnn.allow_tf32
-    assert getattr(torch.backends.cuda.matmul, switch) == before
+def test_products_and_their_sums_on_a_gpu_are_not_rounded(seen, switch):
+    matmul = torch.backends.cuda.matmul
+    before = getattr(matmul, switch)
+    setattr(matmul, switch, True)
+    try:
+        with computing_on("cuda"):
+            assert not getattr(matmul, switch)
+            assert not torch.backends.cudnn.allow_tf32
+        assert getattr(matmul, switch)
+    finally:
+        setattr(matmul, switch, before)
 
 
 def test_a_gpu_that_is_not_there(seen, monkeypatch):
