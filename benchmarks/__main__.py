@@ -7,24 +7,19 @@ same with a tiny model and hardly any repeats: its numbers mean nothing.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import logging
-import os
-import platform
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import memory, picture, report
+from benchmarks import command, memory, picture, report
+from benchmarks.command import log, upto
 from benchmarks.per_image import (
     Setting,
     against_released,
-    by_clusters,
     encoder_and_cliptrase,
     loading,
     throughput,
@@ -34,11 +29,6 @@ from benchmarks.scenery import CLASSES, SIZES, Eps, models
 from benchmarks.tables import table_passes
 from benchmarks.text_cost import text_speedup
 from benchmarks.timing import ways
-from cliptrase.evaluate.provenance import commit, now, versions
-from cliptrase.evaluate.threads import cores
-from cliptrase.files import atomic_write
-
-log = logging.getLogger("benchmarks")
 
 
 class Scale(NamedTuple):
@@ -55,7 +45,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(16, 5, 2, 4, 7, 32, 4, 8)
-ON_GPU = FULL._replace(pictures=64, table_parts=2)  # a part is a batch
+ON_GPU = FULL._replace(pictures=64, table_pictures=128, table_parts=2)  # a part is a batch
 QUICK = Scale(2, 1, 1, 2, 1, 1, 1, 2)
 BATCHES = {"cpu": (1, 4, 16), "cuda": (1, 4, 16, 64)}
 
@@ -108,15 +98,8 @@ def measure(device: str, threads: int, tiny: bool, scale: Scale) -> dict[str, An
     found["images_per_second"] = told(
         "images per second", SIZES[0], throughput(smaller, upto(threads), BATCHES[device])
     )
-    found["by_clusters"] = told("by clusters", SIZES[0], by_clusters(smaller, (4, 12, 24)))
     found["load_ms"] = {str(size): loading(size, scale.rounds) for size in SIZES}
     return found
-
-
-def upto(threads: int) -> Sequence[int]:
-    """1, 2, 4 … and `threads`."""
-    powers = [2**power for power in range(threads.bit_length()) if 2**power < threads]
-    return [*powers, threads]
 
 
 def told(what: str, size: Any, result: Any) -> Any:
@@ -125,58 +108,22 @@ def told(what: str, size: Any, result: Any) -> Any:
     return result
 
 
-def processor() -> str:
-    """The name of the CPU."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tiny model, hardly any repeats")
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="results/bench")
-    parser.add_argument("--threads", type=int, default=cores(), help="as many as cores")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(relativeCreated)7d ms %(message)s")
-    log.setLevel(logging.INFO)
-    started, begun, load = now(), time.perf_counter(), os.getloadavg()[0]
-    if load > 0.5 and not options.quick:
-        log.warning("something else is running here (load %.1f): times will be too long", load)
+    options = command.options("benchmarks", __doc__, arguments)
+    about, begun = command.about(options), time.perf_counter()
     scale = QUICK if options.quick else FULL
-    torch.set_num_threads(options.threads)
     cost = measure("cpu", options.threads, options.quick, scale)
-    about: dict[str, Any] = {
-        "quick": options.quick,
-        "model": "a tiny ViT" if options.quick else "ViT-B/16, random weights, fp32",
-        "threads": options.threads,
-        "cores": cores(),
-        "cpu": processor(),
-        "platform": platform.platform(),
-        "load_before": round(load, 2),
-        "versions": versions(),
-        "commit": commit(),
-        "started": started,
-    }
     if torch.cuda.is_available():
         cost["cuda"] = measure(
             "cuda", options.threads, options.quick, QUICK if options.quick else ON_GPU
         )
         about["gpu"] = torch.cuda.get_device_name()
     about["minutes"] = round((time.perf_counter() - begun) / 60, 1)
-    path = options.out / "cost.json"
-    with atomic_write(path, "w") as file:
-        json.dump(cost | {"about": about}, file, indent=1)
-        file.write("\n")
-    with atomic_write(options.out / "cost.md", "w") as file:
-        file.write(report.markdown(cost))
+    log.info("%s minutes", about["minutes"])
+    cost["about"] = about
+    command.write(options.out, "cost", cost, report.markdown(cost))
     picture.draw(cost, options.out / "cost.svg")
-    log.info("%s written after %s minutes", path, about["minutes"])
 
 
 if __name__ == "__main__":

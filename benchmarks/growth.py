@@ -7,25 +7,18 @@ the least and the most. `--quick` does the same with a tiny model: its numbers m
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks import growth_picture
+from benchmarks import command, growth_picture
+from benchmarks.command import log, upto
 from benchmarks.per_image import MIDDLE, Setting, by_clusters, throughput
 from benchmarks.scenery import Eps, Models, models
 from benchmarks.timing import package_way, parts_of, ratios, spread, taking_turns
-from cliptrase.evaluate.threads import cores
-from cliptrase.files import atomic_write
-
-log = logging.getLogger("benchmarks")
 
 SIZES = (224, 336, 448)
 CLASSES = (20, 60, 171, 459, 847)
@@ -136,11 +129,6 @@ def by_threads(setting: Setting, counts: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-def upto(threads: int) -> list[int]:
-    """1, 2, 4 … and `threads`."""
-    return [*(2**power for power in range(threads.bit_length()) if 2**power < threads), threads]
-
-
 def slope(points: Iterator[tuple[float, float]]) -> float:
     """What one more costs: least squares."""
     x, y = zip(*points, strict=True)
@@ -246,23 +234,13 @@ def told(what: str, result: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tiny model, hardly any repeats")
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="results/bench")
-    parser.add_argument("--threads", type=int, default=cores(), help="as many as cores")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(relativeCreated)7d ms %(message)s")
-    log.setLevel(logging.INFO)
-    torch.set_num_threads(options.threads)
+    options = command.options("benchmarks.growth", __doc__, arguments)
+    about = command.about(options)
     pictures, rounds, pool = (1, 1, 2) if options.quick else (8, 3, POOL)
     loaded = models(options.quick, sizes=SIZES)
     eps = {size: Eps.of(loaded.clip, size, pool) for size in SIZES}
     found = growth(loaded, eps, pictures, rounds, options.threads)
-    with atomic_write(options.out / "growth.json", "w") as file:
-        json.dump(found, file, indent=1)
-        file.write("\n")
-    with atomic_write(options.out / "growth.md", "w") as file:
-        file.write(markdown(found))
+    command.write(options.out, "growth", {**found, "about": about}, markdown(found))
     growth_picture.draw(found, options.out / "growth.svg")
 
 

@@ -79,10 +79,6 @@ def _single(cost: dict[str, Any]) -> Iterator[str]:
     for who in ("encoder", "cliptrase"):
         for how, rate in cost["images_per_second"][who].items():
             yield _row(f"images a second, {SIZES[0]} px, {who}, {how}", _range(rate, 2), "")
-    for one in cost["by_clusters"]:
-        clusters = sorted(one["clusters"])
-        name = f"regions of {clusters[0]} to {clusters[-1]} clusters, {SIZES[0]} px, one thread"
-        yield _row(name, f"{_range(one['regions_ms'], 1)} ms", "")
     for size, took in cost["load_ms"].items():
         yield _row(f"decode and crop a JPEG of 500 × 375, {size} px", f"{_range(took, 1)} ms", "")
 

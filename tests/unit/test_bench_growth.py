@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from benchmarks import flat, growth, growth_picture
+from benchmarks import command, flat, growth, growth_picture
 
 
 def spread(value):
@@ -49,7 +49,7 @@ def test_one_more_costs_the_slope():
 
 
 def test_threads_are_doubled_up_to_all():
-    assert [growth.upto(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+    assert [command.upto(n) for n in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
 
 
 def test_the_table_has_every_step_and_what_one_more_costs():
