@@ -62,7 +62,9 @@ rule all:
 
 
 onstart:
-    said = errors.exit_on_user_error(announcement)(PLAN, ASKED, LEFT, MIRROR)
+    said = errors.exit_on_user_error(announcement)(
+        PLAN, ASKED, LEFT, MIRROR, device=DEVICE, cores=CORES
+    )
     print(said, file=sys.stderr)
 
 

@@ -348,6 +348,7 @@ def test_timings_of_another_machine_are_not_believed(empty, monkeypatch):
     assert speed.known([one], "cpu") is None
     speed.KEPT.write_text("{")
     assert speed.probed([one], "cpu") and len(asked) == 3
+    assert speed.probed([one], "cpu", again=True) and len(asked) == 4, "it may have been busy"
 
 
 def test_a_gpu_is_said_to_rest_on_the_probe(empty, shapes, monkeypatch):

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cliptrase estimate",
         description="What `snakemake all` will cost on this machine: images, encoder passes, time, "
-        "disk, memory. Times the machine first, for some seconds; kept in results/speed.json.",
+        "disk, memory. Times the machine first, for some seconds (the start of `all` then believes it).",
     )
     parser.add_argument(
         "suite", metavar="SUITE", nargs="?", default="shapes", help=", ".join(plan.suites())
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
     passes = pipeline.chosen_passes(suite, asked)
     mirror, left = pipeline_data.mirror_of(options.mirror), todo.unmade(suite)
-    speed = probed(blocks(suite.passes[name] for name in passes if name in left), options.device)
+    wanted = blocks(suite.passes[name] for name in passes if name in left)
+    speed = probed(wanted, options.device, again=True)
     found = estimate(suite, passes, left, mirror, speed, device=options.device, cores=options.cores)
     each, all_of_it = (by_pass(found), totals(found)) if found.left else ([], [])
     said = announcement(suite, passes, left, mirror, by_pass=each, totals=all_of_it)

@@ -78,15 +78,18 @@ def known(blocks: Iterable[Block], device: str, kept: Path = KEPT) -> Speed | No
     return found if found and {name_of(one) for one in blocks} <= found.blocks.keys() else None
 
 
-def probed(blocks: Iterable[Block], device: str, kept: Path = KEPT) -> Speed | None:
+def probed(
+    blocks: Iterable[Block], device: str, kept: Path = KEPT, *, again: bool = False
+) -> Speed | None:
     """The speed of this machine at these blocks; timed, and written to `kept`, if it is not known.
 
-    device: auto | cpu | cuda | cuda:N. None where it cannot be timed; raises nothing.
+    device: auto | cpu | cuda | cuda:N. again: time what is known too, since the machine may have
+    been busy then. None where it cannot be timed; raises nothing.
     """
     wanted = set(blocks)
-    if found := known(wanted, device, kept):
-        return found
-    before = _read(device, kept)
+    before = None if again else _read(device, kept)
+    if before and {name_of(one) for one in wanted} <= before.blocks.keys():
+        return before
     lacking = [one for one in sorted(wanted) if not before or name_of(one) not in before.blocks]
     said = _ask({"device": device, "blocks": lacking})
     found = _speed(said)
