@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cliptrase estimate",
         description="What `snakemake all` will cost on this machine: images, encoder passes, time, "
-        "disk, memory. Times the machine first, for some seconds (the start of `all` then believes it).",
+        "disk, memory. Times the machine first, for some seconds; the start of `all` believes it.",
     )
     parser.add_argument(
         "suite", metavar="SUITE", nargs="?", default="shapes", help=", ".join(plan.suites())
