@@ -79,6 +79,6 @@ def arrival(device: torch.device) -> Callable[[], None]:
     """Waits, when called, until the device has done what it was given so far."""
     if device.type != "cuda":
         return lambda: None
-    event = torch.cuda.Event()
+    event = torch.cuda.Event(blocking=True)  # else the core spins while it waits
     event.record()
     return event.synchronize

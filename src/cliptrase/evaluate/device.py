@@ -99,13 +99,20 @@ def _taken(wanted: Sequence[int], stack: ExitStack) -> int:
     while True:
         for index in wanted:
             if (lock := _locked(_lock_path(index))) is not None:
-                stack.callback(os.close, lock)
+                stack.callback(_given_up, lock)
                 return index
         if not waiting:
             which = f"all {len(wanted)} are" if len(wanted) > 1 else f"cuda:{wanted[0]} is"
             log.warning("waiting for a GPU: %s used by other passes", which)
             waiting = True
         time.sleep(POLL)
+
+
+def _given_up(lock: int) -> None:
+    """Unlock a GPU, once its memory is given back."""
+    torch.cuda.empty_cache()
+    fcntl.flock(lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
+    os.close(lock)
 
 
 def _unlocked(wanted: Sequence[int]) -> int:

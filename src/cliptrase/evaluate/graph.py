@@ -232,7 +232,9 @@ class Graph:
     def _checked(self, kind: str, tokens: Tensor) -> Tensor:
         """What a function of model/own.py returned. Raises UserError where it is no tokens."""
         wanted = self.entering(0).shape
-        if tokens.shape != wanted or not bool(tokens.isfinite().all()):
+        # in fp16 it may be the numbers that are too large, which `project` says
+        finite = self.clip.precision == "fp16" or bool(tokens.isfinite().all())
+        if tokens.shape != wanted or not finite:
             what = f"{tuple(tokens.shape)} values" if tokens.shape != wanted else "NaN or infinity"
             raise UserError(
                 f"method.attention.kind={kind}: its function in src/cliptrase/model returned "

@@ -79,14 +79,16 @@ def run_pass(
     todo = store.unfinished(runs, out, data, freeze_code)
     log.info("%d runs to make, %d are there", len(todo), len(runs) - len(todo))
     if todo:
+        store.make_ready(Path(out))
+        store.make_ready(Path(partial).parent)
         workers = workers or cores()
         with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
-            store.make_ready(Path(out))
-            store.make_ready(Path(partial).parent)
-            work = _Pass(todo, Path(data), chosen, batch_size, workers, pool, freeze_code)
+            todo = store.unfinished(todo, out, data, freeze_code)  # it may have waited for a GPU
             in_batches = chosen.type == "cuda" if batched is None else batched
-            work.stream(Path(partial), save_every, in_batches)
-            work.write(Path(out))
+            if todo:  # nothing keeps the pass, and its model, until the GPU is given up
+                _Pass(todo, Path(data), chosen, batch_size, workers, pool, freeze_code).make(
+                    Path(partial), save_every, in_batches, Path(out)
+                )
         Path(partial).unlink(missing_ok=True)
     return {name: Path(out) / name for name in runs}
 
@@ -133,6 +135,11 @@ class _Pass:
         )
         with self.stages("flops"):
             self.flops = self.predictor.flops(0)
+
+    def make(self, partial: Path, save_every: int, batched: bool, out: Path) -> None:
+        """Everything, once it is open."""
+        self.stream(partial, save_every, batched)
+        self.write(out)
 
     def stream(self, partial: Path, save_every: int, batched: bool) -> None:
         """Add up every image, from where `partial` was saved."""

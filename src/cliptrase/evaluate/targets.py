@@ -18,10 +18,19 @@ from cliptrase.errors import UserError
 from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.protocol_facts import facts
 
+MOST = np.iinfo(np.int16).max  # classes: label maps are kept in 16 bits
+
 
 def scored_classes(run: dict[str, Any]) -> int:
-    """K: the classes, and one more where the benchmark has a background."""
-    return run["vocabulary"]["classes"]["count"] + has_background(run)
+    """K: the classes, and one more where the benchmark has a background.
+
+    Raises UserError for more than are kept apart.
+    """
+    count = run["vocabulary"]["classes"]["count"] + has_background(run)
+    if count > MOST:
+        name = run["vocabulary"]["classes"]["name"]
+        raise UserError(f"vocabulary {name}: {count} classes; at most {MOST} can be scored")
+    return count
 
 
 def has_background(run: dict[str, Any]) -> bool:

@@ -221,12 +221,18 @@ def block(clip: Clip, index: int, tokens: Tensor, parts: QKV | None = None) -> T
 def project(clip: Clip, tokens: Tensor) -> Tensor:
     """f(x) = LN_post(x)·proj: tokens (B, L, D) in the joint space (B, L, E), not normalised.
 
-    Raises UserError where fp16, whose largest number is 65504, could not hold what led here.
+    Raises UserError where they are not finite: fp16's largest number is 65504, and weights may be
+    damaged.
     """
     features = clip.visual.ln_post(tokens) @ clip.visual.proj
-    if clip.precision == "fp16" and not bool(features.isfinite().all()):
+    if bool(features.isfinite().all()):
+        return features
+    if clip.precision == "fp16":
         raise UserError(
             f"model.precision=fp16: a number of {clip.label} is beyond 65504, the largest of fp16; "
             "take model.precision=bf16, which goes as far as fp32, or fp32"
         )
-    return features
+    raise UserError(
+        f"model {clip.label}: features of an image are not finite; its weights are damaged, "
+        "fetch or export them again"
+    )

@@ -1,5 +1,6 @@
 """A pass over a few scenes: the same numbers alone, in company, in threads, in batches."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -253,6 +254,24 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_pass(
     with pytest.raises(passes.UserError, match=f"^{bad}: .*(stands in the way|cannot be)"):
         passes.run_pass(runs_of(["method=clip"]), **places, data=data, device="cpu", workers=1)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_run_that_was_made_while_the_pass_waited_is_not_made_again(
+    runs_of, make, tmp_path, monkeypatch
+):
+    runs, computing_on = runs_of(["method=clip"]), passes.computing_on
+
+    @contextlib.contextmanager
+    def waiting(device, *, alone):
+        monkeypatch.setattr(passes, "computing_on", computing_on)
+        make(runs, tmp_path)  # by the pass that has the GPU
+        monkeypatch.setattr(passes, "_Pass", pytest.fail)
+        with computing_on(device, alone=alone) as chosen:
+            yield chosen
+
+    monkeypatch.setattr(passes, "computing_on", waiting)
+    (folder,) = make(runs, tmp_path).values()
+    assert (folder / "metrics.json").is_file()
 
 
 def test_runs_that_share_no_images_are_refused(runs_of, make, tmp_path):

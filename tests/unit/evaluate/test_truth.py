@@ -156,3 +156,12 @@ def test_images_outside_a_subset_are_left_out_of_its_run_alone(tmp_path):
     assert [truths[target_key(whole)] is None for truths in found] == [False, False]
     with pytest.raises(UserError, match=r"coco27\.txt: not there.*COCOStuff164kCurated\.tar\.gz"):
         Loader.of([sample(3)], [part], tmp_path / "elsewhere")
+
+
+def test_more_classes_than_label_maps_hold_are_refused():
+    run = config.resolve(["benchmark=ade150"])
+    run["vocabulary"]["classes"] |= {"name": "everything", "count": 32768}
+    with pytest.raises(UserError, match="everything: 32768 classes; at most 32767 can be scored"):
+        target_key(run)
+    run["vocabulary"]["classes"]["count"] = 32767
+    assert target_key(run)

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from cliptrase import config
 from cliptrase.errors import UserError
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model import vision
 from cliptrase.model.load import load_clip
 from cliptrase.model.precision import DTYPES, linear, lower
@@ -114,8 +116,20 @@ def test_a_number_beyond_fp16_is_refused_by_name_and_bf16_holds_it(clip, pixels)
     large.blocks[5].mlp.c_fc.bias[0] = 1e5
     assert features(large, pixels).isfinite().all()
     assert features(lowered(large, "bf16"), pixels).isfinite().all()
-    with pytest.raises(UserError, match=r"model\.precision=fp16: .* take model\.precision=bf16"):
-        features(lowered(large, "fp16"), pixels)
+    refused = pytest.raises(
+        UserError, match=r"model\.precision=fp16: .* take model\.precision=bf16"
+    )
+    for name in ("cliptrase", "gem", "clip_surgery"):
+        method = config.resolve(["benchmark=ade150", f"method={name}"])["method"]
+        with refused, torch.inference_mode():
+            Graph(lowered(large, "fp16"), pixels).patches(method)
+
+
+def test_damaged_weights_are_said_to_be(clip, pixels):
+    damaged = dataclasses.replace(clip, model=copy.deepcopy(clip.model), positions={})
+    damaged.blocks[5].mlp.c_fc.bias[0] = torch.nan
+    with pytest.raises(UserError, match="not finite; its weights are damaged"):
+        features(damaged, pixels)
 
 
 def test_a_model_is_loaded_in_its_precision(tmp_path, clip, pixels):

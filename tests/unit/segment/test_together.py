@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cliptrase.evaluate import graph as module
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import Clip
-from cliptrase.segment import argmax, logits, ways
+from cliptrase.segment import ways
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
 
 SIDE, PATCH = 64, 8
@@ -87,8 +87,6 @@ def pixels() -> torch.Tensor:
 def together(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a GPU."""
     monkeypatch.setattr(ways, "one_by_one", lambda device: False)
-    monkeypatch.setattr(logits, "MANY", 10**6, raising=False)
-    monkeypatch.setattr(argmax, "_update_on_cpu", argmax._update)
 
 
 def text(names: int, seed: int = 0) -> Text:
