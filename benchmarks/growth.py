@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import command, growth_picture
 from benchmarks.command import log, upto
 from benchmarks.per_image import MIDDLE, Setting, by_clusters, throughput
+from benchmarks.report import quick
 from benchmarks.scenery import Eps, Models, models
 from benchmarks.timing import package_way, parts_of, ratios, spread, taking_turns
 
@@ -192,7 +193,7 @@ def markdown(found: dict[str, Any]) -> str:
                 [_span(one, 2) for one in rates],
                 f"× {gain:.2f}",
             )
-    return "\n".join([*lines, ""])
+    return "\n".join([*quick(found), *lines, ""])
 
 
 def _more(setting: Setting) -> Setting:
@@ -240,7 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     loaded = models(options.quick, sizes=SIZES)
     eps = {size: Eps.of(loaded.clip, size, pool) for size in SIZES}
     found = growth(loaded, eps, pictures, rounds, options.threads)
-    command.write(options.out, "growth", {**found, "about": about}, markdown(found))
+    found["about"] = about
+    command.write(options.out, "growth", found, markdown(found))
     growth_picture.draw(found, options.out / "growth.svg")
 
 

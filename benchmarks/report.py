@@ -15,7 +15,14 @@ AIMS = {20: 1.15, 171: 1.15, 847: 1.25}
 
 def markdown(cost: dict[str, Any]) -> str:
     """The tables of docs/performance.md."""
-    return "\n".join([*_multiples(cost), "", *_split(cost), "", *_single(cost), ""])
+    return "\n".join([*quick(cost), *_multiples(cost), "", *_split(cost), "", *_single(cost), ""])
+
+
+def quick(cost: dict[str, Any]) -> list[str]:
+    """A warning above the tables of a trial."""
+    if not cost.get("about", {}).get("quick"):
+        return []
+    return ["**A trial with a tiny model and hardly any repeats: these numbers mean nothing.**", ""]
 
 
 def _multiples(cost: dict[str, Any]) -> Iterator[str]:

@@ -37,6 +37,7 @@ from cliptrase.model.load import load_clip
 log = logging.getLogger(__name__)
 
 SAVE_EVERY = 256  # images
+SAVE_AFTER = 60.0  # seconds, where so many images take longer
 REPORT_EVERY = 256
 SHARED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "the dataset": lambda run: [run["benchmark"]["dataset"], run["benchmark"].get("folder")],
@@ -65,10 +66,10 @@ def run_pass(
 ) -> dict[str, Path]:
     """Make the run folders of `runs` (name → resolved run) in `out`; returns name → folder.
 
-    partial: the file where counts are saved every `save_every` images, deleted at the end. workers:
-    threads that compute (CPU) or decode and count (GPU), None for as many as cores. freeze_code:
-    let finished runs stand whatever code made them. batched: whole batches instead of one image a
-    thread, None for what the device does best.
+    partial: the file where counts are saved every `save_every` images and once a minute, deleted at
+    the end. workers: threads that compute (CPU) or decode and count (GPU), None for as many as
+    cores. freeze_code: let finished runs stand whatever code made them. batched: whole batches
+    instead of one image a thread, None for what the device does best.
 
     Raises UserError, with nothing half-written: an `out` or a folder of `partial` that cannot be
     written (before the pass), an image that cannot be read, a run folder of another configuration,
@@ -156,14 +157,16 @@ class _Pass:
         else:
             results = self.predictor.singly(self.pool, positions, ahead=2 * self.workers)
         with contextlib.closing(results):
-            since = time.perf_counter()
+            since = saved = time.perf_counter()
             for position, found in _shown(results, progress.position, total):
                 for name, tally in progress.tallies.items():
                     tally.add(position, found[name])
                 progress.position = position + 1
                 self.stages.add({"images": time.perf_counter() - since})
                 since = time.perf_counter()
-                if progress.position % save_every == 0 and progress.position < total:
+                due = progress.position % save_every == 0 or since - saved > SAVE_AFTER
+                if due and progress.position < total:
+                    saved = since
                     progress.seconds = dict(self.stages.seconds)
                     progress.save(partial, self.basis)
 

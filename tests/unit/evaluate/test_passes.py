@@ -274,6 +274,16 @@ def test_a_run_that_was_made_while_the_pass_waited_is_not_made_again(
     assert (folder / "metrics.json").is_file()
 
 
+def test_counts_are_saved_by_the_clock_too(runs_of, make, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(passes.Progress, "save", lambda one, *_: saved.append(one.position))
+    make(runs_of(["method=clip"]), tmp_path / "quick")
+    assert saved == []
+    monkeypatch.setattr(passes, "SAVE_AFTER", -1.0)
+    make(runs_of(["method=clip"]), tmp_path / "slow")
+    assert saved == [1, 2, 3, 4, 5]
+
+
 def test_runs_that_share_no_images_are_refused(runs_of, make, tmp_path):
     runs = runs_of(["benchmark=shapes"], ["benchmark=shapes", "image_size=336"])
     with pytest.raises(passes.UserError, match=r"must share image_size: 112, 336"):
