@@ -5,7 +5,7 @@
 --config mirror=URL           every archive, gated ones too, from this server: URL/<file name>
 --config freeze_code=true     an edit of the code makes nothing run again
 --config device=cpu           auto | cpu | cuda | cuda:N
---resources gpu=1             fewer passes on GPUs at once than there are GPUs
+--resources gpu=1             fewer passes on GPUs at once than there are GPUs; 0: on the CPU
 --config tracking=online      how W&B publishes: offline | online | disabled
 
 `snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
@@ -19,6 +19,9 @@ from snakemake.utils import min_version
 
 from cliptrase import errors, pipeline, pipeline_data, plan
 from cliptrase.announcement import announcement
+from cliptrase.checks import check_device
+from cliptrase.estimate import todo
+from cliptrase.estimate.start import Start
 
 min_version("9.27")
 
@@ -37,7 +40,8 @@ ONE_CORE = pipeline.claim(1, CORES)
 pipeline.limit(workflow, "download", 3)  # at once; they wait for the network, not for a core
 
 shell.prefix(pipeline.shell_prefix())
-LEFT = pipeline.unmade(PLAN)
+FALSE = pipeline.unmade(PLAN)  # their pass files do not hold
+LEFT = todo.unmade(PLAN, FALSE, frozen=FROZEN)
 
 if workflow.is_main_process:  # a mark that a broken run left would say that nothing is to be done
     Path("regenerate-paper-tables").unlink(missing_ok=True)
@@ -63,7 +67,11 @@ rule all:
 
 onstart:
     said = errors.exit_on_user_error(announcement)(
-        PLAN, ASKED, LEFT, MIRROR, device=DEVICE, cores=CORES
+        PLAN,
+        ASKED,
+        pipeline.passes_to_make(workflow.dag),
+        MIRROR,
+        Start(cores=CORES, device=DEVICE, gpus=GPUS, frozen=FROZEN, tracking=TRACKING),
     )
     print(said, file=sys.stderr)
 

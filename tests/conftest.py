@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
+
+from cliptrase import plan
 
 # Before any test imports torch, datasets or wandb: they read these once.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # CUDA_VISIBLE_DEVICES=0: with the GPU's tests
@@ -14,3 +19,25 @@ os.environ.update(
     WANDB_MODE="offline",
     WANDB_SILENT="true",
 )
+
+
+@pytest.fixture(scope="session")
+def smoke() -> plan.Plan:
+    return plan.load("smoke")
+
+
+@pytest.fixture(scope="session")
+def shapes() -> plan.Plan:
+    return plan.load("shapes")
+
+
+@pytest.fixture(scope="session")
+def paper() -> plan.Plan:
+    return plan.load("paper")
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Path:
+    """A working directory without data and results."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -6,8 +6,8 @@ from cliptrase import pipeline_data, space
 from cliptrase.data.receipts import state
 from cliptrase.data.sources import how_to_get, readable, size_of
 from cliptrase.estimate.report import brief
-from cliptrase.estimate.todo import archives, sources, unprepared
-from cliptrase.estimate.todo import images as images
+from cliptrase.estimate.start import USUAL, Start
+from cliptrase.estimate.todo import archives, images, made, sources, unprepared
 from cliptrase.plan import Pass, Plan
 
 AN_IMAGE = 250_000  # bytes of a prepared image and its label, a generous mean of the datasets
@@ -19,21 +19,19 @@ def announcement(
     passes: list[str],
     left: list[str],
     mirror: str | None = None,
+    start: Start = USUAL,
     *,
-    device: str = "auto",
-    cores: int | None = None,
     by_pass: list[str] | None = None,
     totals: list[str] | None = None,
 ) -> str:
     """Passes without a result and their cost: images, downloads, disk, weights, time, memory.
 
-    passes: those that the benchmarks asked for need. left: what `pipeline.unmade` says. mirror: a
-    server that has all archives. device, cores: what the passes will have. by_pass, totals: what
-    an estimate says where there is one already; else one is made, for the totals alone.
+    passes: those that the benchmarks asked for need. left: those that are to be made. mirror: a
+    server that has all archives. by_pass, totals: what an estimate says where there is one already;
+    else one is made, for the totals alone. Raises UserError as `todo.made`.
     """
     lacking = pipeline_data.lacking(plan, passes, mirror)
-    todo = [plan.passes[name] for name in pipeline_data.without(plan, passes, lacking)]
-    todo = [one for one in todo if one.name in left]
+    todo = made(plan, passes, left, mirror)
     lines = [
         f"suite {plan.suite}: {plan.title}: {len(plan.tables)} tables of {len(plan.runs)} runs",
         f"passes without a result: {len(todo)} of {len(passes)}"
@@ -46,7 +44,7 @@ def announcement(
         lines += [f"  {one.name}: {how_to_get(one, plan.data)}" for one in lost]
     if todo:
         if totals is None:
-            totals = brief(plan, passes, left, mirror, device=device, cores=cores)
+            totals = brief(plan, passes, left, mirror, start)
         lines += [*_downloads(plan, todo, mirror), *totals]
     return "\n".join(lines)
 

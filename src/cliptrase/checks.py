@@ -182,8 +182,13 @@ def check_run(run: dict[str, Any]) -> None:
     for key, optional in (("limit", True), ("workers", True), ("batch_size", False)):
         if run[key] is not None or not optional:
             _integer(key, run[key], at_least=1)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(run["device"])):
-        raise UserError(f"device={run['device']}: unknown value; take auto, cpu, cuda or cuda:0")
+    check_device(str(run["device"]))
+
+
+def check_device(device: str) -> None:
+    """Raise UserError for what is no device, whether or not it is here."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UserError(f"device={device}: unknown value; take auto, cpu, cuda or cuda:0")
 
 
 def _check_protocol(protocol: dict[str, Any], size: int, regions: dict[str, Any] | None) -> None:

@@ -120,16 +120,22 @@ def unmade(plan: Plan) -> list[str]:
     return [one.name for one in plan.passes.values() if not _holds(plan.suite, one)]
 
 
-def force_false_pass(dag: Any, suite: str, name: str, left: Iterable[str]) -> list[str]:
+def passes_to_make(dag: Any) -> list[str]:
+    """The passes that Snakemake is about to make, whatever its reason: to be asked at its start."""
+    jobs = [job for job in dag.needrun_jobs() if job.rule.name == "evaluate_pass"]
+    return [job.wildcards.name for job in jobs]
+
+
+def force_false_pass(dag: Any, suite: str, name: str, false: Iterable[str]) -> list[str]:
     """Make Snakemake run a pass again whose file is there and does not hold; returns no input.
 
     Run folders are not declared to Snakemake (it deletes what is declared before a rerun), so it
     would not notice that one is gone or damaged. To be called as an input function: Snakemake asks
     once it has a DAG, and only for passes that the targets need. Nothing is deleted before the pass
-    runs, which finds its other runs finished. `left`: what `unmade` says.
+    runs, which finds its other runs finished. `false`: what `unmade` says.
     """
     file = pass_file(suite, name)
-    if name in left and file.exists():
+    if name in false and file.exists():
         dag.forcefiles.add(str(file))
     return []
 
@@ -204,8 +210,8 @@ def what_there_is(suite: str, tracking: str) -> str:
 def workers(passes: list[str], left: list[str], gpus: int, cores: int | None) -> int:
     """The cores of one pass, so that the passes to be made keep the cores busy, no more.
 
-    `left`: what `unmade` says. `cores`: Snakemake's --cores. On GPUs as many passes run at once as
-    there are GPUs; without, all of them, as far as there are cores.
+    `left`: what `estimate.todo.unmade` says. `cores`: Snakemake's --cores. On GPUs as many passes
+    run at once as there are GPUs; without, all of them, as far as there are cores.
     """
     made = [name for name in passes if name in left] or passes
     at_once = min(gpus or len(made), len(made))
@@ -222,9 +228,10 @@ def options(device: str, cores: int, gpus: int, freeze_code: bool) -> str:
     """The part of a pass's command line that cannot change a number.
 
     `cores`: what `workers` says. Where the pass has a GPU, one of them is for the thread that feeds
-    it. (A pass with one core has a thread beside it, as that one mostly waits.)
+    it. (A pass with one core has a thread beside it, as that one mostly waits.) Where no pass may
+    have a GPU, all are told so.
     """
-    threads = max(1, cores - 1) if gpus else cores
+    device, threads = (device, max(1, cores - 1)) if gpus else ("cpu", cores)
     return f"--device {device} --workers {threads}" + " --freeze-code" * freeze_code
 
 

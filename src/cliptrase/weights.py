@@ -32,6 +32,21 @@ def describe_model(model: dict[str, Any]) -> dict[str, Any]:
     return full | _open_clip(str(full["name"]), str(full["pretrained"]))
 
 
+def config_file(model: dict[str, Any]) -> Path:
+    """The JSON that says what a described `model` is made of: its own, or open_clip's."""
+    if model["kind"] == "local":
+        return Path(model["path"]) / CONFIG
+    return _known_models() / f"{model['name']}.json"
+
+
+def _known_models() -> Path:
+    """Where open_clip keeps the JSON of every model that it knows."""
+    spec = find_spec("open_clip")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("open_clip_torch is not installed; run `make setup`")
+    return Path(spec.submodule_search_locations[0]) / "model_configs"
+
+
 def _local(label: str, path: Any) -> dict[str, Any]:
     folder = resource("assets", label) if path is None else Path(str(path)).expanduser()
     for file in (folder / CONFIG, folder / WEIGHTS):
@@ -46,10 +61,7 @@ def _local(label: str, path: Any) -> dict[str, Any]:
 
 
 def _open_clip(name: str, pretrained: str) -> dict[str, Any]:
-    spec = find_spec("open_clip")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("open_clip_torch is not installed; run `make setup`")
-    known = Path(spec.submodule_search_locations[0]) / "model_configs"
+    known = _known_models()
     config = known / f"{name}.json"
     if "/" in name or not config.is_file():
         names = (path.stem for path in known.glob("*.json"))

@@ -25,7 +25,7 @@ INIT = JobScheduler.__init__
 def planned(case: dict[str, Any], folder: str) -> dict[str, Any]:
     """The jobs of a case and the limits of what they have together.
 
-    case: `real` cores, `gpus`, Snakemake's `cores` and `suite`; more `arguments` for it.
+    case: `real` cores, `gpus`, Snakemake's `cores` and `suite`; more `arguments` and `config`.
     """
     os.sched_getaffinity = lambda _: set(range(case["real"]))
     cores.cpu_quota = lambda: None
@@ -34,7 +34,8 @@ def planned(case: dict[str, Any], folder: str) -> dict[str, Any]:
     SEEN.clear()
     words = ["all", "--dry-run", "--quiet", "--directory", folder, "--cores", str(case["cores"])]
     try:
-        main([*words, *case.get("arguments", []), "--config", f"suite={case['suite']}"])
+        pairs = [f"suite={case['suite']}", *case.get("config", [])]
+        main([*words, *case.get("arguments", []), "--config", *pairs])
     except SystemExit as error:
         assert error.code == 0, case
     (scheduler,) = SEEN

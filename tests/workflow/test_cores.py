@@ -19,6 +19,11 @@ from typing import Any
 
 import pytest
 
+from cliptrase import pipeline
+from cliptrase.evaluate import seal
+from cliptrase.files import sha256_file
+from cliptrase.plan import load
+
 ROOT = Path(__file__).resolve().parents[2]
 REAL, CORES = (1, 2, 3, 4, 16), (1, 2, 8, 64)
 WAITING = {"fetch_archive", "fetch_weights"}  # they wait for the network, three at most
@@ -117,6 +122,7 @@ def test_the_command_line_may_set_limits_of_its_own(tmp_path):
         case(16, 64, "shapes", 4, "--resources", "download=9"),
         case(16, 64, "shapes", 2, "--resources", "gpu=9"),
         case(16, 64, "shapes", 0, "--resources", "gpu=1"),
+        case(16, 64, "shapes", 4, "--resources", "gpu=0"),
     ]
     found = []
     for _, plan in plans(cases, tmp_path):
@@ -124,4 +130,32 @@ def test_the_command_line_may_set_limits_of_its_own(tmp_path):
         at_once = most(passes, plan["limits"], lambda job: 1)
         found.append((plan["limits"]["gpu"], plan["limits"]["download"], at_once))
         assert most(plan["jobs"], plan["limits"], busy) <= 16
-    assert found == [(1, 3, 1), (4, 9, 4), (9, 3, 2), (1, 3, 5)]
+        on_cpu = {"--device cpu" in job["command"] for job in passes}
+        assert on_cpu == {found[-1] in [(1, 3, 5), (0, 3, 5)]}
+    assert found == [(1, 3, 1), (4, 9, 4), (9, 3, 2), (1, 3, 5), (0, 3, 5)]
+
+
+def test_passes_of_other_code_share_the_cores_with_one_that_is_damaged(tmp_path):
+    """All of them are made again: that but one has no true pass file gives none all cores."""
+    one, *others = load("shapes").passes.values()
+    for each in others:
+        digests = {}
+        for run in each.runs:
+            folder = tmp_path / pipeline.RUNS / run
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in seal.SEALED:
+                (folder / file).write_text(run)
+            written = {"files": seal.digests(folder), "code": "another"}
+            (folder / seal.PROVENANCE).write_text(json.dumps(written))
+            digests[run] = sha256_file(folder / "metrics.json")
+        target = tmp_path / pipeline.pass_file("shapes", each.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(digests))
+    usual = case(16, 64, "shapes")
+    cases = [usual, usual | {"config": ["freeze_code=true"]}]
+    for (_, plan), threads in zip(
+        plans(cases, tmp_path), (16 // (1 + len(others)), 16), strict=True
+    ):
+        commands = [job["command"] for job in plan["jobs"] if job["rule"] == "evaluate_pass"]
+        assert any(one.name in command for command in commands)
+        assert all(f"--workers {threads}" in command for command in commands)

@@ -15,14 +15,11 @@ from cliptrase import pipeline, plan
 from cliptrase.data import prepare, recipes
 from cliptrase.data.ordered import cores
 from cliptrase.errors import UserError
+from cliptrase.estimate import todo
 from cliptrase.evaluate import seal
+from cliptrase.evaluate.provenance import code_digest
 from cliptrase.files import sha256_file
 from cliptrase.resources import share
-
-
-@pytest.fixture(scope="module")
-def smoke():
-    return plan.load("smoke")
 
 
 @pytest.fixture
@@ -67,11 +64,12 @@ def test_two_passes_share_two_cores_and_one_has_both(real_cores, smoke):
 
 
 def test_a_pass_on_a_gpu_leaves_a_core_to_the_thread_that_feeds_it():
-    assert pipeline.options("auto", 4, gpus=0, freeze_code=False) == "--device auto --workers 4"
+    assert pipeline.options("auto", 4, gpus=0, freeze_code=False) == "--device cpu --workers 4"
     assert pipeline.options("auto", 4, gpus=2, freeze_code=True).endswith(
         "--workers 3 --freeze-code"
     )
     assert pipeline.options("cuda", 1, gpus=2, freeze_code=False).endswith("--workers 1")
+    assert "--device cpu " in pipeline.options("cuda", 1, gpus=0, freeze_code=False)
 
 
 def test_libraries_start_no_threads_of_their_own_in_a_job():
@@ -167,6 +165,33 @@ def test_a_pass_is_made_again_where_a_file_of_a_run_is_lost_or_changed(made, smo
         assert pass_file.exists(), "to look deletes nothing"
     (folder / name).write_bytes(content)
     assert pipeline.unmade(smoke) == []
+
+
+def test_passes_of_other_code_are_to_be_made_unless_it_is_frozen(made, smoke):
+    folder, pass_file = made
+    assert todo.unmade(smoke, [], frozen=True) == []
+    assert todo.unmade(smoke, []) == list(smoke.passes), "no run says of which code it is"
+    for name in smoke.runs:
+        provenance = pipeline.RUNS / name / seal.PROVENANCE
+        said = json.loads(provenance.read_text()) | {"code": code_digest()}
+        provenance.write_text(json.dumps(said))
+    assert todo.unmade(smoke, []) == []
+    assert todo.unmade(smoke, [pass_file.stem], frozen=True) == [pass_file.stem]
+    one = smoke.passes[pass_file.stem]
+    assert todo.runs_left(one) == []
+    said = json.loads((folder / seal.PROVENANCE).read_text()) | {"code": "another"}
+    write(folder / seal.PROVENANCE, json.dumps(said))
+    assert todo.unmade(smoke, []) == [one.name] and todo.unmade(smoke, [], frozen=True) == []
+    assert todo.runs_left(one) == [one.runs[folder.name]] and not todo.runs_left(one, frozen=True)
+
+
+def test_passes_that_snakemake_is_about_to_make():
+    jobs = [
+        SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards=SimpleNamespace(name=name))
+        for rule, name in (("evaluate_pass", "a"), ("prepare_dataset", "b"), ("evaluate_pass", "c"))
+    ]
+    dag = SimpleNamespace(needrun_jobs=lambda: iter(jobs))
+    assert pipeline.passes_to_make(dag) == ["a", "c"]
 
 
 def test_metrics_with_a_provenance_that_was_made_to_fit_are_not_what_the_pass_wrote(made, smoke):

@@ -27,22 +27,11 @@ from cliptrase.resources import resource
 GATED = "ADE20K_2021_17_01.zip"
 
 
-@pytest.fixture(scope="module")
-def smoke():
-    return plan.load("smoke")
-
-
-@pytest.fixture(scope="module")
-def paper():
-    return plan.load("paper")
-
-
 @pytest.fixture
-def empty(tmp_path, monkeypatch) -> Path:
-    """A working directory without any data, on the machine that estimates were measured on."""
-    monkeypatch.chdir(tmp_path)
+def empty(empty, monkeypatch) -> Path:
+    """Without any data, on the machine that estimates were measured on."""
     monkeypatch.setattr(speed, "probed", lambda blocks, device: speed.reference(blocks))
-    return tmp_path
+    return empty
 
 
 class Dag:
@@ -61,7 +50,8 @@ def test_planning_the_paper_loads_neither_numpy_nor_torch(empty):
     code = (
         "import sys; from cliptrase import pipeline, pipeline_data, plan; "
         "from cliptrase.announcement import announcement; from cliptrase.estimate import speed; "
-        "paper = plan.load('paper'); "
+        "from cliptrase import checks; from cliptrase.estimate import todo; "
+        "paper = plan.load('paper'); todo.unmade(paper, pipeline.unmade(paper)); "
         "speed._ask = lambda question: {}; "
         "pipeline_data.lacking(paper, paper.passes); pipeline.preparing_code('coco', 'data'); "
         "pipeline.preparing_code('shapes', 'data'); "

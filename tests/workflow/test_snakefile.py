@@ -152,6 +152,7 @@ def test_a_lost_run_is_made_again_and_only_that_one(tree):
     made = snakemake(tree, "all")
     assert made.returncode == 0, made.stdout
     assert f"evaluate {its_pass}" in made.stdout
+    assert f"passes without a result: 1 of {len(PLAN.passes)}" in made.stdout
     assert bytes_of_runs(tree) == numbers
     changed = {name for name, time in times_of_runs(tree).items() if time != times[name]}
     assert changed == {run}
@@ -216,6 +217,14 @@ def test_an_edited_setting_reruns_what_it_concerns(tree):
         file.write_text(text, encoding="utf-8")
 
 
+def test_archives_of_a_suite_s_own_folder_are_never_those_of_the_paper(bare):
+    for _ in range(2):
+        done = snakemake(bare, "all", suite="miniature")
+        assert done.returncode != 0 and "run `make miniature` first" in done.stdout
+        assert "Traceback" not in done.stdout and "locked" not in done.stdout
+    assert not (bare / "data").exists()
+
+
 def test_the_device_and_the_number_of_cores_rerun_nothing(tree):
     assert planned_jobs(tree, "all", device="cpu") == {}
     assert planned_jobs(tree, "--cores", "1", "all") == {}
@@ -231,7 +240,7 @@ def test_tables_are_rendered_every_time_and_no_run_is_started(tree, tmp_path, sp
         for _ in range(2):
             done = snakemake(tree, spelling)
             assert done.returncode == 0, done.stdout
-            assert "missing" in done.stdout
+            assert "missing" in done.stdout and "without a result: 0 of" in done.stdout
             assert not run_folder(tree, run).exists()
             assert not (tree / "regenerate-paper-tables").exists()
             lines = list(csv.DictReader(file.with_suffix(".csv").open(encoding="utf-8")))

@@ -5,7 +5,8 @@ deletes those before a rerun, and the run folders hold what need not be computed
 that names a run which is lost or damaged is forced.
 """
 
-DEVICE = config.get("device", "auto")
+DEVICE = str(config.get("device", "auto"))
+errors.exit_on_user_error(check_device)(DEVICE)
 GPUS = pipeline.limit(workflow, "gpu", pipeline.gpus(DEVICE))
 WORKERS = pipeline.workers(PASSES, LEFT, GPUS, CORES)
 
@@ -17,7 +18,7 @@ rule evaluate_pass:
         conf=lambda wildcards: pipeline.pass_files(PLAN.passes[wildcards.name]),
         code=CODE(pipeline.evaluation_code()),
         nothing=lambda wildcards: pipeline.force_false_pass(
-            workflow.dag, SUITE, wildcards.name, LEFT
+            workflow.dag, SUITE, wildcards.name, FALSE
         ),
     output:
         f"results/passes/{SUITE}/{{name}}.json",

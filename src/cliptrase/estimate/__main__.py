@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from cliptrase import pipeline, pipeline_data, plan
 from cliptrase.announcement import announcement
+from cliptrase.checks import check_device
 from cliptrase.errors import exit_on_user_error
 from cliptrase.estimate import todo
 from cliptrase.estimate.report import by_pass, totals
 from cliptrase.estimate.speed import probed
+from cliptrase.estimate.start import Start
 from cliptrase.estimate.suite import blocks, estimate
 
 
@@ -32,18 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--mirror", metavar="URL", help="a server that has every archive")
+    parser.add_argument(
+        "--freeze-code", action="store_true", help="other code is no reason to make a run again"
+    )
     options = parser.parse_args(arguments)
+    check_device(options.device)
     if options.cores is not None and options.cores < 1:
         parser.error(f"--cores {options.cores}: at least 1")
     suite = plan.load(options.suite)
     asked = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
     passes = pipeline.chosen_passes(suite, asked)
-    mirror, left = pipeline_data.mirror_of(options.mirror), todo.unmade(suite)
-    wanted = blocks(suite.passes[name] for name in passes if name in left)
-    speed = probed(wanted, options.device, again=True)
-    found = estimate(suite, passes, left, mirror, speed, device=options.device, cores=options.cores)
+    mirror = pipeline_data.mirror_of(options.mirror)
+    start = Start(options.cores, options.device, frozen=options.freeze_code)
+    left = todo.unmade(suite, pipeline.unmade(suite), frozen=start.frozen)
+    wanted = blocks(todo.made(suite, passes, left, mirror))
+    speed = probed(wanted, start.computing, again=True) if wanted else None
+    found = estimate(suite, passes, left, mirror, speed, start)
     each, all_of_it = (by_pass(found), totals(found)) if found.left else ([], [])
-    said = announcement(suite, passes, left, mirror, by_pass=each, totals=all_of_it)
+    said = announcement(suite, passes, left, mirror, start, by_pass=each, totals=all_of_it)
     sys.stdout.write(f"{said}\n")
 
 

@@ -49,8 +49,9 @@ PREPARED = {  # an image of an archive: docs/performance.md
     "ade2021": 78.2e-3,
     "cityscapes": 68.3e-3,
 }
-TABLES, FIGURES, PUBLISH = 2.0, 22.0, 6.0
+TABLES, FIGURES, PUBLISH = 2.0, 12.0, 6.0
 TABLED, DRAWN_RUN, PUBLISHED = 0.015, 0.03, 0.19  # a run of them
+UNPUBLISHED = 1.0  # W&B that is disabled
 # Memory
 CODE, PARAMETER, THREAD = 0.75e9, 8.0, 0.15e9  # a pass, a parameter, a thread
 SHOWN = 30  # classes of an image that counts are kept of
@@ -70,20 +71,28 @@ OTHER = (640, 480)
 
 def needed_blocks(run: Run) -> list[Block]:
     """What the probe times for the passes of a run's model, size and templates."""
+    return sorted({image_block(run), image_block(run, "fp32"), text_block(run)})
+
+
+def image_block(run: Run, precision: str | None = None) -> Block:
+    """A block of the image tower, in the run's own precision unless another is given."""
     shape = Shape.of(run["model"])
-    templates = run["vocabulary"]["templates"]["count"]
-    return [
-        (shape.width, shape.patches(run["image_size"]) + 1, 1),
-        (shape.text_width, PROMPT_TOKENS, templates),
-    ]
+    own = str(run["model"].get("precision", "fp32"))
+    return shape.width, shape.patches(run["image_size"]) + 1, 1, precision or own
+
+
+def text_block(run: Run) -> Block:
+    """A block of the text tower, on the prompts of one name."""
+    templates = int(run["vocabulary"]["templates"]["count"])
+    return Shape.of(run["model"]).text_width, PROMPT_TOKENS, templates, "fp32"
 
 
 def bare_encode(run: Run, speed: Speed) -> float:
-    """Seconds of the unmodified encoder on one image of a run's size."""
+    """Seconds of the unmodified encoder in fp32 on one image of a run's size."""
     shape = Shape.of(run["model"])
     parts = Parts(shape, shape.patches(run["image_size"]))
-    image, _ = needed_blocks(run)
-    return (shape.depth + parts.embedding + parts.projection) * speed.block(image)
+    encoded = shape.depth + parts.embedding + parts.projection
+    return encoded * speed.block(image_block(run, "fp32"))
 
 
 def image_seconds(runs: Iterable[Run], dataset: str, speed: Speed) -> tuple[float, float]:
@@ -101,8 +110,7 @@ def image_seconds(runs: Iterable[Run], dataset: str, speed: Speed) -> tuple[floa
 
 def _predicted(runs: list[Run], dataset: str, speed: Speed) -> float:
     """Seconds of the label maps of one image."""
-    image, _ = needed_blocks(runs[0])
-    counts, size = work.counts(runs, Shape.of(runs[0]["model"]), names), runs[0]["image_size"]
+    counts, size = _counts(runs, speed), runs[0]["image_size"]
     elements = (
         PAIR * counts.pairs
         + FILTERED * counts.filtered
@@ -110,7 +118,7 @@ def _predicted(runs: list[Run], dataset: str, speed: Speed) -> float:
         + NAMED * counts.named
         + VOTED * counts.voted
     )
-    each = counts.blocks * speed.block(image) + elements * speed.device_slower
+    each = _products(counts, runs[0], speed) + elements * speed.device_slower
     if not work.slides(runs[0]):
         return each
     seen, picture = _seen(runs[0], dataset), _picture(dataset)
@@ -119,14 +127,24 @@ def _predicted(runs: list[Run], dataset: str, speed: Speed) -> float:
     return each * count + AVERAGED * work.averaged(runs, names) * pixels * speed.device_slower
 
 
+def _counts(runs: list[Run], speed: Speed) -> work.Counts:
+    tiled = speed.device == "cpu"
+    return work.counts(runs, Shape.of(runs[0]["model"]), names, tiled=tiled)
+
+
+def _products(counts: work.Counts, run: Run, speed: Speed) -> float:
+    """Seconds of matrix products."""
+    encoded = counts.encoded * speed.block(image_block(run))
+    return encoded + counts.blocks * speed.block(image_block(run, "fp32"))
+
+
 def counting_seconds(runs: Iterable[Run], dataset: str, speed: Speed) -> float:
     """Of a pass's floating-point operations: every distinct run by itself, on one image."""
     different = {work.cost_key(run): run for run in runs}.values()
     total = 0.0
     for run in different:
-        image, _ = needed_blocks(run)
-        counts = work.counts([run], Shape.of(run["model"]), names)
-        each = COUNTING * counts.blocks * speed.block(image) + COUNTED * speed.slower
+        products = _products(_counts([run], speed), run, speed)
+        each = COUNTING * products + COUNTED * speed.slower
         total += each * windows(run, dataset)
     return total
 
@@ -134,9 +152,8 @@ def counting_seconds(runs: Iterable[Run], dataset: str, speed: Speed) -> float:
 def text_seconds(run: Run, speed: Speed) -> float:
     """Of the text features of a run's words."""
     shape, templates = Shape.of(run["model"]), run["vocabulary"]["templates"]["count"]
-    _, text = needed_blocks(run)
     prompts = PROMPT * templates * speed.slower
-    return names(run) * (shape.text_depth * speed.block(text) + prompts)
+    return names(run) * (shape.text_depth * speed.block(text_block(run)) + prompts)
 
 
 def writing_seconds(runs: Iterable[Run], images: int, speed: Speed) -> float:
@@ -172,10 +189,12 @@ def fetching_seconds(size: int, speed: Speed) -> float:
 
 
 def publishing_seconds(step: str, runs: int, speed: Speed) -> float:
-    """Of `tables`, `figures` or `wandb`, with so many runs to show."""
-    once, each = {"tables": (TABLES, TABLED), "figures": (FIGURES, DRAWN_RUN)}.get(
-        step, (PUBLISH, PUBLISHED)
-    )
+    """Of `tables`, `figures`, or W&B that is online, offline or disabled, for so many runs."""
+    once, each = {
+        "tables": (TABLES, TABLED),
+        "figures": (FIGURES, DRAWN_RUN),
+        "disabled": (UNPUBLISHED, 0.0),
+    }.get(step, (PUBLISH, PUBLISHED))
     return speed.slower * (once + each * runs)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from cliptrase.weights import CONFIG
+from cliptrase.weights import config_file
 
 OWN_TERMS = {"gem": 2}  # attentions of one term, where a kind is a function of its own
 
@@ -27,14 +25,7 @@ class Shape:
     @classmethod
     def of(cls, model: dict[str, Any]) -> Shape:
         """Of a resolved `model`, from the JSON beside its weights or in open_clip."""
-        if model["kind"] == "local":
-            file = Path(model["path"]) / CONFIG
-        else:
-            spec = find_spec("open_clip")
-            assert spec is not None and spec.submodule_search_locations
-            folder = Path(spec.submodule_search_locations[0])
-            file = folder / "model_configs" / f"{model['name']}.json"
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(config_file(model).read_text(encoding="utf-8"))
         content = content.get("model_cfg", content)
         vision, text = content["vision_cfg"], content["text_cfg"]
         return cls(
@@ -60,6 +51,11 @@ class Shape:
         return self.depth - 13 + block
 
 
+def block_operations(width: int, tokens: int) -> float:
+    """Of one transformer block; a multiplication and an addition are two."""
+    return 24.0 * tokens * width**2 + 4.0 * tokens**2 * width
+
+
 @dataclass(frozen=True)
 class Parts:
     """Parts of one block on one image of N patches, in blocks: by their operations."""
@@ -69,9 +65,8 @@ class Parts:
 
     @property
     def block(self) -> float:
-        """Operations of one block; a multiplication and an addition are two."""
-        tokens, width = self.tokens, self.shape.width
-        return 24.0 * tokens * width**2 + 4.0 * tokens**2 * width
+        """Operations of one block."""
+        return block_operations(self.shape.width, self.tokens)
 
     @property
     def tokens(self) -> int:

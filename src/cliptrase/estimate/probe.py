@@ -1,11 +1,12 @@
 """How fast this machine is: `python -m cliptrase.estimate.probe JSON` times it and prints JSON.
 
-It takes what `speed.probed` asks: the shapes of transformer blocks, and the device. Nothing is
+It takes what `speed.probed` asks: transformer blocks by their shapes, and the device. Nothing is
 fetched: fresh weights are as slow as trained ones. A process of its own, since planning loads no
 torch; its start is the start of a pass, and is timed too.
 
 On a CPU every core computes at once, one block a thread, as passes do, and CPU time counts: what
-else the machine is doing meanwhile matters little. On a GPU the clock counts, in batches.
+else the machine is doing meanwhile matters little. On a GPU the clock counts, in batches; it is
+one that no pass has, if there is such a one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 
 from cliptrase.data import open_dataset as open_dataset  # what a pass loads besides
+from cliptrase.estimate.speed import name_of
 from cliptrase.evaluate import passes as passes
+from cliptrase.evaluate.device import computing_on
 from cliptrase.evaluate.threads import cores, single_threaded_pool
 from cliptrase.model import vision
+from cliptrase.model.precision import lower
 from cliptrase.segment.logits import classify
 
 SECONDS = 0.3  # of every measurement
@@ -34,10 +38,13 @@ GPU_BATCH = 16
 MAPS, GRID, SIDE = 32, 14, 224
 
 
-def block(width: int, tokens: int, batch: int, device: torch.device) -> Callable[[], Any]:
+def block(
+    width: int, tokens: int, batch: int, precision: str, device: torch.device
+) -> Callable[[], Any]:
     """One transformer block on fresh weights, to be called."""
     one = ResidualAttentionBlock(width, max(1, width // 64), act_layer=QuickGELU)
     clip: Any = SimpleNamespace(blocks=[one.eval().to(device)])
+    lower(SimpleNamespace(transformer=SimpleNamespace(resblocks=clip.blocks)), precision)
     entering = torch.randn(batch, tokens, width, device=device)
     return lambda: vision.block(clip, 0, entering)
 
@@ -70,8 +77,12 @@ def median_seconds(call: Callable[[], Any], device: torch.device) -> float:
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
     """Seconds of each block that is asked for, of one name at one pixel, of a start."""
     started = time.process_time()  # of the whole process: Python and the imports
-    gpu = asked["device"] != "cpu" and torch.cuda.is_available()
-    device, cpu = torch.device("cuda" if gpu else "cpu"), torch.device("cpu")
+    with computing_on(asked["device"]) as device:
+        return {"device": device.type, "start": started} | _on(device, asked["blocks"])
+
+
+def _on(device: torch.device, asked: list[Any]) -> dict[str, Any]:
+    gpu, cpu = device.type == "cuda", torch.device("cpu")
     threads = cores()
 
     def everywhere(make: Callable[[], Callable[[], Any]]) -> float:
@@ -80,22 +91,17 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
     blocks: dict[str, float] = {}
     with single_threaded_pool(threads) as pool:
-        for width, tokens, batch in asked["blocks"]:
+        for width, tokens, batch, precision in asked:
             if gpu:
                 times = GPU_BATCH if batch == 1 else 1
-                took = median_seconds(block(width, tokens, batch * times, device), device) / times
+                one = block(width, tokens, batch * times, precision, device)
+                took = median_seconds(one, device) / times
             else:
-                took = everywhere(partial(block, width, tokens, batch, cpu))
-            blocks[f"{width}.{tokens}.{batch}"] = took
+                took = everywhere(partial(block, width, tokens, batch, precision, cpu))
+            blocks[name_of((width, tokens, batch, precision))] = took
         pixel = everywhere(partial(upsampling, cpu)) / (MAPS * SIDE * SIDE)
     there = median_seconds(upsampling(device), device) / (MAPS * SIDE * SIDE) if gpu else pixel
-    return {
-        "device": device.type,
-        "start": started,
-        "blocks": blocks,
-        "pixel": pixel,
-        "pixel_on_device": there,
-    }
+    return {"blocks": blocks, "pixel": pixel, "pixel_on_device": there}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from cliptrase.data.sources import readable
 from cliptrase.estimate import speed as speeds
+from cliptrase.estimate.start import USUAL, Start
 from cliptrase.estimate.suite import Estimate, blocks, estimate, first
+from cliptrase.estimate.todo import made
 from cliptrase.plan import Plan
 
 WORTH_A_PROBE = 120.0  # seconds that a start takes, roughly: below, the probe would be much of it
@@ -15,27 +17,23 @@ def brief(
     passes: list[str],
     left: list[str],
     mirror: str | None,
-    *,
-    device: str = "auto",
-    cores: int | None = None,
+    start: Start = USUAL,
 ) -> list[str]:
     """Time, encoder passes and memory, for the start of a suite; nothing where nothing is left.
 
     This machine is timed first, once, where it is worth it.
     """
-    wanted = blocks(plan.passes[name] for name in passes if name in left)
+    wanted = blocks(made(plan, passes, left, mirror))
     if not wanted:
         return []
 
     def at(speed: speeds.Speed | None) -> Estimate:
-        return estimate(plan, passes, left, mirror, speed, device=device, cores=cores)
+        return estimate(plan, passes, left, mirror, speed, start)
 
-    known = speeds.known(wanted, device)
+    known = speeds.known(wanted, start.computing)
     found = at(known or speeds.reference(wanted))
-    if not found.left:
-        return []
     if not known and (found.gpus or found.seconds > WORTH_A_PROBE):
-        found = at(speeds.probed(wanted, device))
+        found = at(speeds.probed(wanted, start.computing))
     return totals(found)
 
 

@@ -8,23 +8,26 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cliptrase import gpus
 from cliptrase.cores import cores
 from cliptrase.errors import UserError
+from cliptrase.estimate.model import block_operations
 from cliptrase.files import read_json, write_json
-from cliptrase.gpus import VISIBLE
 
 KEPT = Path("results/speed.json")
-PATIENCE = 120.0  # seconds that the probe may take
+PATIENCE = 60.0  # seconds that the probe may take
+BELIEVED = 86400.0  # seconds that a timing is: the machine may have been busy
 # What the probe said where the figures of costs.py were measured.
 REFERENCE_START, REFERENCE_PIXEL, REFERENCE_OPERATIONS = 3.0, 2.2e-9, 8e10
 
-Block = tuple[int, int, int]  # width, tokens, and how many at once
+Block = tuple[int, int, int, str]  # width, tokens, how many at once, precision
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Speed:
 
     device: cpu | cuda. start: seconds until a pass has loaded its code. blocks: seconds of one
     transformer block, by `name_of`; on a GPU of one image in a batch. pixel: seconds of a CPU core
-    for one name at one pixel; pixel_on_device: on the device.
+    for one name at one pixel; pixel_on_device: on the device. at: when a block was timed, in
+    seconds since 1970.
     """
 
     device: str
@@ -41,6 +45,7 @@ class Speed:
     blocks: dict[str, float]
     pixel: float
     pixel_on_device: float
+    at: dict[str, float] = field(default_factory=dict)
 
     @property
     def slower(self) -> float:
@@ -62,11 +67,10 @@ def name_of(block: Block) -> str:
 
 
 def reference(blocks: Iterable[Block]) -> Speed:
-    """Of the machine that the figures of costs.py were measured on."""
+    """Of the machine that the figures of costs.py were measured on; in any precision as in fp32."""
 
-    def took(width: int, tokens: int, batch: int) -> float:
-        operations = batch * (24 * tokens * width**2 + 4 * tokens**2 * width)
-        return operations / REFERENCE_OPERATIONS
+    def took(width: int, tokens: int, batch: int, _: str) -> float:
+        return batch * block_operations(width, tokens) / REFERENCE_OPERATIONS
 
     seconds = {name_of(one): took(*one) for one in blocks}
     return Speed("cpu", REFERENCE_START, seconds, REFERENCE_PIXEL, REFERENCE_PIXEL)
@@ -84,27 +88,38 @@ def probed(
     """The speed of this machine at these blocks; timed, and written to `kept`, if it is not known.
 
     device: auto | cpu | cuda | cuda:N. again: time what is known too, since the machine may have
-    been busy then. None where it cannot be timed; raises nothing.
+    been busy then. None where it cannot be timed; raises nothing. An answer of the CPU is not kept
+    where there is a GPU: the next start asks that again.
     """
     wanted = set(blocks)
-    before = None if again else _read(device, kept)
-    if before and {name_of(one) for one in wanted} <= before.blocks.keys():
+    before = _read(device, kept)
+    known = before.blocks if before and not again else {}
+    lacking = [one for one in sorted(wanted) if name_of(one) not in known]
+    if before and not lacking:
         return before
-    lacking = [one for one in sorted(wanted) if not before or name_of(one) not in before.blocks]
-    said = _ask({"device": device, "blocks": lacking})
-    found = _speed(said)
+    sys.stderr.write("timing this machine for some seconds …\n")
+    found = _speed(_ask({"device": device, "blocks": lacking}))
     if found is None:
         return None
+    found = replace(found, at=dict.fromkeys(found.blocks, time.time()))
     if before and before.device == found.device:
-        found = replace(found, blocks=before.blocks | found.blocks)
-    with contextlib.suppress(UserError):
-        write_json(kept, asdict(found) | {"about": _about(device)})
+        found = replace(found, blocks=before.blocks | found.blocks, at=before.at | found.at)
+    if found.device == "cuda" or not gpus.usable(device):
+        with contextlib.suppress(UserError):
+            write_json(kept, asdict(found) | {"about": _about(device)})
     return found if {name_of(one) for one in wanted} <= found.blocks.keys() else None
 
 
 def _read(device: str, kept: Path) -> Speed | None:
+    """What is kept of this machine and not too old, None where that is nothing."""
     before = read_json(kept) or {}
-    return _speed(before) if before.get("about") == _about(device) else None
+    found = _speed(before) if before.get("about") == _about(device) else None
+    if found is None:
+        return None
+    now = time.time()
+    young = {name: at for name, at in found.at.items() if 0 <= now - at < BELIEVED}
+    blocks = {name: took for name, took in found.blocks.items() if name in young}
+    return replace(found, blocks=blocks, at=young) if blocks else None
 
 
 def _about(device: str) -> dict[str, Any]:
@@ -118,7 +133,8 @@ def _about(device: str) -> dict[str, Any]:
         "cores": cores(),
         "torch": torch,
         "device": device,
-        VISIBLE: os.environ.get(VISIBLE, ""),
+        "gpus": gpus.uuids(),
+        gpus.VISIBLE: os.environ.get(gpus.VISIBLE, ""),
     }
 
 
@@ -143,6 +159,7 @@ def _speed(said: dict[str, Any]) -> Speed | None:
             {str(name): float(took) for name, took in said["blocks"].items()},
             float(said["pixel"]),
             float(said["pixel_on_device"]),
+            {str(name): float(at) for name, at in said.get("at", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None

@@ -11,6 +11,7 @@ from cliptrase.cores import cores as real_cores
 from cliptrase.estimate import costs, todo, work
 from cliptrase.estimate.schedule import Job, finished
 from cliptrase.estimate.speed import Speed
+from cliptrase.estimate.start import USUAL, Start
 from cliptrase.plan import Pass, Plan
 
 STARTED = "snakemake"
@@ -90,19 +91,20 @@ def estimate(
     left: list[str],
     mirror: str | None,
     speed: Speed | None,
-    *,
-    device: str = "auto",
-    cores: int | None = None,
+    start: Start = USUAL,
 ) -> Estimate:
     """Of the passes `left` among those that are asked for; without what only the user can get.
 
-    cores: Snakemake's --cores, None for all there are. speed: of this machine, None if unknown.
+    speed: of this machine, None if unknown.
     """
     lacking = pipeline_data.lacking(plan, passes, mirror)
     possible = pipeline_data.without(plan, passes, lacking)
-    made = [plan.passes[name] for name in possible if name in left]
-    found = [Left(one, todo.runs_left(one), todo.images(one, plan.data)) for one in made]
-    gpus = pipeline.gpus(device)
+    made = todo.made(plan, passes, left, mirror)
+    found = [
+        Left(one, todo.runs_left(one, frozen=start.frozen), todo.images(one, plan.data))
+        for one in made
+    ]
+    gpus, cores = start.cards, start.cores
     used = min(real_cores(), cores or real_cores())
     threads = pipeline.workers(possible, left, gpus, cores)
     if speed is None:
@@ -114,7 +116,7 @@ def estimate(
     for one in found:
         jobs.append(_pass(one, speed, threads, gpus, encoded, ready))
     if found or not Path("results", plan.suite, "wandb", "ledger.json").is_file():
-        jobs += _publishing(plan, frozenset(job.name for job in jobs), speed)
+        jobs += _publishing(plan, frozenset(job.name for job in jobs), speed, start.tracking)
     jobs[0] = Job(STARTED, costs.starting_seconds(len(jobs) - 1, speed))
     return Estimate(found, used, gpus, threads, speed, jobs, _encoder_passes(found, speed))
 
@@ -172,16 +174,16 @@ def _pass(
     return Job(one.name, alone, shared, threads, needs=needs)
 
 
-def _publishing(plan: Plan, needs: frozenset[str], speed: Speed) -> list[Job]:
+def _publishing(plan: Plan, needs: frozenset[str], speed: Speed, tracking: str) -> list[Job]:
     runs, main = len(plan.runs), len(plan.main_runs)
     tables = Job("tables", costs.publishing_seconds("tables", runs, speed), needs=needs)
     figures = Job("figures", costs.publishing_seconds("figures", runs, speed), needs=needs)
-    published = costs.publishing_seconds("wandb", main, speed)
+    published = costs.publishing_seconds(tracking, main, speed)
     return [tables, figures, Job("wandb", published, needs=needs | {"tables"})]
 
 
 def _encoder_passes(found: list[Left], speed: Speed) -> float:
-    """What is computed of images, in bare encodes of each dataset's images at each size."""
+    """What is computed of images, in bare fp32 encodes of each dataset's images at each size."""
     sizes = {(one.one.model, first(one.one)["image_size"]): first(one.one) for one in found}
     counts = {one.one.dataset: one.images for one in found}
     once = sum(costs.bare_encode(run, speed) for run in sizes.values()) * sum(counts.values())

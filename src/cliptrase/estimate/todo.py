@@ -8,13 +8,15 @@ from pathlib import Path
 
 from cliptrase import pipeline, pipeline_data
 from cliptrase.data.folder import pairs
-from cliptrase.data.sources import Archive, DatasetSource
+from cliptrase.data.sources import Archive, DatasetSource, sources_path
+from cliptrase.errors import UserError
 from cliptrase.estimate.work import Run
 from cliptrase.evaluate import seal
 from cliptrase.evaluate.provenance import code_digest
 from cliptrase.plan import Pass, Plan
 
 SCENES = 200  # of a dataset that is drawn
+DATA = "data"  # the folder of a suite that names none
 
 
 def images(one: Pass, data: Path | str) -> int:
@@ -50,23 +52,42 @@ def archives(plan: Plan, sources: Iterable[DatasetSource]) -> list[Archive]:
     return list(found.values())
 
 
-def unmade(plan: Plan) -> list[str]:
-    """The passes that Snakemake would make: `pipeline.unmade`, and those of other code."""
-    false = pipeline.unmade(plan)
+def unmade(plan: Plan, false: list[str], *, frozen: bool = False) -> list[str]:
+    """The passes that Snakemake would make: `false`, what `pipeline.unmade` says, and those of
+    other code, unless that is frozen."""
     return [
         one.name
         for one in plan.passes.values()
-        if one.name in false or not all(map(_of_this_code, one.runs))
+        if one.name in false or not (frozen or all(map(_of_this_code, one.runs)))
     ]
 
 
-def runs_left(one: Pass) -> list[Run]:
-    """The runs of a pass that it would make: not whole, or of other code."""
+def made(plan: Plan, passes: list[str], left: list[str], mirror: str | None) -> list[Pass]:
+    """The passes among `passes` that a start makes: `left`, and not lacking what only the user can
+    get.
+
+    Raises UserError where they need archives, and the suite's own data folder does not list them:
+    those of conf/sources.yaml are others.
+    """
+    lacking = pipeline_data.lacking(plan, passes, mirror)
+    possible = pipeline_data.without(plan, passes, lacking)
+    found = [plan.passes[name] for name in possible if name in left]
+    unlisted = plan.data != DATA and sources_path(plan.data).parent != Path(plan.data)
+    if unlisted and sources(unprepared(found, plan.data), plan.data):
+        raise UserError(
+            f"{plan.data}/sources.yaml, the list of suite {plan.suite}'s archives, is not there; "
+            "run `make miniature` first, or copy conf/sources.yaml to it for the real archives"
+        )
+    return found
+
+
+def runs_left(one: Pass, *, frozen: bool = False) -> list[Run]:
+    """The runs of a pass that it would make: not whole, or of other code, unless that is frozen."""
     folder = pipeline.RUNS
     return [
         run
         for name, run in one.runs.items()
-        if seal.damage(folder / name) or not _of_this_code(name)
+        if seal.damage(folder / name) or not (frozen or _of_this_code(name))
     ]
 
 

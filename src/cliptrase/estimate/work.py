@@ -18,6 +18,9 @@ ONE_PLACE = ("softmax", "cosine", "inner_product", "identity")  # else a functio
 # Of the cost model's own: what the pictures decide, as medians of the benchmarks' scenes.
 CLUSTERS = {196: 14, 441: 10}  # by patches
 LEFT = 0.6  # names that are not dropped before they are upsampled
+# Of more names than segment/logits.py's MANY: what tiles cost a pixel, in names without tiles, and
+# a further name of them.
+MANY, TILES, TILED = 100, 78.0, 0.1
 # Of every further clustering of the same rows: the share of its clusters, and of its maps of
 # regions, that no other had (measured over the 64 of Figure 7).
 NEW_CLUSTERS = 0.2
@@ -30,11 +33,12 @@ DISTANCES, NEAR, CLUSTERING = 3.0, 1.0, 8.0
 class Counts:
     """Of one image, or of one window of it.
 
-    blocks: transformer blocks, and other matrix products in their measure. pairs: of patches, that
-    clustering looks at. filtered: values that medians are taken of. regions: clusters × pixels.
-    named: names × pixels. voted: pixels.
+    encoded: transformer blocks. blocks: other matrix products in their measure. pairs: of patches,
+    that clustering looks at. filtered: values that medians are taken of. regions: clusters ×
+    pixels. named: names × pixels. voted: pixels.
     """
 
+    encoded: float = 0.0
     blocks: float = 0.0
     pairs: float = 0.0
     filtered: float = 0.0
@@ -98,10 +102,13 @@ def cost_key(run: Run) -> str:
     return _text([method, text_key(run)])
 
 
-def counts(runs: Iterable[Run], shape: Shape, names: Callable[[Run], int]) -> Counts:
+def counts(
+    runs: Iterable[Run], shape: Shape, names: Callable[[Run], int], *, tiled: bool = True
+) -> Counts:
     """Of one image, or one window, of `runs` of one pass, with what they share counted once.
 
-    names: how many the words of a run are.
+    names: how many the words of a run are. tiled: whether many of them are compared tile by tile,
+    as a CPU does.
     """
     runs = list(runs)
     if not runs:
@@ -111,6 +118,7 @@ def counts(runs: Iterable[Run], shape: Shape, names: Callable[[Run], int]) -> Co
     clusters = CLUSTERS.get(parts.patches, 12)
     voting = [run for run in runs if vote_of(run["method"]) != "none"]
     logits = _first(runs, logits_key)
+    whole = [run for run in logits.values() if not slides(run)]
     rows = {distances_key(run["method"]) for run in voting}
     near = {(distances_key(run["method"]), run["method"]["regions"]["eps"]) for run in voting}
     maps = _first(voting, _map_key)
@@ -127,15 +135,20 @@ def counts(runs: Iterable[Run], shape: Shape, names: Callable[[Run], int]) -> Co
     clusterings = {clustering_key(run["method"]) for run in voting}
     looked_at = DISTANCES * len(rows) + NEAR * len(near) + CLUSTERING * len(clusterings)
     return Counts(
-        blocks=_encoding(runs, voting, parts)
-        + parts.distances() * len(rows)
+        encoded=_encoding(runs, voting, parts),
+        blocks=parts.distances() * len(rows)
         + sum(parts.names(names(run)) for run in logits.values()),
         pairs=parts.patches**2 * looked_at,
         filtered=filtered,
         regions=clusters * pixels * sum(share.values()),
-        named=0.0 if slides(runs[0]) else LEFT * pixels * sum(map(names, logits.values())),
+        named=pixels * sum(_upsampled(names(run), tiled) for run in whole),
         voted=pixels * sum(share[_map_key(run)] for run in votes.values()),
     )
+
+
+def _upsampled(names: int, tiled: bool) -> float:
+    """Names that are compared at a pixel, or what takes as long."""
+    return TILES + TILED * names if tiled and names > MANY else LEFT * names
 
 
 def averaged(runs: Iterable[Run], names: Callable[[Run], int]) -> float:
