@@ -36,7 +36,7 @@ miniature: setup  ## the paper's suite on small archives of its sources, served 
 test: setup  ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
-bench: setup  ## what an image, the class names and the tables cost, and how that grows; nothing else should run (30 minutes)
+bench: setup  ## what an image, the class names and the tables cost, and how that grows; nothing else should run (20 minutes)
 	$(PY) -m benchmarks
 	$(PY) -m benchmarks.growth
 
