@@ -4,7 +4,6 @@ the paper's text to the released code is the released code."""
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
@@ -12,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.few_scenes import write_scenes
 
 from cliptrase import config
 from cliptrase import plan as planning
-from cliptrase.data import prepared
-from cliptrase.data.recipes import png, recipe
-from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.data.vocabularies import read_names, vocabulary_path
 from cliptrase.evaluate.passes import run_pass
 from cliptrase.plan import Plan
@@ -267,20 +264,7 @@ def test_the_mended_words_are_the_released_ones_less_their_two_slips() -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the first scenes of `shapes`."""
-    root = tmp_path_factory.mktemp("data")
-    folder = prepared.prepared_folder("shapes", root)
-    folder.mkdir(parents=True)
-    scenes = [evaluation_scene("shapes", index) for index in range(4)]
-    records = [
-        prepared.Record(f"{index:03d}", png(scene.image), png(scene.label))
-        for index, scene in enumerate(scenes)
-    ]
-    prepared.write_arrow(folder / prepared.ARROW, records)
-    check = prepared.self_check(prepared.PreparedSamples(folder))
-    check["recipe_sha256"] = recipe("shapes").digest()
-    check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
-    (folder / prepared.SELFCHECK).write_text(json.dumps(check))
-    return root
+    return write_scenes(tmp_path_factory.mktemp("data"), range(4))
 
 
 def test_the_last_step_is_the_released_code(data: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ And its matrix is the one that the slow path's maps add up to, scene by scene.
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ import pytest
 import torch
 from PIL import Image
 from slow_stages import segmented
+from tests.few_scenes import write_scenes
 
 from cliptrase import config
 from cliptrase.data import labels as label_tables
-from cliptrase.data import prepared
 from cliptrase.data.crop import crop_image, crop_label
-from cliptrase.data.recipes import png, recipe
 from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.evaluate import passes, store
 from cliptrase.evaluate.graph import Graph
@@ -46,20 +44,7 @@ def resolved(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """A data folder whose `shapes` has twelve scenes."""
-    root = tmp_path_factory.mktemp("exact")
-    folder = prepared.prepared_folder("shapes", root)
-    folder.mkdir(parents=True)
-    scenes = [evaluation_scene("shapes", index) for index in range(SCENES)]
-    records = [
-        prepared.Record(f"scene_{index:02}", png(scene.image), png(scene.label))
-        for index, scene in enumerate(scenes)
-    ]
-    prepared.write_arrow(folder / prepared.ARROW, records)
-    check = prepared.self_check(prepared.PreparedSamples(folder))
-    check["recipe_sha256"] = recipe("shapes").digest()
-    check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
-    (folder / prepared.SELFCHECK).write_text(json.dumps(check))
-    return root
+    return write_scenes(tmp_path_factory.mktemp("exact"), range(SCENES))
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.few_scenes import write_scenes
 
 from cliptrase import config
-from cliptrase.data import prepared
-from cliptrase.data.recipes import png, recipe
-from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.evaluate import passes, store
 
 SCENES = (0, 3, 4, 7, 9)
@@ -22,24 +18,6 @@ RUNS = [
     ["benchmark=shapes_bg", "method=cliptrase", "method.regions.vote=soft"],
     ["benchmark=shapes", "method=gem"],
 ]
-
-
-def prepare(root: Path, scenes: Sequence[int]) -> Path:
-    """A data folder whose `shapes` has these scenes, in this order."""
-    folder = prepared.prepared_folder("shapes", root)
-    folder.mkdir(parents=True)
-    records = []
-    for place, index in enumerate(scenes):  # ids must be sorted
-        scene = evaluation_scene("shapes", index)
-        records.append(
-            prepared.Record(f"{place}:scene_{index}", png(scene.image), png(scene.label))
-        )
-    prepared.write_arrow(folder / prepared.ARROW, records)
-    check = prepared.self_check(prepared.PreparedSamples(folder))
-    check["recipe_sha256"] = recipe("shapes").digest()
-    check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
-    (folder / prepared.SELFCHECK).write_text(json.dumps(check))
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +31,7 @@ def made(tmp_path_factory):
 
     def make(*scenes: int) -> dict[str, Path]:
         place = root / "-".join(map(str, scenes))
-        data = prepare(place / "data", scenes)
+        data = write_scenes(place / "data", scenes)
         options = {"partial": place / "partial.npz", "out": place / "runs", "workers": 2}
         return passes.run_pass(runs, data=data, device="cpu", **options)
 

@@ -11,11 +11,9 @@ import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import save_file
+from tests.few_scenes import write_scenes
 
 from cliptrase import config
-from cliptrase.data import prepared
-from cliptrase.data.recipes import png, recipe
-from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.evaluate import passes
 
 IMAGES = 6
@@ -27,20 +25,7 @@ EMBED = 32
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder whose `shapes` has six scenes; text features gather in it."""
-    root = tmp_path_factory.mktemp("data")
-    folder = prepared.prepared_folder("shapes", root)
-    folder.mkdir(parents=True)
-    scenes = [evaluation_scene("shapes", index) for index in range(IMAGES)]
-    records = [
-        prepared.Record(f"scene_{index}", png(scene.image), png(scene.label))
-        for index, scene in enumerate(scenes)
-    ]
-    prepared.write_arrow(folder / prepared.ARROW, records)
-    check = prepared.self_check(prepared.PreparedSamples(folder))
-    check["recipe_sha256"] = recipe("shapes").digest()
-    check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
-    (folder / prepared.SELFCHECK).write_text(json.dumps(check))
-    return root
+    return write_scenes(tmp_path_factory.mktemp("data"), range(IMAGES))
 
 
 @pytest.fixture(scope="session")
