@@ -14,7 +14,8 @@ class UserError(Exception):
 
 
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Let `main` end in `error: …` on stderr and exit code 1 where it raises UserError."""
+    """Let `main` end in `error: …` on stderr and exit code 1 where it raises UserError, and in one
+    word and exit code 130 on Ctrl-C."""
 
     @wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -23,6 +24,9 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
 
     return guarded
 

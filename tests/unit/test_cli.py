@@ -241,3 +241,13 @@ def test_colours_of_many_classes_differ_and_stay():
 def test_a_name_too_long_for_the_disk_is_one_message():
     with pytest.raises(UserError, match="take a shorter one"):
         plan_outputs([Path("a.jpg")], {"--labels": "x" * 300 + ".png"})
+
+
+def test_ctrl_c_ends_a_command_with_a_word(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cliptrase.cli.verify.run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["verify"])
+    assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
