@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cliptrase.segment import ways
 from cliptrase.segment.logits import CHUNK
+from cliptrase.segment.tiles import bilinear
 from cliptrase.segment.vote import means_of_all
 
 Size = tuple[int, int]  # height, width
@@ -65,9 +66,7 @@ class Window:
     def maps(self, names: slice) -> Tensor:
         """Logits (k, height, width) of some names at every pixel; where there are regions, each
         region's mean in the place of its pixels."""
-        pixels = F.interpolate(
-            self.logits[None, names], size=self.size, mode="bilinear", align_corners=False
-        )[0]
+        pixels = bilinear(self.logits[None, names], self.size)[0]
         if self.regions is None or self.means is None:
             return pixels
         means = self.means[:, names].T[:, self.regions.clamp_min(0)]
@@ -88,7 +87,7 @@ def averaged(windows: Sequence[Window], size: Size, seen: Size, out_size: Size) 
         for window in windows:
             _at(total, window).add_(window.maps(some))
         mean = total.div_(counts)[:, : seen[0], : seen[1]]
-        yield F.interpolate(mean[None], size=out_size, mode="bilinear", align_corners=False)
+        yield bilinear(mean[None], out_size)
 
 
 class LargestProbability:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from cliptrase.model.upload import uploaded
 from cliptrase.segment import ways
 from cliptrase.segment.argmax import first_argmax
 from cliptrase.segment.median import median_filter
+from cliptrase.segment.tiles import bilinear
 
 AT_ONCE = 8  # clusters of each image that a GPU upsamples at once: bounds memory, changes no result
 
@@ -44,11 +44,10 @@ def prototypes(
 
 def smooth_maps(prototypes: Tensor, grid: tuple[int, int], upsample: int, median: int) -> Tensor:
     """Prototypes (K, N) as maps (K, h·upsample, w·upsample): bilinear, then median-filtered."""
-    maps = prototypes.unflatten(1, grid).unsqueeze(1)
-    size = (grid[0] * upsample, grid[1] * upsample)
+    maps = prototypes.unflatten(1, grid)
     if upsample != 1:
-        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-    return median_filter(maps.squeeze(1), median)
+        maps = bilinear(maps[None], (grid[0] * upsample, grid[1] * upsample))[0]
+    return median_filter(maps, median)
 
 
 def region_maps(maps: Tensor, places: NDArray[np.int64], out_size: tuple[int, int]) -> Tensor:
@@ -64,9 +63,8 @@ def region_maps(maps: Tensor, places: NDArray[np.int64], out_size: tuple[int, in
 
     def upsampled() -> Iterator[Tensor]:
         for some in at.split(step, dim=1):
-            chosen = maps.index_select(0, some.flatten().clamp_min(0)).unsqueeze(1)
-            fine = F.interpolate(chosen, size=out_size, mode="bilinear", align_corners=False)
-            fine = fine.view(*some.shape, *out_size)
+            chosen = maps.index_select(0, some.flatten().clamp_min(0)).unflatten(0, some.shape)
+            fine = bilinear(chosen, out_size)
             if ragged:
                 fine.masked_fill_((some < 0)[:, :, None, None], -torch.inf)
             yield fine

@@ -1,4 +1,4 @@
-"""Parts of a map that are upsampled by themselves, with the bits that the whole would have."""
+"""Upsampling: every map by itself, and parts of one with the bits that the whole would have."""
 
 from __future__ import annotations
 

@@ -337,3 +337,12 @@ def test_no_image_is_skipped(runs_of):
     (run,) = runs_of(["benchmark=voc20", *SLIDE]).values()
     nothing = Target.of(run).truth(np.full((4, 5), 255), "image 1")
     assert nothing is not None and nothing.rows.size == 0
+
+
+def test_equal_names_stay_equal_however_many_there_are():
+    """Resized as channels of one tensor, the last three of eleven are rounded otherwise."""
+    one = torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    logits = one.expand(2, 11, 6, 6).contiguous()
+    windows = Window.each([(0, 0), (0, 48)], (96, 96), logits, None)
+    maps = torch.cat(list(averaged(windows, (96, 144), (96, 144), (130, 200))), dim=1)
+    assert maps.shape == (1, 11, 130, 200) and (maps == maps[:, :1]).all()
