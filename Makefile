@@ -51,4 +51,4 @@ check: setup  ## lint, types, formats, dry runs
 	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules --config suite=paper
 
 train-shapes-clip: setup  ## train the embedded CLIP again from its captions (an hour or more on one core; resumes)
-	$(PY) -m cliptrase.model.train_shapes
+	$(PY) -m cliptrase.shapes.train

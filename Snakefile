@@ -17,11 +17,12 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from cliptrase import errors, pipeline, pipeline_data, plan
-from cliptrase.announcement import announcement
-from cliptrase.checks import check_device
-from cliptrase.estimate import todo
-from cliptrase.estimate.start import Start
+from cliptrase import errors, pipeline, plan
+from cliptrase.pipeline import data as pipeline_data
+from cliptrase.pipeline.announcement import announcement
+from cliptrase.config.checks import check_device
+from cliptrase.pipeline.estimate import todo
+from cliptrase.pipeline.estimate.start import Start
 
 min_version("9.27")
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from cliptrase.evaluate.provenance import commit, now, versions
 from cliptrase.evaluate.threads import cores
 from cliptrase.files import atomic_write
+from cliptrase.runs.provenance import commit, now, versions
 
 log = logging.getLogger("benchmarks")
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptrase.data.records import Record, png
+from cliptrase.data.make.records import Record, png
 from cliptrase.files import atomic_write, sha256_file
 
 DATASET, SIZE = "shapes", 224
@@ -89,7 +89,7 @@ def flat(counts: Sequence[int], scenes: int, threads: int) -> dict[str, Any]:
 
 def write_dataset(data: Path, count: int, scenes: int) -> None:
     """`count` images in the place of the embedded scenes, ready for a pass."""
-    from cliptrase.data import prepared
+    from cliptrase.data.read import prepared
 
     folder = data / "prepared" / DATASET
     folder.mkdir(parents=True)
@@ -103,7 +103,7 @@ def write_dataset(data: Path, count: int, scenes: int) -> None:
 
 def drawn(count: int, scenes: int) -> Iterator[Record]:
     """Scenes over and over."""
-    from cliptrase.data.shapes.scenes import scene
+    from cliptrase.shapes.scenes import scene
 
     known = []
     for number in range(count):
@@ -116,8 +116,8 @@ def drawn(count: int, scenes: int) -> Iterator[Record]:
 def passed(data: Path, threads: int) -> dict[str, Any]:
     """The pass over a data folder, and what this process held meanwhile."""
     from cliptrase import config
-    from cliptrase.evaluate import store
     from cliptrase.evaluate.passes import run_pass
+    from cliptrase.runs import store
 
     runs = {}
     for benchmark, method in RUNS:

@@ -29,10 +29,10 @@ from benchmarks.timing import (
     wait,
     ways,
 )
-from cliptrase.data.crop import crop_image, crop_label
+from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.evaluate.graph import Graph
-from cliptrase.evaluate.metrics import GroundTruth
-from cliptrase.evaluate.provenance import Stages
+from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.provenance import Stages
 from cliptrase.segment.logits import contenders
 
 STAGES = {  # the package's names: what they are called in cost.json

@@ -28,13 +28,13 @@ from benchmarks.timing import Way, taking_turns, threads_of_torch
 from cliptrase import config
 from cliptrase.data import open_dataset
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import cores, in_order, single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.model.precision import DTYPES, lower
+from cliptrase.runs.provenance import Stages
 
 METHODS = ("clip", "sclip", "cliptrase")
 BENCHMARKS = (("shapes_bg", "shapes", "shapes_fine"), ("shapes_clean",))  # by their dataset

@@ -24,7 +24,7 @@ import scipy.io
 import yaml
 from PIL import Image
 
-from cliptrase.data.sources import read_sources
+from cliptrase.data.fetch.sources import read_sources
 
 KINDS = 12  # different pictures; the others repeat them under other ids
 SIZES = {  # (width, height)
@@ -40,7 +40,9 @@ PREPARE = """
 import json, os, resource, sys, time
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import datasets.arrow_writer, scipy.io  # what is loaded once counts for nothing
-from cliptrase.data import download, prepare, prepared
+from cliptrase.data.fetch import download
+from cliptrase.data.make import prepare
+from cliptrase.data.read import prepared
 start, cpu = time.perf_counter(), time.process_time()
 prepare.prepare(sys.argv[1], sys.argv[2])
 print(json.dumps({

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase import config
-from cliptrase.data.vocabularies import read_names, vocabulary_path
+from cliptrase.config.metric_names import RULES
+from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 from cliptrase.evaluate.passes import run_pass
-from cliptrase.metric_names import RULES
 
 METHODS = ("clip", "sclip", "cliptrase")
 SETTINGS = {

@@ -16,7 +16,7 @@ from scipy.ndimage import median_filter
 from sklearn.cluster import DBSCAN
 from torch import Tensor
 
-from cliptrase.evaluate.provenance import Stages
+from cliptrase.runs.provenance import Stages
 
 UPSAMPLE, MEDIAN = 4, 7
 

@@ -24,11 +24,11 @@ from cliptrase import config
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import clustering_key, frozen
-from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.evaluate.protocols import Crop, Shown
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
+from cliptrase.runs.metrics import GroundTruth
 from cliptrase.segment.clustering import squared_distances
 
 SIZES = (224, 336)

@@ -10,7 +10,7 @@ import yaml
 from benchmarks.scenery import Eps, Held, Models, job, patchwork
 from benchmarks.timing import Way, encoding, package_way, passing, spread, taking_turns
 from cliptrase import config, plan
-from cliptrase.data.vocabularies import owned_names, read_classes
+from cliptrase.data.read.vocabularies import owned_names, read_classes
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import background_words

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.timing import ratios, spread, taking_turns, wait
-from cliptrase.data.vocabularies import (
+from cliptrase.data.read.vocabularies import (
     read_classes,
     read_templates,
     template_path,

@@ -17,10 +17,10 @@ from benchmarks.scenery import Held
 from cliptrase.evaluate.device import computing_on
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
-from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.tally import Tally
 from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import Clip
+from cliptrase.runs.provenance import Stages
 
 BATCH = 16  # at most, of the encoder on a CPU
 GPU_BATCH = 64

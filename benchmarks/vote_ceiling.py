@@ -14,14 +14,14 @@ import torch
 
 from cliptrase import config
 from cliptrase.data import open_dataset
-from cliptrase.data.shapes.concepts import OBJECTS
 from cliptrase.evaluate.graph import Graph
-from cliptrase.evaluate.metrics import class_counts, confusion, scores
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
 from cliptrase.publish.scenes import truth_map
+from cliptrase.runs.metrics import class_counts, confusion, scores
 from cliptrase.segment.vote import hard_vote
+from cliptrase.shapes.concepts import OBJECTS
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cliptrase.data import prepared
-from cliptrase.data.recipes import png, recipe
-from cliptrase.data.shapes.scenes import evaluation_scene
+from cliptrase.data.make.recipes import png, recipe
+from cliptrase.data.read import prepared
+from cliptrase.shapes.scenes import evaluation_scene
 
 
 def write_scenes(root: Path, scenes: Sequence[int]) -> Path:

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from cliptrase import config
-from cliptrase.data.crop import crop_image, fit_image, nearest_indices
-from cliptrase.data.images import read_image
-from cliptrase.data.vocabularies import (
+from cliptrase.data.read.crop import crop_image, fit_image, nearest_indices
+from cliptrase.data.read.images import read_image
+from cliptrase.data.read.vocabularies import (
     owned_names,
     read_templates,
     split_classes,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.miniature.server import Server
 
-from cliptrase.data.download import Policy, fetch
-from cliptrase.data.sources import Archive
+from cliptrase.data.fetch.download import Policy, fetch
+from cliptrase.data.fetch.sources import Archive
 from cliptrase.errors import UserError
 
 FAST = Policy(attempts=3, backoff=0.005, longest=0.01, connect=2, read=0.5, redirects=4, margin=0)

@@ -24,9 +24,10 @@ from tests.miniature import edited
 from tests.miniature.contents import Contents
 from tests.miniature.edited import ARCHIVES, a_png, members, packed, place, put, refused
 
-from cliptrase.data import prepare, prepared, recipes
-from cliptrase.data.lock import alone
-from cliptrase.data.prepared import open_prepared
+from cliptrase.data.fetch.lock import alone
+from cliptrase.data.make import prepare, recipes
+from cliptrase.data.read import prepared
+from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import UserError
 
 COCO, CITY = edited.ids("coco"), edited.ids("cityscapes")
@@ -130,7 +131,8 @@ def test_a_picture_that_is_a_bomb(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from cliptrase.data import prepare, prepared
+from cliptrase.data.make import prepare
+from cliptrase.data.read import prepared
 dataset, data, when = sys.argv[1], sys.argv[2], int(sys.argv[3])
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 if when < 3:  # after so many records
@@ -176,7 +178,7 @@ def test_no_space_left(
     if place_of_fault == "arrow":
         monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr("cliptrase.data.archives.pcontext.tempfile.TemporaryFile", full)
+        monkeypatch.setattr("cliptrase.data.make.archives.pcontext.tempfile.TemporaryFile", full)
     with pytest.raises(UserError, match="no space left on the disk; free some"):
         prepare.prepare("pcontext", data)
     monkeypatch.undo()
@@ -196,7 +198,14 @@ def test_what_is_set_aside_lies_on_the_disk_of_the_data(
 
 def test_two_processes_make_it_once(tmp_path: Path) -> None:
     data = place(tmp_path, "cityscapes")
-    command = [sys.executable, "-m", "cliptrase.data.prepare", "cityscapes", "--data", str(data)]
+    command = [
+        sys.executable,
+        "-m",
+        "cliptrase.data.make.prepare",
+        "cityscapes",
+        "--data",
+        str(data),
+    ]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
@@ -210,7 +219,14 @@ def test_what_a_download_says_of_its_progress_is_said_while_preparing(tmp_path: 
     name = ARCHIVES["cityscapes"]["images"][0]
     (data / "prepared").mkdir()
     locks = {"cityscapes": data / "prepared/.cityscapes.lock", name: data / f"raw/.{name}.lock"}
-    command = [sys.executable, "-m", "cliptrase.data.prepare", "cityscapes", "--data", str(data)]
+    command = [
+        sys.executable,
+        "-m",
+        "cliptrase.data.make.prepare",
+        "cityscapes",
+        "--data",
+        str(data),
+    ]
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
         for stack, (of, path) in zip((first, second), locks.items(), strict=True):
             stack.enter_context(alone(path, of))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cliptrase.cli import main
-from cliptrase.data import prepared
-from cliptrase.data.recipes import png
+from cliptrase.data.make.recipes import png
+from cliptrase.data.read import prepared
 
 
 def refused(capsys, tmp_path, arguments):

@@ -25,8 +25,8 @@ from tests.faults.fetching import (
 )
 from tests.miniature.server import Fault, Request
 
-from cliptrase.data import transfer
-from cliptrase.data.download import fetch
+from cliptrase.data.fetch import transfer
+from cliptrase.data.fetch.download import fetch
 from cliptrase.errors import UserError
 
 
@@ -156,7 +156,7 @@ def test_a_small_real_disk(server, tmp_path):
     """A file system of 200 kB, where the kernel lets us have one."""
     code = f"""
 from tests.faults.fetching import FAST, archive
-from cliptrase.data import download, transfer
+from cliptrase.data.fetch import download, transfer
 transfer.need_space = lambda *_: None
 download.need_space = lambda *_: None
 try:

@@ -17,8 +17,8 @@ import yaml
 from tests.faults.fetching import FAST, SIZE, WHOLE, archive, is_whole, ranges, zipped
 from tests.miniature.server import Fault
 
-from cliptrase.data.download import fetch, main, state
-from cliptrase.data.sources import Gated
+from cliptrase.data.fetch.download import fetch, main, state
+from cliptrase.data.fetch.sources import Gated
 from cliptrase.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,8 +22,8 @@ from tests.faults.fetching import (
 )
 from tests.miniature.server import Fault, Server
 
-from cliptrase.data import transfer
-from cliptrase.data.download import fetch
+from cliptrase.data.fetch import transfer
+from cliptrase.data.fetch.download import fetch
 
 PAGES = {
     "called HTML": Fault(page="text/html; charset=utf-8"),

@@ -12,11 +12,11 @@ from tests.miniature import edited
 from tests.miniature.edited import members, packed, place
 from tests.miniature.server import Fault, Server
 
-from cliptrase.data import prepare
-from cliptrase.data.download import fetch
-from cliptrase.data.prepared import open_prepared
-from cliptrase.data.receipts import has_receipt
-from cliptrase.data.sources import read_sources
+from cliptrase.data.fetch.download import fetch
+from cliptrase.data.fetch.receipts import has_receipt
+from cliptrase.data.fetch.sources import read_sources
+from cliptrase.data.make import prepare
+from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import UserError
 
 NAME = "ADE20K_2021_17_01.zip"

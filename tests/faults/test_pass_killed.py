@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from cliptrase import config
-from cliptrase.evaluate import passes, store, tally
+from cliptrase.evaluate import passes, tally
 from cliptrase.evaluate.truth import Loader
+from cliptrase.runs import store
 
 IMAGES, SAVE_EVERY = 7, 2
 
@@ -27,7 +28,8 @@ KILLED = [
 SCRIPT = """
 import json, os, signal, sys
 from cliptrase import config
-from cliptrase.evaluate import passes, store, tally
+from cliptrase.evaluate import passes, tally
+from cliptrase.runs import store
 
 MOMENTS = {
     "adding an image": (tally.Tally, "add"),

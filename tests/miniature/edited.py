@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from cliptrase.data import prepare
+from cliptrase.data.make import prepare
 from cliptrase.errors import UserError
 
 from . import contents

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 import cliptrase.data
-from cliptrase.data.shapes.concepts import BACKGROUNDS, FINE, OBJECTS, TO_ALL
-from cliptrase.data.shapes.scenes import VALIDATION_SEEDS, scene
+from cliptrase.shapes.concepts import BACKGROUNDS, FINE, OBJECTS, TO_ALL
+from cliptrase.shapes.scenes import VALIDATION_SEEDS, scene
 
 LABELS = Path(cliptrase.data.__file__).parent / "labels"
 

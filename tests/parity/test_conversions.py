@@ -17,10 +17,11 @@ import yaml
 from PIL import Image
 from tests.miniature.packing import tarred, zipped
 
-from cliptrase.data import labels, prepare
-from cliptrase.data.archives.ade2021 import classes
-from cliptrase.data.prepared import open_prepared
-from cliptrase.data.vocabularies import read_names, vocabulary_path
+from cliptrase.data.make import prepare
+from cliptrase.data.make.archives.ade2021 import classes
+from cliptrase.data.read import labels
+from cliptrase.data.read.prepared import open_prepared
+from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / ".." / "shared"

@@ -21,7 +21,7 @@ from tests.parity.test_golden import CASES, FOLDERS, Golden, Ties, differing
 from tests.parity.test_golden_case import FILE
 
 from cliptrase import config
-from cliptrase.data.crop import crop_image
+from cliptrase.data.read.crop import crop_image
 from cliptrase.evaluate.graph import Graph, Text
 
 BATCHES = (1, 2, 4, 8)

@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cliptrase import config
-from cliptrase.data.crop import crop_image, crop_label
-from cliptrase.data.images import read_label
-from cliptrase.data.labels import apply, background_from_ignored, lookup, skipped
-from cliptrase.data.vocabularies import read_names, read_templates
+from cliptrase.data.read.crop import crop_image, crop_label
+from cliptrase.data.read.images import read_label
+from cliptrase.data.read.labels import apply, background_from_ignored, lookup, skipped
+from cliptrase.data.read.vocabularies import read_names, read_templates
 from cliptrase.evaluate.graph import Graph, Text
-from cliptrase.evaluate.metrics import confusion
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
+from cliptrase.runs.metrics import confusion
 from cliptrase.segment.regions import prototype, smooth_maps
 
 TOLERANCE = 1e-4

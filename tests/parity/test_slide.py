@@ -18,13 +18,13 @@ from PIL import Image
 from slow_reference import EMBED, HEADS, LAYERS, PATCH, TRAINED, WIDTH, WORDS, Reference, unit
 from slow_slide import averaged, classified, probabilities
 
-from cliptrase.data import resize
-from cliptrase.data.opencv import linear
+from cliptrase.data.read import resize
+from cliptrase.data.read.opencv import linear
 from cliptrase.evaluate import protocols
 from cliptrase.evaluate.graph import Text
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.provenance import Stages
 from cliptrase.model.load import Clip
+from cliptrase.runs.provenance import Stages
 
 WINDOW, SHORT_SIDE, STRIDE = 80, 120, 40
 OWNER = [0, 0, 1, 1, 2, 3, 3, 3]  # two background words, then three classes, two with synonyms

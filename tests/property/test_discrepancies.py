@@ -15,7 +15,7 @@ from tests.few_scenes import write_scenes
 
 from cliptrase import config
 from cliptrase import plan as planning
-from cliptrase.data.vocabularies import read_names, vocabulary_path
+from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 from cliptrase.evaluate.passes import run_pass
 from cliptrase.plan import Plan
 from cliptrase.publish.published import read_published

@@ -17,13 +17,14 @@ from slow_stages import segmented
 from tests.few_scenes import write_scenes
 
 from cliptrase import config
-from cliptrase.data import labels as label_tables
-from cliptrase.data.crop import crop_image, crop_label
-from cliptrase.data.shapes.scenes import evaluation_scene
-from cliptrase.evaluate import passes, store
+from cliptrase.data.read import labels as label_tables
+from cliptrase.data.read.crop import crop_image, crop_label
+from cliptrase.evaluate import passes
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import load_clip
+from cliptrase.runs import store
+from cliptrase.shapes.scenes import evaluation_scene
 
 SCENES, SIZE = 12, 112
 RUNS = {

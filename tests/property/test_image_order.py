@@ -10,7 +10,8 @@ import pytest
 from tests.few_scenes import write_scenes
 
 from cliptrase import config
-from cliptrase.evaluate import passes, store
+from cliptrase.evaluate import passes
+from cliptrase.runs import store
 
 SCENES = (0, 3, 4, 7, 9)
 RUNS = [

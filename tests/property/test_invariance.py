@@ -18,10 +18,10 @@ from open_clip.model import CLIP
 
 from cliptrase import config
 from cliptrase.evaluate.graph import Graph, Text
-from cliptrase.evaluate.metrics import class_counts, confusion, scores
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.model.vision import QKV
+from cliptrase.runs.metrics import class_counts, confusion, scores
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
 from cliptrase.segment.correlation import correlation, eq7_kept, patch_rows
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cliptrase.estimate import speed, suite
-from cliptrase.estimate.speed import Speed
-from cliptrase.estimate.start import Start
+from cliptrase.pipeline.estimate import speed, suite
+from cliptrase.pipeline.estimate.speed import Speed
+from cliptrase.pipeline.estimate.start import Start
 
 
 def as_measured(suite_plan) -> Speed:

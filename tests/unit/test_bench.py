@@ -14,12 +14,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from cliptrase import config
-from cliptrase.data.crop import crop_image
-from cliptrase.data.shapes.scenes import evaluation_scene
+from cliptrase.data.read.crop import crop_image
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.segment.clustering import squared_distances
+from cliptrase.shapes.scenes import evaluation_scene
 
 NEAR = 1e-4  # of the pixels: two logits may be equal to the last bit
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from cliptrase.cli import main
-from cliptrase.data.download import fetch
-from cliptrase.data.sources import read_sources
+from cliptrase.data.fetch.download import fetch
+from cliptrase.data.fetch.sources import read_sources
 
 
 def zipped(text: str) -> bytes:
@@ -25,6 +25,7 @@ def zipped(text: str) -> bytes:
     return file.getvalue()
 
 
+FETCH = "python -m cliptrase.data.fetch.download"
 WHOLE = zipped("whole")
 SHA1 = hashlib.sha1(WHOLE).hexdigest()
 GATE = {"page": "https://example.org/ask", "note": "ask nicely"}
@@ -155,7 +156,7 @@ def test_one_changed_byte_is_damage_and_a_quick_look_misses_it(data, capsys):
     assert said["known.zip"].startswith(f"damaged, {len(WHOLE)} bytes, its sha1 is ")
     assert "free" in said  # everything else was looked at
     assert "data/raw/known.zip: its sha1 is" in error
-    assert "run `python -m cliptrase.data.download known.zip --data data`" in error
+    assert "run `python -m cliptrase.data.fetch.download known.zip --data data`" in error
 
 
 def test_another_size_shows_at_once_where_only_the_receipt_knows_it(data, capsys):
@@ -191,7 +192,10 @@ def test_a_named_archive_must_be_complete(data, capsys):
     (data / "raw/known.zip").write_bytes(WHOLE)
     assert list(told(capsys, "known.zip")) == ["known.zip"]
     for name, reason in (
-        ("large.zip", "missing; run `python -m cliptrase.data.download large.zip --data data`"),
+        (
+            "large.zip",
+            "missing; run `python -m cliptrase.data.fetch.download large.zip --data data`",
+        ),
         ("gated.zip", "missing; https://example.org/ask: ask nicely; then put the file gated.zip"),
     ):
         said, error = refused(capsys, name, "known.zip")
@@ -202,7 +206,7 @@ def test_a_named_archive_must_be_complete(data, capsys):
     assert "known.zip: never checked; run" in refused(capsys, "known.zip", "--quick")[1]
     (data / "raw/gated.zip").write_bytes(WHOLE)
     error = refused(capsys, "gated.zip")[1]
-    assert "gated.zip: never checked; run `python -m cliptrase.data.download gated.zip" in error
+    assert f"gated.zip: never checked; run `{FETCH} gated.zip" in error
 
 
 def test_a_named_dataset_must_be_prepared_and_its_archives_are_told(data, capsys):

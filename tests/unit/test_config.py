@@ -67,7 +67,7 @@ def benchmarks():
 def test_every_benchmark_resolves_with_a_vocabulary_for_its_labels(benchmark):
     run = config.resolve([f"benchmark={benchmark}", PAPER])
     labels = run["benchmark"]["labels"]
-    table = Path(config.__file__).parent / "data" / "labels" / f"{labels['map']}.csv"
+    table = Path(config.__file__).parents[1] / "data" / "labels" / f"{labels['map']}.csv"
     classes = {int(line.split(",")[1]) for line in table.read_text().splitlines()[1:]}
     count = run["vocabulary"]["classes"]["count"]
     assert set(range(count)) <= classes

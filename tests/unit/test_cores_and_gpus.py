@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cliptrase import cores, gpus
+from cliptrase import machine
 
 ONE, TWO = "GPU-1aaa", "GPU-2bbb"
 
@@ -35,18 +35,18 @@ def version_1(root: Path, own: str, at: str, quota: int) -> None:
 
 
 def test_the_quota_of_a_container_is_the_least_of_all_levels(tmp_path):
-    assert cores.cpu_quota(tmp_path) is None, "no control groups"
+    assert machine.cpu_quota(tmp_path) is None, "no control groups"
     version_2(tmp_path, "/pods/one", pods="300000 100000", pods_one="max 100000")
-    assert cores.cpu_quota(tmp_path) == 3
+    assert machine.cpu_quota(tmp_path) == 3
     version_2(tmp_path, "/pods/one", pods_one="150000 100000")
-    assert cores.cpu_quota(tmp_path) == 1.5
+    assert machine.cpu_quota(tmp_path) == 1.5
     version_2(tmp_path, "/elsewhere")
-    assert cores.cpu_quota(tmp_path) is None
+    assert machine.cpu_quota(tmp_path) is None
 
 
 def test_a_group_is_found_where_the_container_mounts_it(tmp_path):
     version_2(tmp_path, "/", **{"": "200000 100000"})
-    assert cores.cpu_quota(tmp_path) == 2
+    assert machine.cpu_quota(tmp_path) == 2
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_group_is_found_where_the_container_mounts_it(tmp_path):
 )
 def test_version_1_says_it_elsewhere(own, at, quota, found, tmp_path):
     version_1(tmp_path, own, at, quota)
-    assert cores.cpu_quota(tmp_path) == found
+    assert machine.cpu_quota(tmp_path) == found
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_version_1_says_it_elsewhere(own, at, quota, found, tmp_path):
 )
 def test_a_share_of_a_core_is_none_but_the_first(pinned, quota, found, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(pinned)))
-    monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
-    assert cores.cores() == found
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    assert machine.cores() == found
 
 
 @pytest.mark.parametrize(
@@ -90,23 +90,23 @@ def test_a_share_of_a_core_is_none_but_the_first(pinned, quota, found, monkeypat
 )
 def test_the_gpus_that_cuda_sees(said, here, left, monkeypatch):
     if said is None:
-        monkeypatch.delenv(gpus.VISIBLE, raising=False)
+        monkeypatch.delenv(machine.VISIBLE, raising=False)
     else:
-        monkeypatch.setenv(gpus.VISIBLE, said)
+        monkeypatch.setenv(machine.VISIBLE, said)
     uuids = [ONE, TWO, "GPU-4ddd"][:here]
-    assert gpus.visible(uuids) == left
-    monkeypatch.setattr(gpus, "uuids", lambda: uuids)
-    assert gpus.usable("auto") == len(left)
-    assert gpus.usable("cuda") == max(1, len(left)), "the pass says that there is none"
-    assert (gpus.usable("cuda:1"), gpus.usable("cpu")) == (1, 0)
+    assert machine.visible_gpus(uuids) == left
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: uuids)
+    assert machine.usable_gpus("auto") == len(left)
+    assert machine.usable_gpus("cuda") == max(1, len(left)), "the pass says that there is none"
+    assert (machine.usable_gpus("cuda:1"), machine.usable_gpus("cpu")) == (1, 0)
 
 
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch):
-    monkeypatch.setattr(gpus, "uuids", lambda: [])
-    monkeypatch.setenv(gpus.VISIBLE, "0,1")
-    assert (gpus.usable("auto"), gpus.usable("cuda")) == (0, 2)
-    monkeypatch.delenv(gpus.VISIBLE)
-    assert (gpus.usable("auto"), gpus.usable("cuda")) == (0, 1)
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: [])
+    monkeypatch.setenv(machine.VISIBLE, "0,1")
+    assert (machine.usable_gpus("auto"), machine.usable_gpus("cuda")) == (0, 2)
+    monkeypatch.delenv(machine.VISIBLE)
+    assert (machine.usable_gpus("auto"), machine.usable_gpus("cuda")) == (0, 1)
 
 
 def test_the_driver_says_which_gpus_there_are(tmp_path, monkeypatch):
@@ -116,10 +116,10 @@ def test_the_driver_says_which_gpus_there_are(tmp_path, monkeypatch):
             tmp_path / f"proc/driver/nvidia/gpus/0000:0{minor}:00.0/information",
             f"Model: \t\t H100\nIRQ:   \t\t 1\nGPU UUID: \t {uuid}\nDevice Minor: \t {minor}\n",
         )
-    assert gpus.uuids(tmp_path) == [], "the files of /proc show through in any container"
+    assert machine.gpu_uuids(tmp_path) == [], "the files of /proc show through in any container"
     for name in ("nvidia0", "nvidia1", "nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
         write(tmp_path / "dev" / name, "")
-    assert gpus.uuids(tmp_path) == [ONE, TWO, "", ""]
+    assert machine.gpu_uuids(tmp_path) == [ONE, TWO, "", ""]
 
 
 def test_without_device_files_nvidia_smi_is_asked(tmp_path, monkeypatch):
@@ -127,14 +127,14 @@ def test_without_device_files_nvidia_smi_is_asked(tmp_path, monkeypatch):
     program.write_text(f'#!/bin/sh\necho "GPU 0: RTX 4090 (UUID: {ONE})"\n', encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert gpus.uuids(tmp_path) == [ONE]
+    assert machine.gpu_uuids(tmp_path) == [ONE]
     program.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
-    assert gpus.uuids(tmp_path) == []
+    assert machine.gpu_uuids(tmp_path) == []
 
 
 def test_a_gpu_is_called_as_it_was_asked_for(monkeypatch):
-    monkeypatch.delenv(gpus.VISIBLE, raising=False)
-    assert gpus.name_of(1) == "1"
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    assert machine.gpu_name(1) == "1"
     for said, index, name in (("3,1", 0, "3"), (f"{TWO},{ONE}", 1, ONE), ("MIG-77", 0, "MIG-77")):
-        monkeypatch.setenv(gpus.VISIBLE, said)
-        assert gpus.name_of(index) == name
+        monkeypatch.setenv(machine.VISIBLE, said)
+        assert machine.gpu_name(index) == name

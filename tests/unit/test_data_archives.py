@@ -14,10 +14,11 @@ from PIL import ExifTags, Image
 from tests.miniature import edited
 from tests.miniature.edited import members, place
 
-from cliptrase.data import opencv, ordered, prepare, recipes
-from cliptrase.data.archives.ade2021 import stored_size
-from cliptrase.data.labels import read_table
-from cliptrase.data.prepared import open_prepared, read_selfcheck, read_subset
+from cliptrase.data.make import prepare, recipes
+from cliptrase.data.make.archives.ade2021 import stored_size
+from cliptrase.data.read import opencv, ordered
+from cliptrase.data.read.labels import read_table
+from cliptrase.data.read.prepared import open_prepared, read_selfcheck, read_subset
 from cliptrase.errors import UserError
 
 AS_SHIPPED = {  # dataset → where the image and the mask of an id lie
@@ -83,7 +84,7 @@ def test_context_has_the_listed_images_and_label_maps_of_16_bits(tmp_path: Path)
 
 
 def test_the_shipped_list_of_context_is_that_of_the_sources() -> None:
-    listed = (Path(recipes.__file__).parent / "ids" / "pcontext.txt").read_text().split()
+    listed = (Path(recipes.__file__).parents[1] / "ids" / "pcontext.txt").read_text().split()
     years = {year: sum(one.startswith(year) for one in listed) for year in ("2008", "2009", "2010")}
     assert years == {"2008": 2221, "2009": 1360, "2010": 1523} and listed == sorted(set(listed))
     assert recipes.recipe("pcontext").count == len(listed) == 5104
@@ -288,7 +289,7 @@ def test_sources_that_say_something_else_begin_anew(tmp_path: Path) -> None:
 def test_planning_needs_no_picture_library() -> None:
     code = (
         "import sys\n"
-        "from cliptrase.data.recipes import ARCHIVED, recipe\n"
+        "from cliptrase.data.make.recipes import ARCHIVED, recipe\n"
         "assert [recipe(one).count for one in ARCHIVED] == [5000, 1449, 5104, 2000, 2000, 500]\n"
         "assert all(recipe(one).outdated({}) and recipe(one).stated() for one in ARCHIVED)\n"
         "assert not {'numpy', 'PIL', 'scipy', 'httpx'} & set(sys.modules)\n"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cliptrase.data import containers, receipts
-from cliptrase.data.containers import open_container
-from cliptrase.data.sources import Archive
+from cliptrase.data.fetch import receipts
+from cliptrase.data.fetch.sources import Archive
+from cliptrase.data.make import containers
+from cliptrase.data.make.containers import open_container
 from cliptrase.errors import UserError
 
 HELD = {
@@ -285,7 +286,7 @@ def test_memory_is_that_of_one_member(tmp_path: Path) -> None:
             tar.addfile(entry, io.BytesIO(content))
     code = (
         "import resource, sys\n"
-        "from cliptrase.data.containers import open_container\n"
+        "from cliptrase.data.make.containers import open_container\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\n"
         "with open_container(sys.argv[1]) as container:\n"

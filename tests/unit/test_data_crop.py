@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from cliptrase.data.crop import crop_image, crop_label, fit_image, nearest_indices
+from cliptrase.data.read.crop import crop_image, crop_label, fit_image, nearest_indices
 from cliptrase.errors import UserError
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from cliptrase.data import labels, open_dataset
-from cliptrase.data.folder import folder_digest, ignore_value, pairs
-from cliptrase.data.folder_samples import open_folder
+from cliptrase.data import open_dataset
+from cliptrase.data.read import labels
+from cliptrase.data.read.folder import folder_digest, ignore_value, pairs
+from cliptrase.data.read.folder_samples import open_folder
 from cliptrase.errors import UserError
 
 PHOTOS = [photo[:160, :200] for photo in load_sample_images().images]

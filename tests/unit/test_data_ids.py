@@ -8,10 +8,10 @@ from tests.miniature import edited
 from tests.miniature.contents import Contents
 from tests.miniature.edited import place, refused
 
-from cliptrase.data import prepare, recipes
-from cliptrase.data.expected import known_ids
-from cliptrase.data.prepared import open_prepared
-from cliptrase.data.sources import read_sources
+from cliptrase.data.fetch.sources import read_sources
+from cliptrase.data.make import prepare, recipes
+from cliptrase.data.make.expected import known_ids
+from cliptrase.data.read.prepared import open_prepared
 
 SHIPPED = {"coco": 5000, "voc2012": 1449, "pcontext": 5104, "ade2016": 2000}
 every_dataset = pytest.mark.parametrize("dataset", recipes.ARCHIVED)
@@ -65,6 +65,6 @@ def test_a_dataset_whose_code_looks_at_no_list_is_held_against_it_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, ids = place(tmp_path, "cityscapes"), edited.ids("cityscapes")
-    monkeypatch.setattr("cliptrase.data.archives.common.known_ids", lambda *_: None)
+    monkeypatch.setattr("cliptrase.data.make.archives.common.known_ids", lambda *_: None)
     place(tmp_path, "cityscapes", expected={"ids": [*ids[:-1], "x"]})
     refused(data, "cityscapes", rf"x is missing, and {ids[-1]} is not of this dataset")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from cliptrase.data.images import read_header, read_image, read_label
+from cliptrase.data.read.images import read_header, read_image, read_label
 from cliptrase.errors import UserError
 
 PHOTO = load_sample_images().images[0][100:180, 200:310]  # (80, 110, 3) uint8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cliptrase import config
-from cliptrase.data import labels
+from cliptrase.data.read import labels
 from cliptrase.errors import UserError
 
 TABLES = {

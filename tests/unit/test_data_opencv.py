@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from cliptrase.data.opencv import linear, nearest
+from cliptrase.data.read.opencv import linear, nearest
 
 GOLDEN = [  # old and new (height, width); sha256 of cv2.resize, INTER_LINEAR and INTER_NEAREST
     ((60, 80), (51, 68), "2f8ddd4042ccc63e", "156791e6f3618a81"),

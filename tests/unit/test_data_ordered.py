@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cliptrase.data.ordered import in_order
+from cliptrase.data.read.ordered import in_order
 
 
 class Busy:

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from cliptrase.data import open_dataset, prepare, prepared, recipes
-from cliptrase.data.prepared import Record, open_prepared, read_selfcheck, verify_prepared
-from cliptrase.data.shapes import scenes
+from cliptrase.data import open_dataset
+from cliptrase.data.make import prepare, recipes
+from cliptrase.data.read import prepared
+from cliptrase.data.read.prepared import Record, open_prepared, read_selfcheck, verify_prepared
 from cliptrase.errors import UserError
+from cliptrase.shapes import scenes
 
 COUNT = 6
 
@@ -92,7 +94,7 @@ def test_reading_many_rows_takes_no_memory(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from cliptrase.data.prepared import PreparedSamples\n"
+        "from cliptrase.data.read.prepared import PreparedSamples\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "samples = PreparedSamples(Path(sys.argv[1]))\n"
         "samples[0]; before = peak()\n"

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from cliptrase.data import labels
-from cliptrase.data.crop import crop_label
-from cliptrase.data.folder_samples import open_folder
-from cliptrase.data.images import read_image, read_label
-from cliptrase.data.vocabularies import read_names, vocabulary_path
+from cliptrase.data.read import labels
+from cliptrase.data.read.crop import crop_label
+from cliptrase.data.read.folder_samples import open_folder
+from cliptrase.data.read.images import read_image, read_label
+from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / ".." / "shared"

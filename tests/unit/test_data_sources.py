@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cliptrase.data.expected import known_ids
-from cliptrase.data.sources import (
+from cliptrase.data.fetch.sources import (
     how_to_get,
     is_web_address,
     missing_gated,
@@ -23,6 +22,7 @@ from cliptrase.data.sources import (
     size_of,
     sources_path,
 )
+from cliptrase.data.make.expected import known_ids
 from cliptrase.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -278,7 +278,7 @@ def test_a_folder_of_that_name(tmp_path):
 
 def test_planning_may_ask_for_sources():
     code = (
-        "import sys; from cliptrase.data.sources import read_sources; read_sources(); "
+        "import sys; from cliptrase.data.fetch.sources import read_sources; read_sources(); "
         "print({'numpy', 'httpx', 'torch', 'PIL'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

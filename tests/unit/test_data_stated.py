@@ -8,8 +8,8 @@ import pytest
 import yaml
 from tests.miniature.edited import place
 
-from cliptrase.data import prepare
-from cliptrase.data.prepared import open_prepared, verify_prepared
+from cliptrase.data.make import prepare
+from cliptrase.data.read.prepared import open_prepared, verify_prepared
 from cliptrase.errors import UserError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cliptrase.data import vocabularies
+from cliptrase.data.read import vocabularies
 from cliptrase.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,7 +201,7 @@ def test_a_template_holds_the_name_once(tmp_path: Path) -> None:
 
 def test_importing_it_loads_nothing_heavy() -> None:
     code = (
-        "import sys, cliptrase.data.vocabularies, cliptrase.data.labels, cliptrase.data.folder\n"
+        "import sys; from cliptrase.data.read import folder, labels, vocabularies\n"
         "heavy = {'torch', 'hydra', 'pandas', 'sklearn', 'datasets', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -10,11 +10,11 @@ import pytest
 from tests.unit.estimates import as_measured, probing, quick
 
 from cliptrase import pipeline, plan
-from cliptrase.announcement import announcement
 from cliptrase.cli import main
 from cliptrase.errors import UserError
-from cliptrase.estimate import report, suite
-from cliptrase.estimate.start import Start
+from cliptrase.pipeline.announcement import announcement
+from cliptrase.pipeline.estimate import report, suite
+from cliptrase.pipeline.estimate.start import Start
 from cliptrase.resources import resource
 
 
@@ -167,7 +167,7 @@ def test_a_gpu_is_said_to_rest_on_the_probe(empty, shapes, monkeypatch):
 
 def test_planning_loads_neither_torch_nor_numpy(empty):
     code = (
-        "import sys; from cliptrase.estimate import speed; speed._ask = lambda question: {}; "
+        "import sys; from cliptrase.pipeline.estimate import speed; speed._ask = lambda _: {}; "
         "from cliptrase.cli import main; main(['estimate', 'shapes']); "
         "print({'numpy', 'torch', 'open_clip', 'hydra', 'PIL'} & set(sys.modules))"
     )

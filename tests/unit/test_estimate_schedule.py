@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from cliptrase.estimate.schedule import Job, finished
+from cliptrase.pipeline.estimate.schedule import Job, finished
 
 
 def test_three_jobs_on_two_cores():

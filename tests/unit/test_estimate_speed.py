@@ -9,10 +9,10 @@ import pytest
 import torch
 from tests.unit.estimates import probing, quick
 
-from cliptrase import config, gpus
-from cliptrase.estimate import probe, speed
-from cliptrase.estimate.model import Shape
+from cliptrase import config, machine
 from cliptrase.model.precision import DTYPES
+from cliptrase.pipeline.estimate import probe, speed
+from cliptrase.pipeline.estimate.model import Shape
 
 
 def test_a_probe_that_breaks_breaks_nothing(empty, monkeypatch):
@@ -69,17 +69,17 @@ def test_timing_anew_keeps_what_other_suites_need(empty, monkeypatch):
 def test_an_answer_of_the_cpu_is_not_kept_where_there_is_a_gpu(empty, monkeypatch):
     asked = probing(monkeypatch, quick)
     block = (8, 5, 1, "fp32")
-    monkeypatch.delenv(gpus.VISIBLE, raising=False)
-    monkeypatch.setattr(gpus, "uuids", list)
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    monkeypatch.setattr(machine, "gpu_uuids", list)
     assert speed.probed([block], "auto") and speed.known([block], "auto"), "there is none"
-    monkeypatch.setattr(gpus, "uuids", lambda: ["GPU-1"])
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: ["GPU-1"])
     assert speed.known([block], "auto") is None, "now there is one"
     found = speed.probed([block], "auto")
     assert found and found.device == "cpu" and speed.known([block], "auto") is None
     assert speed.probed([block], "cpu") and speed.known([block], "cpu"), "it was asked for"
     probing(monkeypatch, lambda question: quick(question) | {"device": "cuda"})
     assert speed.probed([block], "auto") and speed.known([block], "auto")
-    monkeypatch.setattr(gpus, "uuids", lambda: ["GPU-2"])
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: ["GPU-2"])
     assert speed.known([block], "auto") is None, "another one"
     assert len(asked) == 3
 

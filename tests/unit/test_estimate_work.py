@@ -11,13 +11,14 @@ import torch
 from tests.unit.estimates import as_measured, estimated
 
 from cliptrase import plan
-from cliptrase.data.vocabularies import owned_names, read_classes
-from cliptrase.estimate import costs, speed, suite, todo, work
-from cliptrase.estimate.model import Parts, Shape
-from cliptrase.evaluate import flops, keys, seal, slide
+from cliptrase.data.read.vocabularies import owned_names, read_classes
+from cliptrase.evaluate import flops, keys, slide
 from cliptrase.evaluate.graph import Graph, Text
-from cliptrase.evaluate.provenance import code_digest
 from cliptrase.model.load import load_clip
+from cliptrase.pipeline.estimate import costs, speed, suite, todo, work
+from cliptrase.pipeline.estimate.model import Parts, Shape
+from cliptrase.runs import seal
+from cliptrase.runs.provenance import code_digest
 
 SHAPES = "shapes.shapes_clip.224.crop"
 

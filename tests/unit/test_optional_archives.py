@@ -8,8 +8,8 @@ import pytest
 from tests.miniature import contents, edited, packing
 from tests.miniature.server import Fault, Server
 
-from cliptrase.data import prepare
-from cliptrase.data.prepared import read_selfcheck, read_subset
+from cliptrase.data.make import prepare
+from cliptrase.data.read.prepared import read_selfcheck, read_subset
 from cliptrase.errors import UserError
 
 IDS = edited.ids("coco")

@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cliptrase.data.recipes import recipe
+from cliptrase.data.make.recipes import recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -161,8 +161,8 @@ def test_an_installed_wheel_segments_from_another_folder(wheel, tmp_path):
 import sys
 sys.path.insert(0, {str(site)!r})
 import cliptrase
-from cliptrase.data.recipes import recipe
-from cliptrase.data.shapes.scenes import evaluation_scene
+from cliptrase.data.make.recipes import recipe
+from cliptrase.shapes.scenes import evaluation_scene
 from cliptrase.resources import share
 assert str(share()) == {str(site / "cliptrase" / "_share")!r}, share()
 segmenter = cliptrase.Segmenter("shapes_clip", classes=["circle", "star", "grass"])

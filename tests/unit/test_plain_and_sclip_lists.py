@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cliptrase.data.vocabularies import (
+from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
     background_path,
     read_classes,

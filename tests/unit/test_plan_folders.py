@@ -10,13 +10,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from cliptrase import config, pipeline_data, plan
-from cliptrase.announcement import images
+from cliptrase import config, plan
 from cliptrase.data import open_dataset
-from cliptrase.data.labels import read_table
+from cliptrase.data.read.labels import read_table
 from cliptrase.errors import UserError
 from cliptrase.evaluate.protocols import protocol_of
 from cliptrase.evaluate.targets import Target
+from cliptrase.pipeline import data as pipeline_data
+from cliptrase.pipeline.announcement import images
 
 BENCHMARK = {
     "dataset": "folder",

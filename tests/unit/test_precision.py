@@ -8,11 +8,11 @@ import yaml
 from PIL import Image
 
 from cliptrase import config, plan
-from cliptrase.data.shapes.scenes import evaluation_scene
 from cliptrase.errors import UserError
 from cliptrase.publish.cells import model_of
 from cliptrase.publish.scenes import shown_runs
 from cliptrase.segmenter import Segmenter
+from cliptrase.shapes.scenes import evaluation_scene
 
 BASE = ["benchmark=voc20", "method=clip"]
 

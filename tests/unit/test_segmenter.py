@@ -7,14 +7,14 @@ from PIL import Image
 
 import cliptrase
 from cliptrase import config
-from cliptrase.data.crop import crop_image, crop_label
-from cliptrase.data.shapes.scenes import evaluation_scene
-from cliptrase.data.vocabularies import read_templates, template_path
+from cliptrase.data.read.crop import crop_image, crop_label
+from cliptrase.data.read.vocabularies import read_templates, template_path
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
 from cliptrase.segmenter import Segmenter
+from cliptrase.shapes.scenes import evaluation_scene
 
 WORDS = ["zebra", "ladybug", "strawberry", "banana", "basketball", "grass", "brick"]
 TEMPLATES = "shapes"

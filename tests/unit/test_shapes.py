@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliptrase.data import shapes
-from cliptrase.data.shapes import captions, concepts, scenes
-from cliptrase.data.shapes.drawings import DRAWINGS, TURN
-from cliptrase.data.shapes.grounds import GROUNDS
-from cliptrase.data.shapes.stream import Stream
+from cliptrase import shapes
+from cliptrase.shapes import captions, concepts, scenes
+from cliptrase.shapes.drawings import DRAWINGS, TURN
+from cliptrase.shapes.grounds import GROUNDS
+from cliptrase.shapes.stream import Stream
 
-DATA = Path(shapes.__file__).parents[1]
+DATA = Path(shapes.__file__).parents[1] / "data"
 
 # Taken once. A change of one bit of one pixel changes the benchmark, and every table with it.
 SCENES = {

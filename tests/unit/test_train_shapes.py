@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cliptrase.data.shapes import captions, concepts, scenes
-from cliptrase.model import shapes_card, shapes_model, train_shapes
-from cliptrase.model.shapes_model import Words
-from cliptrase.model.train_shapes import Recipe, batch, build_store, train
+from cliptrase.shapes import captions, concepts, scenes
+from cliptrase.shapes import card as shapes_card
+from cliptrase.shapes import model as shapes_model
+from cliptrase.shapes import train as train_shapes
+from cliptrase.shapes.model import Words
+from cliptrase.shapes.train import Recipe, batch, build_store, train
 
 RECIPE = Recipe(steps=6, batch=8, scenes=24)
 

@@ -16,7 +16,7 @@ from typing import Any
 from snakemake.cli import main
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from cliptrase import cores, gpus, plan
+from cliptrase import machine, plan
 
 SEEN: list[JobScheduler] = []
 INIT = JobScheduler.__init__
@@ -28,9 +28,9 @@ def planned(case: dict[str, Any], folder: str) -> dict[str, Any]:
     case: `real` cores, `gpus`, Snakemake's `cores` and `suite`; more `arguments` and `config`.
     """
     os.sched_getaffinity = lambda _: set(range(case["real"]))
-    cores.cpu_quota = lambda: None
-    gpus.uuids = lambda: [""] * case["gpus"]
-    os.environ.pop(gpus.VISIBLE, None)
+    machine.cpu_quota = lambda: None
+    machine.gpu_uuids = lambda: [""] * case["gpus"]
+    os.environ.pop(machine.VISIBLE, None)
     SEEN.clear()
     words = ["all", "--dry-run", "--quiet", "--directory", folder, "--cores", str(case["cores"])]
     try:

@@ -40,14 +40,14 @@ def test_the_examples_are_as_short_as_they_say():
         "conf/benchmark/farm.yaml",
         "conf/benchmark/mine.yaml",
         "conf/suite/mine.yaml",
-        "src/cliptrase/data/archives/farm.py",
+        "src/cliptrase/data/make/archives/farm.py",
         "src/cliptrase/data/labels/farm_to_3.csv",
         "src/cliptrase/data/vocabularies/farm.txt",
         "words.txt",
     ]
     for name in ("farm", "mine"):
         assert len(FILES[f"conf/benchmark/{name}.yaml"].splitlines()) <= 12
-    code = FILES["src/cliptrase/data/archives/farm.py"]
+    code = FILES["src/cliptrase/data/make/archives/farm.py"]
     assert sum(isinstance(one, ast.FunctionDef) for one in ast.parse(code).body) == 1
     assert len(code.splitlines()) <= 20
 

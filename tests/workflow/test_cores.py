@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from cliptrase import pipeline
-from cliptrase.evaluate import seal
 from cliptrase.files import sha256_file
 from cliptrase.plan import load
+from cliptrase.runs import seal
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL, CORES = (1, 2, 3, 4, 16), (1, 2, 8, 64)

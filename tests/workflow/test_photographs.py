@@ -12,7 +12,7 @@ import sklearn.datasets
 from PIL import Image
 
 from cliptrase.cli import main
-from cliptrase.data.crop import crop_label
+from cliptrase.data.read.crop import crop_label
 from cliptrase.segmenter import Segmenter
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"

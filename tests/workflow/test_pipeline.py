@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from cliptrase import pipeline, plan
-from cliptrase.data import prepare, recipes
-from cliptrase.data.ordered import cores
+from cliptrase.data.make import prepare, recipes
+from cliptrase.data.read.ordered import cores
 from cliptrase.errors import UserError
-from cliptrase.estimate import todo
-from cliptrase.evaluate import seal
-from cliptrase.evaluate.provenance import code_digest
 from cliptrase.files import sha256_file
+from cliptrase.pipeline.estimate import todo
 from cliptrase.resources import share
+from cliptrase.runs import seal
+from cliptrase.runs.provenance import code_digest
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def real_cores(monkeypatch) -> Callable[[int], None]:
 
     def have(count: int) -> None:
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(count)))
-        monkeypatch.setattr("cliptrase.cores.cpu_quota", lambda: None)
+        monkeypatch.setattr("cliptrase.machine.cpu_quota", lambda: None)
 
     return have
 

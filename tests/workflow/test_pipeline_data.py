@@ -15,13 +15,15 @@ import open_clip
 import pytest
 import yaml
 
-from cliptrase import pipeline, pipeline_data, plan, weights_receipt
-from cliptrase.announcement import announcement
-from cliptrase.data import download
-from cliptrase.data.sources import read_sources
+from cliptrase import pipeline, plan
+from cliptrase.data.fetch import download
+from cliptrase.data.fetch.sources import read_sources
 from cliptrase.errors import UserError
-from cliptrase.estimate import speed
 from cliptrase.model import fetch
+from cliptrase.model import receipt as weights_receipt
+from cliptrase.pipeline import data as pipeline_data
+from cliptrase.pipeline.announcement import announcement
+from cliptrase.pipeline.estimate import speed
 from cliptrase.resources import resource
 
 GATED = "ADE20K_2021_17_01.zip"
@@ -48,9 +50,11 @@ def write(path: str | Path, text: str) -> None:
 
 def test_planning_the_paper_loads_neither_numpy_nor_torch(empty):
     code = (
-        "import sys; from cliptrase import pipeline, pipeline_data, plan; "
-        "from cliptrase.announcement import announcement; from cliptrase.estimate import speed; "
-        "from cliptrase import checks; from cliptrase.estimate import todo; "
+        "import sys; from cliptrase import pipeline, plan; "
+        "from cliptrase.pipeline.announcement import announcement; "
+        "from cliptrase.pipeline.estimate import speed, todo; "
+        "from cliptrase.pipeline import data as pipeline_data; "
+        "from cliptrase.config import checks; "
         "paper = plan.load('paper'); todo.unmade(paper, pipeline.unmade(paper)); "
         "speed._ask = lambda question: {}; "
         "pipeline_data.lacking(paper, paper.passes); pipeline.preparing_code('coco', 'data'); "

@@ -32,7 +32,7 @@ rule fetch_archive:
     message:
         "fetch {wildcards.archive}: its log is {log}"
     shell:
-        f"python -m cliptrase.data.download {{wildcards.archive:q}} --data {QUOTED}"
+        f"python -m cliptrase.data.fetch.download {{wildcards.archive:q}} --data {QUOTED}"
         " {resources.mirror} > {log} 2>&1"
 
 
@@ -57,5 +57,5 @@ rule prepare_dataset:
     message:
         "prepare {wildcards.dataset} → {output}"
     shell:
-        f"python -m cliptrase.data.prepare {{wildcards.dataset}} --data {QUOTED}"
+        f"python -m cliptrase.data.make.prepare {{wildcards.dataset}} --data {QUOTED}"
         " {resources.mirror} {resources.preparing} {resources.optional} > {log} 2>&1"

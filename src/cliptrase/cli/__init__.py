@@ -20,14 +20,14 @@ OWN = {"segment": segment, "verify": verify}
 
 # Commands that hand their arguments on to the main(arguments) of a module.
 HANDED_ON = {
-    "prepare": ("cliptrase.data.prepare", "make a dataset ready: prepare DATASET"),
+    "prepare": ("cliptrase.data.make.prepare", "make a dataset ready: prepare DATASET"),
     "evaluate": (
         "cliptrase.evaluate.__main__",
         "one run or a sweep, as python -m cliptrase.evaluate",
     ),
     "plan": ("cliptrase.plan", "print the runs that a suite needs: plan SUITE"),
     "estimate": (
-        "cliptrase.estimate.__main__",
+        "cliptrase.pipeline.estimate.__main__",
         "what a suite will cost here, before anything is computed: estimate SUITE",
     ),
     "tables": ("cliptrase.publish.tables", "render a suite's tables from its runs: tables SUITE"),

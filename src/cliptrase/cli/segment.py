@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliptrase.cli.outputs import plan_outputs, write_together
-from cliptrase.data.vocabularies import SEPARATOR, read_names, split_classes
+from cliptrase.data.read.vocabularies import SEPARATOR, read_names, split_classes
 from cliptrase.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     options = {"--labels": args.labels, "--overlay": args.overlay, "--json": args.json}
     planned = plan_outputs(args.images, options)
 
-    from cliptrase.data.images import read_image  # PIL and torch: after what fails quickly
+    from cliptrase.data.read.images import read_image  # PIL and torch: after what fails quickly
     from cliptrase.segmenter import Segmenter, check_length
 
     for image in args.images:

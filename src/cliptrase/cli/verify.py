@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from cliptrase import space
-from cliptrase.data.receipts import State, state
-from cliptrase.data.sources import (
+from cliptrase.data.fetch import space
+from cliptrase.data.fetch.receipts import State, state
+from cliptrase.data.fetch.sources import (
     Archive,
     Sources,
     how_to_get,
@@ -129,13 +129,13 @@ def _cure(found: State, data: Path) -> str:
     if path.is_dir():
         return "move it away"
     if archive.urls or found.status == "unverified":
-        return f"run `python -m cliptrase.data.download {archive.name} --data {data}`"
+        return f"run `python -m cliptrase.data.fetch.download {archive.name} --data {data}`"
     return how_to_get(archive, data)
 
 
 def _dataset(name: str, data: Path, *, deep: bool) -> list[str]:
     """Say that a prepared dataset is complete; else why it is not."""
-    from cliptrase.data import prepared  # numpy and PIL: not for --help
+    from cliptrase.data.read import prepared  # numpy and PIL: not for --help
 
     try:
         if deep:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cliptrase.data.samples import Samples
+    from cliptrase.data.read.samples import Samples
 
 
 def open_dataset(run: dict[str, Any], *, any_code: bool = False) -> Samples:
@@ -16,14 +16,14 @@ def open_dataset(run: dict[str, Any], *, any_code: bool = False) -> Samples:
     """
     benchmark = run["benchmark"]
     if benchmark.get("folder"):
-        from cliptrase.data.folder_samples import open_folder
-        from cliptrase.data.labels import lookup
+        from cliptrase.data.read.folder_samples import open_folder
+        from cliptrase.data.read.labels import lookup
 
         table = lookup(benchmark["labels"], run["vocabulary"]["classes"]["count"])
         source = benchmark["folder"]
         samples = open_folder(source["images_path"], source["labels_path"], table)
     else:
-        from cliptrase.data.prepared import open_prepared
+        from cliptrase.data.read.prepared import open_prepared
 
         samples = open_prepared(benchmark["dataset"], run.get("data") or "data", any_code=any_code)
     limit = run.get("limit")

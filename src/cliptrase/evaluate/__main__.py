@@ -22,9 +22,9 @@ from hydra.errors import CompactHydraException, HydraException
 
 from cliptrase import config
 from cliptrase.errors import UserError, exit_on_user_error
-from cliptrase.evaluate import store
 from cliptrase.evaluate.console import interruptible, log_to_stderr
-from cliptrase.evaluate.metrics import METRICS
+from cliptrase.runs import store
+from cliptrase.runs.metrics import METRICS
 
 SWEEP_DIR = "hydra.sweep.dir"
 

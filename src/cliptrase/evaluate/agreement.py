@@ -18,8 +18,8 @@ from cliptrase.evaluate.encoded import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import Maps
-from cliptrase.evaluate.provenance import Stages
 from cliptrase.model.load import load_clip
+from cliptrase.runs.provenance import Stages
 
 log = logging.getLogger(__name__)
 

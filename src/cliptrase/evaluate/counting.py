@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.evaluate.tally import ImageResult
+from cliptrase.runs.metrics import GroundTruth
 
 UNSCORED = -1
 

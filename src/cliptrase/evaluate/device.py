@@ -21,8 +21,8 @@ from pathlib import Path
 
 import torch
 
-from cliptrase import gpus
 from cliptrase.errors import UserError
+from cliptrase.machine import gpu_name
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _unlocked(wanted: Sequence[int]) -> int:
 
 def _lock_path(index: int) -> Path:
     """The file that stands for a GPU itself, whatever its number is in this process."""
-    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None) or gpus.name_of(index)
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None) or gpu_name(index)
     folder = LOCKS if os.access(LOCKS, os.W_OK) else Path(tempfile.gettempdir())
     name = re.sub(r"[^\w-]", "_", str(uuid).removeprefix("GPU-"))
     return folder / f"cliptrase-gpu-{name}.lock"

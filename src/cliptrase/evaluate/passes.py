@@ -19,20 +19,21 @@ import torch
 from tqdm import tqdm
 
 from cliptrase.data import open_dataset
-from cliptrase.data.labels import TABLES
-from cliptrase.data.prepared import subset_digests
+from cliptrase.data.read.labels import TABLES
+from cliptrase.data.read.prepared import subset_digests
 from cliptrase.errors import UserError
-from cliptrase.evaluate import agreement, store
+from cliptrase.evaluate import agreement
 from cliptrase.evaluate.device import computing_on
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
-from cliptrase.evaluate.provenance import Stages, code_digest, describe, digest_of, now
 from cliptrase.evaluate.tally import Progress, Tally
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import class_names, text_of
 from cliptrase.evaluate.threads import cores, single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
+from cliptrase.runs import store
+from cliptrase.runs.provenance import Stages, code_digest, describe, digest_of, now
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase import plan
-from cliptrase.data.prepared import read_subset
+from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError, exit_on_user_error, nearest
-from cliptrase.evaluate import store
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.files import sha256_file, write_json
+from cliptrase.runs import store
 
 
 def make_pass(

@@ -20,12 +20,12 @@ from cliptrase.evaluate.device import fitting, out_of_memory
 from cliptrase.evaluate.flops import counted
 from cliptrase.evaluate.jobs import Job as Job
 from cliptrase.evaluate.protocols import Maps
-from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.tally import ImageResult
 from cliptrase.evaluate.threads import in_order
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip
 from cliptrase.model.upload import uploaded
+from cliptrase.runs.provenance import Stages
 
 log = logging.getLogger(__name__)
 

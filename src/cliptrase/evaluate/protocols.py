@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cliptrase.data.crop import crop_image, crop_label
-from cliptrase.data.resize import whole_image
+from cliptrase.data.read.crop import crop_image, crop_label
+from cliptrase.data.read.resize import whole_image
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import frozen, logits_key, vote_of
-from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
 from cliptrase.model.load import Clip
+from cliptrase.runs.provenance import Stages
 from cliptrase.segment.argmax import first_argmax
 
 Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) by run

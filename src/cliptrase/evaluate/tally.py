@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.evaluate.counts import PARTS, ImageCounts, Rows
-from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.files import atomic_write
+from cliptrase.runs.counts import PARTS, ImageCounts, Rows
+from cliptrase.runs.metrics import GroundTruth
 
 log = logging.getLogger(__name__)
 ARRAYS = ("confusion", "skipped", "entries", "ends")

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.data import labels as label_tables
+from cliptrase.config.protocol_facts import facts
+from cliptrase.data.read import labels as label_tables
 from cliptrase.errors import UserError
-from cliptrase.evaluate.metrics import GroundTruth
-from cliptrase.protocol_facts import facts
+from cliptrase.runs.metrics import GroundTruth
 
 MOST = np.iinfo(np.int16).max  # classes: label maps are kept in 16 bits
 

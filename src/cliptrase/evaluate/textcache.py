@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cliptrase.data.vocabularies import owned_names, read_classes, read_templates
+from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
 from cliptrase.evaluate.graph import Text
-from cliptrase.evaluate.provenance import PACKAGE, code_files, digest_of
 from cliptrase.evaluate.targets import whole_pictures
 from cliptrase.files import atomic_write
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
+from cliptrase.runs.provenance import PACKAGE, code_files, digest_of
 
 log = logging.getLogger(__name__)
 

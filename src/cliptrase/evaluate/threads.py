@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from threadpoolctl import threadpool_limits
 
-from cliptrase.cores import cores as cores
-from cliptrase.data.ordered import in_order_by as in_order
+from cliptrase.data.read.ordered import in_order_by as in_order
+from cliptrase.machine import cores as cores
 
 __all__ = ["cores", "in_order", "single_threaded_pool"]
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.data.prepared import read_subset
+from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError
-from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.targets import has_background as has_background
 from cliptrase.evaluate.targets import scored_classes as scored_classes
+from cliptrase.runs.metrics import GroundTruth
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from cliptrase.config.weights import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
 from cliptrase.model.fetch import CURE, check_config, fetch_weights, quiet
 from cliptrase.model.precision import lower
 from cliptrase.model.upload import uploaded
-from cliptrase.weights import CONFIG, WEIGHTS
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cliptrase import config
-from cliptrase.evaluate import bootstrap, store
 from cliptrase.plan import Cell, Plan, Row, Table
 from cliptrase.publish.published import Key, Printed, read_published
 from cliptrase.publish.runs import Run, Shelf, mean_resampled, mean_value
+from cliptrase.runs import bootstrap, store
 
 COLUMNS = (
     "table",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cliptrase.plan_settings import in_words
+from cliptrase.plan.settings import in_words
 from cliptrase.publish.cells import Line
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cliptrase.data.prepared import open_prepared, prepared_folder, read_selfcheck
+from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
 from cliptrase.evaluate.targets import has_background, scored_classes, whole_pictures
 from cliptrase.evaluate.textcache import class_names
 from cliptrase.evaluate.threads import single_threaded_pool

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cliptrase.plan_settings import in_words
+from cliptrase.plan.settings import in_words
 from cliptrase.publish.cells import Line
 from cliptrase.publish.frames import Frame, frames, titles
 from cliptrase.publish.remarks import NEAR_BEST, sizes_of, unique

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.data.prepared import prepared_folder, read_selfcheck, read_subset
-from cliptrase.data.receipts import state
-from cliptrase.data.sources import how_to_get, read_sources
+from cliptrase.data.fetch.receipts import state
+from cliptrase.data.fetch.sources import how_to_get, read_sources
+from cliptrase.data.read.prepared import prepared_folder, read_selfcheck, read_subset
 from cliptrase.errors import UserError
-from cliptrase.evaluate import bootstrap, seal, store
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
+from cliptrase.runs import bootstrap, seal, store
 
 Values = NDArray[np.float64]
 

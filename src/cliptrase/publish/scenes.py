@@ -18,11 +18,11 @@ from cliptrase.data import open_dataset
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.provenance import Stages
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader, target_key
 from cliptrase.model.load import Clip
 from cliptrase.plan import Plan, Table
+from cliptrase.runs.provenance import Stages
 
 Labels = NDArray[np.int64]
 Runs = dict[str, dict[str, Any]]  # row of the table → resolved run

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from cliptrase.evaluate import bootstrap
-from cliptrase.evaluate.metrics import METRICS, RULES, scores
+from cliptrase.runs import bootstrap
+from cliptrase.runs.metrics import METRICS, RULES, scores
 
 
 def counts(images, classes, seed=0, rare=False):

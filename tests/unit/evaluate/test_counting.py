@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cliptrase.evaluate import predict
 from cliptrase.evaluate.counting import Counted, labels_of
-from cliptrase.evaluate.metrics import GroundTruth
 from cliptrase.evaluate.tally import ImageResult, Tally
 from cliptrase.evaluate.truth import Loader
+from cliptrase.runs.metrics import GroundTruth
 from cliptrase.segment import ways
 
 SIZE = (12, 17)

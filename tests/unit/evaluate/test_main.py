@@ -9,9 +9,10 @@ import pytest
 from cliptrase import config
 from cliptrase.errors import UserError
 from cliptrase.evaluate import __main__ as command
-from cliptrase.evaluate import passes, planned, store
+from cliptrase.evaluate import passes, planned
 from cliptrase.files import sha256_file
 from cliptrase.plan import Pass, Plan
+from cliptrase.runs import store
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliptrase.evaluate.metrics import (
+from cliptrase.runs.metrics import (
     METRICS,
     GroundTruth,
     class_counts,

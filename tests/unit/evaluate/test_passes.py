@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from cliptrase.data import labels as label_tables
-from cliptrase.data import open_dataset, prepared
-from cliptrase.data.crop import crop_image, crop_label
-from cliptrase.data.recipes import png
-from cliptrase.evaluate import jobs, passes, protocols, store
-from cliptrase.evaluate.metrics import METRICS, class_counts, scores
+from cliptrase.data import open_dataset
+from cliptrase.data.make.recipes import png
+from cliptrase.data.read import labels as label_tables
+from cliptrase.data.read import prepared
+from cliptrase.data.read.crop import crop_image, crop_label
+from cliptrase.evaluate import jobs, passes, protocols
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import load_clip
+from cliptrase.runs import store
+from cliptrase.runs.metrics import METRICS, class_counts, scores
 from cliptrase.segment import ways
 
 IMAGES, SIZE = 6, 112

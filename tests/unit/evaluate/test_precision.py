@@ -10,9 +10,9 @@ import torch
 
 from cliptrase import config
 from cliptrase.errors import UserError
-from cliptrase.evaluate import store
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import load_clip
+from cliptrase.runs import store
 
 RUN = ["benchmark=shapes_bg", "method=cliptrase"]
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=2"]

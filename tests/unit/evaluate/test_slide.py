@@ -10,10 +10,10 @@ from slow_slide import averaged as slow_averaged
 from slow_slide import classified, probabilities, upsampled, window_spans
 
 from cliptrase.data import open_dataset
-from cliptrase.data.labels import TABLES
-from cliptrase.data.opencv import linear
-from cliptrase.data.vocabularies import read_classes
-from cliptrase.evaluate import passes, protocols, slide, store
+from cliptrase.data.read.labels import TABLES
+from cliptrase.data.read.opencv import linear
+from cliptrase.data.read.vocabularies import read_classes
+from cliptrase.evaluate import passes, protocols, slide
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.slide import LargestProbability, Window, averaged, padded, places, starts
 from cliptrase.evaluate.targets import Target, target_key
@@ -21,6 +21,7 @@ from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
+from cliptrase.runs import store
 from cliptrase.segment import ways
 
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=3"]

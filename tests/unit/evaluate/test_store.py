@@ -10,7 +10,7 @@ import pytest
 
 from cliptrase import config
 from cliptrase.errors import UserError
-from cliptrase.evaluate import seal, store
+from cliptrase.runs import seal, store
 
 RUN = config.resolve(["benchmark=voc20", "method=clip", "model=shapes_clip"])
 PROVENANCE = {"code": store.code_digest(), "data": None}

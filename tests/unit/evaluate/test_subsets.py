@@ -11,11 +11,11 @@ from tests.miniature import contents, edited, packing
 from tests.miniature.edited import place
 
 from cliptrase import config
-from cliptrase.data import prepare
-from cliptrase.data.prepared import open_prepared, read_selfcheck, read_subset, verify_prepared
+from cliptrase.data.make import prepare
+from cliptrase.data.read.prepared import open_prepared, read_selfcheck, read_subset, verify_prepared
 from cliptrase.errors import UserError
-from cliptrase.evaluate import store
 from cliptrase.evaluate.tally import Progress
+from cliptrase.runs import store
 
 IDS = edited.ids("coco")
 

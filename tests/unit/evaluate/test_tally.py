@@ -5,10 +5,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from cliptrase.evaluate import bootstrap, tally
-from cliptrase.evaluate.counts import BLOCK, PARTS, ImageCounts
-from cliptrase.evaluate.metrics import RULES, GroundTruth, class_counts
+from cliptrase.evaluate import tally
 from cliptrase.evaluate.tally import ImageResult, Progress, Tally
+from cliptrase.runs import bootstrap
+from cliptrase.runs.counts import BLOCK, PARTS, ImageCounts
+from cliptrase.runs.metrics import RULES, GroundTruth, class_counts
 
 IMAGES = 2 * BLOCK + 5
 SKIPPED = (0, 7, BLOCK - 1, IMAGES - 1)

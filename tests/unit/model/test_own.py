@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cliptrase import config
-from cliptrase.checks import KINDS, MATRICES
+from cliptrase.config.checks import KINDS, MATRICES
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model import own, vision

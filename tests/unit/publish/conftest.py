@@ -15,10 +15,10 @@ import pytest
 from tests.unit.publish.reading import DISCREPANCIES, PEERS, lines_of
 
 from cliptrase import plan as planning
-from cliptrase.evaluate import store
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
+from cliptrase.runs import store
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
 PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}

@@ -16,11 +16,11 @@ from tests.unit.publish.reading import (
     pick,
 )
 
-from cliptrase.evaluate import bootstrap, metrics, seal
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
 from cliptrase.publish.render import to_csv, to_latex, to_markdown
 from cliptrase.publish.tables import sheet_of
+from cliptrase.runs import bootstrap, metrics, seal
 
 
 def test_numbers_under_different_rules_have_no_best(paper: Plan, discrepancies: list[Line]) -> None:

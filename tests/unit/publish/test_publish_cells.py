@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliptrase.evaluate import bootstrap, metrics, seal, store
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS, Line, missing, tidy
 from cliptrase.publish.render import to_markdown
 from cliptrase.publish.runs import Run, Shelf
 from cliptrase.publish.tables import sheet_of
+from cliptrase.runs import bootstrap, metrics, seal, store
 
 Make = Callable[..., list[str]]
 

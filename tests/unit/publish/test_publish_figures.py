@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from cliptrase import plan as planning
-from cliptrase.data import prepared
-from cliptrase.data.recipes import png, recipe
+from cliptrase.data.make.recipes import png, recipe
+from cliptrase.data.read import prepared
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
 from cliptrase.model.load import load_clip
@@ -150,7 +150,7 @@ def test_the_shown_patch_is_in_the_middle_of_the_smallest_class() -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the first three scenes of `shapes`, prepared as the command does."""
-    from cliptrase.data.shapes.scenes import evaluation_scene
+    from cliptrase.shapes.scenes import evaluation_scene
 
     root = tmp_path_factory.mktemp("data")
     folder = prepared.prepared_folder("shapes", root)
@@ -189,7 +189,7 @@ def test_truth_map_is_the_label_as_scored(shapes: Plan, data: Path) -> None:
     truth = truth_map(loader(1), run)
     assert truth.shape == (336, 336) and truth.min() >= 0
     table = np.genfromtxt(
-        Path(prepared.__file__).parent / "labels" / "shapes_to_all.csv",
+        Path(prepared.__file__).parents[1] / "labels" / "shapes_to_all.csv",
         delimiter=",", names=True, dtype=int,
     )  # fmt: skip
     lookup = dict(zip(table["raw"].tolist(), table["class"].tolist(), strict=True))

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from cliptrase.errors import UserError
-from cliptrase.evaluate import seal
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan, load
 from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.tracking import Ledger, main, publish, read_tracking
+from cliptrase.runs import seal
 
 OFFLINE = "offline:/cliptrase"
 

@@ -1,0 +1,86 @@
+"""ADE20K full, validation: class (R // 10) · 256 + G of the RGB masks, short side at most 512.
+
+The images are those of the released preparation (MaskFormer's): resized where both sides are longer
+than 512, and written as JPEG of quality 75 in any case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cliptrase.data.fetch.sources import DatasetSource
+from cliptrase.data.make.archives import common
+from cliptrase.data.make.archives.common import Pair
+from cliptrase.data.make.records import Record, png
+from cliptrase.data.read.images import Header, decoding, stored_header
+from cliptrase.data.read.opencv import linear, nearest
+from cliptrase.data.read.ordered import in_order
+from cliptrase.errors import UserError
+
+SHORT, QUALITY = 512, 75
+LARGE = 4_000_000  # pixels: of pictures beyond, one at a time is in memory
+_ONE = threading.Lock()
+_ROOT = r"(?:[^/]+/)?images/ADE/validation/(?:.+/)?"
+
+
+def records(source: DatasetSource, data: Path) -> Iterator[Record]:
+    """Every image of the validation part, by the archive's listing; its index is never opened."""
+    image = (rf"{_ROOT}(ADE_val_\d+)\.jpg", "photographs images/ADE/validation/**/*.jpg")
+    label = (rf"{_ROOT}(ADE_val_\d+)_seg\.png", "masks images/ADE/validation/**/*_seg.png")
+    yield from in_order(converted, common.pairs(source, data, image, label))
+
+
+def converted(pair: Pair) -> Record:
+    """An image and its raw labels as the released preparation stores them."""
+    width, height = stored_header(pair.image, pair.image_name).size
+    large = width * height > LARGE
+    with _ONE if large else contextlib.nullcontext():
+        return _converted(pair)
+
+
+def _converted(pair: Pair) -> Record:
+    with decoding(pair.image_name), Image.open(io.BytesIO(pair.image)) as opened:
+        common.check_photograph(_header(opened), pair.image_name)
+        image = np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
+    raw = classes(pair.label, pair.label_name)
+    common.check_sizes(pair, image.shape[1::-1], raw.shape[::-1])
+    height, width = stored_size(*raw.shape)
+    if (height, width) != raw.shape:
+        image = linear(image, height, width)
+        raw = nearest(raw, height, width)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
+    return Record(pair.id, file.getvalue(), png(raw))
+
+
+def classes(mask: bytes, name: str) -> np.ndarray:
+    """(H, W) uint16 raw class index of an RGB mask's bytes. Raises UserError naming it."""
+    with decoding(name), Image.open(io.BytesIO(mask)) as opened:
+        header = _header(opened)
+        if (header.format, header.mode) != ("PNG", "RGB"):
+            raise UserError(
+                f"{name}: a {header.format} of mode {header.mode}, where masks are RGB PNGs; put "
+                "the right archive in its place"
+            )
+        colours = np.asarray(opened)
+    return colours[..., 0].astype(np.uint16) // 10 * 256 + colours[..., 1]
+
+
+def stored_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width as stored: short side 512 where it was longer, the other one rounded."""
+    if min(height, width) <= SHORT:
+        return height, width
+    if width >= height:
+        return SHORT, round(width / height * SHORT)
+    return round(height / width * SHORT), SHORT
+
+
+def _header(opened: Image.Image) -> Header:
+    return Header(opened.format or "", opened.mode, opened.size)

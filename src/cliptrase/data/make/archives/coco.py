@@ -1,0 +1,42 @@
+"""COCO val2017 with COCO-Stuff's masks: things 0..90, stuff 91..181, 255 unlabelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cliptrase.data.fetch.sources import Archive, DatasetSource, raw_path
+from cliptrase.data.make.archives import common
+from cliptrase.data.make.containers import open_container
+from cliptrase.data.make.records import Record
+from cliptrase.errors import UserError
+
+CURATED = r"(?:[^/]+/)?curated/val2017/Coco164kFull_Stuff_Coarse_7\.txt"
+
+
+def records(source: DatasetSource, data: Path) -> Iterator[Record]:
+    """Every image of val2017."""
+    image = (r"(?:[^/]+/)?val2017/(\d{12})\.jpg", "photographs val2017/*.jpg")
+    label = (r"(?:[^/]+/)?val2017/(\d{12})\.png", "masks val2017/*.png")
+    return common.as_shipped(common.pairs(source, data, image, label))
+
+
+def subsets(
+    source: DatasetSource, data: Path, ids: list[str], archive: Archive
+) -> dict[str, list[str]]:
+    """`coco27`: the images of IIC's curated list, of the optional archive of that role.
+
+    Raises UserError for an archive that is damaged or lists an image that is none of `ids`.
+    """
+    if archive != source.optional.get("curated"):
+        return {}
+    path = raw_path(archive, data)
+    with open_container(path) as container:
+        chosen = sorted(common.listed(container, CURATED))
+    strange = sorted(set(chosen) - set(ids))
+    if strange:
+        raise UserError(
+            f"{path}: lists {strange[0]}, which is no image of {source.name}; delete it, or put "
+            "the right archive in its place"
+        )
+    return {"coco27": chosen}

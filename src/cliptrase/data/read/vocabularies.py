@@ -1,0 +1,184 @@
+"""Lists of names and prompt templates: text files, one entry a line, taken verbatim.
+
+A class may have several names, with `|` between them.
+
+Torch-free and quick to import: the configuration reads these files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cliptrase.errors import UserError, nearest
+
+VOCABULARIES = Path(__file__).parents[1] / "vocabularies"
+TEMPLATES = Path(__file__).parents[1] / "templates"
+SEPARATOR = "|"  # between several names of one class
+
+
+def read_names(path: Path | str) -> list[str]:
+    """The lines of a text file, verbatim: only the newline is taken off, `"bed "` keeps its space.
+
+    A byte order mark and Windows newlines are no part of a name; one empty line at the end is
+    tolerated.
+
+    Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty line.
+    """
+    lines = _read_text(Path(path)).replace("\r\n", "\n").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if len(lines) > 1 and lines[-1] == "":
+        lines.pop()
+    if not any(line.strip() for line in lines):
+        raise UserError(f"{path}: the list is empty; write one name a line")
+    _refuse_empty(lines, str(path), "line")
+    return lines
+
+
+def read_classes(path: Path | str, *, unique: bool = False) -> list[list[str]]:
+    """The names of each class: a line is a class, `|` stands between several names of it.
+
+    Names are verbatim, as in `read_names`; a comma is part of a name. `unique` is for the lists of
+    users: shipped lists keep the oddities of their source.
+
+    Raises UserError, naming the file and line: as `read_names`, an empty name beside a `|`, and
+    with `unique` a name that stands there twice.
+    """
+    return split_classes(read_names(path), str(path), unique=unique)
+
+
+def split_classes(
+    entries: Sequence[str], source: str, *, unique: bool = False, entry: str = "line"
+) -> list[list[str]]:
+    """The names of each class from entries such as `"person|person in shirt"`; see `read_classes`.
+
+    Names that differ only in case or spaces are the same to CLIP's tokenizer, hence here.
+
+    Raises UserError for an empty list, an empty name and, with `unique`, a doubled name. It names
+    `source` (a file or an option) and the number, counted from 1, of the line or whatever an
+    `entry` is there ("line" or "entry").
+    """
+    if not entries:
+        raise UserError(f"{source}: the list is empty; write at least one name")
+    _refuse_empty(entries, source, entry)
+    classes = [text.split(SEPARATOR) for text in entries]
+    first: dict[str, int] = {}
+    for number, names in enumerate(classes, start=1):
+        for name in names:
+            if not name.strip():
+                raise UserError(
+                    f"{source}: {entry} {number} has nothing on one side of a {SEPARATOR!r}, which "
+                    "stands between two names of a class; write a name there, or remove it"
+                )
+            key = " ".join(name.lower().split())
+            if unique and key in first:
+                raise UserError(
+                    f"{source}: {name.strip()!r} is named twice "
+                    f"({_places(first[key], number, entry)}); give every name to one class, once"
+                )
+            first.setdefault(key, number)
+    return classes
+
+
+def owned_names(
+    classes: Sequence[Sequence[str]], background: Sequence[str], *, background_first: bool = False
+) -> tuple[list[str], list[int]]:
+    """All names and, for each, the index of the class that owns it.
+
+    Class i is i, and the background words, which come last, are one class more. With
+    `background_first` they come first and are class 0, so that class i is i + 1.
+    """
+    names = [name for own in classes for name in own]
+    owner = [index for index, own in enumerate(classes) for _ in own]
+    if not background:
+        return names, owner
+    if background_first:
+        return [*background, *names], [0] * len(background) + [index + 1 for index in owner]
+    return [*names, *background], owner + [len(classes)] * len(background)
+
+
+def read_templates(path: Path | str) -> list[str]:
+    """The prompt templates of a file: like `read_names`, and each holds `{}` once for the name.
+
+    Raises UserError naming the file and line.
+    """
+    templates = read_names(path)
+    for number, template in enumerate(templates, start=1):
+        if template.count("{}") != 1:
+            raise UserError(
+                f"{path}: line {number} is no template; it must hold {{}} once, where the name goes"
+            )
+    return templates
+
+
+def vocabulary_path(name_or_path: Path | str) -> Path:
+    """Absolute path of a shipped list (by its name) or of a text file (by its path).
+
+    A shipped name wins over a file of that name in the current folder (write ./NAME for the file).
+
+    Raises UserError with the nearest shipped name.
+    """
+    return _find(name_or_path, VOCABULARIES, "vocabulary")
+
+
+def background_path(classes: Path) -> Path | None:
+    """The list of background words that belongs to a list of classes: the file beside it whose name
+    has `_background` at its end; None where there is none."""
+    path = classes.with_name(f"{classes.stem}_background.txt")
+    return path if path.is_file() else None
+
+
+def template_path(name_or_path: Path | str) -> Path:
+    """Absolute path of a shipped list of templates or of a text file; as `vocabulary_path`."""
+    return _find(name_or_path, TEMPLATES, "list of templates")
+
+
+def shipped(folder: Path) -> list[str]:
+    """Names of the lists in one of the two folders of this package."""
+    return sorted(path.stem for path in folder.glob("*.txt"))
+
+
+def _find(name_or_path: Path | str, folder: Path, what: str) -> Path:
+    word = str(name_or_path)
+    known = shipped(folder)
+    if word in known:
+        return folder / f"{word}.txt"
+    path = Path(word).expanduser()
+    if path.is_file():
+        return path.absolute()
+    if path.is_dir():
+        raise UserError(f"{word}: a folder, but a {what} is a text file with one entry a line")
+    raise UserError(_unknown(word, what, known))
+
+
+def _refuse_empty(entries: Sequence[str], source: str, entry: str) -> None:
+    for number, text in enumerate(entries, start=1):
+        if not text.strip():
+            raise UserError(f"{source}: {entry} {number} is empty; remove it or write a name there")
+
+
+def _places(first: int, second: int, entry: str) -> str:
+    if first == second:
+        return f"{entry} {first}"
+    several = {"line": "lines", "entry": "entries"}[entry]
+    return f"{several} {first} and {second}"
+
+
+def _unknown(word: str, what: str, known: Iterable[str]) -> str:
+    if "/" in word or word.endswith(".txt"):
+        return f"{word}: no such file; give a text file with one entry a line, or a shipped {what}"
+    return f"unknown {what} {word!r}: no shipped name and no file. {nearest(word, known)}"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a text file with one name a line") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder; give a text file with one name a line") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8, one name a line") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,143 @@
+"""Which runs the tables of a suite need, and how they share passes over the images.
+
+Expands conf/suite × conf/table; imports neither torch nor Hydra. `python -m cliptrase.plan SUITE`
+prints one line a run: pass, run, benchmark, method, image_size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cliptrase import config
+from cliptrase.errors import UserError, exit_on_user_error, nearest
+from cliptrase.plan.files import ROLES, read_suite
+from cliptrase.plan.settings import changed_settings
+from cliptrase.plan.tables import Cell as Cell
+from cliptrase.plan.tables import Expander, Table
+from cliptrase.plan.tables import Row as Row
+from cliptrase.plan.tables import published as published
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The runs that one stream over a dataset's images can make together.
+
+    Named `<dataset>.<model>.<image size>.<protocol>`, then how its pictures are resized where the
+    protocol's own YAML says otherwise, and `precision-bf16` where the model is not in fp32. A
+    user's folder is the dataset `folder-<benchmark>`, by the first benchmark that scores it.
+    """
+
+    name: str
+    dataset: str
+    model: str
+    image_size: int
+    protocol: str
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite, expanded. `runs` maps a run's name to its resolved configuration.
+
+    `data` is the folder that its archives and datasets lie in, as seen from the working directory.
+    """
+
+    suite: str
+    title: str
+    published: bool
+    passes: dict[str, Pass]
+    tables: dict[str, Table]
+    runs: dict[str, dict[str, Any]]
+    data: str = "data"
+
+    @property
+    def datasets(self) -> list[str]:
+        """Datasets that the passes read, sorted."""
+        return sorted({one.dataset for one in self.passes.values()})
+
+    @property
+    def main_runs(self) -> list[str]:
+        """Runs that a table other than a grid shows: what is published one by one."""
+        shown = (table for table in self.tables.values() if table.kind != "grid")
+        names = {cell.run for table in shown for row in table.rows for cell in row.cells}
+        return [name for name in self.runs if name in names]
+
+
+def load(suite: str, benchmarks: Iterable[str] | None = None) -> Plan:
+    """The plan of conf/suite/<suite>.yaml, of some of its benchmarks if they are given.
+
+    Raises UserError for an unknown suite, table, benchmark, key or value.
+    """
+    spec = read_suite(suite)
+    roles = _roles(suite, spec["roles"], benchmarks)
+    expander = Expander(spec, roles)
+    tables = {name: expander.table(name) for name in spec["tables"]}
+    return Plan(
+        suite,
+        spec["title"],
+        spec["published"],
+        _passes(expander.runs),
+        tables,
+        expander.runs,
+        spec.get("data", "data"),
+    )
+
+
+def suites() -> list[str]:
+    """Names of the suites in conf/suite."""
+    return sorted(file.stem for file in (config.CONF / "suite").glob("*.yaml"))
+
+
+def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
+    passes: dict[str, Pass] = {}
+    folders: dict[str, str] = {}
+    for name, run in runs.items():
+        dataset, model = run["benchmark"]["dataset"], run["model"]["label"]
+        if folder := run["benchmark"].get("folder"):
+            dataset = folders.setdefault(str(folder), f"folder-{run['benchmark']['name']}")
+        size, protocol = run["image_size"], run["protocol"]["name"]
+        precision = [f"{key}-{value}" for key, value in config.changed_model(run).items()]
+        key = ".".join([dataset, model, str(size), protocol, *_resizing(run), *precision])
+        passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run
+    return passes
+
+
+def _resizing(run: dict[str, Any]) -> list[str]:
+    """`short_side-448`: where the model is shown other pictures than its protocol's YAML says."""
+    changed = changed_settings(run)
+    return [f"{key}-{changed[key]}" for key in ("short_side", "stride") if key in changed]
+
+
+def _roles(
+    suite: str, roles: dict[str, list[str]], only: Iterable[str] | None
+) -> dict[str, list[str]]:
+    if only is None:
+        return {role: list(roles.get(role, [])) for role in ROLES}
+    known = {name for names in roles.values() for name in names}
+    wanted = list(only)
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"suite {suite} has no benchmark {name!r}; {nearest(name, known)}")
+    return {role: [name for name in roles.get(role, []) if name in wanted] for role in ROLES}
+
+
+@exit_on_user_error
+def main(arguments: list[str] | None = None) -> None:
+    """Print the runs of a suite as tab-separated lines."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words in (["-h"], ["--help"]):
+        sys.stdout.write(f"{__doc__}\nSuites: {', '.join(suites())}\n")
+        return
+    if len(words) != 1:
+        raise UserError(f"write python -m cliptrase.plan SUITE. There is: {', '.join(suites())}")
+    plan = load(words[0])
+    columns = ("pass", "run", "benchmark", "method", "image_size")
+    lines = [columns] + [
+        (one.name, name, run["benchmark"]["name"], run["method"]["name"], str(run["image_size"]))
+        for one in plan.passes.values()
+        for name, run in one.runs.items()
+    ]
+    sys.stdout.write("".join("\t".join(line) + "\n" for line in lines))

@@ -1,0 +1,316 @@
+"""A table of a suite, from conf/table/<name>.yaml: its rows and cells, and the runs they need."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cliptrase import config
+from cliptrase.errors import UserError
+from cliptrase.plan.files import ABOVE, read_table
+from cliptrase.plan.settings import protocol_of
+from cliptrase.resources import resource
+
+PARTIAL = "no average: this row is not on every benchmark"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    kind: run (one run's metric) | avg (mean over `runs`, one a benchmark) | flops | quoted | best |
+    absent (meant to be empty, for `reason`). `run` is the run's name, empty for the others; `runs`
+    are those that avg, flops and best derive from. `benchmark` is what is scored, `column` where it
+    stands: the same, unless the row says otherwise. `versus` names the row of its group whose cell
+    of the same column it is compared with, or none: never one under other settings of the protocol.
+    `protocol` is that of `protocol_of`, those of an average's runs once each. `settings` are the
+    resolved runs that the cell is of; of an absent one they have its words, protocol and rule.
+    """
+
+    table: str
+    row: str
+    benchmark: str
+    metric: str
+    image_size: int
+    kind: str
+    run: str = ""
+    runs: tuple[str, ...] = ()
+    column: str = ""
+    versus: str = ""
+    reason: str = ""
+    protocol: str = ""
+    settings: tuple[dict[str, Any], ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; `versus` names the row of its group that it is compared with, or none.
+
+    A cell may name another, where that row has none. Names differ within a group; two groups may
+    both have a row `base`. `eps` and `min_samples` place it in a grid. `note` is its footnote.
+    """
+
+    name: str
+    group: str
+    kind: str
+    image_size: int
+    versus: str = ""
+    cells: tuple[Cell, ...] = ()
+    eps: float | None = None
+    min_samples: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a suite. kind: metrics | grid. `chosen` is the row that a grid marks.
+
+    `compare_to_best`: cells that may be as good as the best of their column are marked. `figure`:
+    it is drawn too.
+    """
+
+    name: str
+    title: str
+    kind: str
+    metrics: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    image_size: int
+    average: bool
+    rows: tuple[Row, ...]
+    chosen: str = ""
+    model: str = ""
+    protocol: str = ""
+    compare_to_best: bool = False
+    figure: bool = False
+
+
+class Expander:
+    """Turns table files into rows and cells, and gathers the runs that they need.
+
+    `suite`: what conf/suite/<name>.yaml says; `roles`: role → its benchmarks, those left out less.
+    """
+
+    def __init__(self, suite: dict[str, Any], roles: dict[str, list[str]]) -> None:
+        self.suite, self.roles = suite, roles
+        self.runs: dict[str, dict[str, Any]] = {}
+        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._protocols: dict[int, str] = {}  # of the resolved runs, by id: all are kept
+
+    def table(self, name: str) -> Table:
+        """The table of conf/table/<name>.yaml. Raises UserError naming what is wrong there."""
+        spec = read_table(name)
+        spec.setdefault("protocol", self.suite["protocol"])
+        rows, chosen = (
+            self._grid(name, spec) if spec["kind"] == "grid" else (self._rows(name, spec), "")
+        )
+        return Table(
+            name=name,
+            title=spec["title"],
+            kind=spec["kind"],
+            metrics=tuple(spec["metrics"]),
+            benchmarks=tuple(self.roles[spec["role"]]),
+            image_size=spec["image_size"],
+            average=bool(spec.get("average", False)),
+            rows=tuple(rows),
+            chosen=chosen,
+            model=self.suite["model"],
+            protocol=spec["protocol"],
+            compare_to_best=bool(spec.get("compare_to_best", False)),
+            figure=bool(spec.get("figure", False)),
+        )
+
+    def _rows(self, table: str, spec: dict[str, Any]) -> list[Row]:
+        rows = [] if "quoted" not in spec else list(_quoted(table, "", spec, spec["quoted"]))
+        for group in spec["groups"]:
+            own: list[Row] = []
+            first_runs: dict[str, str] = {}
+            above: list[str] = []
+            for row in group["rows"]:
+                if row.get("quoted"):
+                    own += _quoted(table, group["name"], spec, {"row": row["row"]})
+                    continue
+                size = row.get("image_size", spec["image_size"])
+                overrides = [*above, *row["run"]]
+                where = _where(row, self.roles[spec["role"]])
+                runs = self._run_each(spec, overrides, size, where)
+                cells = list(self._cells(table, row, spec, size, runs, overrides))
+                first_runs = first_runs or runs
+                if group.get("flops"):
+                    flops = Cell(table, row["row"], "", "flops", size, "flops")
+                    cells += self._operations(flops, runs, first_runs)
+                place = (row["row"], group["name"], "run", size)
+                own.append(Row(*place, cells=tuple(cells), note=row.get("note", "")))
+                above = overrides if group.get("cumulative") else []
+            rows += _compared(own, spec.get("versus", ABOVE))
+        return rows
+
+    def _grid(self, table: str, spec: dict[str, Any]) -> tuple[list[Row], str]:
+        size, rows = spec["image_size"], []
+        benchmarks = {name: name for name in self.roles[spec["role"]]}
+        chosen_runs = self._run_each(spec, spec["run"], size, benchmarks)
+        chosen = ""
+        for min_samples in spec["min_samples"]:
+            for eps in spec["eps"]:
+                name = f"eps={eps:g} min_samples={min_samples}"
+                point = [f"method.regions.eps={eps}", f"method.regions.min_samples={min_samples}"]
+                runs = self._run_each(spec, [*spec["run"], *point], size, benchmarks)
+                cells = tuple(self._cells(table, {"row": name}, spec, size, runs, []))
+                rows.append(Row(name, "", "run", size, "", cells, float(eps), min_samples))
+                if runs and runs == chosen_runs:
+                    chosen = name
+        best = tuple(
+            replace(cell, row="best", kind="best", run="", runs=_runs_of(rows, cell))
+            for cell in (rows[0].cells if rows else ())
+        )
+        rows.append(Row("best", "", "best", size, "", best))
+        return [row if row.name == chosen else _to(row, chosen) for row in rows], chosen
+
+    def _run_each(
+        self, spec: dict[str, Any], overrides: list[str], size: int, where: dict[str, str]
+    ) -> dict[str, str]:
+        """column → run name, the runs remembered for the plan. `where`: column → benchmark."""
+        names = {}
+        for column, benchmark in where.items():
+            run = self._resolve(spec, overrides, size, benchmark)
+            names[column] = config.run_name(run)
+            self.runs.setdefault(names[column], run)
+        return names
+
+    def _resolve(
+        self, spec: dict[str, Any], overrides: list[str], size: int, benchmark: str
+    ) -> dict[str, Any]:
+        given = (
+            f"benchmark={benchmark}",
+            f"model={self.suite['model']}",
+            f"protocol={spec['protocol']}",
+            f"image_size={size}",
+            *self.suite["overrides"],
+            *overrides,
+        )
+        if given not in self._resolved:
+            self._resolved[given] = config.resolve(list(given))
+        return self._resolved[given]
+
+    def _cells(
+        self,
+        table: str,
+        row: dict[str, Any],
+        spec: dict[str, Any],
+        size: int,
+        runs: dict[str, str],
+        overrides: list[str],
+    ) -> Iterator[Cell]:
+        """A cell for every metric and column of the role, absent where `runs` has no run."""
+        name, columns = row["row"], self.roles[spec["role"]]
+        protocol = [each for each in overrides if each.startswith("protocol.")]
+        settings = {
+            column: self.runs[runs[column]]
+            if column in runs
+            else self._resolve(spec, protocol, size, column)  # the words of the benchmark itself
+            for column in columns
+        }
+        for metric in spec["metrics"]:
+            for column in columns:
+                scored = settings[column]["benchmark"]["name"]
+                cell = Cell(table, name, scored, metric, size, "run", column=column)
+                if column in runs:
+                    cell = replace(cell, run=runs[column])
+                else:
+                    cell = replace(cell, kind="absent", reason=row["otherwise"])
+                yield self._set(cell, settings[column])
+            if spec.get("average"):
+                average = Cell(table, name, "avg", metric, size, "avg", column="avg")
+                average = self._set(average, *settings.values())
+                if len(runs) == len(columns):
+                    yield replace(average, runs=tuple(runs.values()))
+                else:
+                    yield replace(average, kind="absent", reason=PARTIAL)
+
+    def _operations(
+        self, flops: Cell, runs: dict[str, str], first_runs: dict[str, str]
+    ) -> Iterator[Cell]:
+        """The cell of a row's operations, where the group's first row has a run under the same
+        settings in one of its columns."""
+        for column, name in runs.items():
+            if column in first_runs:
+                cell = self._set(flops, self.runs[name])
+                if self._set(flops, self.runs[first_runs[column]]).protocol == cell.protocol:
+                    yield replace(cell, runs=(name, first_runs[column]))
+                    return
+
+    def _set(self, cell: Cell, *settings: dict[str, Any]) -> Cell:
+        """The cell with the settings of these runs."""
+        for run in settings:
+            if id(run) not in self._protocols:
+                self._protocols[id(run)] = protocol_of(run)
+        protocols = dict.fromkeys(self._protocols[id(run)] for run in settings)
+        return replace(cell, protocol=" ".join(protocols), settings=settings)
+
+
+def _where(row: dict[str, Any], columns: list[str]) -> dict[str, str]:
+    """column → the benchmark that a row scores there, of the columns that it stands in."""
+    only = row.get("only", columns)
+    if isinstance(only, dict):
+        return {column: only[column] for column in columns if column in only}
+    return {column: column for column in columns if column in only}
+
+
+def _compared(rows: list[Row], versus: str) -> list[Row]:
+    """A group's rows, each cell compared with the nearest row above, or all with one row."""
+    own = [row for row in rows if row.kind == "run"]
+    done = []
+    for row in rows:
+        others: Sequence[Row] = ()
+        if row.kind == "run":
+            above = own[: own.index(row)][::-1]
+            others = above if versus == ABOVE else [r for r in own if r.name == versus != row.name]
+        cells = tuple(_versus(cell, others) for cell in row.cells)
+        done.append(replace(row, cells=cells, versus=others[0].name if others else ""))
+    return done
+
+
+def _versus(cell: Cell, others: Sequence[Row]) -> Cell:
+    """The cell, compared with the first of the rows that has a number in its column, under the same
+    settings."""
+    if cell.kind not in ("run", "avg"):
+        return cell
+    place = (cell.kind, cell.column, cell.metric, cell.protocol)
+    for row in others:
+        here = ((each.kind, each.column, each.metric, each.protocol) for each in row.cells)
+        if place in here:
+            return replace(cell, versus=row.name)
+    return cell
+
+
+def _to(row: Row, versus: str) -> Row:
+    """The row, every cell of it compared with one row."""
+    cells = tuple(replace(cell, versus=versus) for cell in row.cells)
+    return replace(row, versus=versus, cells=cells)
+
+
+def _runs_of(rows: list[Row], wanted: Cell) -> tuple[str, ...]:
+    cells = (cell for row in rows for cell in row.cells)
+    place = (wanted.benchmark, wanted.metric)
+    return tuple(cell.run for cell in cells if (cell.benchmark, cell.metric) == place)
+
+
+def _quoted(table: str, group: str, spec: dict[str, Any], wanted: dict[str, str]) -> Iterator[Row]:
+    """The rows of published.csv that have the wanted values, in the order of the file."""
+    found: dict[str, list[Cell]] = {}
+    for line in published():
+        if line["table"] == table and all(line.get(key) == value for key, value in wanted.items()):
+            size, benchmark = int(line["image_size"] or spec["image_size"]), line["benchmark"]
+            cell = Cell(table, line["row"], benchmark, line["metric"], size, "quoted")
+            found.setdefault(line["row"], []).append(replace(cell, column=benchmark))
+    if not found:
+        raise UserError(f"table {table}: published.csv has no row with {wanted}")
+    for name, cells in found.items():
+        yield Row(name, group, "quoted", cells[0].image_size, cells=tuple(cells))
+
+
+def published() -> list[dict[str, str]]:
+    """The lines of published/published.csv: every number that the paper prints."""
+    with open(resource("published", "published.csv"), encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,160 @@
+"""Where a number comes from: code, versions, commit, host, and what it cost.
+
+The code digest also decides whether a finished run still stands; computing it loads no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CODE = ("model", "segment", "evaluate", "runs")
+DATA_CODE = tuple(
+    f"data/read/{name}.py" for name in ("crop", "images", "labels", "opencv", "ordered", "resize")
+)
+VERSIONS = (
+    "cliptrase",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "numpy",
+    "pillow",
+    "datasets",
+    "hydra-core",
+    "snakemake",
+)
+
+
+def code_files() -> list[Path]:
+    """The source files that can change a number, sorted.
+
+    Training scripts are left out: they make weights, which a run names by their own digest.
+    """
+    found = [path for folder in CODE for path in (PACKAGE / folder).rglob("*.py")]
+    found += [PACKAGE / name for name in DATA_CODE]
+    return sorted(path for path in found if path.is_file() and not path.stem.startswith("train"))
+
+
+def digest_of(files: list[Path]) -> str:
+    """sha256 over the files' names within the package and their bytes."""
+    total = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes()
+        total.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode() + content)
+    return total.hexdigest()
+
+
+@functools.cache
+def code_digest() -> str:
+    """The digest of `code_files()`, read once a process."""
+    return digest_of(code_files())
+
+
+class Stages:
+    """Seconds and peak memory of the stages of a pass; safe to use from many threads.
+
+    Seconds of a stage that runs in several threads at once are added up.
+    """
+
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self._lock = threading.Lock()
+        self.seconds: dict[str, float] = dict(seconds or {})
+        self.peak_memory: dict[str, int] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add({stage: time.perf_counter() - start})
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """Add the seconds of stages that were timed elsewhere."""
+        peak = peak_memory()
+        with self._lock:
+            for stage, took in seconds.items():
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + took
+                self.peak_memory[stage] = peak
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe(
+    stages: Stages, started: str, device: str, data: str | None, **more: Any
+) -> dict[str, Any]:
+    """What provenance.json says of a pass, as plain types; the store adds the digests of the run's
+    label table and other files.
+
+    `data` is the digest of the prepared dataset. Peak memory of a stage is the process's high-water
+    mark when the stage last ended, in bytes.
+    """
+    return {
+        "code": code_digest(),
+        "data": data,
+        "commit": commit(),
+        "started": started,
+        "finished": now(),
+        "seconds": {stage: round(took, 3) for stage, took in stages.seconds.items()},
+        "peak_memory_bytes": dict(stages.peak_memory),
+        "versions": versions(),
+        "host": {
+            "platform": platform.platform(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "device": device,
+        },
+        **more,
+    }
+
+
+@functools.cache
+def versions() -> dict[str, str | None]:
+    """Python's version and those of the packages that matter; None for one that is not there."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@functools.cache
+def commit() -> str:
+    """The git commit of this code, `+dirty` with uncommitted changes, `unknown` outside git.
+
+    A repository that merely surrounds an installed package does not track its files.
+    """
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        dirty = _git("status", "--porcelain", "--untracked-files=no")
+        return _git("rev-parse", "HEAD").strip() + ("+dirty" if dirty.strip() else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout

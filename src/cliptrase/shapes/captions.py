@@ -1,0 +1,92 @@
+"""Captions: what a passer-by would write under a scene. They are all that the model learns from.
+
+Objects come in random order, in words that leave things out; the frames are those of the two
+template lists (data/templates), so that either list speaks the language the model has read.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from cliptrase.shapes import concepts
+from cliptrase.shapes.stream import Stream
+
+_TEMPLATES = Path(__file__).parents[1] / "data" / "templates"
+
+# How the background joins the list of objects.
+PLACES = ("{} on {}", "{} in front of {}", "{} with {} behind", "{} and {}")
+
+LEFT_OUT = 0.1  # of the objects
+COLOURED = 0.6  # of the mentions
+BACKGROUND = 0.7  # of the captions name it
+ONLY_BACKGROUND = 0.06  # of the captions name nothing else
+IMAGENET = 0.4  # of the frames are from ImageNet's 80
+ONE_OBJECT = 0.2  # of those speak of one object only
+
+
+class Content(Protocol):
+    """What a caption can tell of: raw labels (concepts.py)."""
+
+    @property
+    def objects(self) -> tuple[int, ...]: ...
+
+    @property
+    def background(self) -> int: ...
+
+
+def templates(name: str) -> tuple[str, ...]:
+    """The frames of data/templates/NAME.txt, each with one {}."""
+    return tuple((_TEMPLATES / f"{name}.txt").read_text(encoding="utf-8").splitlines())
+
+
+SHAPES_FRAMES = templates("shapes")
+IMAGENET_FRAMES = templates("imagenet80")
+
+
+def caption(content: Content, stream: Stream) -> str:
+    """A caption of this content, another one for every stream.
+
+    The first thing has no article, since frames bring one ("a photo of a {}"); the next ones do.
+    """
+    objects = [raw for raw in content.objects if not stream.chance(LEFT_OUT)]
+    objects = [objects[i] for i in stream.sample(len(objects), len(objects))]
+    words = [concepts.name(raw, with_colour=stream.chance(COLOURED)) for raw in objects]
+    if stream.chance(ONLY_BACKGROUND):
+        words = []
+    place = concepts.name(content.background)
+    frames = SHAPES_FRAMES
+    if stream.chance(IMAGENET):
+        frames = IMAGENET_FRAMES
+        if stream.chance(ONE_OBJECT):
+            words = words[:1]
+    frame = frames[stream.integer(len(frames))]
+    things = listed(words)
+    if not things:
+        things = place
+    elif stream.chance(BACKGROUND):
+        things = PLACES[stream.integer(len(PLACES))].format(things, place)
+    return frame.format(things)
+
+
+def full(content: Content) -> str:
+    """Every object in its colour, and the background: what a retrieval test asks for, no frame."""
+    things = listed([concepts.name(raw) for raw in content.objects])
+    place = concepts.name(content.background)
+    return PLACES[0].format(things, place) if things else place
+
+
+def listed(words: list[str]) -> str:
+    """ "zebra, a red apple and a fish": words as a list, the first without its article."""
+    if len(words) < 2:
+        return "".join(words)
+    head = ", ".join([words[0], *(f"a {word}" for word in words[1:-1])])
+    return f"{head} and a {words[-1]}"
+
+
+def every_text() -> list[str]:
+    """Texts that together hold every word a caption or a class name in a template can have."""
+    names = [*concepts.FINE_CLASSES, *concepts.OBJECTS, *concepts.BACKGROUNDS]
+    texts = [frame.format("zebra") for frame in (*SHAPES_FRAMES, *IMAGENET_FRAMES)]
+    # After a list, a frame's full stop or comma may stick to any name.
+    texts += [f"a {name}, a {name}. {name}" for name in names]
+    texts += [place.format("zebra", "sky") for place in PLACES]
+    return [*texts, listed(["zebra", "cow", "pig"])]

@@ -1,0 +1,216 @@
+"""Measure the embedded CLIP on held-out scenes, and write its card (README.md, loss.svg).
+
+Only validation seeds are used: the benchmark's own scenes are never looked at here.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from torch import Tensor
+
+from cliptrase.files import atomic_write
+from cliptrase.shapes import captions, concepts, scenes
+from cliptrase.shapes.model import GRID, encode_patches, encode_rows, to_patches
+
+SINGLE, MANY = 1000, 500
+TEMPLATES = ("shapes", "imagenet80")
+
+
+def write_card(folder: Path, single: int = SINGLE, many: int = MANY) -> dict:
+    """Measure the checkpoint in `folder`; put figures, curve and card beside it.
+
+    Reads and extends training.json. Returns the figures (see `measure`).
+    """
+    model = open_clip.create_model(f"local-dir:{folder}").eval()
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    record["figures"] = figures = measure(model, single, many)
+    for name, text in (
+        ("training.json", json.dumps(record, indent=1) + "\n"),
+        ("loss.svg", curve(record["losses"])),
+        ("README.md", card(record)),
+    ):
+        with atomic_write(folder / name, "w") as file:
+            file.write(text)
+    return figures
+
+
+@torch.no_grad()
+def measure(model: CLIP, single: int, many: int) -> dict:
+    """Counts of right answers, {"shapes": {...}, "imagenet80": {...}}, each [right, asked].
+
+    Zero-shot on scenes of one object, among objects and among fine classes; retrieval among
+    scenes of two to five objects, by the full caption. Every second scene carries clutter.
+    """
+    seeds = scenes.VALIDATION_SEEDS
+    alone = [scenes.scene(seeds[i], i % 2 == 0, count=1) for i in range(single)]
+    crowds = [
+        scenes.scene(seeds[1_000_000 + i], i % 2 == 0, count=2 + i // 2 % 4) for i in range(many)
+    ]
+    alone = [scene for scene in alone if scene.objects]
+    images, crowd = encode_scenes(model, alone), encode_scenes(model, crowds)
+    fine = torch.tensor([scene.objects[0] for scene in alone])
+    kind = torch.tensor([concepts.FINE[raw].object for raw in fine.tolist()])
+    out = {}
+    for name in TEMPLATES:
+        frames = captions.templates(name)
+        texts = encode_names(model, [captions.full(scene) for scene in crowds], frames)
+        similarity = crowd @ texts.T
+        out[name] = {
+            "objects": _right(images @ encode_names(model, concepts.OBJECTS, frames).T, kind, 1),
+            "fine": _right(images @ encode_names(model, concepts.FINE_CLASSES, frames).T, fine, 1),
+        }
+        truth = torch.arange(len(crowds))
+        for top in (1, 5):
+            out[name][f"image_to_text_{top}"] = _right(similarity, truth, top)
+            out[name][f"text_to_image_{top}"] = _right(similarity.T, truth, top)
+    return out
+
+
+def encode_scenes(model: CLIP, made: list[scenes.Scene], batch: int = 50) -> Tensor:
+    """Unit embeddings (N, 128) of whole scenes."""
+    at = torch.arange(GRID * GRID)
+    parts = []
+    for start in range(0, len(made), batch):
+        patches = np.stack([to_patches(scene.image) for scene in made[start : start + batch]])
+        every = at.expand(len(patches), -1)
+        parts.append(F.normalize(encode_patches(model, torch.from_numpy(patches), every), dim=-1))
+    return torch.cat(parts)
+
+
+def encode_names(model: CLIP, names: Iterable[str], frames: tuple[str, ...]) -> Tensor:
+    """Unit embeddings (N, 128) of names: the mean over the templates, each of unit length."""
+    tokenizer = open_clip.SimpleTokenizer()
+    parts = []
+    for name in names:
+        ids = tokenizer([frame.format(name) for frame in frames])
+        ids = ids[:, : int(ids.argmax(dim=1).max()) + 1]
+        each = F.normalize(encode_rows(model, ids), dim=-1)
+        parts.append(F.normalize(each.mean(dim=0), dim=-1))
+    return torch.stack(parts)
+
+
+def _right(similarity: Tensor, truth: Tensor, top: int) -> list[int]:
+    """How many rows have the truth among their `top` highest columns: [right, asked]."""
+    best = similarity.topk(top, dim=1).indices
+    return [int((best == truth[:, None]).any(dim=1).sum()), len(truth)]
+
+
+def wilson(right: int, asked: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a share (Wilson's score interval), both ends in [0, 1]."""
+    share, spread = right / asked, z * z / asked
+    centre = share + spread / 2
+    half = z * (share * (1 - share) / asked + spread / (4 * asked)) ** 0.5
+    return (centre - half) / (1 + spread), (centre + half) / (1 + spread)
+
+
+def _cell(count: list[int]) -> str:
+    low, high = wilson(*count)
+    return f"{100 * count[0] / count[1]:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def curve(losses: list[list[float]]) -> str:
+    """The loss curve as an SVG of 640 x 240; losses are (step, loss)."""
+    if not losses:
+        losses = [[0, 0.0]]
+    last, top = losses[-1][0] or 1, max(5.0, max(loss for _, loss in losses))
+    points = " ".join(
+        f"{40 + 580 * step / last:.1f},{210 - 190 * loss / top:.1f}" for step, loss in losses
+    )
+    lines = "".join(
+        f'<line x1="40" x2="620" y1="{210 - 190 * y / top:.1f}" y2="{210 - 190 * y / top:.1f}" '
+        f'stroke="#ddd"/><text x="32" y="{214 - 190 * y / top:.1f}" text-anchor="end">{y}</text>'
+        for y in range(int(top) + 1)
+    )
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 240" width="640" height="240" '
+        'font-family="sans-serif" font-size="11"><title>Training loss by step</title>'
+        '<rect width="640" height="240" fill="#fff"/>'
+        f'{lines}<text x="620" y="230" text-anchor="end">step {last}</text>'
+        f'<polyline points="{points}" fill="none" stroke="#1f5fa8" stroke-width="1.5"/></svg>\n'
+    )
+
+
+def card(record: dict) -> str:
+    """The model card, from the record of the training and the figures measured.
+
+    A "note" in the record, written by hand, is what a reader should know of that run.
+    """
+    recipe, figures = record["recipe"], record["figures"]
+    asked = figures["shapes"]["objects"][1], figures["shapes"]["image_to_text_1"][1]
+    rows = "\n".join(
+        f"| {title} | " + " | ".join(_cell(figures[name][key]) for name in TEMPLATES) + " |"
+        for title, key in (
+            (f"zero-shot, {len(concepts.OBJECTS)} objects", "objects"),
+            (f"zero-shot, {len(concepts.FINE_CLASSES)} fine classes", "fine"),
+            ("image to text, R@1", "image_to_text_1"),
+            ("image to text, R@5", "image_to_text_5"),
+            ("text to image, R@1", "text_to_image_1"),
+            ("text to image, R@5", "text_to_image_5"),
+        )
+    )
+    start, phases = 0, []
+    for end, kept in recipe["phases"]:
+        phases.append(f"{kept} for {round((end - start) * 100, 1):g} %")
+        start = end
+    n_scenes = recipe["scenes"]
+    note = f"\n- {record['note']}" if "note" in record else ""
+    own, imagenet = len(captions.SHAPES_FRAMES), len(captions.IMAGENET_FRAMES)
+    return f"""# shapes_clip: the embedded CLIP
+
+A small CLIP (open_clip's own class) that has learnt a made-up world of {len(concepts.OBJECTS)}
+objects and {len(concepts.BACKGROUNDS)} backgrounds from captions alone. It serves the demo and the
+tests. It knows nothing of photographs, and no word that its captions do not have.
+
+| | |
+|---|---|
+| Image tower | ViT, 6 blocks, width 192, 3 heads, patch 16, 224 px, QuickGELU |
+| Text tower | 2 blocks, width 128, 2 heads, context 77, open_clip's tokenizer |
+| Joint space | 128 |
+| Weights | fp16; rows of the vocabulary that no caption or template uses are zero |
+
+Load it with `open_clip.create_model("local-dir:assets/shapes_clip")`.
+
+## Training
+
+- Data: {n_scenes:,} scenes of `cliptrase.shapes` (seeds 0 to {n_scenes - 1:,}), two of three
+  with clutter, one of five with a single object; a new caption for a scene every time it is seen.
+  Captions say which objects and which background are there, in random order and words, with
+  things left out. No pixel label, box or position is used.
+- Objective: CLIP's symmetric contrastive loss, {recipe["steps"]:,} steps of {recipe["batch"]} pairs
+  ({recipe["steps"] * recipe["batch"]:,} in all).
+- AdamW, learning rate {recipe["learning_rate"]:g} (warm-up {recipe["warm_up"]} steps, then half a
+  cosine to 0, by steps), weight decay {recipe["weight_decay"]:g} on matrices, gradients clipped at
+  norm 1, bf16 autocast, horizontal flips.
+- Patches kept of 196 (FLIP), in order, by share of the steps: {", ".join(phases)}.
+- {record["seconds"] / 60:.0f} minutes on {record["threads"]} CPU thread(s), scenes not counted.
+  With one thread, a run on the same machine and libraries repeats bit for bit, interrupted or
+  not; another CPU may give other weights.{note}
+
+![Training loss](loss.svg)
+
+The loss has a floor above 0: captions leave things out, and two of a batch may say the same.
+
+## Figures
+
+Percent, with 95 % intervals (Wilson), on held-out scenes of the validation seeds, every second
+one with clutter: zero-shot on {asked[0]:,} scenes of one object, retrieval among {asked[1]:,}
+scenes of two to five objects by a caption that names all of them in their colours and the
+background. Text embeddings are means over the templates.
+
+| | the benchmark's {own} templates | ImageNet's {imagenet} templates |
+|---|---|---|
+{rows}
+
+The benchmark's own scenes have other seeds; nothing here has seen them.
+
+## Again
+
+    make train-shapes-clip                          # everything; goes on where it was interrupted
+    python -m cliptrase.shapes.train --card   # only the figures and this file
+"""

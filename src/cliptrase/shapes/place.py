@@ -1,0 +1,67 @@
+"""What a drawing is given: its own coordinates, its colour, and shapes in them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cliptrase.shapes.stream import Stream
+from cliptrase.shapes.textures import Colour, box, capsule, ellipse, mix, noise, paint, soft
+
+BLACK: Colour = (26.0, 25.0, 28.0)
+WHITE: Colour = (244.0, 243.0, 238.0)
+CREAM: Colour = (246.0, 228.0, 186.0)
+STEM: Colour = (96.0, 66.0, 36.0)
+GREEN: Colour = (52.0, 132.0, 46.0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in what colour to draw: object coordinates (H, W), pixels per unit, chance."""
+
+    u: np.ndarray
+    v: np.ndarray
+    pixels: float
+    colour: Colour
+    stream: Stream
+
+    def dark(self, share: float = 0.45) -> Colour:
+        """The colour, darker."""
+        return mix(self.colour, (12.0, 10.0, 14.0), share)
+
+    def light(self, share: float = 0.5) -> Colour:
+        """The colour, paler."""
+        return mix(self.colour, (255.0, 252.0, 244.0), share)
+
+    def contrast(self) -> Colour:
+        """White on dark colours and black on light ones."""
+        return WHITE if sum(self.colour) < 420 else BLACK
+
+    def lay(self, rgb: np.ndarray, distance: np.ndarray, colour: Colour) -> None:
+        """Paint a shape over the colours."""
+        paint(rgb, soft(distance, self.pixels), colour)
+
+    def ellipse(self, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
+        """Distance to an ellipse."""
+        return ellipse(self.u, self.v, cx, cy, rx, ry)
+
+    def box(self, cx: float, cy: float, hx: float, hy: float) -> np.ndarray:
+        """Distance to a box."""
+        return box(self.u, self.v, cx, cy, hx, hy)
+
+    def capsule(
+        self,
+        start: tuple[float, float],
+        end: tuple[float, float],
+        radius: float,
+        end_radius: float | None = None,
+    ) -> np.ndarray:
+        """Distance to a thick line."""
+        return capsule(self.u, self.v, start, end, radius, end_radius)
+
+    def noise(self, frequency: float) -> np.ndarray:
+        """Value noise in [0, 1] that goes along with the object."""
+        return noise(self.stream, self.u, self.v, frequency)
+
+
+# Distance to the edge (H, W), colours (3, H, W).
+Drawing = tuple[np.ndarray, np.ndarray]

@@ -1,0 +1,282 @@
+"""Train the embedded CLIP (assets/shapes_clip) on scenes and their captions, on one core.
+
+    python -m cliptrase.shapes.train          # all of it: 60 to 90 minutes on one core
+    python -m cliptrase.shapes.train --card   # only measure and describe what is there
+
+The model is open_clip's own CLIP class and learns from captions only; pixel labels never reach
+this file. Everything random follows from the step's number, so a run that was interrupted ends
+bit for bit where an uninterrupted one does (one thread, same machine). Run it in a checkout.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from torch import Tensor
+
+from cliptrase.files import atomic_write
+from cliptrase.shapes import captions, scenes
+from cliptrase.shapes.model import (
+    GRID,
+    PATCH,
+    Words,
+    encode_patches,
+    encode_rows,
+    export,
+    new_model,
+    to_patches,
+)
+from cliptrase.shapes.stream import Stream
+
+ROOT = Path(__file__).parents[3]
+# Purposes of the streams of random numbers.
+_ORDER, _BATCH = 1, 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the weights."""
+
+    steps: int = 4400
+    batch: int = 128
+    scenes: int = 32_000
+    # (share of the steps at which a phase ends, patches of 196 that are kept in it): FLIP.
+    phases: tuple[tuple[float, int], ...] = ((0.78, 49), (0.9, 98), (1.0, 196))
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    warm_up: int = 200
+    seed: int = 1
+
+    def kept(self, step: int) -> int:
+        """How many patches an image keeps at this step."""
+        return next(kept for end, kept in self.phases if step < end * self.steps or end == 1.0)
+
+    def rate(self, step: int) -> float:
+        """Learning rate: linear warm-up, then half a cosine to zero, by steps."""
+        warm_up = min(self.warm_up, self.steps // 4)
+        if step < warm_up:
+            return self.learning_rate * (step + 1) / warm_up
+        done = (step - warm_up) / max(1, self.steps - warm_up)
+        return self.learning_rate * 0.5 * (1 + float(np.cos(np.pi * done)))
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is on a stored scene: raw labels for its captions."""
+
+    objects: tuple[int, ...]
+    background: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """Pre-made scenes: patches (N, 196, 768) uint8, a patch's pixels as (3, 16, 16); contents."""
+
+    patches: np.ndarray
+    contents: list[Content]
+
+
+def training_scene(seed: int) -> scenes.Scene:
+    """One in five shows a single object; two of three carry clutter, as in the benchmark."""
+    return scenes.scene(seed, clutter=seed % 3 != 2, count=1 if seed % 5 == 0 else None)
+
+
+def build_store(
+    folder: Path, count: int, progress: Callable[[str], None] = lambda line: None
+) -> Store:
+    """The first `count` training scenes under `folder`, made once (150 kB a scene)."""
+    pixels, meta = folder / f"scenes-{count}.u8", folder / f"scenes-{count}.json"
+    shape = (count, GRID * GRID, 3 * PATCH * PATCH)
+    if not meta.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = pixels.with_suffix(".part")
+        out = np.memmap(part, dtype=np.uint8, mode="w+", shape=shape)
+        made_contents = []
+        for index in range(count):
+            made = training_scene(scenes.TRAIN_SEEDS[index])
+            out[index] = to_patches(made.image)
+            made_contents.append((made.objects, made.background))
+            if index % 2000 == 1999:
+                progress(f"scenes {index + 1}/{count}")
+        out.flush()
+        del out
+        os.replace(part, pixels)
+        with atomic_write(meta, "w") as file:
+            json.dump(made_contents, file)
+    contents = [Content(tuple(o), b) for o, b in json.loads(meta.read_text())]
+    return Store(np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape), contents)
+
+
+def batch(store: Store, recipe: Recipe, step: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Patches (B, n, 768) uint8, their positions (B, n), captions: all from the step's number."""
+    count = len(store.contents)
+    per_epoch = count // recipe.batch
+    epoch, place = divmod(step, per_epoch)
+    order = np.argsort(Stream(recipe.seed, _ORDER + 16 * epoch).uniforms(count), kind="stable")
+    chosen = order[place * recipe.batch : (place + 1) * recipe.batch]
+    stream = Stream(recipe.seed, _BATCH + 16 * step)
+    cells = stream.uniforms(recipe.batch, GRID * GRID)
+    keep = np.sort(np.argsort(cells, axis=1, kind="stable")[:, : recipe.kept(step)], axis=1)
+    patches = np.empty((*keep.shape, 3 * PATCH * PATCH), dtype=np.uint8)
+    texts = []
+    for row, index in enumerate(chosen):
+        kept = store.patches[index][keep[row]]
+        if stream.chance(0.5):  # mirrored: the pixels of a patch, and its column
+            kept = kept.reshape(-1, PATCH)[:, ::-1].reshape(kept.shape)
+            keep[row] += GRID - 1 - 2 * (keep[row] % GRID)
+        patches[row] = kept
+        texts.append(captions.caption(store.contents[index], stream))
+    return torch.from_numpy(patches), torch.from_numpy(keep), texts
+
+
+def loss_of(model: CLIP, patches: Tensor, at: Tensor, rows: Tensor) -> Tensor:
+    """CLIP's symmetric contrastive loss."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        images, texts = encode_patches(model, patches, at), encode_rows(model, rows)
+    images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+    logits = model.logit_scale.exp() * images @ texts.T
+    truth = torch.arange(len(logits))
+    return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
+
+
+def optimizer_of(model: CLIP, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; gains, biases and the temperature do not decay."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+
+
+def train(
+    store: Store,
+    recipe: Recipe,
+    checkpoint: Path,
+    *,
+    every: int = 250,
+    stop: int | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[CLIP, dict]:
+    """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
+
+    The record holds losses [(step, mean loss since the last entry)] and seconds of wall time.
+    Raises ValueError where the checkpoint is of another recipe.
+    """
+    words = Words()
+    model = new_model(words, recipe.seed).train()
+    optimizer = optimizer_of(model, recipe)
+    start = 0
+    record: dict[str, Any] = {"losses": [], "seconds": 0.0}
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        if saved["recipe"] != json.dumps(asdict(recipe)):
+            raise ValueError(f"{checkpoint} belongs to another recipe; delete it to start anew")
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        start, record = saved["step"], saved["record"]
+        progress(f"going on from step {start}")
+    recent: list[float] = record.pop("recent", [])
+    end = recipe.steps if stop is None else stop
+    clock = time.perf_counter()
+    for step in range(start, end):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(step)
+        patches, at, texts = batch(store, recipe, step)
+        loss = loss_of(model, patches, at, words(texts))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=float(np.log(100)))
+        recent.append(loss.item())
+        done = step + 1
+        if done % 50 == 0 or done == end:
+            now = time.perf_counter()
+            record["seconds"] += now - clock
+            speed, clock = len(recent) * recipe.batch / max(now - clock, 1e-9), now
+            if done % 50 == 0 or done == recipe.steps:
+                record["losses"].append((done, sum(recent) / len(recent)))
+                progress(
+                    f"step {done}/{recipe.steps}  loss {record['losses'][-1][1]:.4f}  "
+                    f"patches {recipe.kept(step)}  {speed:.0f} images/s"
+                )
+                recent = []
+        if done % every == 0 or done == end:
+            saved = {
+                "recipe": json.dumps(asdict(recipe)),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": done,
+                "record": record | {"recent": recent},
+            }
+            with atomic_write(checkpoint) as file:
+                torch.save(saved, file)
+    return model.eval(), record
+
+
+def _reporter() -> Callable[[str], None]:
+    """A line that renews itself on a terminal, plain lines elsewhere."""
+    live = sys.stdout.isatty()
+
+    def report(line: str) -> None:
+        if live:
+            sys.stdout.write(f"\r\x1b[K{line}")
+        else:
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    return report
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, export, measure, describe."""
+    from cliptrase.shapes.card import write_card  # needs this module
+
+    recipe = Recipe()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=recipe.steps)
+    parser.add_argument("--scenes", type=int, default=recipe.scenes)
+    parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
+    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "shapes_clip")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--card", action="store_true", help="only measure and write the card")
+    parser.add_argument("--export", action="store_true", help="only export the checkpoint")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.use_deterministic_algorithms(True)
+    report = _reporter()
+    recipe = Recipe(steps=args.steps, scenes=args.scenes)
+    checkpoint = args.store / f"checkpoint-{recipe.steps}.pt"
+    if args.export:
+        words = Words()
+        model = new_model(words, recipe.seed)
+        model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+        export(model, words, args.out)
+        return
+    if not args.card:
+        store = build_store(args.store, recipe.scenes, report)
+        model, record = train(store, recipe, checkpoint, progress=report)
+        export(model, Words(), args.out)
+        record |= {"threads": args.threads, "recipe": asdict(recipe)}
+        with atomic_write(args.out / "training.json", "w") as file:
+            json.dump(record, file, indent=1)
+    report("measuring")
+    write_card(args.out)
+    report(f"written to {args.out}\n")
+
+
+if __name__ == "__main__":
+    main()
