@@ -147,7 +147,7 @@ def test_killed_in_the_middle_leaves_nothing_and_the_next_run_cleans_up(tmp_path
     code = (
         "import sys, time, numpy\n"
         "from pathlib import Path\n"
-        "from cliptrase.data import prepare, recipes\n"
+        "from cliptrase.data.make import prepare, recipes\n"
         "def slow():\n"
         "    picture = recipes.png(numpy.zeros((9, 9, 3), numpy.uint8))\n"
         "    yield recipes.Record('a', picture, picture)\n"
