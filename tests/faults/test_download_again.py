@@ -47,7 +47,7 @@ def listed(data: Path, url: str, known: bool = True) -> None:
 
 def started(data: Path, before: str = "") -> subprocess.Popen:
     """A process that fetches the archive of <data>/sources.yaml, once it has run `before`."""
-    code = f"from cliptrase.data import download, transfer\n{before}\ndownload.main()"
+    code = f"from cliptrase.data.fetch import download, transfer\n{before}\ndownload.main()"
     command = [sys.executable, "-c", code, "a.zip", "--data", str(data)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
