@@ -20,7 +20,7 @@ from snakemake.utils import min_version
 from cliptrase import errors, pipeline, plan
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.announcement import announcement
-from cliptrase.config.checks import check_device
+from cliptrase.config.run import check_device
 from cliptrase.pipeline.estimate import todo
 from cliptrase.pipeline.estimate.start import Start
 

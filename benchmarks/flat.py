@@ -122,7 +122,7 @@ def passed(data: Path, threads: int) -> dict[str, Any]:
     runs = {}
     for benchmark, method in RUNS:
         run = config.resolve([f"benchmark={benchmark}", f"method={method}", f"image_size={SIZE}"])
-        runs[config.run_name(run)] = run
+        runs[run.name] = run
     out, begun = data / "runs", time.perf_counter()
     with Watch() as watch:
         folders = run_pass(

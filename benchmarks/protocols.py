@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase import config
-from cliptrase.config.metric_names import RULES
+from cliptrase.config.schema import RULES
 from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 from cliptrase.evaluate.passes import run_pass
 
@@ -63,7 +63,7 @@ def made(overrides: Sequence[str], out: Path) -> dict[tuple[str, str], dict[str,
         runs = {}
         for method in METHODS:
             run = config.resolve([f"method={method}", *own, *overrides])
-            runs[config.run_name(run)] = run
+            runs[run.name] = run
         folders = run_pass(runs, partial=out / ".partial.npz", out=out)
         for name, folder in folders.items():
             content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

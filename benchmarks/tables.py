@@ -113,7 +113,7 @@ def answers(one: plan.Pass, clip: Any, eps: Eps) -> dict[str, Job]:
 
 def images_of() -> dict[str, int]:
     """Images of each dataset."""
-    with open(config.CONF / "sources.yaml", encoding="utf-8") as file:
+    with open(config.files.CONF / "sources.yaml", encoding="utf-8") as file:
         return {name: one["count"] for name, one in yaml.safe_load(file)["datasets"].items()}
 
 

@@ -8,13 +8,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from cliptrase import config
+from cliptrase.config import resolve_settings
+from cliptrase.config.schema import Method, Model
 from cliptrase.data.read.crop import crop_image, fit_image, nearest_indices
 from cliptrase.data.read.images import read_image
 from cliptrase.data.read.vocabularies import (
@@ -47,7 +49,7 @@ class Segmentation:
     regions: np.ndarray  # (H, W) int32, the cluster of each pixel; -1: no cluster in the picture
     background: int | None  # the label of all background words: the index after the last class
     network_size: tuple[int, int]  # (height, width) in pixels of what the model saw
-    method: dict[str, Any]  # as computed: eps and min_samples of this very picture
+    method: Method  # as computed: eps and min_samples of this very picture
 
 
 class Words(NamedTuple):
@@ -62,7 +64,7 @@ class EncodedPicture:
     """A picture whose features and regions are computed; `Segmenter.classify` takes it often."""
 
     encoded: Encoded
-    method: dict[str, Any]
+    method: Method
     regions: np.ndarray  # (H, W) int32
     size: tuple[int, int]  # (H, W) of the label map
     network_size: tuple[int, int]
@@ -112,17 +114,16 @@ class Segmenter:
         chosen = [f"method={method}", *_model(model), f"device={device}", *_checked_keys(overrides)]
         if image_size is not None:
             chosen.append(f"image_size={image_size}")
-        self._composed = config.compose(["benchmark=shapes", "benchmark.cls_logits=false", *chosen])
-        run = config.derive(self._composed)
-        with computing_on(run["device"]) as chosen_device:
-            self._clip = load_clip(run["model"], chosen_device)
+        settings = resolve_settings(chosen)
+        with computing_on(settings.device) as chosen_device:
+            self._clip = load_clip(settings.model, chosen_device)
         if image_size is None:
-            self._composed["image_size"] = self._clip.visual.image_size[0]
-            run = config.derive(self._composed)
-        self.model: dict[str, Any] = run["model"]
-        self.image_size: int = run["image_size"]
-        self._method: dict[str, Any] = run["method"]
-        self._logit_scale: float = run["protocol"]["logit_scale"]
+            chosen.append(f"image_size={self._clip.visual.image_size[0]}")
+            settings = resolve_settings(chosen)
+        self._overrides = chosen
+        self.model: Model = settings.model
+        self.image_size: int = settings.image_size
+        self._logit_scale: float = settings.protocol.logit_scale
         self._texts: dict[Words, Text] = {}
         self._warned: set[str] = set()
 
@@ -137,7 +138,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def encode(self, image: Picture) -> EncodedPicture:
-        """Everything that does not hang on the words: features, correlation, regions."""
+        """Everything that does not depend on the words: features, correlation, regions."""
         picture = read_image(image)
         with self._fitting():
             return self._encode(picture)
@@ -148,7 +149,7 @@ class Segmenter:
             size = pixels.shape[:2]
         else:
             check_length(picture)
-            pixels = fit_image(picture, self.image_size, self.model["patch"])
+            pixels = fit_image(picture, self.image_size, self.model.patch)
             size = (picture.height, picture.width)
         network_size = pixels.shape[:2]
         method = self._method_for(network_size)
@@ -202,21 +203,15 @@ class Segmenter:
             self._warned |= unseen
             log.warning(
                 "model %s has never seen %s: where such a word wins, it means nothing",
-                self.model["label"],
+                self.model.label,
                 ", ".join(map(repr, sorted(unseen))),
             )
 
-    def _method_for(self, network_size: tuple[int, int]) -> dict[str, Any]:
+    def _method_for(self, network_size: tuple[int, int]) -> Method:
         """The method with eps and min_samples for this many patches, where they are `auto`."""
-        regions = self._method["regions"]
-        if regions is None:
-            return self._method
         height, width = network_size
-        eps, min_samples = config.dbscan_defaults(height * width // self.model["patch"] ** 2)
-        auto = {"eps": float(eps), "min_samples": min_samples}
-        asked = self._composed["method"]["regions"]
-        fitted = {key: value for key, value in auto.items() if asked[key] == "auto"}
-        return {**self._method, "regions": {**regions, **fitted}}
+        patches = height * width // self.model.patch**2
+        return resolve_settings(self._overrides, patches).method
 
 
 def check_length(picture: Image.Image, name: str = "the picture") -> None:
@@ -255,8 +250,7 @@ def _model(model: str) -> list[str]:
     Raises UserError for a name that is none: `auto` means the model of a benchmark, and a picture
     has none.
     """
-    names = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
-    names.remove("auto")
+    names = [name for name in config.names("model") if name != "auto"]
     kind, colon, folder = model.partition(":")
     if kind == "local-dir" and colon:
         return ["model=local", f"model.path={json.dumps(folder)}"]

@@ -57,7 +57,7 @@ def make(moment, count):
     setattr(owner, name, deadly(getattr(owner, name), count, before))
     os.mkdir(moment)
     os.chdir(moment)
-    runs = {config.run_name(run): run for run in map(config.resolve, json.loads(sys.argv[2]))}
+    runs = {run.name: run for run in map(config.resolve, json.loads(sys.argv[2]))}
     passes.run_pass(runs, partial="partial.npz", out="runs", data="data", device="cpu", workers=2,
                     save_every=2)
 
@@ -98,7 +98,7 @@ def overrides(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(overrides):
-    return {config.run_name(run): run for run in map(config.resolve, overrides)}
+    return {run.name: run for run in map(config.resolve, overrides)}
 
 
 def finish(runs, root, **options):

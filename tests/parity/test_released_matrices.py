@@ -64,7 +64,7 @@ def test_a_pass_counts_what_the_released_code_counts(
         f"image_size={size}",
     ]
     resolved = {name: config.resolve([f"benchmark={name}", *shared]) for name in benchmarks}
-    runs = {config.run_name(run): run for run in resolved.values()}
+    runs = {run.name: run for run in resolved.values()}
     passes.run_pass(
         runs, partial=tmp_path / "partial.npz", out=tmp_path, data=tmp_path, device="cpu"
     )
@@ -72,7 +72,7 @@ def test_a_pass_counts_what_the_released_code_counts(
     with open(GOLDEN / "metrics.csv", encoding="utf-8") as file:
         printed = {(line["benchmark"], line["image_size"]): line for line in csv.DictReader(file)}
     for name, run in resolved.items():
-        folder = tmp_path / config.run_name(run)
+        folder = tmp_path / run.name
         ours = np.load(folder / "confusion.npz")["confusion"]
         theirs = golden[f"{name}_{size}"]
         assert ours.sum() == theirs.sum()

@@ -293,7 +293,7 @@ def test_the_last_step_is_the_released_code(data: Path, tmp_path: Path) -> None:
         for column in steps[existing[-1]]
     }
     runs = {name: suite.runs[name] for row in existing for name in steps[row].values()}
-    runs |= {config.run_name(run): run for run in (*released.values(), *with_cls.values())}
+    runs |= {run.name: run for run in (*released.values(), *with_cls.values())}
     folders = run_pass(
         runs, partial=tmp_path / "partial.npz", out=tmp_path, data=data, device="cpu", workers=2
     )
@@ -302,7 +302,7 @@ def test_the_last_step_is_the_released_code(data: Path, tmp_path: Path) -> None:
         return np.load(folders[name] / "confusion.npz")["confusion"]
 
     for column, run in released.items():
-        ours = matrix(config.run_name(run))
+        ours = matrix(run.name)
         last = matrix(steps[existing[-1]][column])
         assert ours.sum() > 4e5 and np.array_equal(last, ours)
         first = matrix(steps[existing[0]][column])

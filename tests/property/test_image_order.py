@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     runs: dict[str, dict[str, Any]] = {}
     for overrides in RUNS:
         run = config.resolve(["model=shapes_clip", "image_size=112", *overrides])
-        runs[config.run_name(run)] = run
+        runs[run.name] = run
 
     def make(*scenes: int) -> dict[str, Path]:
         place = root / "-".join(map(str, scenes))

@@ -23,7 +23,7 @@ from cliptrase.model.load import Clip
 from cliptrase.model.vision import QKV
 from cliptrase.runs.metrics import class_counts, confusion, scores
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
-from cliptrase.segment.correlation import correlation, eq7_kept, patch_rows
+from cliptrase.segment.correlation import correlation, eq7_kept, patch_part
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -270,7 +270,7 @@ def test_eq7_removes_nothing_from_cosines(heads, seed, different, noise):
     rng = np.random.default_rng(seed)
     parts = torch.stack(random_parts(seed))[:, :, :, rng.integers(different, size=12)]
     parts = parts + noise * torch.from_numpy(rng.normal(size=parts.shape)).float()
-    rows = patch_rows(correlation(QKV(*parts), "cosine", heads), "eq7")
+    rows = patch_part(correlation(QKV(*parts), "cosine", heads))
     assert rows.shape == (1, 11, 11) and eq7_kept(rows).all()
 
 
@@ -279,7 +279,7 @@ def test_eq7_removes_nothing_at_real_sizes(size):
     one = random_parts(0, 1, heads=12, width=64)
     uniform = QKV(*(part.expand(-1, -1, size, -1).contiguous() for part in one))
     for parts in (uniform, random_parts(1, size, heads=12, width=64)):
-        assert eq7_kept(patch_rows(correlation(parts, "cosine"), "eq7")).all()
+        assert eq7_kept(patch_part(correlation(parts, "cosine"))).all()
 
 
 def test_eq7_removes_what_others_outweigh():
@@ -288,7 +288,7 @@ def test_eq7_removes_what_others_outweigh():
     directions = torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 0.1], [0, 1]])
     lengths = torch.tensor([0.5, 2, 2, 0.5, 0.5])
     tokens = torch.cat([torch.ones(1, 2), directions * lengths[:, None]])
-    rows = patch_rows(correlation(QKV(*tokens.expand(3, 1, 1, 6, 2)), "inner_product"), "eq7")
+    rows = patch_part(correlation(QKV(*tokens.expand(3, 1, 1, 6, 2)), "inner_product"))
     assert eq7_kept(rows).tolist() == [[False, True, True, False, True]]
 
 
@@ -316,7 +316,7 @@ def test_clustering_again_changes_nothing_unless_eq7_drops_a_patch(clip, pixels)
     # with a bias that all tokens share, those that are against it are short
     biased = dataclasses.replace(clip, model=copy.deepcopy(clip.model))
     biased.blocks[clip.block_index(11)].attn.in_proj_bias.mul_(60)
-    rows = patch_rows(Graph(biased, pixels).correlation(11, "inner_product"), "eq7")
+    rows = patch_part(Graph(biased, pixels).correlation(11, "inner_product"))
     dropped = ~eq7_kept(rows)
     inner = [
         "correlation.kind=inner_product",

@@ -12,6 +12,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from cliptrase import config
+from cliptrase.config.compose import GROUPS
 from cliptrase.errors import UserError
 
 PAPER = "model=vit_b16"
@@ -20,13 +21,13 @@ PAPER = "model=vit_b16"
 def group_files():
     return [
         f"{group}={file.stem}"
-        for group in config.GROUPS
-        for file in sorted((config.CONF / group).glob("*.yaml"))
+        for group in GROUPS
+        for file in sorted((config.files.CONF / group).glob("*.yaml"))
     ]
 
 
 def hydra(overrides):
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+    with initialize_config_dir(str(config.files.CONF), version_base="1.3"):
         composed = hydra_compose("evaluate", overrides=overrides)
         return OmegaConf.to_container(composed)
 
@@ -58,9 +59,7 @@ def test_overrides_are_read_as_hydra_reads_them(overrides):
 
 
 def benchmarks():
-    return [
-        file.stem for file in (config.CONF / "benchmark").glob("*.yaml") if file.stem != "folder"
-    ]
+    return [name for name in config.names("benchmark") if name != "folder"]
 
 
 @pytest.mark.parametrize("benchmark", benchmarks())
@@ -145,8 +144,8 @@ def test_identity_ignores_what_cannot_change_a_number(tmp_path):
     moved = config.resolve(
         ["benchmark=voc20", "device=cpu", "workers=2", "batch_size=1", f"out={tmp_path}", "data=/d"]
     )
-    assert config.run_name(plain) == config.run_name(moved)
-    assert config.dump(plain) == config.dump(moved)
+    assert plain.name == moved.name
+    assert plain.text == moved.text
 
 
 @pytest.mark.parametrize(
@@ -166,7 +165,7 @@ def test_identity_ignores_what_cannot_change_a_number(tmp_path):
 def test_identity_holds_what_changes_a_number(override):
     base = ["benchmark=voc20", "image_size=224"]
     changed = config.resolve([*base, override])
-    assert config.identity_sha256(config.resolve(base)) != config.identity_sha256(changed)
+    assert config.identity_sha256(config.resolve(base)) != changed.sha256
 
 
 def test_the_same_point_written_twice_is_one_run():
@@ -174,8 +173,8 @@ def test_the_same_point_written_twice_is_one_run():
     written = config.resolve(
         ["benchmark=voc20", "method.regions.eps=0.7", "method.regions.min_samples=3"]
     )
-    assert config.run_name(automatic) == config.run_name(written)
-    assert yaml.safe_load(config.dump(written))["method"]["regions"]["eps"] == 0.7
+    assert automatic.name == written.name
+    assert yaml.safe_load(written.text)["method"]["regions"]["eps"] == 0.7
 
 
 def test_a_users_vocabulary_is_known_by_its_words_not_its_path(tmp_path):
@@ -188,7 +187,7 @@ def test_a_users_vocabulary_is_known_by_its_words_not_its_path(tmp_path):
     assert config.run_name(runs[0]) == config.run_name(runs[1])
     (tmp_path / "b" / "mine.txt").write_text("cat\nsofas\n")
     other = config.resolve(["benchmark=voc20", f"vocabulary={tmp_path / 'b' / 'mine.txt'}"])
-    assert config.run_name(other) != config.run_name(runs[0])
+    assert other.name != config.run_name(runs[0])
 
 
 @pytest.fixture
@@ -212,7 +211,7 @@ def test_runs_made_before_the_peers_keep_their_names():
     }
     for (method, size), name in before.items():
         run = config.resolve(["benchmark=voc20", PAPER, f"method={method}", f"image_size={size}"])
-        assert config.run_name(run) == name
+        assert run.name == name
 
 
 def test_an_optional_key_counts_where_it_is_set():
@@ -224,7 +223,7 @@ def test_an_optional_key_counts_where_it_is_set():
     assert ".omega-2.5." in config.run_name(run("method.attention.omega=2.5"))
     without = run("method.attention.omega=null")
     assert "omega" not in config.identity(without)["method"]["attention"]
-    assert ".omega-none." in config.run_name(without)
+    assert ".omega-none." in without.name
 
 
 @pytest.mark.parametrize(
@@ -263,10 +262,10 @@ def test_weights_given_as_a_file_are_known_by_their_bytes(tmp_path):
 
     (tmp_path / "w.pt").write_bytes(b"one")
     first = run()
-    assert str(tmp_path) not in config.dump(first)
+    assert str(tmp_path) not in first.text
     assert first["model"]["path"] == str(tmp_path / "w.pt")
     (tmp_path / "w.pt").write_bytes(b"two")
-    assert config.run_name(run()) != config.run_name(first)
+    assert config.run_name(run()) != first.name
 
 
 def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
@@ -377,6 +376,6 @@ def test_planning_imports_neither_torch_nor_hydra():
 def test_a_file_of_conf_that_is_not_utf8_is_named(tmp_path, monkeypatch):
     (tmp_path / "suite").mkdir()
     (tmp_path / "suite" / "bad.yaml").write_bytes(b"\xff\xfe")
-    monkeypatch.setattr(config, "CONF", tmp_path)
+    monkeypatch.setattr(config.files, "CONF", tmp_path)
     with pytest.raises(UserError, match=r"bad\.yaml: not valid YAML in UTF-8"):
         config.load("suite", "bad")

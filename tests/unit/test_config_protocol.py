@@ -20,7 +20,7 @@ def resolved(*overrides: str) -> dict:
 def test_the_benchmark_says_how_large_a_picture_slides(benchmark, side):
     assert resolved(f"benchmark={benchmark}", SLIDE)["protocol"]["short_side"] == side
     own = resolved(f"benchmark={benchmark}", SLIDE, "protocol.short_side=448")
-    assert own["protocol"]["short_side"] == 448 and ".short_side-448." in config.run_name(own)
+    assert own["protocol"]["short_side"] == 448 and ".short_side-448." in own.name
 
 
 def test_no_number_hangs_on_how_the_words_were_chosen():
@@ -28,7 +28,7 @@ def test_no_number_hangs_on_how_the_words_were_chosen():
     chosen, null = (
         resolved("benchmark=shapes", SLIDE, *more) for more in ([], ["protocol.vocabularies=null"])
     )
-    assert config.run_name(chosen) == config.run_name(null)
+    assert chosen.name == null.name
 
 
 def test_40_and_40_point_0_are_one_run():

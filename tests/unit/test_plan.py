@@ -131,8 +131,8 @@ def test_unknown_suite_is_one_message(capsys):
 @pytest.fixture
 def conf(tmp_path, monkeypatch):
     """A copy of conf/; conf(group, name, change) gives a file other keys, takes those of None."""
-    shutil.copytree(config.CONF, tmp_path / "conf")
-    monkeypatch.setattr(config, "CONF", tmp_path / "conf")
+    shutil.copytree(config.files.CONF, tmp_path / "conf")
+    monkeypatch.setattr(config.files, "CONF", tmp_path / "conf")
 
     def edit(group, name, change):
         path = tmp_path / "conf" / group / f"{name}.yaml"

@@ -31,8 +31,8 @@ BENCHMARK = {
 @pytest.fixture
 def conf(tmp_path, monkeypatch) -> Path:
     """A conf/ to write into, beside the folders one (3 pictures) and two (5)."""
-    shutil.copytree(config.CONF, tmp_path / "conf")
-    monkeypatch.setattr(config, "CONF", tmp_path / "conf")
+    shutil.copytree(config.files.CONF, tmp_path / "conf")
+    monkeypatch.setattr(config.files, "CONF", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words.txt").write_text("apple\ngrass\n", encoding="utf-8")
     for name, count in (("one", 3), ("two", 5)):

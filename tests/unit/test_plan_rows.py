@@ -25,8 +25,8 @@ ONLY = {"otherwise": "not here"}
 def expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Table]:
     """expand(rows, key=value, …): a table of one group of these rows over some benchmarks."""
     conf = tmp_path / "conf"
-    shutil.copytree(config.CONF, conf)
-    monkeypatch.setattr(config, "CONF", conf)
+    shutil.copytree(config.files.CONF, conf)
+    monkeypatch.setattr(config.files, "CONF", conf)
 
     def expanded(
         rows: list[dict[str, Any]], columns: Sequence[str] = COLUMNS, **keys: Any

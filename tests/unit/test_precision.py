@@ -20,10 +20,10 @@ BASE = ["benchmark=voc20", "method=clip"]
 def test_fp32_is_the_default_and_no_part_of_a_name():
     plain = config.resolve(BASE)
     assert plain["model"]["precision"] == "fp32"
-    assert config.run_name(plain) == "voc20.clip.vit_b16.224.dcd9e6582b"
+    assert plain.name == "voc20.clip.vit_b16.224.dcd9e6582b"
     for written in (["model.precision=fp32"], ["model=vit_b16", "model.precision=fp32"]):
-        assert config.dump(config.resolve([*BASE, *written])) == config.dump(plain)
-    assert "precision" not in config.dump(plain)
+        assert config.dump(config.resolve([*BASE, *written])) == plain.text
+    assert "precision" not in plain.text
     assert model_of(plain) == "vit_b16"
 
 
@@ -31,17 +31,17 @@ def test_fp32_is_the_default_and_no_part_of_a_name():
 def test_another_precision_is_another_run_with_another_name(precision):
     plain = config.resolve(BASE)
     run = config.resolve([*BASE, f"model.precision={precision}"])
-    name = config.run_name(run)
+    name = run.name
     assert name.startswith(f"voc20.clip.vit_b16.224.precision-{precision}.")
-    assert config.identity_sha256(run) != config.identity_sha256(plain)
-    assert yaml.safe_load(config.dump(run))["model"]["precision"] == precision
+    assert run.sha256 != plain.sha256
+    assert yaml.safe_load(run.text)["model"]["precision"] == precision
     assert model_of(run) == f"vit_b16(precision={precision})"
     named = config.resolve([*BASE, "model=vit_b16", f"model.precision={precision}"])
-    assert config.run_name(named) == name
+    assert named.name == name
 
 
 def test_every_model_can_be_asked_for_another_precision():
-    for file in sorted((config.CONF / "model").glob("*.yaml")):
+    for file in sorted((config.files.CONF / "model").glob("*.yaml")):
         composed = config.compose([f"model={file.stem}", "model.precision=bf16"])
         assert composed["model"]["precision"] == "bf16"
 
@@ -52,10 +52,10 @@ def test_a_model_that_does_not_say_is_fp32_and_a_benchmark_s_model_keeps_its_own
     conf = tmp_path / "conf"
     for folder in ("model", "benchmark", "method", "protocol"):
         (conf / folder).mkdir(parents=True)
-        for file in (config.CONF / folder).glob("*.yaml"):
+        for file in (config.files.CONF / folder).glob("*.yaml"):
             (conf / folder / file.name).write_text(file.read_text())
-    (conf / "evaluate.yaml").write_text((config.CONF / "evaluate.yaml").read_text())
-    monkeypatch.setattr(config, "CONF", conf)
+    (conf / "evaluate.yaml").write_text((config.files.CONF / "evaluate.yaml").read_text())
+    monkeypatch.setattr(config.files, "CONF", conf)
     mine = conf / "model" / "shapes_clip.yaml"
     lines = [line for line in mine.read_text().splitlines() if not line.startswith("precision")]
     mine.write_text("\n".join(lines))

@@ -125,7 +125,7 @@ def test_the_labels_of_a_crop_are_those_that_a_pass_scores(crop, tmp_path, scene
         ]
     )
     folders = run_pass(
-        {config.run_name(run): run},
+        {run.name: run},
         partial=tmp_path / "partial",
         out=tmp_path / "runs",
         data=tmp_path / "data",

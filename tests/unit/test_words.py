@@ -39,7 +39,7 @@ SLIDE = {  # by hand: what each benchmark's default words are under protocol sli
 
 
 def test_every_benchmark_has_its_default_words_stated():
-    files = {file.stem for file in (config.CONF / "benchmark").glob("*.yaml")}
+    files = {file.stem for file in (config.files.CONF / "benchmark").glob("*.yaml")}
     assert set(SLIDE) == files - {"folder"}
 
 
@@ -103,7 +103,7 @@ def test_synonyms_are_part_of_a_runs_identity(tmp_path: Path):
     for line in ("cat|kitten", "cat|tom", "cat"):
         words.write_text(f"{line}\nsofa\n")
         run = config.resolve([PAPER, "benchmark=voc20", f"vocabulary={words}"])
-        digests.append((run["vocabulary"]["classes"]["sha256"], config.run_name(run)))
+        digests.append((run["vocabulary"]["classes"]["sha256"], run.name))
     assert len(set(digests)) == 3
 
 

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from cliptrase.config.schema import Model, WrittenModel
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import sha256_file
 from cliptrase.resources import resource
@@ -19,24 +19,22 @@ from cliptrase.resources import resource
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
-def describe_model(model: dict[str, Any]) -> dict[str, Any]:
-    """A composed `model`, completed: label, kind, name, pretrained, path, patch, digests.
+def describe_model(model: WrittenModel) -> Model:
+    """A model with its patch, depth and digests.
 
-    `path` is where the weights lie, or None where open_clip knows; it is no part of a run's
-    identity: `weights_sha256` and `config_sha256` are, wherever the files are at hand. Raises
-    UserError for a folder that is not open_clip's, an unknown name.
+    `weights_sha256` and `config_sha256` are known wherever the files are at hand. Raises UserError
+    for a folder that is not open_clip's and for an unknown name.
     """
-    full = {"name": None, "pretrained": None, "path": None} | model
-    if model["kind"] == "local":
-        return full | _local(model["label"], full["path"])
-    return full | _open_clip(str(full["name"]), str(full["pretrained"]))
+    if model.kind == "local":
+        return _local(model)
+    return _open_clip(model)
 
 
-def config_file(model: dict[str, Any]) -> Path:
-    """The JSON that says what a described `model` is made of: its own, or open_clip's."""
-    if model["kind"] == "local":
-        return Path(model["path"]) / CONFIG
-    return _known_models() / f"{model['name']}.json"
+def config_file(model: Model) -> Path:
+    """The JSON that says what a model is made of: its own, or open_clip's."""
+    if model.kind == "local":
+        return Path(str(model.path)) / CONFIG
+    return _known_models() / f"{model.name}.json"
 
 
 def _known_models() -> Path:
@@ -47,35 +45,44 @@ def _known_models() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model_configs"
 
 
-def _local(label: str, path: Any) -> dict[str, Any]:
-    folder = resource("assets", label) if path is None else Path(str(path)).expanduser()
+def _local(model: WrittenModel) -> Model:
+    named = model.path is not None
+    folder = Path(str(model.path)).expanduser() if named else resource("assets", model.label)
     for file in (folder / CONFIG, folder / WEIGHTS):
         if not file.is_file():
             raise UserError(f"{file}: no such file; model.path names an open_clip folder")
-    return {
-        "path": str(folder.absolute()),
-        "patch": _patch(folder / CONFIG),
-        "weights_sha256": _digest_of(folder / WEIGHTS),
-        "config_sha256": _digest_of(folder / CONFIG),
-    }
+    return _model(
+        model,
+        folder / CONFIG,
+        path=str(folder.absolute()),
+        weights_sha256=_digest_of(folder / WEIGHTS),
+        config_sha256=_digest_of(folder / CONFIG),
+    )
 
 
-def _open_clip(name: str, pretrained: str) -> dict[str, Any]:
-    known = _known_models()
-    config = known / f"{name}.json"
+def _open_clip(model: WrittenModel) -> Model:
+    folder, name = _known_models(), str(model.name)
+    config = folder / f"{name}.json"
     if "/" in name or not config.is_file():
-        names = (path.stem for path in known.glob("*.json"))
+        names = (path.stem for path in folder.glob("*.json"))
         raise UserError(f"unknown model.name {name!r}; {_closest(name, names)}")
-    file = Path(pretrained).expanduser()
-    at_hand = file.is_file()
-    return {
-        "name": name,
-        "pretrained": file.name if at_hand else pretrained,
-        "path": str(file.absolute()) if at_hand else None,
-        "patch": _patch(config),
-        "weights_sha256": _digest_of(file) if at_hand else None,
-        "config_sha256": None,
-    }
+    file = Path(str(model.pretrained)).expanduser()
+    if not file.is_file():
+        return _model(model, config, path=None, weights_sha256=None, config_sha256=None)
+    return _model(
+        model,
+        config,
+        pretrained=file.name,
+        path=str(file.absolute()),
+        weights_sha256=_digest_of(file),
+        config_sha256=None,
+    )
+
+
+def _model(written: WrittenModel, config: Path, **more: str | None) -> Model:
+    patch, depth = _shape(config)
+    parts = written.model_dump() | {"patch": patch, "depth": depth} | more
+    return Model.model_validate(parts)
 
 
 def _closest(word: str, names: Iterable[str]) -> str:
@@ -84,10 +91,13 @@ def _closest(word: str, names: Iterable[str]) -> str:
     return hint if hint.startswith("did you mean") else "see open_clip.list_models()"
 
 
-def _patch(file: Path) -> int:
+def _shape(file: Path) -> tuple[int, int]:
+    """The side of a patch in pixels, and the number of blocks."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return int(content.get("model_cfg", content)["vision_cfg"]["patch_size"])
+        vision = content.get("model_cfg", content)["vision_cfg"]
+        layers = vision.get("layers", 12)  # a list: a ResNet's stages, refused when it is loaded
+        return int(vision["patch_size"]), layers if isinstance(layers, int) else 12
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise UserError(f"{file}: not the configuration of a ViT that open_clip wrote") from None
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cliptrase.config import Run
     from cliptrase.data.read.samples import Samples
 
 
-def open_dataset(run: dict[str, Any], *, any_code: bool = False) -> Samples:
+def open_dataset(run: Run, data: Path | str | None = None, *, any_code: bool = False) -> Samples:
     """The samples that a resolved run is scored on, the first `limit` of them where it has one.
 
-    any_code: take a prepared dataset though this version's code would make it again. Raises
-    UserError: the dataset is not prepared (with the command), or a fault of a folder.
+    data: the data folder, None for the run's own. any_code: take a prepared dataset though this
+    version's code would make it again. Raises UserError: the dataset is not prepared
+    (with the command), or a fault of a folder.
     """
-    benchmark = run["benchmark"]
-    if benchmark.get("folder"):
+    benchmark = run.benchmark
+    if source := benchmark.folder:
         from cliptrase.data.read.folder_samples import open_folder
         from cliptrase.data.read.labels import lookup
 
-        table = lookup(benchmark["labels"], run["vocabulary"]["classes"]["count"])
-        source = benchmark["folder"]
-        samples = open_folder(source["images_path"], source["labels_path"], table)
+        table = lookup(benchmark.labels, run.vocabulary.classes.count)
+        samples = open_folder(source.images_path, source.labels_path, table)
     else:
         from cliptrase.data.read.prepared import open_prepared
 
-        samples = open_prepared(benchmark["dataset"], run.get("data") or "data", any_code=any_code)
-    limit = run.get("limit")
-    return samples if limit is None else samples[:limit]
+        samples = open_prepared(benchmark.dataset, data or run.data, any_code=any_code)
+    return samples if run.limit is None else samples[: run.limit]

@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise CompactHydraException(f"error: {failures[-1]}") from error
             sys.stderr.write(f"error: {failures[-1]}\n")
 
-    start = hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="evaluate")
+    start = hydra.main(
+        version_base="1.3", config_path=str(config.files.CONF), config_name="evaluate"
+    )
     before = sys.argv
     with tempfile.TemporaryDirectory() as folder, interruptible():
         if options.multirun and SWEEP_DIR not in keys:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
+from cliptrase.config.schema import Model
 from cliptrase.evaluate.encoded import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
@@ -56,9 +56,7 @@ def needed(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def with_cpu(
-    predictor: Predictor, model: dict[str, Any], positions: Sequence[int]
-) -> dict[str, int]:
+def with_cpu(predictor: Predictor, model: Model, positions: Sequence[int]) -> dict[str, int]:
     """Predict the first of the images at `positions` again on the CPU, as a pass there does (two of
     them where there are few runs), and say how many pixels differ: in the log, as a warning where
     they are more than one in 100,000, and for provenance.json.

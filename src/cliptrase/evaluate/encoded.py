@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cliptrase.config.kinds import VOTE, function
 from cliptrase.segment.logits import classify, patch_logits
-from cliptrase.segment.vote import hard_vote, soft_vote
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,4 @@ def voted(vote: str, winners: Tensor, logits: Tensor, text: Text, regions: Tenso
     """`winners` (B, H, W) after the vote of the regions, where there is one."""
     if vote == "none" or regions is None:
         return winners
-    if vote == "soft":
-        return soft_vote(logits, text.owner, winners, regions)
-    patches = logits.shape[-2] * logits.shape[-1]
-    return hard_vote(winners, regions, most=(patches, text.classes))
+    return function(VOTE[vote].function)(winners, regions, logits, text)

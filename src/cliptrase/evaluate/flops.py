@@ -5,7 +5,6 @@ torch counts matrix products, convolutions and attention, not elementwise work, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-UNCOUNTED = ("eps", "min_samples")  # decide labels, not the shape of any product
+from cliptrase.config.schema import Method
+
+UNCOUNTED = {"eps", "min_samples"}  # decide labels, not the shape of any product
 
 
 def counted(compute: Callable[[], Any]) -> int:
@@ -30,9 +31,6 @@ def counted(compute: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def method_key(method: dict[str, Any]) -> str:
+def method_key(method: Method) -> str:
     """The same for methods that cost the same: the cells of a grid over eps and min_samples."""
-    method = copy.deepcopy(method)
-    for key in UNCOUNTED:
-        (method["regions"] or {}).pop(key, None)
-    return repr(method)
+    return repr(method.model_dump(exclude={"regions": UNCOUNTED}))

@@ -16,29 +16,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, function
+from cliptrase.config.schema import Attention, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate.encoded import Encoded as Encoded
 from cliptrase.evaluate.encoded import Text as Text
 from cliptrase.evaluate.encoded import voted
-from cliptrase.evaluate.keys import (
-    attention_key,
-    clustering_key,
-    logits_key,
-    rows_key,
-    smoothing_key,
-    vote_of,
-)
+from cliptrase.evaluate.keys import clustering_key, logits_key, rows_key, smoothing_key
 from cliptrase.evaluate.memo import Memo, keys_of
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
-from cliptrase.model.own import OWN
 from cliptrase.segment import ways
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
-from cliptrase.segment.correlation import correlation, eq7_kept, patch_rows
+from cliptrase.segment.clustering import without
+from cliptrase.segment.correlation import correlation
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 
 MAPS = 16  # of each image that a GPU smooths at once: bounds memory, changes no result
+UNCHANGED = Attention(
+    kind="softmax", terms=("qk",), first_block=12, last_block=12, residual=True, ffn=True
+)
 T = TypeVar("T")
 
 
@@ -59,13 +56,13 @@ class Graph:
         self._inner = 0.0
 
     def prediction(
-        self, method: dict[str, Any], text: Text, text_key: str, logit_scale: float = 100.0
+        self, method: Method, text: Text, text_key: str, logit_scale: float = 100.0
     ) -> Tensor:
         """Classes (B, H, W) int64 of one run, as `text` numbers them."""
         logits = self.logits(method, text, text_key, logit_scale)
         key = logits_key(method, text_key, logit_scale)
         winners = self._once("classify", key, lambda: classify(logits, self.out_size, text.owner))
-        vote = vote_of(method)
+        vote = method.vote
         if vote == "none":
             return winners
         return self._once(
@@ -74,33 +71,31 @@ class Graph:
             lambda: voted(vote, winners, logits, text, self.regions(method)),
         )
 
-    def logits(
-        self, method: dict[str, Any], text: Text, text_key: str, logit_scale: float
-    ) -> Tensor:
+    def logits(self, method: Method, text: Text, text_key: str, logit_scale: float) -> Tensor:
         """Logits (B, M, h, w) of every name on the patch grid."""
 
         def make() -> Tensor:
-            cls = self.cls(method) if method["cls_logits"] else None
+            cls = self.cls(method) if method.cls_logits else None
             return patch_logits(self.patches(method), text.features, self.grid, logit_scale, cls)
 
         return self._once("classify", ("logits", logits_key(method, text_key, logit_scale)), make)
 
-    def encode(self, method: dict[str, Any]) -> Encoded:
+    def encode(self, method: Method) -> Encoded:
         """Everything of `method` that needs no text."""
         return Encoded(
             patches=self.patches(method),
-            cls=self.cls(method) if method["cls_logits"] else None,
-            regions=self.regions(method) if vote_of(method) != "none" else None,
-            vote=vote_of(method),
+            cls=self.cls(method) if method.cls_logits else None,
+            regions=self.regions(method) if method.vote != "none" else None,
+            vote=method.vote,
             grid=self.grid,
             out_size=self.out_size,
         )
 
-    def patches(self, method: dict[str, Any]) -> Tensor:
+    def patches(self, method: Method) -> Tensor:
         """Patch features (B, N, E), normalised."""
         return self._features(method)[:, 1:]
 
-    def cls(self, method: dict[str, Any]) -> Tensor:
+    def cls(self, method: Method) -> Tensor:
         """[CLS] features (B, E), normalised, from the same changed blocks as the patches."""
         return self._features(method)[:, 0]
 
@@ -117,45 +112,41 @@ class Graph:
             lambda: correlation(self.qkv(index), kind, heads),
         )
 
-    def patch_rows(self, regions: dict[str, Any]) -> Tensor:
+    def patch_rows(self, regions: Regions) -> Tensor:
         """M (B, N, N), the correlation rows that prototypes are made of."""
-        w = self.correlation(**regions["correlation"])
-        denoise = regions["denoise"]
-        return self._once(
-            "correlation", ("rows", rows_key(regions)), lambda: patch_rows(w, denoise)
-        )
+        of = regions.correlation
+        w = self.correlation(of.block, of.kind, of.heads)
+        rows = function(DENOISE[regions.denoise].rows)
+        return self._once("correlation", ("rows", rows_key(regions)), lambda: rows(w))
 
-    def clusters(self, method: dict[str, Any]) -> Tensor:
-        """Cluster of every patch (B, N) int64, −1 noise or dropped by Eq. 7.
+    def clusters(self, method: Method) -> Tensor:
+        """Cluster of every patch (B, N) int64, −1 noise or dropped by the denoising (Eq. 7).
 
-        One pass: what Eq. 7 drops leaves its cluster. Two: what it keeps is clustered again, and
+        One pass: what is dropped leaves its cluster. Two: what is kept is clustered again, and
         all else as before. That the second pass also leaves out the noise of the first changes no
         label, since noise is no neighbour of a core point: it is not computed.
         """
-        regions = method["regions"]
-        key = clustering_key(method)
+        regions = _regions_of(method)
+        key, cluster = clustering_key(method, regions), function(CLUSTERING[regions.algorithm])
 
-        def distances() -> Tensor:
-            if regions["cluster"] == "features":
-                return squared_distances(self.patches(method))
+        def clustered() -> Tensor:
+            if regions.cluster == "features":
+                return self.patches(method)
             rows = self.patch_rows(regions)
-            return squared_distances(F.normalize(rows, dim=-1) if regions["l2_rows"] else rows)
-
-        def near() -> Tensor:
-            return neighbours(self._once("cluster", ("distances", key.what), distances), key.eps)
+            return F.normalize(rows, dim=-1) if regions.l2_rows else rows
 
         def labels() -> Tensor:
-            close = self._once("cluster", ("near", key.what, key.eps), near)
+            rows = self._once("cluster", ("rows", key.rows), clustered)
             if not key.dropped_by:
-                return dbscan(close, key.min_samples)
-            kept = eq7_kept(self.patch_rows(regions))
+                return cluster(rows, regions)
+            kept = function(DENOISE[regions.denoise].kept)(self.patch_rows(regions))
             if key.passes == 1:
-                return without(dbscan(close, key.min_samples), kept)
-            return dbscan(close, key.min_samples, kept)
+                return without(cluster(rows, regions), kept)
+            return cluster(rows, regions, kept)
 
         return self._once("cluster", ("labels", key), labels)
 
-    def regions(self, method: dict[str, Any]) -> Tensor:
+    def regions(self, method: Method) -> Tensor:
         """Region (cluster) of every pixel (B, H, W) int64, −1 in images without a cluster."""
 
         def make() -> Tensor:
@@ -171,22 +162,22 @@ class Graph:
 
         return self._once("regions", self._region_key(method), make)
 
-    def _region_key(self, method: dict[str, Any]) -> Hashable:
+    def _region_key(self, method: Method) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
-        return smoothing_key(method["regions"]), self._labels(method).tobytes()
+        return smoothing_key(_regions_of(method)), self._labels(method).tobytes()
 
-    def _labels(self, method: dict[str, Any]) -> NDArray[np.int64]:
+    def _labels(self, method: Method) -> NDArray[np.int64]:
         """`clusters` (B, N) in the memory of the CPU."""
-        key = ("copy", clustering_key(method))
+        key = ("copy", clustering_key(method, _regions_of(method)))
         clusters = self.clusters(method)
         return self._once("cluster", key, lambda: clusters.cpu().numpy())
 
     def _smooth_maps(
-        self, method: dict[str, Any], labels: NDArray[np.int64], numbers: NDArray[np.int64]
+        self, method: Method, labels: NDArray[np.int64], numbers: NDArray[np.int64]
     ) -> tuple[Tensor, NDArray[np.int64]]:
         """Smooth prototype maps (…, h', w'), and which of them the clusters have, `numbers` of each
         image. A set of patches has one map, whichever clustering it comes from."""
-        regions = method["regions"]
+        regions = _regions_of(method)
         images = np.repeat(np.arange(len(labels)), numbers)
         clusters = np.arange(len(images)) - np.repeat(numbers.cumsum() - numbers, numbers)
 
@@ -195,50 +186,41 @@ class Graph:
             of = prototypes(rows, self.clusters(method), images[at].tolist(), clusters[at].tolist())
             # one by one on a CPU, so that a map cannot depend on the others' company
             size = 1 if ways.one_by_one(rows.device) else MAPS * len(rows)
-            shape = (self.grid, regions["upsample"], regions["median"])
+            shape = (self.grid, regions.upsample, regions.median)
             return torch.cat([smooth_maps(part, *shape) for part in of.split(size)])
 
         keys = keys_of(images, labels[images] == clusters[:, None])
         return self._maps.setdefault(smoothing_key(regions), Memo())(keys, make)
 
-    def _features(self, method: dict[str, Any]) -> Tensor:
+    def _features(self, method: Method) -> Tensor:
         """Features (B, L, E) of all tokens, normalised."""
-        attention = attention_key(method)
+        changed = method.attention
 
         def make() -> Tensor:
-            return F.normalize(vision.project(self.clip, self._changed(attention)), dim=-1)
+            return F.normalize(vision.project(self.clip, self._changed(changed)), dim=-1)
 
-        return self._once("encode", ("features", attention), make)
+        return self._once("encode", ("features", changed), make)
 
-    def _changed(self, a: vision.Attention) -> Tensor:
-        """Tokens (B, L, D) after block `last`, attention changed from block `first` on."""
-        start, stop = self.clip.block_index(a.first), self.clip.block_index(a.last)
-        if a == a._replace(
-            kind="softmax", terms=("qk",), residual=True, ffn=True, omega=None, row_sum="none"
-        ):
-            return self.entering(stop + 1)  # what CLIP computes anyway
-        if a.kind in OWN:
-            return self._checked(a.kind, OWN[a.kind](self, range(start, stop + 1), a))
-        tokens = self.entering(start)
-        bias = None
-        if a.omega is not None:
-            bias = vision.neighbourhood(*self.grid, a.omega, self._pixels.device)
-        for index in range(start, stop + 1):
-            parts = self.qkv(start) if index == start else vision.qkv(self.clip, index, tokens)
-            mixed = vision.attend(parts, a.kind, a.terms, bias, a.row_sum, a.heads)
-            tokens = vision.finish(self.clip, index, tokens, mixed, a.residual, a.ffn)
-        return tokens
+    def _changed(self, attention: Attention) -> Tensor:
+        """Tokens (B, L, D) after the last block that changes, with the attention of its kind.
 
-    def _checked(self, kind: str, tokens: Tensor) -> Tensor:
-        """What a function of model/own.py returned. Raises UserError where it is no tokens."""
+        Raises UserError where the function of the kind returns no tokens.
+        """
+        first = self.clip.block_index(attention.first_block)
+        stop = self.clip.block_index(attention.last_block) + 1
+        blocks = {"first_block": attention.first_block, "last_block": attention.last_block}
+        if attention == UNCHANGED.model_copy(update=blocks):
+            return self.entering(stop)  # what CLIP computes anyway
+        kind = ATTENTION[attention.kind]
+        tokens = function(kind.function)(self, range(first, stop), attention)
         wanted = self.entering(0).shape
-        # in fp16 it may be the numbers that are too large, which `project` says
+        # in fp16 numbers may be too large, which `project` says
         finite = self.clip.precision == "fp16" or bool(tokens.isfinite().all())
         if tokens.shape != wanted or not finite:
             what = f"{tuple(tokens.shape)} values" if tokens.shape != wanted else "NaN or infinity"
             raise UserError(
-                f"method.attention.kind={kind}: its function in src/cliptrase/model returned "
-                f"{what}; it must be tokens {tuple(wanted)}, [CLS] first, all finite"
+                f"method.attention.kind={attention.kind}: {kind.function} returned {what}; it must "
+                f"return tokens {tuple(wanted)}, [CLS] first, all finite"
             )
         return tokens
 
@@ -269,3 +251,8 @@ class Graph:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent - self._inner
             self._inner = outer + spent
         return self._kept[full]
+
+
+def _regions_of(method: Method) -> Regions:
+    assert method.regions is not None, f"{method.name} has no regions"
+    return method.regions

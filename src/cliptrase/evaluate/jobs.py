@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
+from cliptrase.config import Run
+from cliptrase.config.schema import Method, Slide
 from cliptrase.evaluate.flops import method_key
 from cliptrase.evaluate.graph import Graph, Text
-from cliptrase.evaluate.targets import has_background, target_key
+from cliptrase.evaluate.targets import target_key
 
 
 @dataclass(frozen=True)
 class Job:
     """One run, as far as the pixels' classes depend on it."""
 
-    method: dict[str, Any]
+    method: Method
     logit_scale: float
     target: str  # target_key of the run
     text_key: str
@@ -24,11 +25,12 @@ class Job:
     threshold: float = 0.0  # a probability: pixels below it are class 0; 0: none is
 
     @classmethod
-    def of(cls, run: dict[str, Any], text_key: str, text: Text) -> Job:
-        protocol = run["protocol"]
-        threshold = protocol.get("background_threshold", 0.0) if has_background(run) else 0.0
-        scale = protocol["logit_scale"]
-        return cls(run["method"], scale, target_key(run), text_key, text, threshold)
+    def of(cls, run: Run, text_key: str, text: Text) -> Job:
+        protocol, threshold = run.protocol, 0.0
+        if run.has_background and isinstance(protocol, Slide):
+            threshold = protocol.background_threshold
+        scale, target = protocol.logit_scale, target_key(run)
+        return cls(run.method, scale, target, text_key, text, threshold)
 
     @property
     def cost_key(self) -> tuple[str, str]:

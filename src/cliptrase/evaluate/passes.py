@@ -6,7 +6,6 @@ Runs that are finished are skipped; a pass that was killed goes on where its cou
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
+from cliptrase.config import Run
 from cliptrase.data import open_dataset
 from cliptrase.data.read.labels import TABLES
 from cliptrase.data.read.prepared import subset_digests
@@ -40,20 +40,20 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 256  # images
 SAVE_AFTER = 60.0  # seconds, where so many images take longer
 REPORT_EVERY = 256
-SHARED: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "the dataset": lambda run: [run["benchmark"]["dataset"], run["benchmark"].get("folder")],
-    "the model": lambda run: run["model"],
-    "image_size": lambda run: run["image_size"],
-    "protocol.name": lambda run: run["protocol"]["name"],
-    "protocol.short_side": lambda run: run["protocol"].get("short_side"),
-    "protocol.stride": lambda run: run["protocol"].get("stride"),
-    "limit": lambda run: run["limit"],
+SHARED: dict[str, Callable[[Run], Any]] = {
+    "the dataset": lambda run: (run.benchmark.dataset, run.benchmark.folder),
+    "the model": lambda run: run.model,
+    "image_size": lambda run: run.image_size,
+    "protocol.name": lambda run: run.protocol.name,
+    "protocol.short_side": lambda run: getattr(run.protocol, "short_side", None),
+    "protocol.stride": lambda run: getattr(run.protocol, "stride", None),
+    "limit": lambda run: run.limit,
 }
 T = TypeVar("T")
 
 
 def run_pass(
-    runs: dict[str, dict[str, Any]],
+    runs: dict[str, Run],
     *,
     partial: Path | str,
     out: Path | str = "results/runs",
@@ -100,7 +100,7 @@ class _Pass:
 
     def __init__(
         self,
-        runs: dict[str, dict[str, Any]],
+        runs: dict[str, Run],
         data: Path,
         device: torch.device,
         batch_size: int,
@@ -122,7 +122,7 @@ class _Pass:
             "device": device.type,
         }
         with self.stages("open"):
-            self.dataset = open_dataset({**first, "data": str(data)}, any_code=any_code)
+            self.dataset = open_dataset(first, data, any_code=any_code)
             loader = Loader.of(self.dataset, runs.values(), data)
             clip = load_clip(first["model"], device)
         with self.stages("text"):
@@ -190,15 +190,15 @@ class _Pass:
         log.info("%d runs written to %s", len(self.runs), out)
 
 
-def _words(run: dict[str, Any]) -> str:
+def _words(run: Run) -> str:
     """The same for runs that score the same words."""
-    return json.dumps(run["vocabulary"], sort_keys=True)
+    return run.vocabulary.model_dump_json()
 
 
-def _check_shared(runs: dict[str, dict[str, Any]]) -> None:
+def _check_shared(runs: dict[str, Run]) -> None:
     """Raise UserError where one stream over the images could not serve all runs."""
     for key, part in SHARED.items():
-        found = {json.dumps(part(run), sort_keys=True) for run in runs.values()}
+        found = {str(part(run)) for run in runs.values()}
         if len(found) > 1:
             raise UserError(f"the runs of a pass must share {key}: {', '.join(sorted(found))}")
 

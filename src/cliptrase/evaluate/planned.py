@@ -9,9 +9,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cliptrase import plan
+from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.evaluate.console import interruptible, log_to_stderr
@@ -66,7 +66,7 @@ def make_pass(
     return folder / f"{name}.json"
 
 
-def _without_their_images(runs: dict[str, dict[str, Any]], data: Path | str) -> dict[str, str]:
+def _without_their_images(runs: dict[str, Run], data: Path | str) -> dict[str, str]:
     """Those of `runs` that are scored on a part of a dataset which it lacks, and why it does."""
     lost = {}
     for name, run in runs.items():

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cliptrase.config import Run, schema
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.data.read.resize import whole_image
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.keys import frozen, logits_key, vote_of
+from cliptrase.evaluate.keys import logits_key
 from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
 from cliptrase.model.load import Clip
 from cliptrase.runs.provenance import Stages
@@ -207,7 +208,7 @@ class Slide(Protocol):
             graph = Graph(clip, torch.stack(cut))
             for key, job in asked.items():
                 logits = graph.logits(job.method, job.text, job.text_key, 1.0)
-                votes = vote_of(job.method) != "none"
+                votes = job.method.vote != "none"
                 regions = graph.regions(job.method) if votes else None
                 found[key] += Window.each(some, (height, width), logits, regions)
             stages.add(graph.seconds)
@@ -217,11 +218,11 @@ class Slide(Protocol):
         return places(size, self.size, self.stride)
 
 
-def protocol_of(run: dict[str, Any]) -> Protocol:
+def protocol_of(run: Run) -> Protocol:
     """The protocol of a resolved run."""
-    size, protocol = run["image_size"], run["protocol"]
-    if protocol["name"] == "slide":
-        return Slide(size, protocol["short_side"], protocol["stride"])
+    size, protocol = run.image_size, run.protocol
+    if isinstance(protocol, schema.Slide):
+        return Slide(size, protocol.short_side, protocol.stride)
     return Crop(size)
 
 
@@ -231,5 +232,5 @@ def _size(picture: Tensor | NDArray[Any]) -> Size:
 
 def _averaged_key(job: Job) -> Hashable:
     """The same for jobs whose logits, averaged over the windows, are the same."""
-    regions = frozen(job.method["regions"]) if vote_of(job.method) != "none" else None
+    regions = job.method.regions if job.method.vote != "none" else None
     return logits_key(job.method, job.text_key, 1.0), regions

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.config.protocol_facts import facts
+from cliptrase.config import Run
 from cliptrase.data.read import labels as label_tables
 from cliptrase.errors import UserError
 from cliptrase.runs.metrics import GroundTruth
@@ -21,32 +20,32 @@ from cliptrase.runs.metrics import GroundTruth
 MOST = np.iinfo(np.int16).max  # classes: label maps are kept in 16 bits
 
 
-def scored_classes(run: dict[str, Any]) -> int:
+def scored_classes(run: Run) -> int:
     """K: the classes, and one more where the benchmark has a background.
 
     Raises UserError for more than are kept apart.
     """
-    count = run["vocabulary"]["classes"]["count"] + has_background(run)
+    count = run.vocabulary.classes.count + run.has_background
     if count > MOST:
-        name = run["vocabulary"]["classes"]["name"]
+        name = run.vocabulary.classes.name
         raise UserError(f"vocabulary {name}: {count} classes; at most {MOST} can be scored")
     return count
 
 
-def has_background(run: dict[str, Any]) -> bool:
+def has_background(run: Run) -> bool:
     """Whether one of the scored classes is the background."""
-    return run["vocabulary"]["background"] is not None
+    return run.has_background
 
 
-def whole_pictures(run: dict[str, Any]) -> bool:
+def whole_pictures(run: Run) -> bool:
     """Whether the label map is scored as it is: at its own size, no image skipped, background 0."""
-    return facts(run).whole_pictures
+    return run.protocol.facts.whole_pictures
 
 
-def target_key(run: dict[str, Any]) -> str:
+def target_key(run: Run) -> str:
     """The same for runs whose ground truth is the same."""
-    benchmark = run["benchmark"]
-    parts = [benchmark["labels"], scored_classes(run), whole_pictures(run), benchmark.get("subset")]
+    labels = run.benchmark.labels.model_dump(mode="json", exclude_defaults=True)
+    parts = [labels, scored_classes(run), whole_pictures(run), run.benchmark.subset]
     return json.dumps(parts, sort_keys=True)
 
 
@@ -60,23 +59,22 @@ class Target:
     whole: bool  # whole pictures
 
     @classmethod
-    def of(cls, run: dict[str, Any]) -> Target:
+    def of(cls, run: Run) -> Target:
         """Raises UserError where the labels of the benchmark do not fit the vocabulary."""
-        labels, names = run["benchmark"]["labels"], run["vocabulary"]["classes"]["count"]
-        if (labels["background"] is not None) != has_background(run):
+        labels, name = run.benchmark.labels, run.benchmark.name
+        if (labels.background is not None) != run.has_background:
             raise UserError(
-                f"benchmark {run['benchmark']['name']}: labels.background and the list of "
+                f"benchmark {name}: labels.background and the list of "
                 "background words go together; give both or none (of benchmark.background, or "
                 "take a benchmark that scores a background)"
             )
         try:
-            lookup = label_tables.lookup(labels, names)
+            lookup = label_tables.lookup(labels, run.vocabulary.classes.count)
         except label_tables.WrongNumber as error:
-            raise UserError(f"{run['vocabulary']['classes']['path']}: {error}") from None
+            raise UserError(f"{run.vocabulary.classes.path}: {error}") from None
         except UserError as error:
-            name = run["benchmark"]["name"]
             raise UserError(f"benchmark {name} (conf/benchmark/{name}.yaml): {error}") from None
-        ignored = labels["background"] == "ignored"
+        ignored = labels.background == "ignored"
         return cls(lookup, ignored, scored_classes(run), whole_pictures(run))
 
     def truth(self, raw: NDArray[np.integer], source: str) -> GroundTruth | None:

@@ -7,11 +7,12 @@ import json
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from cliptrase.config import Run
+from cliptrase.config.schema import Model, WordList
 from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
 from cliptrase.evaluate.graph import Text
 from cliptrase.evaluate.targets import whole_pictures
@@ -26,7 +27,7 @@ IMAGES_ONLY = ("path", "label", "precision")  # of a model: what changes no text
 BACKGROUND = "background"  # the name of the class that background words share
 
 
-def class_names(run: dict[str, Any]) -> list[str]:
+def class_names(run: Run) -> list[str]:
     """The scored classes by their index in confusion matrices: the first name of each.
 
     Where the benchmark has a background, `background` comes last, under protocol slide first.
@@ -37,9 +38,7 @@ def class_names(run: dict[str, Any]) -> list[str]:
     return background + first if whole_pictures(run) else first + background
 
 
-def text_of(
-    run: dict[str, Any], clip: Clip, data: Path | str, workers: int = 1
-) -> tuple[str, Text]:
+def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[str, Text]:
     """The vocabulary of `run` as `clip` reads it, with a key that is the same for the same Text.
 
     From the folder `data`/text_features where it is there. A damaged file is written again.
@@ -70,14 +69,14 @@ def text_of(
     return f"{key}.{owned[:16]}", text
 
 
-def background_words(entry: dict[str, Any] | None) -> list[str]:
+def background_words(entry: WordList | None) -> list[str]:
     """All names of a run's list of background words, in order; none where it has no list."""
     if entry is None:
         return []
     return [name for own in read_classes(entry["path"]) for name in own]
 
 
-def _key(words: list[str], templates: list[str], model: dict[str, Any], clip: Clip) -> str:
+def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> str:
     """Everything that decides the features: words, templates, model, device, code of model/.
 
     Not the precision, which is that of the image tower.
@@ -86,7 +85,7 @@ def _key(words: list[str], templates: list[str], model: dict[str, Any], clip: Cl
     basis = {
         "words": words,
         "templates": templates,
-        "model": {key: value for key, value in model.items() if key not in IMAGES_ONLY},
+        "model": model.model_dump(mode="json", exclude=set(IMAGES_ONLY)),
         "device": clip.device.type,
         "torch": torch.__version__,
         "code": digest_of(code),

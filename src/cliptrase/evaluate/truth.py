@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError
 from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
@@ -52,9 +53,7 @@ class Loader:
     parts: dict[str, frozenset[str]] = field(default_factory=dict)  # ids, where not all are scored
 
     @classmethod
-    def of(
-        cls, dataset: Sequence[Any], runs: Iterable[dict[str, Any]], data: Path | str = "data"
-    ) -> Loader:
+    def of(cls, dataset: Sequence[Any], runs: Iterable[Run], data: Path | str = "data") -> Loader:
         """For runs that share dataset, image size and protocol; `data` holds the lists of their
         subsets. Raises UserError for a subset that is not there."""
         runs = list(runs)

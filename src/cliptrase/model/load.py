@@ -13,6 +13,7 @@ import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from cliptrase.config.schema import Model
 from cliptrase.config.weights import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
 from cliptrase.model.fetch import CURE, check_config, fetch_weights, quiet
@@ -94,22 +95,22 @@ class Clip:
         return (channels.float() / 255 - mean) / std
 
 
-def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip:
+def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
     """The CLIP that a resolved run's `model` names, on `device`.
 
     `kind: local` reads the open_clip folder `path` and never asks a hub; `kind: open_clip` takes
-    `name` and `pretrained` as open_clip does and may download. `precision` (fp32 where it is left
-    out) is that of the image tower's linear layers. Raises UserError for a folder that is not one,
-    unreadable weights, an architecture without patch tokens, no network.
+    `name` and `pretrained` as open_clip does and may download. `precision` is that of the image
+    tower's linear layers. Raises UserError for a folder that is not one, unreadable weights,
+    an architecture without patch tokens, no network.
     """
     preprocess: dict[str, Any] = {}
-    if model["kind"] == "local":
-        folder = _checked_folder(Path(model["path"]))
+    if model.kind == "local":
+        folder = _checked_folder(Path(str(model.path)))
         name, pretrained, weights = f"local-dir:{folder}", None, folder / WEIGHTS
         cure = "write the folder again, or take another one with model.path="
     else:
-        name = model["name"]
-        weights, preprocess = fetch_weights(name, model.get("path") or model["pretrained"])
+        name = str(model.name)
+        weights, preprocess = fetch_weights(name, model.path or model.pretrained)
         pretrained = str(weights)
         fetched = bool(preprocess)  # into the hub's cache; else the file is the user's own
         own = f"give weights of a {name} with model.pretrained=, or their model with model.name="
@@ -130,10 +131,10 @@ def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{weights}: cannot be loaded ({reason}); {cure}") from error
     _check_towers(module, str(weights))
-    if model.get("pretrained") == "openai":
+    if model.pretrained == "openai":
         gelu = module.visual.transformer.resblocks[0].mlp.gelu
         assert isinstance(gelu, QuickGELU), "OpenAI's weights without QuickGELU"
-    precision = model.get("precision", "fp32")
+    precision = model.precision
     module.eval().requires_grad_(False)
     lower(module.visual, precision)
     shown = open_clip.get_model_preprocess_cfg(module)
@@ -141,7 +142,7 @@ def load_clip(model: dict[str, Any], device: str | torch.device = "cpu") -> Clip
         model=module,
         tokenizer=tokenizer,
         device=torch.device(device),
-        label=str(model.get("label") or name),
+        label=model.label,
         mean=_triple(shown["mean"]),
         std=_triple(shown["std"]),
         precision=precision,

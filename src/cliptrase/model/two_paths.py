@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase.config.schema import Attention
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 
 
-def clip_surgery(original: vision.Original, blocks: range, attention: vision.Attention) -> Tensor:
+def clip_surgery(original: vision.Original, blocks: range, attention: Attention) -> Tensor:
     """Tokens (B, L, D): patches of the new path, [CLS] of the original one (CLIP Surgery).
 
     The new path attends by softmax(s·v·vᵀ), or by the sum of other terms.
@@ -28,7 +29,7 @@ def clip_surgery(original: vision.Original, blocks: range, attention: vision.Att
     return torch.cat([original.entering(blocks.stop)[:, :1], path[:, 1:]], dim=1)
 
 
-def gem(original: vision.Original, blocks: range, attention: vision.Attention) -> Tensor:
+def gem(original: vision.Original, blocks: range, attention: Attention) -> Tensor:
     """Tokens (B, L, D) of the new path, [CLS] too; its terms are of qq, kk, vv (GEM)."""
     path = original.entering(blocks.start)
     for index in blocks:

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase.config.schema import TERMS
 from cliptrase.errors import UserError
 from cliptrase.model.load import Clip
 from cliptrase.model.precision import linear
-
-TERMS = ("qk", "qq", "kk", "vv")
 
 
 class QKV(NamedTuple):
@@ -25,20 +24,6 @@ class QKV(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
-
-
-class Attention(NamedTuple):
-    """What replaces the attention of some blocks, `method.attention`, with `terms` in one order."""
-
-    kind: str
-    terms: tuple[str, ...]
-    first: int
-    last: int
-    residual: bool
-    ffn: bool
-    omega: float | None
-    row_sum: str | int
-    heads: str
 
 
 class Original(Protocol):
@@ -138,11 +123,6 @@ def attend(
             mixed = mixed * (float(row_sum) / len(chosen))
     elif kind == "identity":
         mixed = parts.v
-    elif kind not in ("cosine", "inner_product"):
-        raise UserError(
-            f"method.attention.kind={kind}: nothing computes it; name its function in "
-            "src/cliptrase/model/own.py"
-        )
     else:
         weights = torch.stack([correlate(a, b, kind, heads) for a, b in chosen]).mean(dim=0)
         if row_sum != "none":

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
-from cliptrase import config
+from cliptrase.config import Run, names
+from cliptrase.config.schema import Folder
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.plan.files import ROLES, read_suite
 from cliptrase.plan.settings import changed_settings
@@ -35,7 +35,7 @@ class Pass:
     model: str
     image_size: int
     protocol: str
-    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Plan:
     published: bool
     passes: dict[str, Pass]
     tables: dict[str, Table]
-    runs: dict[str, dict[str, Any]]
+    runs: dict[str, Run]
     data: str = "data"
 
     @property
@@ -72,47 +72,40 @@ def load(suite: str, benchmarks: Iterable[str] | None = None) -> Plan:
     Raises UserError for an unknown suite, table, benchmark, key or value.
     """
     spec = read_suite(suite)
-    roles = _roles(suite, spec["roles"], benchmarks)
+    roles = _roles(suite, dict(spec.roles), benchmarks)
     expander = Expander(spec, roles)
-    tables = {name: expander.table(name) for name in spec["tables"]}
-    return Plan(
-        suite,
-        spec["title"],
-        spec["published"],
-        _passes(expander.runs),
-        tables,
-        expander.runs,
-        spec.get("data", "data"),
-    )
+    tables = {name: expander.table(name) for name in spec.tables}
+    passes = _passes(expander.runs)
+    return Plan(suite, spec.title, spec.published, passes, tables, expander.runs, spec.data)
 
 
 def suites() -> list[str]:
     """Names of the suites in conf/suite."""
-    return sorted(file.stem for file in (config.CONF / "suite").glob("*.yaml"))
+    return names("suite")
 
 
-def _passes(runs: dict[str, dict[str, Any]]) -> dict[str, Pass]:
+def _passes(runs: dict[str, Run]) -> dict[str, Pass]:
     passes: dict[str, Pass] = {}
-    folders: dict[str, str] = {}
+    folders: dict[Folder, str] = {}
     for name, run in runs.items():
-        dataset, model = run["benchmark"]["dataset"], run["model"]["label"]
-        if folder := run["benchmark"].get("folder"):
-            dataset = folders.setdefault(str(folder), f"folder-{run['benchmark']['name']}")
-        size, protocol = run["image_size"], run["protocol"]["name"]
-        precision = [f"{key}-{value}" for key, value in config.changed_model(run).items()]
+        dataset, model = run.benchmark.dataset, run.model.label
+        if folder := run.benchmark.folder:
+            dataset = folders.setdefault(folder, f"folder-{run.benchmark.name}")
+        size, protocol = run.image_size, run.protocol.name
+        precision = [f"{key}-{value}" for key, value in run.model.changed.items()]
         key = ".".join([dataset, model, str(size), protocol, *_resizing(run), *precision])
         passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run
     return passes
 
 
-def _resizing(run: dict[str, Any]) -> list[str]:
+def _resizing(run: Run) -> list[str]:
     """`short_side-448`: where the model is shown other pictures than its protocol's YAML says."""
     changed = changed_settings(run)
     return [f"{key}-{changed[key]}" for key in ("short_side", "stride") if key in changed]
 
 
 def _roles(
-    suite: str, roles: dict[str, list[str]], only: Iterable[str] | None
+    suite: str, roles: dict[str, tuple[str, ...]], only: Iterable[str] | None
 ) -> dict[str, list[str]]:
     if only is None:
         return {role: list(roles.get(role, [])) for role in ROLES}
@@ -136,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     plan = load(words[0])
     columns = ("pass", "run", "benchmark", "method", "image_size")
     lines = [columns] + [
-        (one.name, name, run["benchmark"]["name"], run["method"]["name"], str(run["image_size"]))
+        (one.name, name, run.benchmark.name, run.method.name, str(run.image_size))
         for one in plan.passes.values()
         for name, run in one.runs.items()
     ]

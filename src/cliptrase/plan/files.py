@@ -2,100 +2,165 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
-from cliptrase import config
-from cliptrase.config.metric_names import METRICS
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from cliptrase.config import files
+from cliptrase.config.schema import METRICS
+from cliptrase.config.validation import Frozen, Problem, number, validated, whole
 from cliptrase.errors import UserError, nearest
 
 ROLES = ("main", "ablation", "grid", "slide")
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or value == "":
+        raise ValueError("not a text")
+    return value
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("empty")
+    return value
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("neither true nor false")
+    return value
 
 
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
+def _mapping(value: Any) -> Any:
+    """A mapping, whose content is checked by itself, so that a message can name its place."""
+    if not isinstance(value, dict):
+        raise ValueError("no mapping")
+    return value
 
 
-def _some(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value != [] and _list_of(fits)(value)
+def _mappings(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise ValueError("no list")
+    return tuple(map(_mapping, value))
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_choice(value: Any) -> bool:
+def _columns(value: Any) -> dict[str, str]:
+    """column → the benchmark that is scored there, of a list or a mapping of names."""
     names = [*value, *value.values()] if isinstance(value, dict) else value
-    return _some(_is_text)(names)
+    if not isinstance(names, list) or not names:
+        raise ValueError("no names")
+    names = list(map(_text, names))
+    if isinstance(value, dict):
+        return value
+    return {name: name for name in names}
 
 
-# key → what its value must be, and the test of it
-TEXT = ("text", _is_text)
-COUNT = ("a whole number above 0", _is_count)
-FLAG = ("true or false", lambda value: isinstance(value, bool))
-TEXTS = ("a list of texts", _list_of(_is_text))
-OVERRIDES = ("a list of overrides, as in [method=clip]", _list_of(_is_text))
-SUITE = {
-    "title": TEXT,
-    "model": TEXT,
-    "protocol": TEXT,
-    "published": FLAG,
-    "roles": ("a mapping from roles to lists of benchmarks", _is_mapping),
-    "tables": TEXTS,
-    "overrides": OVERRIDES,
-}
-PART_SUITE = {"data": TEXT}  # the data folder, where it is not data/
-TABLE = {
-    "title": TEXT,
-    "kind": TEXT,
-    "role": TEXT,
-    "metrics": ("a list of metrics", _some(_is_text)),
-    "image_size": COUNT,
-}
-GROUP_LIST = ("a list of groups", _some(_is_mapping))
-KINDS: dict[str, dict[str, Any]] = {
-    "metrics": TABLE | {"groups": GROUP_LIST},
-    "grid": TABLE
-    | {
-        "run": OVERRIDES,
-        "eps": ("a list of numbers", _some(_is_number)),
-        "min_samples": ("a list of whole numbers", _some(_is_count)),
-    },
-}
-OPTIONAL: dict[str, dict[str, Any]] = {
-    "metrics": {
-        "average": FLAG,
-        "quoted": ("a mapping from columns of published.csv to values", _is_mapping),
-        "versus": ("`above` or the name of a row of every group", _is_text),
-        "compare_to_best": FLAG,
-        "figure": FLAG,
-        "protocol": TEXT,
-    },
-    "grid": {"protocol": TEXT},
-}
-GROUP = {"name": TEXT, "rows": ("a list of rows", _some(_is_mapping))}
-PART_GROUP = {"flops": FLAG, "cumulative": FLAG}
-ROW = {"row": ("text (quote a number)", _is_text)}
-RUN_ROW = ROW | {"run": OVERRIDES}
-PART_ROW = {
-    "image_size": COUNT,
-    "only": ("a list of benchmarks, or a mapping from columns to benchmarks", _is_choice),
-    "otherwise": ("the reason, as text, that other columns stay empty for", _is_text),
-    "note": ("text, the footnote of the row", _is_text),
-}
+Text = Annotated[str, BeforeValidator(_text), Field(description="text")]
+Name = Annotated[str, BeforeValidator(_text)]
+Flag = Annotated[bool, BeforeValidator(_flag), Field(description="true or false")]
+Count = Annotated[int, whole(1), Field(description="a whole number above 0")]
+Names = Annotated[tuple[Name, ...], Field(description="a list of texts")]
+Overrides = Annotated[
+    tuple[Name, ...], Field(description="a list of overrides, as in [method=clip]")
+]
+Some = AfterValidator(_some)
+
+
+class Roles(Frozen):
+    """Which benchmarks play each role of a suite."""
+
+    main: Names = ()
+    ablation: Names = ()
+    grid: Names = ()
+    slide: Names = ()
+
+
+class Suite(Frozen):
+    """conf/suite/<name>.yaml. data: the folder of its archives and datasets."""
+
+    title: Text
+    model: Text
+    protocol: Text
+    published: Flag
+    roles: Annotated[Roles, PlainValidator(_mapping)] = Field(
+        description="a mapping from roles to lists of benchmarks"
+    )
+    tables: Names
+    overrides: Overrides
+    data: Text = "data"
+
+
+class RowFile(Frozen):
+    """One row of a table's YAML. only: column → the benchmark that is scored there."""
+
+    row: str = Field(description="text (quote a number)")
+    run: Overrides
+    image_size: Count | None = Field(None, description="a whole number above 0")
+    only: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = Field(
+        None, description="a list of benchmarks, or a mapping from columns to benchmarks"
+    )
+    otherwise: Name | None = Field(
+        None, description="the reason, as text, that other columns stay empty for"
+    )
+    note: Name | None = Field(None, description="text, the footnote of the row")
+
+
+class QuotedRow(Frozen):
+    """A row of published.csv."""
+
+    row: str = Field(description="text (quote a number)")
+    quoted: Literal[True] = Field(description="true")
+
+
+class Group(Frozen):
+    """Rows that are compared with one another."""
+
+    name: Text
+    rows: Annotated[tuple[RowFile | QuotedRow, ...], PlainValidator(_mappings)] = Field(
+        description="a list of rows"
+    )
+    flops: Flag = False
+    cumulative: Flag = False
+
+
+class _Table(Frozen):
+    title: Text
+    kind: str
+    role: Text
+    metrics: Annotated[tuple[Name, ...], Some] = Field(description="a list of metrics")
+    image_size: Count
+    protocol: Text | None = Field(None, description="text")
+
+
+class MetricsTable(_Table):
+    """A table of rows × benchmarks."""
+
+    groups: Annotated[tuple[Group, ...], PlainValidator(_mappings)] = Field(
+        description="a list of groups"
+    )
+    average: Flag = False
+    quoted: dict[str, str] | None = Field(
+        None, description="a mapping from columns of published.csv to values"
+    )
+    versus: Name = Field(ABOVE, description="`above` or the name of a row of every group")
+    compare_to_best: Flag = False
+    figure: Flag = False
+
+
+class GridTable(_Table):
+    """A table of eps × min_samples."""
+
+    run: Overrides
+    eps: Annotated[tuple[Annotated[float, number(0)], ...], Some] = Field(
+        description="a list of numbers"
+    )
+    min_samples: Annotated[tuple[Annotated[int, whole(1)], ...], Some] = Field(
+        description="a list of whole numbers"
+    )
+
 
 # What an override may not set: the plan sets it from the suite, the roles and the row.
 OF_THE_PLAN = {
@@ -107,7 +172,7 @@ OF_THE_PLAN = {
     "image_size": "write it as the row's or the table's `image_size`",
     **dict.fromkeys(
         ("device", "batch_size", "workers", "out", "data"),
-        "no number hangs on it; give it to the command that runs the suite",
+        "it does not affect results; give it to the command that runs the suite",
     ),
 }
 OF_THE_SUITE = {"limit": "write it in the suite's `overrides`"}
@@ -119,105 +184,105 @@ OF_A_ROW: dict[str, tuple[str, ...]] = {
 }
 
 
-def read_suite(name: str) -> dict[str, Any]:
+def read_suite(name: str) -> Suite:
     """conf/suite/<name>.yaml. Raises UserError naming the file and the key that is wrong."""
-    where, spec = f"suite {name}", config.load("suite", name)
-    _check(where, spec, SUITE, PART_SUITE)
-    _check(f"{where}, roles", spec["roles"], {}, dict.fromkeys(ROLES, TEXTS))
-    _refuse_overrides(where, "overrides", spec["overrides"], OF_THE_PLAN)
-    for role, benchmarks in spec["roles"].items():
+    where = f"suite {name}"
+    suite = _checked(Suite, files.load("suite", name), where)
+    suite = suite.model_copy(update={"roles": _checked(Roles, suite.roles, f"{where}, roles")})
+    _refuse_overrides(where, "overrides", suite.overrides, OF_THE_PLAN)
+    for role, benchmarks in suite.roles:
         _refuse_doubles(f"{where}, role {role}", benchmarks)
-    _refuse_doubles(f"{where}, tables", spec["tables"])
-    return spec
+    _refuse_doubles(f"{where}, tables", suite.tables)
+    return suite
 
 
-def read_table(name: str) -> dict[str, Any]:
+def read_table(name: str) -> MetricsTable | GridTable:
     """conf/table/<name>.yaml. Raises UserError naming the file, the row and the key."""
-    where, spec = f"table {name}", config.load("table", name)
-    kind = spec.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise UserError(f"{where}: kind={kind!r}; {nearest('', KINDS)}")
-    _check(where, spec, KINDS[kind], OPTIONAL[kind])
-    if spec["role"] not in ROLES:
-        raise UserError(f"{where}: unknown role {spec['role']!r}; {nearest(spec['role'], ROLES)}")
-    for metric in spec["metrics"]:
+    where, content = f"table {name}", files.load("table", name)
+    kinds: dict[str, type[MetricsTable] | type[GridTable]] = {
+        "metrics": MetricsTable,
+        "grid": GridTable,
+    }
+    kind = content.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise UserError(f"{where}: kind={kind!r}; {nearest('', kinds)}")
+    table = _checked(kinds[kind], content, where)
+    if table.role not in ROLES:
+        raise UserError(f"{where}: unknown role {table.role!r}; {nearest(table.role, ROLES)}")
+    for metric in table.metrics:
         if metric not in METRICS:
             raise UserError(f"{where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
-    _refuse_doubles(f"{where}, metrics", spec["metrics"])
-    if "protocol" in spec:
-        _exists(where, "protocol", spec["protocol"])
-    if kind == "grid":
+    _refuse_doubles(f"{where}, metrics", table.metrics)
+    if table.protocol is not None:
+        _exists(where, "protocol", table.protocol)
+    if isinstance(table, GridTable):
         for axis in ("eps", "min_samples"):
-            _refuse_doubles(f"{where}, {axis}", spec[axis])
-        _refuse_overrides(where, "run", spec["run"], OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
-        return spec
-    for group in spec["groups"]:
-        _check(f"{where}, group {group.get('name', '')!r}", group, GROUP, PART_GROUP)
-        for row in group["rows"]:
-            _row(where, row)
-        _refuse_doubles(f"{where}, group {group['name']!r}", (row["row"] for row in group["rows"]))
-        _versus(f"{where}, group {group['name']!r}", group, spec.get("versus", ABOVE))
-    _refuse_doubles(where, (group["name"] for group in spec["groups"]))
-    return spec
+            _refuse_doubles(f"{where}, {axis}", getattr(table, axis))
+        _refuse_overrides(where, "run", table.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
+        return table
+    groups = tuple(_group(where, content, table.versus) for content in table.groups)
+    _refuse_doubles(where, (group.name for group in groups))
+    return table.model_copy(update={"groups": groups})
 
 
-def _row(table: str, row: dict[str, Any]) -> None:
-    where = f"{table}, row {row.get('row', '')!r}"
-    if "quoted" in row:
-        _check(where, row, ROW | {"quoted": ("true", lambda value: value is True)})
-        return
-    _check(where, row, RUN_ROW, PART_ROW)
-    _refuse_overrides(where, "run", row["run"], OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
-    if ("only" in row) != ("otherwise" in row):
-        there, gone = ("only", "otherwise") if "only" in row else ("otherwise", "only")
-        raise UserError(f"{where}: `{there}` needs `{gone}`; give {PART_ROW[gone][0]}")
-    only = row.get("only", [])
-    for benchmark in [*only, *only.values()] if isinstance(only, dict) else only:
-        _exists(f"{where}, only", "benchmark", benchmark)
-    if isinstance(only, list):
-        _refuse_doubles(f"{where}, only", only)
-
-
-def _versus(where: str, group: dict[str, Any], versus: str) -> None:
-    """The row that all others of a group are compared with is there, and is run."""
-    names = [row["row"] for row in group["rows"] if "run" in row]
+def _group(table: str, content: Any, versus: str) -> Group:
+    group = _checked(Group, content, f"{table}, group {content.get('name', '')!r}")
+    where = f"{table}, group {group.name!r}"
+    rows = tuple(_row(table, row) for row in group.rows)
+    _refuse_doubles(where, (row.row for row in rows))
+    names = [row.row for row in rows if isinstance(row, RowFile)]
     if versus != ABOVE and versus not in names:
         raise UserError(
             f"{where}: no row {versus!r} that is run, with which `versus` compares; "
             f"{nearest(versus, [ABOVE, *names])}"
         )
+    return group.model_copy(update={"rows": rows})
+
+
+def _row(table: str, content: Any) -> RowFile | QuotedRow:
+    where = f"{table}, row {content.get('row', '')!r}"
+    if "quoted" in content:
+        return _checked(QuotedRow, content, where)
+    row = _checked(RowFile, content, where)
+    _refuse_overrides(where, "run", row.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
+    if (row.only is None) != (row.otherwise is None):
+        there, gone = ("only", "otherwise") if row.only is not None else ("otherwise", "only")
+        wanted = RowFile.model_fields[gone].description
+        raise UserError(f"{where}: `{there}` needs `{gone}`; give {wanted}")
+    for benchmark in dict.fromkeys([*(row.only or {}), *(row.only or {}).values()]):
+        _exists(f"{where}, only", "benchmark", benchmark)
+    if isinstance(content.get("only"), list):
+        _refuse_doubles(f"{where}, only", content["only"])
+    return row
 
 
 def _exists(where: str, group: str, name: str) -> None:
     """Refuse a name that conf/<group>/ has no file of."""
     try:
-        config.load(group, name)
+        files.load(group, str(name))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _check(
-    where: str,
-    found: dict[str, Any],
-    needed: dict[str, Any],
-    optional: dict[str, Any] | None = None,
-) -> None:
-    known = needed | (optional or {})
-    for key in found:
-        if key not in known:
-            raise UserError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
-    for key, (kind, fits) in known.items():
-        if key not in found:
-            if key in needed:
-                raise UserError(f"{where}: `{key}` is missing; give {kind}")
-        elif not fits(found[key]):
-            raise UserError(f"{where}: {key}={found[key]!r}; give {kind}")
+M = TypeVar("M", bound=Frozen)
+
+
+def _checked(model: type[M], content: Any, where: str) -> M:
+    def sentence(problem: Problem) -> str:
+        key = problem.path.split(".")[0]
+        if problem.kind == "unknown":
+            return f"{where}: unknown key {key!r}; {problem.fault}"
+        if problem.kind == "missing":
+            return f"{where}: `{key}` is missing; give {problem.wanted}"
+        return f"{where}: {key}={content[key]!r}; give {problem.wanted}"
+
+    return validated(model, content, sentence=sentence)
 
 
 def _refuse_overrides(
     where: str,
     key: str,
-    overrides: list[str],
+    overrides: Iterable[str],
     fixed: dict[str, str],
     allowed: dict[str, tuple[str, ...]] | None = None,
 ) -> None:

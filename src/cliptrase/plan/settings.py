@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from cliptrase import config
+from cliptrase.config import Run
+from cliptrase.config.run import stock
 
 # not told: the name stands before them, rules are told apart by themselves, the words of a run say
 # which lists were taken
 APART = ("name", "rule", "vocabularies")
 
 
-def changed_settings(run: dict[str, Any]) -> dict[str, Any]:
-    """key → value of a resolved run's protocol, where conf/protocol/<name>.yaml, as resolved for
-    the run's benchmark, says otherwise; in the order of the file."""
-    usual = config.stock(run)["protocol"]
-    return {
-        key: value
-        for key, value in run["protocol"].items()
-        if key not in APART and value != usual.get(key)
-    }
+def changed_settings(run: Run) -> dict[str, float | int]:
+    """key → value of a run's protocol, where conf/protocol/<name>.yaml, as resolved for the run's
+    benchmark, says otherwise; in the order of the file."""
+    usual = stock(run)[1]
+    return {key: value for key, value in run.protocol if key not in APART and value != usual[key]}
 
 
-def protocol_of(run: dict[str, Any]) -> str:
+def protocol_of(run: Run) -> str:
     """`slide`, or `slide(short_side=448,logit_scale=65)`: the protocol and what differs from it."""
     changed = ",".join(f"{key}={_short(value)}" for key, value in changed_settings(run).items())
-    return run["protocol"]["name"] + (f"({changed})" if changed else "")
+    return run.protocol.name + (f"({changed})" if changed else "")
 
 
 def in_words(protocol: str) -> str:
@@ -34,5 +29,5 @@ def in_words(protocol: str) -> str:
     return ", ".join([name, *filter(None, changed.rstrip(")").replace("=", " ").split(","))])
 
 
-def _short(value: Any) -> str:
+def _short(value: float | int) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

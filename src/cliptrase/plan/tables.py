@@ -5,15 +5,24 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cliptrase import config
+from cliptrase.config import Run
 from cliptrase.errors import UserError
-from cliptrase.plan.files import ABOVE, read_table
+from cliptrase.plan.files import (
+    ABOVE,
+    GridTable,
+    MetricsTable,
+    QuotedRow,
+    RowFile,
+    Suite,
+    read_table,
+)
 from cliptrase.plan.settings import protocol_of
 from cliptrase.resources import resource
 
 PARTIAL = "no average: this row is not on every benchmark"
+TableFile = MetricsTable | GridTable
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Cell:
     versus: str = ""
     reason: str = ""
     protocol: str = ""
-    settings: tuple[dict[str, Any], ...] = field(default=(), compare=False, repr=False)
+    settings: tuple[Run, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,71 +101,75 @@ class Expander:
     `suite`: what conf/suite/<name>.yaml says; `roles`: role → its benchmarks, those left out less.
     """
 
-    def __init__(self, suite: dict[str, Any], roles: dict[str, list[str]]) -> None:
+    def __init__(self, suite: Suite, roles: dict[str, list[str]]) -> None:
         self.suite, self.roles = suite, roles
-        self.runs: dict[str, dict[str, Any]] = {}
-        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.runs: dict[str, Run] = {}
+        self._resolved: dict[tuple[str, ...], Run] = {}
         self._protocols: dict[int, str] = {}  # of the resolved runs, by id: all are kept
 
     def table(self, name: str) -> Table:
         """The table of conf/table/<name>.yaml. Raises UserError naming what is wrong there."""
         spec = read_table(name)
-        spec.setdefault("protocol", self.suite["protocol"])
-        rows, chosen = (
-            self._grid(name, spec) if spec["kind"] == "grid" else (self._rows(name, spec), "")
-        )
+        if spec.protocol is None:
+            spec = spec.model_copy(update={"protocol": self.suite.protocol})
+        chosen = ""
+        if isinstance(spec, GridTable):
+            rows, chosen = self._grid(name, spec)
+        else:
+            rows = self._rows(name, spec)
         return Table(
             name=name,
-            title=spec["title"],
-            kind=spec["kind"],
-            metrics=tuple(spec["metrics"]),
-            benchmarks=tuple(self.roles[spec["role"]]),
-            image_size=spec["image_size"],
-            average=bool(spec.get("average", False)),
+            title=spec.title,
+            kind=spec.kind,
+            metrics=spec.metrics,
+            benchmarks=tuple(self.roles[spec.role]),
+            image_size=spec.image_size,
+            average=_average(spec),
             rows=tuple(rows),
             chosen=chosen,
-            model=self.suite["model"],
-            protocol=spec["protocol"],
-            compare_to_best=bool(spec.get("compare_to_best", False)),
-            figure=bool(spec.get("figure", False)),
+            model=self.suite.model,
+            protocol=str(spec.protocol),
+            compare_to_best=isinstance(spec, MetricsTable) and spec.compare_to_best,
+            figure=isinstance(spec, MetricsTable) and spec.figure,
         )
 
-    def _rows(self, table: str, spec: dict[str, Any]) -> list[Row]:
-        rows = [] if "quoted" not in spec else list(_quoted(table, "", spec, spec["quoted"]))
-        for group in spec["groups"]:
+    def _rows(self, table: str, spec: MetricsTable) -> list[Row]:
+        rows = [] if spec.quoted is None else list(_quoted(table, "", spec, spec.quoted))
+        for group in spec.groups:
             own: list[Row] = []
             first_runs: dict[str, str] = {}
             above: list[str] = []
-            for row in group["rows"]:
-                if row.get("quoted"):
-                    own += _quoted(table, group["name"], spec, {"row": row["row"]})
+            for row in group.rows:
+                if isinstance(row, QuotedRow):
+                    own += _quoted(table, group.name, spec, {"row": row.row})
                     continue
-                size = row.get("image_size", spec["image_size"])
-                overrides = [*above, *row["run"]]
-                where = _where(row, self.roles[spec["role"]])
+                size = row.image_size or spec.image_size
+                overrides = [*above, *row.run]
+                where = _where(row, self.roles[spec.role])
                 runs = self._run_each(spec, overrides, size, where)
-                cells = list(self._cells(table, row, spec, size, runs, overrides))
+                reason = row.otherwise or ""
+                cells = list(self._cells(table, row.row, spec, size, runs, overrides, reason))
                 first_runs = first_runs or runs
-                if group.get("flops"):
-                    flops = Cell(table, row["row"], "", "flops", size, "flops")
+                if group.flops:
+                    flops = Cell(table, row.row, "", "flops", size, "flops")
                     cells += self._operations(flops, runs, first_runs)
-                place = (row["row"], group["name"], "run", size)
-                own.append(Row(*place, cells=tuple(cells), note=row.get("note", "")))
-                above = overrides if group.get("cumulative") else []
-            rows += _compared(own, spec.get("versus", ABOVE))
+                place = (row.row, group.name, "run", size)
+                own.append(Row(*place, cells=tuple(cells), note=row.note or ""))
+                above = overrides if group.cumulative else []
+            rows += _compared(own, spec.versus)
         return rows
 
-    def _grid(self, table: str, spec: dict[str, Any]) -> tuple[list[Row], str]:
-        size, rows = spec["image_size"], []
-        benchmarks = {name: name for name in self.roles[spec["role"]]}
-        chosen_runs = self._run_each(spec, spec["run"], size, benchmarks)
+    def _grid(self, table: str, spec: GridTable) -> tuple[list[Row], str]:
+        size, rows = spec.image_size, []
+        benchmarks = {name: name for name in self.roles[spec.role]}
+        chosen_runs = self._run_each(spec, spec.run, size, benchmarks)
         chosen = ""
-        for min_samples in spec["min_samples"]:
-            for eps in spec["eps"]:
+        for min_samples in spec.min_samples:
+            for eps in spec.eps:
                 name = f"eps={eps:g} min_samples={min_samples}"
                 point = [f"method.regions.eps={eps}", f"method.regions.min_samples={min_samples}"]
-                runs = self._run_each(spec, [*spec["run"], *point], size, benchmarks)
-                cells = tuple(self._cells(table, {"row": name}, spec, size, runs, []))
+                runs = self._run_each(spec, [*spec.run, *point], size, benchmarks)
+                cells = tuple(self._cells(table, name, spec, size, runs, []))
                 rows.append(Row(name, "", "run", size, "", cells, float(eps), min_samples))
                 if runs and runs == chosen_runs:
                     chosen = name
@@ -168,42 +181,42 @@ class Expander:
         return [row if row.name == chosen else _to(row, chosen) for row in rows], chosen
 
     def _run_each(
-        self, spec: dict[str, Any], overrides: list[str], size: int, where: dict[str, str]
+        self, spec: TableFile, overrides: Sequence[str], size: int, where: dict[str, str]
     ) -> dict[str, str]:
         """column → run name, the runs remembered for the plan. `where`: column → benchmark."""
         names = {}
         for column, benchmark in where.items():
             run = self._resolve(spec, overrides, size, benchmark)
-            names[column] = config.run_name(run)
+            names[column] = run.name
             self.runs.setdefault(names[column], run)
         return names
 
-    def _resolve(
-        self, spec: dict[str, Any], overrides: list[str], size: int, benchmark: str
-    ) -> dict[str, Any]:
+    def _resolve(self, spec: TableFile, overrides: Sequence[str], size: int, benchmark: str) -> Run:
         given = (
             f"benchmark={benchmark}",
-            f"model={self.suite['model']}",
-            f"protocol={spec['protocol']}",
+            f"model={self.suite.model}",
+            f"protocol={spec.protocol}",
             f"image_size={size}",
-            *self.suite["overrides"],
+            *self.suite.overrides,
             *overrides,
         )
         if given not in self._resolved:
-            self._resolved[given] = config.resolve(list(given))
+            self._resolved[given] = config.resolve(given)
         return self._resolved[given]
 
     def _cells(
         self,
         table: str,
-        row: dict[str, Any],
-        spec: dict[str, Any],
+        name: str,
+        spec: TableFile,
         size: int,
         runs: dict[str, str],
         overrides: list[str],
+        reason: str = "",
     ) -> Iterator[Cell]:
-        """A cell for every metric and column of the role, absent where `runs` has no run."""
-        name, columns = row["row"], self.roles[spec["role"]]
+        """A cell for every metric and column of the role, absent for `reason` where `runs` has no
+        run."""
+        columns = self.roles[spec.role]
         protocol = [each for each in overrides if each.startswith("protocol.")]
         settings = {
             column: self.runs[runs[column]]
@@ -211,16 +224,16 @@ class Expander:
             else self._resolve(spec, protocol, size, column)  # the words of the benchmark itself
             for column in columns
         }
-        for metric in spec["metrics"]:
+        for metric in spec.metrics:
             for column in columns:
-                scored = settings[column]["benchmark"]["name"]
+                scored = settings[column].benchmark.name
                 cell = Cell(table, name, scored, metric, size, "run", column=column)
                 if column in runs:
                     cell = replace(cell, run=runs[column])
                 else:
-                    cell = replace(cell, kind="absent", reason=row["otherwise"])
+                    cell = replace(cell, kind="absent", reason=reason)
                 yield self._set(cell, settings[column])
-            if spec.get("average"):
+            if _average(spec):
                 average = Cell(table, name, "avg", metric, size, "avg", column="avg")
                 average = self._set(average, *settings.values())
                 if len(runs) == len(columns):
@@ -240,7 +253,7 @@ class Expander:
                     yield replace(cell, runs=(name, first_runs[column]))
                     return
 
-    def _set(self, cell: Cell, *settings: dict[str, Any]) -> Cell:
+    def _set(self, cell: Cell, *settings: Run) -> Cell:
         """The cell with the settings of these runs."""
         for run in settings:
             if id(run) not in self._protocols:
@@ -249,12 +262,14 @@ class Expander:
         return replace(cell, protocol=" ".join(protocols), settings=settings)
 
 
-def _where(row: dict[str, Any], columns: list[str]) -> dict[str, str]:
+def _average(spec: TableFile) -> bool:
+    return isinstance(spec, MetricsTable) and spec.average
+
+
+def _where(row: RowFile, columns: list[str]) -> dict[str, str]:
     """column → the benchmark that a row scores there, of the columns that it stands in."""
-    only = row.get("only", columns)
-    if isinstance(only, dict):
-        return {column: only[column] for column in columns if column in only}
-    return {column: column for column in columns if column in only}
+    only = {column: column for column in columns} if row.only is None else row.only
+    return {column: only[column] for column in columns if column in only}
 
 
 def _compared(rows: list[Row], versus: str) -> list[Row]:
@@ -296,12 +311,12 @@ def _runs_of(rows: list[Row], wanted: Cell) -> tuple[str, ...]:
     return tuple(cell.run for cell in cells if (cell.benchmark, cell.metric) == place)
 
 
-def _quoted(table: str, group: str, spec: dict[str, Any], wanted: dict[str, str]) -> Iterator[Row]:
+def _quoted(table: str, group: str, spec: TableFile, wanted: dict[str, str]) -> Iterator[Row]:
     """The rows of published.csv that have the wanted values, in the order of the file."""
     found: dict[str, list[Cell]] = {}
     for line in published():
         if line["table"] == table and all(line.get(key) == value for key, value in wanted.items()):
-            size, benchmark = int(line["image_size"] or spec["image_size"]), line["benchmark"]
+            size, benchmark = int(line["image_size"] or spec.image_size), line["benchmark"]
             cell = Cell(table, line["row"], benchmark, line["metric"], size, "quoted")
             found.setdefault(line["row"], []).append(replace(cell, column=benchmark))
     if not found:

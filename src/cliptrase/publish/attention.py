@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from cliptrase.config import Run
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
@@ -42,7 +42,7 @@ class Look:
     correlation: Weights  # (N, N), rows: cosine correlation, of the block that is clustered
 
 
-def look(clip: Clip, loader: Loader, run: dict[str, Any], position: int) -> Look:
+def look(clip: Clip, loader: Loader, run: Run, position: int) -> Look:
     """Both weightings of the image at `position`, the correlation as the `run` clusters it."""
     loaded = loader(position)
     graph, regions = graph_of(clip, loaded), run["method"]["regions"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cliptrase import config
 from cliptrase.plan import Cell, Plan, Row, Table
@@ -318,13 +317,13 @@ def _each(values: Iterable[str]) -> str:
     return " ".join(dict.fromkeys(values))
 
 
-def model_of(run: dict[str, Any]) -> str:
+def model_of(run: config.Run) -> str:
     """`vit_b16`, or `vit_b16(precision=bf16)`: the model and what of it is not at its default."""
     changed = ",".join(f"{key}={value}" for key, value in config.changed_model(run).items())
     return run["model"]["label"] + (f"({changed})" if changed else "")
 
 
-def vocabulary_of(run: dict[str, Any]) -> str:
+def vocabulary_of(run: config.Run) -> str:
     """`voc20+voc21_background@1a2b3c4d5e`: what a run's classes are called.
 
     The name of its class list, of its background list after a plus, and ten digits of the digest

@@ -6,10 +6,10 @@ Computed on the prepared dataset, so the only figures that need torch and the mo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from cliptrase.config import Run
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
 from cliptrase.evaluate.targets import has_background, scored_classes, whole_pictures
 from cliptrase.evaluate.textcache import class_names
@@ -72,7 +72,7 @@ def _draw_correlation(
     return save(attention_figure(looks, ROWS, title), folder, CORRELATION)
 
 
-def _background(run: dict[str, Any]) -> int | None:
+def _background(run: Run) -> int | None:
     """The index of the background among the scored classes, None where there is none."""
     if not has_background(run):
         return None
@@ -87,5 +87,5 @@ def _is_prepared(runs: Runs, data: Path) -> bool:
     )
 
 
-def _first(runs: Runs) -> dict:
+def _first(runs: Runs) -> Run:
     return next(iter(runs.values()))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cliptrase.config import Run
 from cliptrase.data import open_dataset
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
@@ -25,7 +25,7 @@ from cliptrase.plan import Plan, Table
 from cliptrase.runs.provenance import Stages
 
 Labels = NDArray[np.int64]
-Runs = dict[str, dict[str, Any]]  # row of the table → resolved run
+Runs = dict[str, Run]  # row of the table → resolved run
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def _runs_of(suite: Plan, table: Table, benchmark: str) -> Runs:
 def open_scenes(runs: Runs, data: Path) -> Loader:
     """Reads the images of the runs' dataset. Raises UserError where it is not prepared."""
     first = next(iter(runs.values()))
-    samples = open_dataset({**first, "data": str(data)}, any_code=True)
+    samples = open_dataset(first, data, any_code=True)
     return Loader.of(samples, runs.values(), data)
 
 
-def truth_map(loaded: Loaded, run: dict[str, Any]) -> Labels:
+def truth_map(loaded: Loaded, run: Run) -> Labels:
     """The ground truth (H, W) of a run, −1 where nothing is scored."""
     truth = loaded.truths[target_key(run)]
     labels = np.full(loaded.out_size, -1, np.int64).reshape(-1)

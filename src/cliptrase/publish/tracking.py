@@ -148,7 +148,7 @@ def _items(suite: Plan, shelf: Shelf) -> Iterator[Item]:
     )
 
 
-def _run_item(run: Run, settings: dict[str, Any]) -> Item:
+def _run_item(run: Run, settings: config.Run) -> Item:
     benchmark, method = settings["benchmark"]["name"], settings["method"]["name"]
     return Item(
         name=run.name,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import METRICS as METRICS
-from cliptrase.config.metric_names import RULES as RULES
+from cliptrase.config.schema import METRICS as METRICS
+from cliptrase.config.schema import RULES as RULES
 
 SMOOTHING = 0.01  # released code: every ratio of rule `cliptrase` has it below the line
 

@@ -25,6 +25,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cliptrase import config
+from cliptrase.config import Run
 from cliptrase.data.read.labels import TABLES
 from cliptrase.data.read.prepared import prepared_folder, read_selfcheck, subset_digests
 from cliptrase.errors import UserError
@@ -50,14 +51,14 @@ class Result:
 
 
 def unfinished(
-    runs: dict[str, dict[str, Any]], out: Path | str, data: Path | str, freeze_code: bool = False
-) -> dict[str, dict[str, Any]]:
+    runs: dict[str, Run], out: Path | str, data: Path | str, freeze_code: bool = False
+) -> dict[str, Run]:
     """Those of `runs` (name → resolved run) whose folder in `out` is not `finished`."""
     return {name: run for name, run in runs.items() if not finished(out, run, data, freeze_code)}
 
 
 def finished(
-    out: Path | str, run: dict[str, Any], data: Path | str = "data", freeze_code: bool = False
+    out: Path | str, run: Run, data: Path | str = "data", freeze_code: bool = False
 ) -> bool:
     """Whether the folder of `run` in `out` is whole, as written, by this code from this data.
 
@@ -87,7 +88,7 @@ def make_ready(folder: Path) -> None:
             pass
 
 
-def data_digest(run: dict[str, Any], data: Path | str = "data") -> str | None:
+def data_digest(run: Run, data: Path | str = "data") -> str | None:
     """The digest of the prepared dataset's pixels and labels, from its self-check; of the list of
     images too, where the run is scored on some of them.
 
@@ -107,13 +108,13 @@ def dataset_digest(dataset: str, data: Path | str = "data") -> str | None:
     return None if check is None else check.get("pixels_sha256")
 
 
-def labels_digest(run: dict[str, Any]) -> str | None:
+def labels_digest(run: Run) -> str | None:
     """The digest of the table from raw labels to classes, None where there is none."""
     table = run["benchmark"]["labels"]["map"]
     return None if table is None else sha256_file(TABLES / f"{table}.csv")
 
 
-def write(out: Path | str, run: dict[str, Any], result: Result, provenance: dict[str, Any]) -> Path:
+def write(out: Path | str, run: Run, result: Result, provenance: dict[str, Any]) -> Path:
     """Write the run's folder into `out`, whole, in the place of an earlier one of the same run.
 
     Raises UserError for a folder of that name that holds something else, and for a full disk.
@@ -134,7 +135,7 @@ def write(out: Path | str, run: dict[str, Any], result: Result, provenance: dict
     return folder
 
 
-def metrics(run: dict[str, Any], result: Result) -> dict[str, Any]:
+def metrics(run: Run, result: Result) -> dict[str, Any]:
     """The content of metrics.json: per cent, `None` for what does not exist, no NaN."""
     rule = run["protocol"]["rule"]
     counts = class_counts(result.confusion)
@@ -165,11 +166,9 @@ def metrics(run: dict[str, Any], result: Result) -> dict[str, Any]:
     }
 
 
-def vocabulary_digest(run: dict[str, Any]) -> str:
+def vocabulary_digest(run: Run) -> str:
     """sha256 of what the classes are called: names, background words and templates, by content."""
-    lists = {
-        key: None if entry is None else entry["sha256"] for key, entry in run["vocabulary"].items()
-    }
+    lists = {key: None if entry is None else entry.sha256 for key, entry in run.vocabulary}
     return hashlib.sha256(json.dumps(lists, sort_keys=True).encode()).hexdigest()
 
 
@@ -199,7 +198,7 @@ def _damaged(path: Path) -> UserError:
     return UserError(f"{path}: missing or damaged; delete {path.parent} and make the run again")
 
 
-def _ours(folder: Path, run: dict[str, Any]) -> bool:
+def _ours(folder: Path, run: Run) -> bool:
     """Whether `folder` exists and belongs to `run`. Raises UserError where it is another's."""
     if not folder.exists():
         return False
@@ -218,7 +217,7 @@ def _ours(folder: Path, run: dict[str, Any]) -> bool:
     return True
 
 
-def _fill(folder: Path, run: dict[str, Any], result: Result, provenance: dict[str, Any]) -> None:
+def _fill(folder: Path, run: Run, result: Result, provenance: dict[str, Any]) -> None:
     _write(folder / "metrics.json", _json(metrics(run, result)))
     np.savez_compressed(folder / "confusion.npz", confusion=result.confusion)
     result.counts.save(folder / "per_image.npz")

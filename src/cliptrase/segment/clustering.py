@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliptrase.config.schema import Regions
 from cliptrase.segment import ways
 
 AT_ONCE = 4  # rounds that a GPU makes before it is asked whether the last one changed anything
@@ -65,6 +66,12 @@ def dbscan(near: Tensor, min_samples: int, kept: Tensor | None = None) -> Tensor
     is_first = core & (first == own)
     number = torch.cat([is_first.cumsum(dim=1) - 1, torch.full_like(first[:, :1], -1)], dim=1)
     return number.gather(1, first.long())
+
+
+def dbscan_clusters(rows: Tensor, regions: Regions, kept: Tensor | None = None) -> Tensor:
+    """Clusters (B, N) int64 of `rows` (B, N, C) by the eps and min_samples of `regions`."""
+    near = neighbours(squared_distances(rows), regions.eps)
+    return dbscan(near, regions.min_samples, kept)
 
 
 def without(labels: Tensor, kept: Tensor) -> Tensor:

@@ -21,15 +21,15 @@ def correlation(parts: QKV, kind: str, heads: str = "mean") -> Tensor:
     return wide @ wide.transpose(1, 2) / (3 * (parts.q.shape[1] if heads == "mean" else 1))
 
 
-def patch_rows(w: Tensor, denoise: str) -> Tensor:
-    """M (B, N, N): the patch-patch part of W (B, 1 + N, 1 + N).
-
-    denoise "cls": column j loses cos(CLS, j) and is clamped at 0 (released code); "none" and
-    "eq7", which drops whole patches instead (`eq7_kept`): as it is.
-    """
-    if denoise == "cls":
-        return (w[:, 1:, 1:] - w[:, :1, 1:]).clamp_min(0)
+def patch_part(w: Tensor) -> Tensor:
+    """M (B, N, N): the patch-patch part of W (B, 1 + N, 1 + N), as it is."""
     return w[:, 1:, 1:].contiguous()
+
+
+def less_cls(w: Tensor) -> Tensor:
+    """M (B, N, N) of W (B, 1 + N, 1 + N): column j loses cos(CLS, j) and is clamped at 0 (released
+    code)."""
+    return (w[:, 1:, 1:] - w[:, :1, 1:]).clamp_min(0)
 
 
 def eq7_kept(rows: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -103,3 +104,23 @@ def soft_vote(logits: Tensor, owner: Tensor, classes: Tensor, regions: Tensor) -
     winners = owner[means_of_all(logits, regions).argmax(dim=2)]
     voted = winners.gather(1, regions.clamp_min(0).flatten(1)).view_as(classes)
     return torch.where(regions >= 0, voted, classes)
+
+
+class Names(Protocol):
+    """The names that logits are of: the class that each belongs to, and how many classes."""
+
+    owner: Tensor
+
+    @property
+    def classes(self) -> int: ...
+
+
+def hard(winners: Tensor, regions: Tensor, logits: Tensor, names: Names) -> Tensor:
+    """The vote `hard`: a region takes the class that most of its pixels have."""
+    patches = logits.shape[-2] * logits.shape[-1]
+    return hard_vote(winners, regions, most=(patches, names.classes))
+
+
+def soft(winners: Tensor, regions: Tensor, logits: Tensor, names: Names) -> Tensor:
+    """The vote `soft`: a region takes the class of its largest mean logit."""
+    return soft_vote(logits, names.owner, winners, regions)

@@ -56,7 +56,7 @@ def runs_of(model: Path) -> Callable[..., dict[str, dict[str, Any]]]:
     def resolved(*overrides: list[str]) -> dict[str, dict[str, Any]]:
         shared = ["model=local", f"model.path={model}", "image_size=112"]
         runs = [config.resolve([*shared, *one]) for one in overrides]
-        return {config.run_name(run): run for run in runs}
+        return {run.name: run for run in runs}
 
     return resolved
 

@@ -144,7 +144,7 @@ def test_a_planned_pass_ends_in_a_file_of_digests(suite, data, tmp_path, capsys,
 def test_runs_on_a_part_that_is_not_there_cost_the_others_nothing(suite, data, tmp_path):
     (name, one), run = *suite.passes.items(), next(iter(suite.runs.values()))
     on_a_part = run | {"benchmark": run["benchmark"] | {"subset": "half"}}
-    lost = config.run_name(on_a_part)
+    lost = on_a_part.name
     one.runs[lost] = on_a_part
     with pytest.raises(
         UserError, match=r"1 of the 3 runs of .* left out: .*half\.txt: no such part"

@@ -16,7 +16,7 @@ from cliptrase.runs import store
 
 RUN = ["benchmark=shapes_bg", "method=cliptrase"]
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=2"]
-METHODS = sorted(file.stem for file in (config.CONF / "method").glob("*.yaml"))
+METHODS = sorted(file.stem for file in (config.files.CONF / "method").glob("*.yaml"))
 LOW = ["bf16", "fp16"]
 
 
@@ -96,7 +96,7 @@ def test_every_method_runs_in_bf16(protocol, make, tmp_path):
     made = []
     for low in ([], ["model.precision=bf16"]):
         some = [run_of(name, *own, *low) for name in names]
-        runs = {config.run_name(run): run for run in some}
+        runs = {run.name: run for run in some}
         assert len(runs) == len(names)
         folders = make(runs, tmp_path / ("low" if low else "plain"))
         made.append([counted(folder) for folder in folders.values()])

@@ -30,7 +30,7 @@ def result(skipped=(2,)):
 
 def test_a_folder_has_its_five_files_and_the_same_bytes_again(tmp_path):
     folder = store.write(tmp_path, RUN, result(), PROVENANCE)
-    assert folder == tmp_path / config.run_name(RUN)
+    assert folder == tmp_path / RUN.name
     assert sorted(path.name for path in folder.iterdir()) == sorted(store.FILES)
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert store.write(tmp_path, RUN, result(), PROVENANCE) == folder
@@ -145,14 +145,14 @@ def test_a_foreign_folder_is_named_and_left_alone(spoil, tmp_path):
 
 
 def test_an_empty_folder_is_nobody_s(tmp_path):
-    (tmp_path / config.run_name(RUN)).mkdir()
+    (tmp_path / RUN.name).mkdir()
     assert not store.finished(tmp_path, RUN)
     store.write(tmp_path, RUN, result(), PROVENANCE)
     assert store.finished(tmp_path, RUN)
 
 
 def test_what_a_killed_process_left_is_swept_up_later(tmp_path):
-    left, running = (tmp_path / f".{config.run_name(RUN)}.{end}" for end in ("old", "new"))
+    left, running = (tmp_path / f".{RUN.name}.{end}" for end in ("old", "new"))
     for path in (left, running):
         path.mkdir()
     os.utime(left, (time.time() - 2 * store.STALE_SECONDS,) * 2)

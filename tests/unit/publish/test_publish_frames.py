@@ -114,7 +114,7 @@ def settings(
     both the short side and the scale of others, with every run made."""
     folder = tmp_path_factory.mktemp("settings")
     conf = folder / "conf"
-    shutil.copytree(config.CONF, conf)
+    shutil.copytree(config.files.CONF, conf)
     rows = {
         "CLIP": ["method=clip"],
         "SCLIP": ["method=sclip"],
@@ -131,7 +131,7 @@ def settings(
     suite |= {"roles": {"main": ["voc20", "pc59"]}, "tables": ["settings"]}
     (conf / "suite" / "settings.yaml").write_text(yaml.safe_dump(suite))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "CONF", conf)
+        patch.setattr(config.files, "CONF", conf)
         plan = planning.load("settings")
         make(plan, folder)
         yield plan, lines_of(plan, folder, "settings")

@@ -25,8 +25,8 @@ from cliptrase.publish.tables import sheet_of
 def two_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """A suite of one table whose two groups both have rows `base` and `ours`."""
     conf = tmp_path / "conf"
-    shutil.copytree(config.CONF, conf)
-    monkeypatch.setattr(config, "CONF", conf)
+    shutil.copytree(config.files.CONF, conf)
+    monkeypatch.setattr(config.files, "CONF", conf)
     sizes = {"small": 224, "large": 336}
     groups = [
         {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cliptrase.model.vision import QKV
-from cliptrase.segment.correlation import correlation, patch_rows
+from cliptrase.segment.correlation import correlation, less_cls, patch_part
 
 
 @pytest.mark.parametrize("kind", ["cosine", "inner_product"])
@@ -30,9 +30,9 @@ def test_mean_over_heads_of_a_third_of_q_k_and_v(kind):
 
 def test_denoising_takes_the_cls_row_off_every_row():
     w = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(1))
-    m = patch_rows(w, "cls")
+    m = less_cls(w)
     for image, i, j in itertools.product(range(2), range(5), range(5)):
         expected = max(float(w[image, i + 1, j + 1] - w[image, 0, j + 1]), 0)
         assert m[image, i, j].item() == pytest.approx(expected, abs=1e-7)
     assert (m == 0).any() and (m > 0).any()
-    assert torch.equal(patch_rows(w, "none"), w[:, 1:, 1:])
+    assert torch.equal(patch_part(w), w[:, 1:, 1:])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from cliptrase.config.schema import Labels
 from cliptrase.errors import UserError, nearest
 
 TABLES = Path(__file__).parents[1] / "labels"
@@ -66,7 +66,7 @@ def read_table(name: str) -> dict[int, int]:
     return table
 
 
-def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
+def lookup(labels: Labels, n_classes: int) -> Lookup:
     """The lookup table of a benchmark's `labels` for a list of `n_classes` names.
 
     `map` names a table: raw values that it does not list are ignored. `map: null` takes the raw
@@ -79,30 +79,30 @@ def lookup(labels: dict[str, Any], n_classes: int) -> Lookup:
 
     Raises UserError naming the key.
     """
-    ignore, background = labels["ignore"], labels["background"]
-    if labels["map"] is None:
+    ignore, background = labels.ignore, labels.background
+    if labels.map is None:
         table = _identity(n_classes, ignore)
     else:
         table = np.full(RAW_VALUES, ignore, dtype=np.int32)
-        known = read_table(labels["map"])
+        known = read_table(labels.map)
         table[list(known)] = list(known.values())
-        count = labels.get("scored", max(known.values(), default=-1) + 1)
+        count = labels.scored or max(known.values(), default=-1) + 1
         if n_classes != count:
             raise WrongNumber(
-                f"labels.map={labels['map']}: {count} scored classes, but the vocabulary has "
+                f"labels.map={labels.map}: {count} scored classes, but the vocabulary has "
                 f"{n_classes} lines; give a list of {count}, one class a line"
             )
         if ignore in known.values():
-            raise UserError(f"labels.ignore={ignore}: a class of {labels['map']}; take 65535")
-    if isinstance(background, list):
+            raise UserError(f"labels.ignore={ignore}: a class of {labels.map}; take 65535")
+    if isinstance(background, tuple):
         if n_classes == ignore:
             raise UserError(f"labels.ignore={ignore}: is the index of the background; take 65535")
-        table[background] = n_classes
+        table[list(background)] = n_classes
     return Lookup(table, n_classes, ignore, _skip(labels))
 
 
-def _skip(labels: dict[str, Any]) -> int | None:
-    value = labels.get("skip", labels["ignore"])
+def _skip(labels: Labels) -> int | None:
+    value = labels.ignore if labels.skip is None else labels.skip
     return None if value == "none" else int(value)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cliptrase import pipeline, plan
-from cliptrase.config.checks import check_device
+from cliptrase.config.run import check_device
 from cliptrase.errors import exit_on_user_error
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.announcement import announcement

@@ -18,7 +18,7 @@ from cliptrase.pipeline.estimate import work
 from cliptrase.pipeline.estimate.model import Parts, Shape
 from cliptrase.pipeline.estimate.speed import Block, Speed
 
-Run = dict[str, Any]
+Run = Any
 
 # An image of a pass, or one of its windows: seconds of each of work.Counts
 PAIR = 1.0e-9

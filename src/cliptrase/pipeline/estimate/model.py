@@ -23,7 +23,7 @@ class Shape:
     text_width: int
 
     @classmethod
-    def of(cls, model: dict[str, Any]) -> Shape:
+    def of(cls, model: Any) -> Shape:
         """Of a resolved `model`, from the JSON beside its weights or in open_clip."""
         content = json.loads(config_file(model).read_text(encoding="utf-8"))
         content = content.get("model_cfg", content)

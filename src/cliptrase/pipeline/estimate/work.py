@@ -12,7 +12,7 @@ from typing import Any
 
 from cliptrase.pipeline.estimate.model import Parts, Shape
 
-Run = dict[str, Any]
+Run = Any
 ONE_PLACE = ("softmax", "cosine", "inner_product", "identity")  # else a function of its own
 
 # Of the cost model's own: what the pictures decide, as medians of the benchmarks' scenes.

@@ -1,0 +1,81 @@
+"""What a method may choose from, and the function that computes each choice. Torch-free.
+
+A new kind of attention is a line here, its function and a YAML (docs/add_method.md); so is a
+variant of clustering, denoising or vote (docs/add_variant.md). Functions are written `module:name`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AttentionKind:
+    """function: it takes the unmodified model on a batch of images (`Original`), the
+    blocks to replace (0-based, in a row) and `method.attention`, and returns the tokens (B, L, D)
+    that go to the joint space. reads: which of the keys `terms omega row_sum heads` it reads;
+    another one that is set is refused, so that nobody believes that it counted.
+
+    shares_heads: one matrix serves all heads; regions may be made of it. two_paths: blocks add up
+    on a path of their own, beside the unmodified one: always with a residual, never with an FFN.
+    """
+
+    function: str
+    reads: tuple[str, ...] = ()
+    shares_heads: bool = False
+    two_paths: bool = False
+
+
+IN_PLACE = "cliptrase.model.attention:in_place"
+MATRIX_KEYS = ("terms", "row_sum", "heads")
+ATTENTION = {
+    "softmax": AttentionKind(IN_PLACE, ("terms", "omega", "row_sum")),
+    "cosine": AttentionKind(IN_PLACE, MATRIX_KEYS, shares_heads=True),
+    "inner_product": AttentionKind(IN_PLACE, MATRIX_KEYS, shares_heads=True),
+    "identity": AttentionKind(IN_PLACE),
+    "clip_surgery": AttentionKind(
+        "cliptrase.model.two_paths:clip_surgery", ("terms",), two_paths=True
+    ),
+    "gem": AttentionKind("cliptrase.model.two_paths:gem", ("terms",), two_paths=True),
+}
+
+
+@dataclass(frozen=True)
+class DenoiseKind:
+    """rows: what makes correlation rows M (B, N, N) of W (B, 1 + N, 1 + N), [CLS] first. kept:
+    which patches (B, N) bool of M take part in clusters; "" for all."""
+
+    rows: str = "cliptrase.segment.correlation:patch_part"
+    kept: str = ""
+
+
+@dataclass(frozen=True)
+class VoteKind:
+    """function: gives each region of (B, H, W) a class; "" for a method that does not vote.
+    averages: it compares mean logits of regions, as protocol slide can, which averages windows."""
+
+    function: str
+    averages: bool = False
+
+
+# Variants of CLIPtrase's own steps: docs/add_variant.md says what each function takes and returns.
+CLUSTERING = {"dbscan": "cliptrase.segment.clustering:dbscan_clusters"}
+DENOISE = {
+    "none": DenoiseKind(),
+    "cls": DenoiseKind(rows="cliptrase.segment.correlation:less_cls"),
+    "eq7": DenoiseKind(kept="cliptrase.segment.correlation:eq7_kept"),
+}
+VOTE = {
+    "hard": VoteKind("cliptrase.segment.vote:hard"),
+    "soft": VoteKind("cliptrase.segment.vote:soft", averages=True),
+    "none": VoteKind(""),
+}
+
+
+def function(reference: str) -> Callable[..., Any]:
+    """The function that `module:name` names, imported when it is asked for."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,349 @@
+"""A run: one point of conf/, every value checked and derived; its name and its identity."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field
+
+from cliptrase.config import files
+from cliptrase.config.compose import compose
+from cliptrase.config.files import Tree
+from cliptrase.config.kinds import VOTE
+from cliptrase.config.schema import (
+    PROTOCOLS,
+    Benchmark,
+    Count,
+    Folder,
+    Labels,
+    Method,
+    Model,
+    Protocol,
+    Slide,
+    Vocabulary,
+    WrittenBenchmark,
+    WrittenFolder,
+    WrittenModel,
+)
+from cliptrase.config.validation import Frozen, Text, show, validated
+from cliptrase.config.weights import describe_model
+from cliptrase.config.words import describe_vocabulary
+from cliptrase.errors import UserError, nearest
+
+# Released code, main(): 224 px → 0.7 and 3, 336 px → 1.1 and 7 (the paper says 0.7 and 3 for all).
+RELEASED_DBSCAN = {14 * 14: (0.7, 3), 21 * 21: (1.1, 7)}
+# Pixels to which protocol slide resizes short sides, unless the benchmark says otherwise (SCLIP).
+SHORT_SIDE = 336
+DEVICE = r"auto|cpu|cuda(:\d+)?"
+
+
+def _device(value: Any) -> str:
+    check_device(str(value))
+    return str(value)
+
+
+class Settings(Frozen):
+    """A method on a model under a protocol: what pictures are segmented with."""
+
+    method: Method
+    model: Model
+    protocol: Protocol = Field(discriminator="name")
+    image_size: Count
+    device: Annotated[str, BeforeValidator(_device)] = Field(exclude=True)
+
+
+class Run(Settings):
+    """One run: its settings, and the benchmark and words that it is scored on.
+
+    `limit`: the first images, None for all. The keys after it cannot change a number and are no
+    part of the identity.
+    """
+
+    benchmark: Benchmark
+    vocabulary: Vocabulary
+    limit: Count | None
+    batch_size: Count = Field(exclude=True)
+    workers: Count | None = Field(exclude=True)
+    out: Text = Field(exclude=True)
+    data: Text = Field(exclude=True)
+
+    @functools.cached_property
+    def identity(self) -> Tree:
+        """All that can change a number, as plain types; optional keys at their default left out."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """sha256 of the canonical JSON of the identity."""
+        text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The name of the run's folder: readable parts, then ten digits of the identity."""
+        parts = [self.benchmark.name, self.method.name, self.model.label, str(self.image_size)]
+        if self.protocol.name != "crop":
+            parts.append(self.protocol.name)
+        parts += _changes(self)
+        if self.limit is not None:
+            parts.append(f"limit-{self.limit}")
+        readable = ".".join(part.replace("/", "_") for part in parts)[:150]
+        return f"{readable}.{self.sha256[:10]}"
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The identity as YAML, keys sorted: the same text for the same run."""
+        return yaml.safe_dump(self.identity, sort_keys=True, allow_unicode=True)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether one of the scored classes is the background."""
+        return self.vocabulary.background is not None
+
+
+def resolve(overrides: Iterable[str]) -> Run:
+    """The whole of one run, every value checked and derived, from `key=value` overrides.
+
+    Raises UserError naming the key and what exists.
+    """
+    overrides = list(overrides)
+    keys = {override.partition("=")[0].strip() for override in overrides}
+    words_given = not keys.isdisjoint({"benchmark.classes", "benchmark.background"})
+    tree = compose(overrides)
+    _refuse_missing(tree)
+    written = _written_benchmark(tree["benchmark"])
+    if isinstance(tree["model"], dict) and tree["model"].get("label") == "auto":
+        asked = tree["model"].get("precision", "auto")
+        tree["model"] = files.load("model", written.model)
+        if asked != "auto":
+            tree["model"]["precision"] = asked
+    settings = _settings(tree, written)
+    usual = settings.protocol.vocabularies if isinstance(settings.protocol, Slide) else None
+    chosen = validated(_Chosen, {"vocabulary": tree["vocabulary"]}).vocabulary
+    vocabulary = describe_vocabulary(written, chosen, usual, words_given)
+    rest = ("limit", "batch_size", "workers", "out", "data")
+    parts = {name: getattr(settings, name) for name in Settings.model_fields}
+    parts |= {"benchmark": _benchmark(written), "vocabulary": vocabulary}
+    return validated(Run, parts | {key: tree[key] for key in rest})
+
+
+def resolve_settings(overrides: Iterable[str], patches: int | None = None) -> Settings:
+    """What pictures without a benchmark are segmented with, from the same overrides.
+
+    patches: of the picture, where it is not image_size × image_size: eps and min_samples follow
+    them unless they are set.
+    """
+    tree = compose(overrides)
+    del tree["benchmark"]
+    _refuse_missing(tree)
+    return _settings(tree, None, patches)
+
+
+def dbscan_defaults(n_patches: int) -> tuple[float, int]:
+    """eps and min_samples for an image of `n_patches` patches.
+
+    The released code's values at 14 × 14 and 21 × 21; elsewhere scaled from the first (a reading:
+    the norm of a correlation row grows with √N).
+    """
+    if n_patches in RELEASED_DBSCAN:
+        return RELEASED_DBSCAN[n_patches]
+    base, (eps, min_samples) = next(iter(RELEASED_DBSCAN.items()))
+    scaled = max(2, round(min_samples * n_patches / base))
+    return eps * math.sqrt(n_patches / base), scaled
+
+
+def check_device(device: str) -> None:
+    """Raise UserError for what is no device, whether or not it is here."""
+    if not re.fullmatch(DEVICE, device):
+        raise UserError(f"device={device}: unknown value; take auto, cpu, cuda or cuda:0")
+
+
+def stock(run: Run) -> tuple[Method, Protocol, str]:
+    """What the files of conf/ say of a run's method and protocol, overrides left out, for its
+    benchmark, model and image size; and the name of its list of classes then."""
+    key = (run.benchmark.name, run.method.name, run.protocol.name, run.model, run.image_size)
+    return _stock(files.CONF, *key)
+
+
+class _Chosen(Frozen):
+    vocabulary: Any
+
+
+@functools.lru_cache(maxsize=1024)
+def _stock(
+    conf: Path, benchmark: str, method: str, protocol: str, model: Model, image_size: int
+) -> tuple[Method, Protocol, str]:
+    tree = compose([f"benchmark={benchmark}", f"method={method}", f"protocol={protocol}"])
+    tree["image_size"] = image_size
+    if tree["benchmark"]["dataset"] == "folder":
+        tree["benchmark"] |= {key: "-" for key in ("images", "labels", "classes")}
+        return *_method_and_protocol(tree, _written_benchmark(tree["benchmark"]), model), ""
+    written = _written_benchmark(tree["benchmark"])
+    fitted = _method_and_protocol(tree, written, model)
+    usual = fitted[1].vocabularies if isinstance(fitted[1], Slide) else None
+    return *fitted, describe_vocabulary(written, None, usual, False).classes.name
+
+
+def _written_benchmark(content: Any) -> WrittenBenchmark | WrittenFolder:
+    folder = isinstance(content, dict) and content.get("dataset") == "folder"
+    if folder:
+        return validated(WrittenFolder, content, "benchmark")
+    return validated(WrittenBenchmark, content, "benchmark")
+
+
+def _settings(
+    tree: Tree, benchmark: WrittenBenchmark | WrittenFolder | None, patches: int | None = None
+) -> Settings:
+    written = validated(WrittenModel, tree["model"], "model")
+    model = describe_model(written)
+    size = validated(_Size, {"image_size": tree["image_size"]}).image_size
+    if size % model.patch:
+        down = size // model.patch * model.patch
+        fitting = f"{down or model.patch} or {down + model.patch}"
+        raise UserError(
+            f"image_size={size}: not a multiple of the model's patch, {model.patch}; take {fitting}"
+        )
+    method, protocol = _method_and_protocol(tree, benchmark, model, patches)
+    _check_blocks(method, model)
+    if isinstance(protocol, Slide):
+        _check_slide(protocol, size, method)
+    parts = {"method": method, "model": model, "protocol": protocol, "image_size": size}
+    return validated(Settings, parts | {"device": tree["device"]})
+
+
+class _Size(Frozen):
+    image_size: Count
+
+
+def _method_and_protocol(
+    tree: Tree,
+    benchmark: WrittenBenchmark | WrittenFolder | None,
+    model: Model,
+    patches: int | None = None,
+) -> tuple[Method, Protocol]:
+    """Both with the values that are `auto` filled in."""
+    content = dict(tree["protocol"])
+    if content.get("short_side") == "auto":
+        content["short_side"] = (benchmark and benchmark.short_side) or SHORT_SIDE
+    name = content.get("name")
+    if name not in PROTOCOLS:
+        hint = nearest(str(name), PROTOCOLS)
+        raise UserError(f"protocol.name={show(name)}: unknown value; {hint}")
+    kind, facts = PROTOCOLS[name]
+    protocol = validated(kind, content, "protocol")
+    method = dict(tree["method"])
+    if method.get("cls_logits") == "auto":
+        method["cls_logits"] = facts.cls_logits and benchmark is not None and benchmark.cls_logits
+    if isinstance(method.get("regions"), dict):
+        eps, min_samples = dbscan_defaults(patches or (tree["image_size"] // model.patch) ** 2)
+        auto = {"eps": eps, "min_samples": min_samples, "vote": facts.vote}
+        method["regions"] = {
+            key: auto.get(key, value) if value == "auto" else value
+            for key, value in method["regions"].items()
+        }
+    return validated(Method, method, "method"), protocol
+
+
+def _check_blocks(method: Method, model: Model) -> None:
+    """Refuse blocks that the model has not."""
+    blocks = {
+        "method.attention.first_block": method.attention.first_block,
+        "method.attention.last_block": method.attention.last_block,
+    }
+    if method.regions is not None:
+        blocks["method.regions.correlation.block"] = method.regions.correlation.block
+    first = 13 - model.depth
+    for key, block in blocks.items():
+        if block < first:
+            raise UserError(
+                f"{key}={block}: a model of {model.depth} blocks has the blocks {first} to 12, "
+                "counted as in a 12-block model, from the end"
+            )
+
+
+def _check_slide(protocol: Slide, size: int, method: Method) -> None:
+    if protocol.stride > size:
+        raise UserError(
+            f"protocol.stride={protocol.stride}: leaves gaps between windows of "
+            f"image_size={size}; take {size} or less"
+        )
+    if protocol.short_side < size:
+        raise UserError(
+            f"protocol.short_side={protocol.short_side}: smaller than the window, "
+            f"image_size={size}; take a larger one or a smaller window"
+        )
+    vote = method.vote
+    if vote != "none" and not VOTE[vote].averages:
+        raise UserError(
+            f"method.regions.vote={vote}: protocol slide averages the logits of its windows, and a "
+            f"{vote} vote has none; take method.regions.vote=soft, or none"
+        )
+
+
+def _benchmark(written: WrittenBenchmark | WrittenFolder) -> Benchmark:
+    names = {"name": written.name, "dataset": written.dataset}
+    if isinstance(written, WrittenBenchmark):
+        parts: Tree = {"labels": written.labels, "subset": written.subset}
+    else:
+        from cliptrase.data.read.folder import folder_digest, ignore_value
+
+        images, labels = Path(written.images), Path(written.labels)
+        background = None if written.background is None else "ignored"
+        scored = Labels(map=written.map, ignore=ignore_value(labels), background=background)
+        folder = Folder(
+            images_path=str(images.absolute()),
+            labels_path=str(labels.absolute()),
+            digest=folder_digest(images, labels),
+        )
+        parts = {"labels": scored, "folder": folder}
+    return Benchmark.model_validate(names | parts | {"cls_logits": written.cls_logits})
+
+
+def _changes(run: Run) -> list[str]:
+    """`eps-0.9`, `short_side-448`, `vocabulary-words`, …: what differs from the files of conf/."""
+    method, protocol, classes = stock(run)
+    mine = run.vocabulary.classes.name
+    words = [f"vocabulary-{mine}"] if classes not in ("", mine) else []
+    changed = [f"{key}-{value}" for key, value in run.model.changed.items()]
+    return [*_different(method, run.method), *_different(protocol, run.protocol), *changed, *words]
+
+
+def _different(base: Frozen, changed: Frozen) -> list[str]:
+    mine, plain = changed.model_dump(mode="json"), base.model_dump(mode="json")
+    regions = "regions" in mine and mine["regions"] is None and plain["regions"] is not None
+    if regions:
+        plain["regions"] = None
+    mine, plain = _leaves(mine), _leaves(plain)
+    return ["regions-none"] * regions + [
+        f"{key.split('.')[-1]}-{_short(mine.get(key))}"
+        for key in sorted(mine | plain)
+        if mine.get(key) != plain.get(key)
+    ]
+
+
+def _short(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Tree:
+    flat: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _leaves(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _refuse_missing(tree: Tree) -> None:
+    for key, value in _leaves(tree).items():
+        if value == "???":
+            raise UserError(f"{key} is needed: give {key}=…")

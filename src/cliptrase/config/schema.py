@@ -1,0 +1,400 @@
+"""The schema of a run: types, choices, ranges and defaults, each said once.
+
+A field with a default may be left out of a YAML, and is left out of a run's identity where it is at
+its default: runs keep their names when the schema learns an option. A field with `exclude=True`
+cannot change a number and is no part of the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE
+from cliptrase.config.validation import (
+    Frozen,
+    OptionalText,
+    Text,
+    defaults,
+    number,
+    one_of,
+    show,
+    whole,
+)
+from cliptrase.errors import UserError, nearest
+
+METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU")  # in printed order
+RULES = ("cliptrase", "mmseg", "detectron2_v06", "detectron2")
+TERMS = ("qk", "qq", "kk", "vv")
+
+
+def _block(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value > 12:
+        raise ValueError(
+            "must be a whole number up to 12, the last block: they are counted as in a 12-block "
+            "model, from the end"
+        )
+    return value
+
+
+Rule = Literal["cliptrase", "mmseg", "detectron2_v06", "detectron2"]
+Heads = Literal["mean", "concatenated"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Flag = Annotated[bool, one_of((True, False))]
+Count = Annotated[int, whole(1)]
+Block = Annotated[int, BeforeValidator(_block)]
+Scale = Annotated[float, number(0, 10_000)]
+SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_heads)
+
+
+# --- method -----------------------------------------------------------------------------------
+
+
+def _terms(value: Any) -> tuple[str, ...]:
+    """In one order, whatever order they are written in: it is one run."""
+    if not isinstance(value, list | tuple):
+        raise UserError(
+            f"method.attention.terms={value}: give a list without doubles, as [qq,kk,vv]"
+        )
+    for term in value:
+        if term not in TERMS:
+            hint = nearest(str(term), TERMS)
+            raise UserError(f"method.attention.terms: unknown term {term!r}; {hint}")
+    if len(set(value)) != len(value):
+        raise UserError(
+            f"method.attention.terms={value}: give a list without doubles, as [qq,kk,vv]"
+        )
+    return tuple(sorted(value, key=TERMS.index))
+
+
+class Attention(Frozen):
+    """What replaces the attention of the blocks first_block … last_block, counted as in a 12-block
+    model, from the end on other depths."""
+
+    kind: Annotated[str, one_of(ATTENTION)]
+    terms: Annotated[tuple[str, ...], BeforeValidator(_terms)]
+    first_block: Block
+    last_block: Block
+    residual: Flag
+    ffn: Flag
+    omega: Annotated[float, number(0, 10_000)] | None = None
+    row_sum: Literal["none", 1, 3] = "none"
+    heads: Heads = "mean"
+
+    @model_validator(mode="after")
+    def _kind_reads(self) -> Self:
+        """Refuse keys that the kind does not read."""
+        kind, reads = ATTENTION[self.kind], ATTENTION[self.kind].reads
+        terms = list(self.terms)
+        if "terms" not in reads and terms:
+            raise UserError(
+                f"method.attention.terms={terms}: kind {self.kind} compares nothing; take []"
+            )
+        if "terms" in reads and not terms:
+            raise UserError(
+                f"method.attention.terms={terms}: give a list without doubles, as [qq,kk,vv]"
+            )
+        if kind.two_paths and (self.residual, self.ffn) != (True, False):
+            raise UserError(
+                f"method.attention.kind={self.kind}: its path has a residual and no FFN; take "
+                "method.attention.residual=true and method.attention.ffn=false"
+            )
+        if self.kind == "gem" and "qk" in terms:
+            raise UserError(
+                "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
+            )
+        cures = {
+            "row_sum": f"kind {self.kind} has rows of its own; take none",
+            "heads": f"kind {self.kind} attends head by head; take mean, or kind "
+            + " or ".join(SHARED_MATRIX),
+            "omega": f"is added before a softmax; take null with kind {self.kind}",
+        }
+        for key, cure in cures.items():
+            value = getattr(self, key)
+            if key not in reads and value != defaults(Attention)[key]:
+                raise UserError(f"method.attention.{key}={show(value)}: {cure}")
+        if self.first_block > self.last_block:
+            raise UserError(
+                f"method.attention.first_block={self.first_block} comes after "
+                f"last_block={self.last_block}"
+            )
+        return self
+
+
+class Correlation(Frozen):
+    """Of which block of the unmodified model, and how tokens are compared."""
+
+    block: Block
+    kind: Annotated[str, one_of(SHARED_MATRIX)]
+    heads: Heads = "mean"
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("the window must be odd")
+    return value
+
+
+class Regions(Frozen):
+    """How patches are clustered, and how their regions vote."""
+
+    correlation: Correlation
+    cluster: Literal["rows", "features"]
+    denoise: Annotated[str, one_of(DENOISE)]
+    eps: Annotated[float, number(0)]
+    min_samples: Count
+    upsample: Annotated[int, whole(1, 32)]
+    median: Annotated[int, AfterValidator(_odd), whole(1, 99)]
+    vote: Annotated[str, one_of(("auto", *VOTE))]  # auto is filled in before
+    algorithm: Annotated[str, one_of(CLUSTERING)] = "dbscan"
+    l2_rows: Flag = False
+    passes: Literal[1, 2] = 1
+
+
+class Method(Frozen):
+    name: Text
+    attention: Attention
+    regions: Regions | None
+    cls_logits: Annotated[bool, one_of(("auto", True, False))]  # auto is filled in before
+
+    @property
+    def vote(self) -> str:
+        """hard | soft | none; none where the method has no regions."""
+        return "none" if self.regions is None else self.regions.vote
+
+
+# --- protocol ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProtocolFacts:
+    """What a protocol decides beside its settings.
+
+    whole_pictures: labels are scored at their own size, no image is skipped, and the background is
+    class 0 (else: a crop is scored, and the background comes after the classes). vote: what a
+    method's `vote: auto` means. cls_logits: whether `cls_logits: auto` may mean true.
+    """
+
+    whole_pictures: bool
+    vote: str
+    cls_logits: bool
+
+
+class Crop(Frozen):
+    """The paper's: a centre crop is shown, and scored."""
+
+    name: Literal["crop"]
+    logit_scale: Scale
+    rule: Rule
+
+    @property
+    def facts(self) -> ProtocolFacts:
+        return PROTOCOLS["crop"][1]
+
+
+def _probability(value: Any) -> float:
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+    if not fits:
+        raise ValueError("must be a probability, 0 (none) or more and below 1")
+    return float(value)
+
+
+def _sclip(value: Any) -> Any:
+    if value not in ("sclip", None):
+        raise UserError(
+            f"protocol.vocabularies={value}: must be sclip, or null for the benchmarks' own lists; "
+            "vocabulary=… chooses any other"
+        )
+    return value
+
+
+class Slide(Frozen):
+    """SCLIP's and most peers': windows slide over the whole picture, scored at its own size."""
+
+    name: Literal["slide"]
+    short_side: Count
+    stride: Count
+    logit_scale: Scale
+    background_threshold: Annotated[float, BeforeValidator(_probability)]
+    # which lists it chose is in the run's vocabulary
+    vocabularies: Annotated[Literal["sclip"] | None, BeforeValidator(_sclip)] = Field(exclude=True)
+    rule: Rule
+
+    @property
+    def facts(self) -> ProtocolFacts:
+        return PROTOCOLS["slide"][1]
+
+
+Protocol = Crop | Slide
+PROTOCOLS: dict[str, tuple[type[Crop] | type[Slide], ProtocolFacts]] = {
+    "crop": (Crop, ProtocolFacts(whole_pictures=False, vote="hard", cls_logits=True)),
+    "slide": (Slide, ProtocolFacts(whole_pictures=True, vote="none", cls_logits=False)),
+}
+
+
+# --- model ------------------------------------------------------------------------------------
+
+
+class WrittenModel(Frozen):
+    """A model as its YAML says it."""
+
+    label: Text
+    kind: Literal["local", "open_clip"]
+    name: OptionalText = None
+    pretrained: OptionalText = None
+    path: OptionalText = None
+    precision: Precision = "fp32"
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        for key in ("name", "pretrained"):
+            if self.kind == "open_clip" and getattr(self, key) is None:
+                raise UserError(f"model.{key}=null: must be a name or a path")
+        return self
+
+
+class Model(Frozen):
+    """A model and its weights: `weights_sha256` and `config_sha256` wherever the files are at hand.
+
+    path: where the weights lie, None where open_clip knows. patch: in pixels. depth: blocks.
+    """
+
+    label: str
+    kind: Literal["local", "open_clip"]
+    name: str | None
+    pretrained: str | None
+    path: str | None = Field(exclude=True)
+    patch: int
+    depth: int = Field(exclude=True)
+    weights_sha256: str | None
+    config_sha256: str | None
+    precision: Precision = "fp32"
+
+    @property
+    def changed(self) -> dict[str, str]:
+        """The optional keys that are not at their default, as `precision`: `bf16`."""
+        usual = defaults(Model)
+        return {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
+
+
+# --- benchmark and vocabulary -----------------------------------------------------------------
+
+
+def _is_raw(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+
+
+def _ignored(value: Any) -> int:
+    if value not in (255, 65535) or isinstance(value, bool):
+        raise ValueError("must be 255 or 65535")
+    return value
+
+
+def _background(value: Any) -> Any:
+    listed = isinstance(value, list | tuple) and all(map(_is_raw, value))
+    if value is not None and value != "ignored" and not listed:
+        raise ValueError(
+            "must be null, ignored (every ignored pixel is background) or a list of raw labels, "
+            "as [0]"
+        )
+    return tuple(value) if listed else value
+
+
+def _skip(value: Any) -> Any:
+    if value != "none" and not _is_raw(value):
+        raise ValueError("must be a label value, or none")
+    return value
+
+
+class Labels(Frozen):
+    """How raw labels are scored: a table, the ignored value, what the background is."""
+
+    map: OptionalText
+    ignore: Annotated[int, BeforeValidator(_ignored)]
+    background: Annotated[Any, BeforeValidator(_background)]
+    scored: Count | None = None
+    skip: Annotated[Any, BeforeValidator(_skip)] = None
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+class _WrittenBenchmark(Frozen):
+    name: Text
+    dataset: Text
+    classes: Text
+    background: OptionalText
+    templates: Text
+    cls_logits: Annotated[bool, BeforeValidator(_flag)]
+    model: Text = "auto"
+    short_side: Count | None = None
+
+
+class WrittenBenchmark(_WrittenBenchmark):
+    """A benchmark over a prepared dataset, as its YAML says it."""
+
+    labels: Labels
+    subset: OptionalText = None
+
+
+class WrittenFolder(_WrittenBenchmark):
+    """A benchmark over a folder of pictures and a folder of masks."""
+
+    images: Text
+    labels: Text
+    map: OptionalText = None
+
+
+class Folder(Frozen):
+    """A user's pictures and masks: their content, and where they lie."""
+
+    images_path: str = Field(exclude=True)
+    labels_path: str = Field(exclude=True)
+    digest: str
+
+
+class Benchmark(Frozen):
+    """What is scored: the images of a dataset (or a part of it), and what their labels mean."""
+
+    name: str
+    dataset: str
+    cls_logits: bool
+    labels: Labels
+    subset: str | None = None
+    folder: Folder | None = None
+
+
+class WordList(Frozen):
+    """A text file of names or templates. count: its lines, that is classes, however many names a
+    line holds."""
+
+    name: str
+    path: str = Field(exclude=True)
+    count: int
+    sha256: str
+
+
+class Vocabulary(Frozen):
+    """background: None where the benchmark scores no background."""
+
+    classes: WordList
+    background: WordList | None
+    templates: WordList
+
+
+def optional_keys(section: str) -> Mapping[str, Any]:
+    """The keys that the YAML of a section of a run may leave out, as
+    `method.attention`: `{"omega": None, …}`."""
+    models = {
+        "method.attention": Attention,
+        "method.regions": Regions,
+        "method.regions.correlation": Correlation,
+        "model": Model,
+    }
+    return defaults(models[section]) if section in models else {}
