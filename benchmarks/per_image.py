@@ -31,7 +31,7 @@ from benchmarks.timing import (
 )
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.evaluate.graph import Graph
-from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.logits import contenders
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase import config
-from cliptrase.config.schema import RULES
+from cliptrase.config.metric_names import RULES
 from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 from cliptrase.evaluate.passes import run_pass
 

@@ -28,7 +28,7 @@ from cliptrase.evaluate.protocols import Crop, Shown
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
-from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.segment.clustering import squared_distances
 
 SIZES = (224, 336)

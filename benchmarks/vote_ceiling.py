@@ -19,7 +19,8 @@ from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
 from cliptrase.publish.scenes import truth_map
-from cliptrase.runs.metrics import class_counts, confusion, scores
+from cliptrase.runs.counts import confusion
+from cliptrase.runs.metrics import class_counts, scores
 from cliptrase.segment.vote import hard_vote
 from cliptrase.shapes.concepts import OBJECTS
 

@@ -11,7 +11,7 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.evaluate import passes, tally
 from cliptrase.evaluate.truth import Loader
-from cliptrase.runs import store
+from cliptrase.runs import code, finished, store
 
 IMAGES, SAVE_EVERY = 7, 2
 
@@ -213,7 +213,7 @@ def test_a_pass_whose_other_runs_are_done_goes_on(runs, whole, read, tmp_path, m
     read.clear()
     assert finish(runs, tmp_path) == whole
     assert read == [0, 4, 5, 6]
-    assert second in store.unfinished(runs, tmp_path / "elsewhere", tmp_path)
+    assert second in finished.unfinished(runs, tmp_path / "elsewhere", tmp_path)
 
 
 @pytest.mark.parametrize("fault", ["cut off", "no archive", "other code", "a run is missing"])
@@ -221,7 +221,7 @@ def test_saved_counts_that_do_not_fit_are_not_used(fault, runs, whole, read, tmp
     saved = dict(list(runs.items())[:1]) if fault == "a run is missing" else runs
     with monkeypatch.context() as patched:
         if fault == "other code":
-            patched.setattr(passes, "code_digest", lambda: "older")
+            patched.setattr(code, "prediction_digest", lambda: "older")
         stop_after(4, saved, tmp_path, monkeypatch)
     partial = tmp_path / "partial.npz"
     if fault == "cut off":
@@ -246,7 +246,7 @@ def test_seconds_of_both_parts_are_added(runs, tmp_path, monkeypatch):
 def test_damaged_text_features_are_made_again(runs, whole, tmp_path, monkeypatch):
     def again():
         for name in runs:
-            (tmp_path / "runs" / name / "metrics.json").unlink(missing_ok=True)
+            (tmp_path / "runs" / name / "confusion.npz").unlink()
         return finish(runs, tmp_path)
 
     assert finish(runs, tmp_path) == whole

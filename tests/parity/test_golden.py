@@ -28,7 +28,7 @@ from cliptrase.data.read.vocabularies import read_names, read_templates
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
-from cliptrase.runs.metrics import confusion
+from cliptrase.runs.counts import confusion
 from cliptrase.segment.regions import prototype, smooth_maps
 
 TOLERANCE = 1e-4

@@ -19,7 +19,7 @@ from tests.parity.make_golden_case import METHODS, computed
 from cliptrase import config
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import Clip
-from cliptrase.runs.metrics import confusion
+from cliptrase.runs.counts import confusion
 
 FILE = Path(__file__).with_name("golden_case.npz")
 FLOATS = ["patch_features", "cls_feature", "correlation", "patch_logits", "eps"]

@@ -21,7 +21,8 @@ from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.model.vision import QKV
-from cliptrase.runs.metrics import class_counts, confusion, scores
+from cliptrase.runs.counts import confusion
+from cliptrase.runs.metrics import class_counts, scores
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
 from cliptrase.segment.correlation import correlation, eq7_kept, patch_part
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliptrase.runs.metrics import METRICS, RULES, class_counts, class_iou, confusion, scores
+from cliptrase.runs.counts import confusion
+from cliptrase.runs.metrics import METRICS, RULES, class_counts, class_iou, scores
 
 settings.register_profile("metrics", max_examples=60, deadline=None)
 settings.load_profile("metrics")

@@ -1,4 +1,4 @@
-"""What a method may choose from, and the function that computes each choice. Torch-free.
+"""What a method may choose from, the function of each choice, and what a protocol is. Torch-free.
 
 A new kind of attention is a line here, its function and a YAML (docs/add_method.md); so is a
 variant of clustering, denoising or vote (docs/add_variant.md). Functions are written `module:name`.
@@ -72,6 +72,26 @@ VOTE = {
     "hard": VoteKind("cliptrase.segment.vote:hard"),
     "soft": VoteKind("cliptrase.segment.vote:soft", averages=True),
     "none": VoteKind(""),
+}
+
+
+@dataclass(frozen=True)
+class ProtocolFacts:
+    """What a protocol decides beside its settings.
+
+    whole_pictures: labels are scored at their own size, no image is skipped, and the background is
+    class 0 (else: a crop is scored, and the background comes after the classes). vote: what a
+    method's `vote: auto` means. cls_logits: whether `cls_logits: auto` may mean true.
+    """
+
+    whole_pictures: bool
+    vote: str
+    cls_logits: bool
+
+
+PROTOCOL = {
+    "crop": ProtocolFacts(whole_pictures=False, vote="hard", cls_logits=True),
+    "slide": ProtocolFacts(whole_pictures=True, vote="none", cls_logits=False),
 }
 
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 from cliptrase.config import files
 from cliptrase.config.compose import compose
 from cliptrase.config.files import Tree
-from cliptrase.config.kinds import VOTE
+from cliptrase.config.kinds import PROTOCOL, VOTE
 from cliptrase.config.schema import (
     PROTOCOLS,
     Benchmark,
@@ -237,8 +237,8 @@ def _method_and_protocol(
     if name not in PROTOCOLS:
         hint = nearest(str(name), PROTOCOLS)
         raise UserError(f"protocol.name={show(name)}: unknown value; {hint}")
-    kind, facts = PROTOCOLS[name]
-    protocol = validated(kind, content, "protocol")
+    facts = PROTOCOL[name]
+    protocol = validated(PROTOCOLS[name], content, "protocol")
     method = dict(tree["method"])
     if method.get("cls_logits") == "auto":
         method["cls_logits"] = facts.cls_logits and benchmark is not None and benchmark.cls_logits

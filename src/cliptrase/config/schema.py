@@ -8,12 +8,18 @@ cannot change a number and is no part of the identity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE
+from cliptrase.config.kinds import (
+    ATTENTION,
+    CLUSTERING,
+    DENOISE,
+    PROTOCOL,
+    VOTE,
+    ProtocolFacts,
+)
 from cliptrase.config.validation import (
     Frozen,
     OptionalText,
@@ -26,8 +32,6 @@ from cliptrase.config.validation import (
 )
 from cliptrase.errors import UserError, nearest
 
-METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU")  # in printed order
-RULES = ("cliptrase", "mmseg", "detectron2_v06", "detectron2")
 TERMS = ("qk", "qq", "kk", "vv")
 
 
@@ -169,20 +173,6 @@ class Method(Frozen):
 # --- protocol ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ProtocolFacts:
-    """What a protocol decides beside its settings.
-
-    whole_pictures: labels are scored at their own size, no image is skipped, and the background is
-    class 0 (else: a crop is scored, and the background comes after the classes). vote: what a
-    method's `vote: auto` means. cls_logits: whether `cls_logits: auto` may mean true.
-    """
-
-    whole_pictures: bool
-    vote: str
-    cls_logits: bool
-
-
 class Crop(Frozen):
     """The paper's: a centre crop is shown, and scored."""
 
@@ -192,7 +182,7 @@ class Crop(Frozen):
 
     @property
     def facts(self) -> ProtocolFacts:
-        return PROTOCOLS["crop"][1]
+        return PROTOCOL["crop"]
 
 
 def _probability(value: Any) -> float:
@@ -225,14 +215,11 @@ class Slide(Frozen):
 
     @property
     def facts(self) -> ProtocolFacts:
-        return PROTOCOLS["slide"][1]
+        return PROTOCOL["slide"]
 
 
 Protocol = Crop | Slide
-PROTOCOLS: dict[str, tuple[type[Crop] | type[Slide], ProtocolFacts]] = {
-    "crop": (Crop, ProtocolFacts(whole_pictures=False, vote="hard", cls_logits=True)),
-    "slide": (Slide, ProtocolFacts(whole_pictures=True, vote="none", cls_logits=False)),
-}
+PROTOCOLS: dict[str, type[Crop] | type[Slide]] = {"crop": Crop, "slide": Slide}
 
 
 # --- model ------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def evaluate(overrides: list[str]) -> Path:
     """Make one run, unless it is finished, and return its folder. Raises UserError."""
     run = config.resolve(overrides)
     name, out = config.run_name(run), Path(run["out"])
-    if not store.finished(out, run, run["data"]):
+    if store.rescore({name: run}, out, run["data"]):
         from cliptrase.evaluate.passes import run_pass  # torch: not where the run is there
 
         run_pass(

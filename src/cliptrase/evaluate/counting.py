@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.evaluate.tally import ImageResult
-from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.counts import GroundTruth
 
 UNSCORED = -1
 

@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from cliptrase.config import Run
 from cliptrase.data import open_dataset
-from cliptrase.data.read.labels import TABLES
-from cliptrase.data.read.prepared import subset_digests
+from cliptrase.data.read.selfcheck import subset_digests
 from cliptrase.errors import UserError
 from cliptrase.evaluate import agreement
 from cliptrase.evaluate.device import computing_on
@@ -28,12 +27,14 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.tally import Progress, Tally
 from cliptrase.evaluate.targets import scored_classes
-from cliptrase.evaluate.textcache import class_names, text_of
+from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import cores, single_threaded_pool
 from cliptrase.evaluate.truth import Loader
+from cliptrase.files import sha256_file
 from cliptrase.model.load import load_clip
-from cliptrase.runs import store
-from cliptrase.runs.provenance import Stages, code_digest, describe, digest_of, now
+from cliptrase.runs import code, finished, store
+from cliptrase.runs.provenance import Stages, describe, now, versions
+from cliptrase.runs.scoring import class_names
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ SHARED: dict[str, Callable[[Run], Any]] = {
     "protocol.stride": lambda run: getattr(run.protocol, "stride", None),
     "limit": lambda run: run.limit,
 }
+COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
 T = TypeVar("T")
 
 
@@ -59,7 +61,7 @@ def run_pass(
     out: Path | str = "results/runs",
     data: Path | str = "data",
     device: str = "auto",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     freeze_code: bool = False,
     batched: bool | None = None,
@@ -68,9 +70,10 @@ def run_pass(
     """Make the run folders of `runs` (name → resolved run) in `out`; returns name → folder.
 
     partial: the file where counts are saved every `save_every` images and once a minute, deleted at
-    the end. workers: threads that compute (CPU) or decode and count (GPU), None for as many as
-    cores. freeze_code: let finished runs stand whatever code made them. batched: whole batches
-    instead of one image a thread, None for what the device does best.
+    the end. batch_size: images at once on a GPU, None for what the runs say. workers: threads that
+    compute (CPU) or decode and count (GPU), None for as many as cores. freeze_code: let finished
+    runs stand whatever code made them. batched: whole batches instead of one image a thread, None
+    for what the device does best.
 
     Raises UserError, with nothing half-written: an `out` or a folder of `partial` that cannot be
     written (before the pass), an image that cannot be read, a run folder of another configuration,
@@ -78,14 +81,16 @@ def run_pass(
     size, protocol and limit.
     """
     _check_shared(runs)
-    todo = store.unfinished(runs, out, data, freeze_code)
+    todo = store.rescore(runs, out, data, freeze_code=freeze_code)
     log.info("%d runs to make, %d are there", len(todo), len(runs) - len(todo))
     if todo:
         store.make_ready(Path(out))
         store.make_ready(Path(partial).parent)
         workers = workers or cores()
+        batch_size = batch_size or next(iter(todo.values())).batch_size
         with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
-            todo = store.unfinished(todo, out, data, freeze_code)  # it may have waited for a GPU
+            # it may have waited for a GPU
+            todo = finished.unfinished(todo, out, data, freeze_code=freeze_code)
             in_batches = chosen.type == "cuda" if batched is None else batched
             if todo:  # nothing keeps the pass, and its model, until the GPU is given up
                 _Pass(todo, Path(data), chosen, batch_size, workers, pool, freeze_code).make(
@@ -112,19 +117,21 @@ class _Pass:
         self.told: dict[str, Any] = {}  # more for provenance.json
         self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
         first = next(iter(runs.values()))
-        dataset = first["benchmark"]["dataset"]
-        self.data = {name: store.data_digest(run, data) for name, run in runs.items()}
+        dataset = first.benchmark.dataset
+        self.data = {name: finished.data_digest(run, data) for name, run in runs.items()}
         self.basis: dict[str, Any] = {
-            "code": code_digest(),
-            "data": store.dataset_digest(dataset, data),
-            "subsets": subset_digests(dataset, data),  # of all: runs may be finished meanwhile
-            "labels": digest_of(sorted(TABLES.glob("*.csv"))),
+            "code": code.prediction_digest(),
+            "versions": {package: versions()[package] for package in COMPUTING},
+            "data": finished.dataset_digest(dataset, data),
+            # of all subsets and tables: some of the runs may be finished by the next start
+            "subsets": subset_digests(dataset, data),
+            "labels": [sha256_file(table) for table in sorted(finished.TABLES.glob("*.csv"))],
             "device": device.type,
         }
         with self.stages("open"):
             self.dataset = open_dataset(first, data, any_code=any_code)
             loader = Loader.of(self.dataset, runs.values(), data)
-            clip = load_clip(first["model"], device)
+            clip = load_clip(first.model, device)
         with self.stages("text"):
             vocabularies = {_words(run): run for run in runs.values()}
             texts = {
@@ -151,7 +158,7 @@ class _Pass:
         positions = range(progress.position, total)
         if batched and positions and agreement.needed(self.device):
             with self.stages("compare"):
-                model = next(iter(self.runs.values()))["model"]
+                model = next(iter(self.runs.values())).model
                 self.told["unlike_cpu"] = agreement.with_cpu(self.predictor, model, positions)
         if batched:
             results = self.predictor.batched(self.pool, positions)

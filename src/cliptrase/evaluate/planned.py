@@ -15,8 +15,7 @@ from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.evaluate.console import interruptible, log_to_stderr
-from cliptrase.files import sha256_file, write_json
-from cliptrase.runs import store
+from cliptrase.runs import finished, store
 
 
 def make_pass(
@@ -26,7 +25,7 @@ def make_pass(
     data: Path | str | None = None,
     *,
     device: str = "auto",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     freeze_code: bool = False,
 ) -> Path:
@@ -40,9 +39,9 @@ def make_pass(
     passes, data = planned.passes, planned.data if data is None else data
     if name not in passes:
         raise UserError(f"suite {suite} has no pass {name!r}; {nearest(name, passes)}")
-    runs, folder = passes[name].runs, Path(results) / "passes" / suite
+    runs, file = passes[name].runs, finished.pass_file(results, suite, name)
     out = Path(results) / "runs"
-    todo = store.unfinished(runs, out, data, freeze_code)
+    todo = store.rescore(runs, out, data, freeze_code=freeze_code)
     lost = _without_their_images(todo, data)
     made = {run: runs[run] for run in runs if run not in lost}
     if todo.keys() - lost.keys():
@@ -50,7 +49,7 @@ def make_pass(
 
         run_pass(
             made,
-            partial=folder / f".{name}.partial.npz",
+            partial=file.with_name(f".{name}.partial.npz"),
             out=out,
             data=data,
             device=device,
@@ -61,18 +60,18 @@ def make_pass(
     if lost:
         reasons = "; ".join(dict.fromkeys(lost.values()))
         raise UserError(f"{len(lost)} of the {len(runs)} runs of {name} were left out: {reasons}")
-    digests = {run: sha256_file(out / run / "metrics.json") for run in runs}
-    write_json(folder / f"{name}.json", digests)
-    return folder / f"{name}.json"
+    finished.write_pass(file, runs, out)
+    return file
 
 
 def _without_their_images(runs: dict[str, Run], data: Path | str) -> dict[str, str]:
     """Those of `runs` that are scored on a part of a dataset which it lacks, and why it does."""
     lost = {}
     for name, run in runs.items():
-        if "subset" in run["benchmark"]:
+        dataset, subset = run.benchmark.dataset, run.benchmark.subset
+        if subset is not None:
             try:
-                read_subset(run["benchmark"]["dataset"], run["benchmark"]["subset"], data)
+                read_subset(dataset, subset, data)
             except UserError as error:
                 lost[name] = str(error)
     return lost
@@ -89,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="results", help="results folder (results)")
     parser.add_argument("--data", help="data folder (the suite's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    parser.add_argument("--batch-size", type=_count, default=16, help="images on a GPU (16)")
+    parser.add_argument("--batch-size", type=_count, help="images at once on a GPU (64)")
     parser.add_argument("--workers", type=_count, help="threads (as many as cores)")
     parser.add_argument(
         "--freeze-code", action="store_true", help="let runs stand that other code made"

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.files import atomic_write
-from cliptrase.runs.counts import PARTS, ImageCounts, Rows
-from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.counts import GroundTruth, ImageCounts
 
 log = logging.getLogger(__name__)
 ARRAYS = ("confusion", "skipped", "entries", "ends")
@@ -52,7 +51,7 @@ class Tally:
     def __init__(self, images: int, classes: int) -> None:
         self.confusion = np.zeros((classes, classes), np.int64)
         self.skipped = np.zeros(images, np.bool_)
-        self._entries, self._ends = array("i"), array("q")  # as those of `Rows`
+        self._entries, self._ends = array("i"), array("q")
 
     def add(self, position: int, result: ImageResult | None) -> None:
         """Add the image at `position`, the next one; None for one that is skipped."""
@@ -77,7 +76,9 @@ class Tally:
 
     def counts(self, ids: list[str]) -> ImageCounts:
         """By image, for the run's folder, once all images are there."""
-        tables = [Rows(self.entries, self.ends, part, len(self.confusion)) for part in PARTS]
+        tables = np.zeros((3, len(self._ends), len(self.confusion)), np.int32)
+        image = np.repeat(np.arange(len(self._ends)), np.diff(self.ends, prepend=0))
+        tables[:, image, self.entries[:, 0]] = self.entries[:, 1:].T
         return ImageCounts(np.array(ids, np.str_), self.skipped, *tables)
 
     def load(self, saved: dict[str, NDArray[Any]]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cliptrase.config import Run
 from cliptrase.data.read import labels as label_tables
 from cliptrase.errors import UserError
-from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.counts import GroundTruth
 
 MOST = np.iinfo(np.int16).max  # classes: label maps are kept in 16 bits
 

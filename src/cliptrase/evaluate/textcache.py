@@ -19,23 +19,11 @@ from cliptrase.evaluate.targets import whole_pictures
 from cliptrase.files import atomic_write
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
-from cliptrase.runs.provenance import PACKAGE, code_files, digest_of
+from cliptrase.runs import code
 
 log = logging.getLogger(__name__)
 
 IMAGES_ONLY = ("path", "label", "precision")  # of a model: what changes no text feature
-BACKGROUND = "background"  # the name of the class that background words share
-
-
-def class_names(run: Run) -> list[str]:
-    """The scored classes by their index in confusion matrices: the first name of each.
-
-    Where the benchmark has a background, `background` comes last, under protocol slide first.
-    """
-    classes = read_classes(run["vocabulary"]["classes"]["path"])
-    background = [BACKGROUND] if run["vocabulary"]["background"] is not None else []
-    first = [own[0] for own in classes]
-    return background + first if whole_pictures(run) else first + background
 
 
 def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[str, Text]:
@@ -43,15 +31,15 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
 
     From the folder `data`/text_features where it is there. A damaged file is written again.
     """
-    vocabulary = run["vocabulary"]
+    words = run.vocabulary
     names, owner = owned_names(
-        read_classes(vocabulary["classes"]["path"]),
-        background_words(vocabulary["background"]),
+        read_classes(words.classes.path),
+        background_words(words.background),
         background_first=whole_pictures(run),
     )
-    templates = read_templates(vocabulary["templates"]["path"])
+    templates = read_templates(words.templates.path)
     distinct = list(dict.fromkeys(names))  # a name is encoded once, whoever owns it
-    key = _key(distinct, templates, run["model"], clip)
+    key = _key(distinct, templates, run.model, clip)
     path = Path(data) / "text_features" / f"{key}.npz"
     features = _read(path, (len(distinct), clip.embed_dim))
     if features is None:
@@ -73,7 +61,7 @@ def background_words(entry: WordList | None) -> list[str]:
     """All names of a run's list of background words, in order; none where it has no list."""
     if entry is None:
         return []
-    return [name for own in read_classes(entry["path"]) for name in own]
+    return [name for own in read_classes(entry.path) for name in own]
 
 
 def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> str:
@@ -81,14 +69,13 @@ def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> st
 
     Not the precision, which is that of the image tower.
     """
-    code = [path for path in code_files() if path.is_relative_to(PACKAGE / "model")]
     basis = {
         "words": words,
         "templates": templates,
         "model": model.model_dump(mode="json", exclude=set(IMAGES_ONLY)),
         "device": clip.device.type,
         "torch": torch.__version__,
-        "code": digest_of(code),
+        "code": code.digest(code.closure("cliptrase.model.text", "cliptrase.model.load")),
     }
     text = json.dumps(basis, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -20,7 +20,7 @@ from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.targets import has_background as has_background
 from cliptrase.evaluate.targets import scored_classes as scored_classes
-from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.counts import GroundTruth
 
 
 @dataclass(frozen=True)

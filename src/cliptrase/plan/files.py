@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from cliptrase.config import files
-from cliptrase.config.schema import METRICS
+from cliptrase.config.metric_names import METRICS
 from cliptrase.config.validation import Frozen, Problem, number, validated, whole
 from cliptrase.errors import UserError, nearest
 

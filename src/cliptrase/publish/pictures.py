@@ -12,7 +12,6 @@ import torch
 from cliptrase.config import Run
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
 from cliptrase.evaluate.targets import has_background, scored_classes, whole_pictures
-from cliptrase.evaluate.textcache import class_names
 from cliptrase.evaluate.threads import single_threaded_pool
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan
@@ -20,6 +19,7 @@ from cliptrase.publish.attention import attention_figure, look
 from cliptrase.publish.label_maps import label_maps
 from cliptrase.publish.scenes import Runs, open_scenes, predict, shown_runs
 from cliptrase.publish.style import save
+from cliptrase.runs.scoring import class_names
 
 LABEL_MAPS, CORRELATION = "label_maps", "correlation"
 SCENES = 4  # pictured: the first of the dataset, so that nobody chose them

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.runs.counts import Table, blocks
 from cliptrase.runs.metrics import scores
 
 RESAMPLES = 1000
 SEED = 20240711
 LOW, MIDDLE, HIGH = 0.025, 0.5, 0.975
 
+BLOCK = 256  # images whose counts are summed at once
+
+Counts = NDArray[np.int32]  # (images, K)
 Values = NDArray[np.float64]
 
 
@@ -41,7 +43,7 @@ def weights(images: int) -> NDArray[np.uint8]:
     return table
 
 
-def resampled(rule: str, tp: Table, gt: Table, pred: Table) -> dict[str, Values]:
+def resampled(rule: str, tp: Counts, gt: Counts, pred: Counts) -> dict[str, Values]:
     """Each metric of each resample, (1000,) in per cent, from counts (images, K).
 
     NaN where a resample holds no scored pixel. The sums are whole numbers below 2^53, so float64
@@ -49,7 +51,8 @@ def resampled(rule: str, tp: Table, gt: Table, pred: Table) -> dict[str, Values]
     """
     images, classes = tp.shape
     table, sums = weights(images), np.zeros((RESAMPLES, 3 * classes))
-    for some in blocks(images):
+    for start in range(0, images, BLOCK):
+        some = slice(start, start + BLOCK)
         stacked = np.concatenate([tp[some], gt[some], pred[some]], axis=1, dtype=np.float64)
         sums += table[:, some].astype(np.float64) @ stacked
     return scores(rule, *np.split(sums, [classes, 2 * classes], axis=1))

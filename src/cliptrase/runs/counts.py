@@ -1,60 +1,80 @@
-"""Pixels by image and class, of which only the classes that an image has are held in memory."""
+"""Pixels by class: those of one image as a confusion matrix, those of a run by image and class."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 256  # images that are spelled out with all their classes at a time
-PARTS = ("tp", "gt", "pred")
 
+@dataclass(frozen=True)
+class GroundTruth:
+    """The scored pixels of one image, ready to be compared with many predictions.
 
-class Table(Protocol):
-    """(n, K) int32, an array or `Rows`: images are taken out of it by slices."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, images: slice, /) -> Any: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """One column of what `Tally` keeps, as the rows (n, K) int32 that it stands for.
-
-    `entries` (m, 4) int32: class, tp, gt, pred; those of image i end before `ends[i]`.
+    `rows` (P,) int64: class · K of each scored pixel; `scored` (H·W,) bool, None where all are.
     """
 
-    entries: NDArray[np.int32]
-    ends: NDArray[np.int64]  # (n,)
-    part: str  # of PARTS
+    rows: NDArray[np.int64]
+    scored: NDArray[np.bool_] | None
     classes: int
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, K)."""
-        return len(self.ends), self.classes
+    @classmethod
+    def of(cls, labels: NDArray[np.integer], classes: int) -> GroundTruth:
+        """`labels` (H, W); what is not in 0..classes-1 is left out."""
+        flat = labels.reshape(-1).astype(np.int64)
+        scored = (flat >= 0) & (flat < classes)
+        if scored.all():
+            return cls(flat * classes, None, classes)
+        return cls(flat[scored] * classes, scored, classes)
 
-    def __getitem__(self, images: slice) -> NDArray[np.int32]:
-        """Neighbouring images, one after another."""
-        first, last, _ = images.indices(len(self.ends))
-        rows = np.zeros((max(last - first, 0), self.classes), np.int32)
-        if len(rows):
-            begin = self.ends[first - 1] if first else 0
-            ends = self.ends[first:last]
-            some = self.entries[begin : ends[-1]]
-            image = np.repeat(np.arange(len(rows)), np.diff(ends, prepend=begin))
-            rows[image, some[:, 0]] = some[:, 1 + PARTS.index(self.part)]
-        return rows
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class (P,) of each scored pixel."""
+        return self.rows // self.classes
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[:].astype(dtype or np.int32, copy=False)
+    def confusion(self, prediction: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(K, K) int64, rows = ground truth, of a `prediction` (H, W) in 0..K-1.
+
+        Raises ValueError where a scored pixel is predicted as anything else.
+        """
+        k = self.classes
+        return np.bincount(self.rows + self._predicted(prediction), minlength=k * k).reshape(k, k)
+
+    def columns(
+        self, prediction: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The columns (K, m) of `confusion` that are not 0, and maybe others, and their classes
+        (m,): of many classes few are predicted, and the whole matrix takes longer to look through
+        than the picture."""
+        predicted, k = self._predicted(prediction), self.classes
+        if k * k <= predicted.size:
+            return self.confusion(prediction), np.arange(k)
+        there = np.zeros(k, np.bool_)
+        there[predicted] = True
+        classes = np.flatnonzero(there)
+        place = there.cumsum() - 1
+        cells = self.labels * len(classes) + place[predicted]
+        table = np.bincount(cells, minlength=k * len(classes))
+        return table.reshape(k, len(classes)), classes
+
+    def _predicted(self, prediction: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Predicted class (P,) of each scored pixel."""
+        flat = prediction.reshape(-1)
+        predicted = flat if self.scored is None else flat[self.scored]
+        k = self.classes
+        if predicted.size and not (predicted.min() >= 0 and predicted.max() < k):
+            raise ValueError(f"a prediction is outside 0..{k - 1}")
+        return predicted
+
+
+def confusion(
+    labels: NDArray[np.integer], prediction: NDArray[np.integer], classes: int
+) -> NDArray[np.int64]:
+    """(K, K) int64, rows = ground truth; pixels labelled outside 0..K-1 are left out."""
+    return GroundTruth.of(labels, classes).confusion(prediction)
 
 
 @dataclass(frozen=True)
@@ -63,23 +83,10 @@ class ImageCounts:
 
     ids: NDArray[np.str_]  # (n,)
     skipped: NDArray[np.bool_]  # (n,)
-    tp: Table  # (n, K)
-    gt: Table  # (n, K)
-    pred: Table  # (n, K)
+    tp: NDArray[np.int32]  # (n, K)
+    gt: NDArray[np.int32]  # (n, K)
+    pred: NDArray[np.int32]  # (n, K)
 
     def save(self, path: Path) -> None:
-        """Write what numpy.savez_compressed would, a few images at a time."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in ("ids", "skipped", *PARTS):
-                table = getattr(self, name)
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    kind = np.lib.format.dtype_to_descr(table[:0].dtype)
-                    head = {"descr": kind, "fortran_order": False, "shape": table.shape}
-                    np.lib.format.write_array_header_1_0(file, head)
-                    for images in blocks(len(self.ids)):
-                        file.write(np.ascontiguousarray(table[images]).tobytes())
-
-
-def blocks(images: int) -> Iterator[slice]:
-    """All images, BLOCK at a time."""
-    return (slice(start, start + BLOCK) for start in range(0, images, BLOCK))
+        """Write per_image.npz."""
+        np.savez_compressed(path, **vars(self))

@@ -1,12 +1,8 @@
-"""Where a number comes from: code, versions, commit, host, and what it cost.
-
-The code digest also decides whether a finished run still stands; computing it loads no torch.
-"""
+"""Where a number comes from: code, versions, commit, host, and what it cost. Loads no torch."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import platform
 import resource
@@ -20,11 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).resolve().parents[1]
-CODE = ("model", "segment", "evaluate", "runs")
-DATA_CODE = tuple(
-    f"data/read/{name}.py" for name in ("crop", "images", "labels", "opencv", "ordered", "resize")
-)
+from cliptrase.runs import code
+
+code_files, code_digest = code.code_files, code.prediction_digest  # until runs/code.py is asked
 VERSIONS = (
     "cliptrase",
     "torch",
@@ -36,31 +30,6 @@ VERSIONS = (
     "hydra-core",
     "snakemake",
 )
-
-
-def code_files() -> list[Path]:
-    """The source files that can change a number, sorted.
-
-    Training scripts are left out: they make weights, which a run names by their own digest.
-    """
-    found = [path for folder in CODE for path in (PACKAGE / folder).rglob("*.py")]
-    found += [PACKAGE / name for name in DATA_CODE]
-    return sorted(path for path in found if path.is_file() and not path.stem.startswith("train"))
-
-
-def digest_of(files: list[Path]) -> str:
-    """sha256 over the files' names within the package and their bytes."""
-    total = hashlib.sha256()
-    for path in files:
-        content = path.read_bytes()
-        total.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode() + content)
-    return total.hexdigest()
-
-
-@functools.cache
-def code_digest() -> str:
-    """The digest of `code_files()`, read once a process."""
-    return digest_of(code_files())
 
 
 class Stages:
@@ -111,7 +80,8 @@ def describe(
     mark when the stage last ended, in bytes.
     """
     return {
-        "code": code_digest(),
+        "code": code.prediction_digest(),
+        "scoring": code.scoring_digest(),
         "data": data,
         "commit": commit(),
         "started": started,

@@ -1,39 +1,18 @@
-"""Whether a run folder is what was written: provenance.json holds the digests of the other files.
-
-Loads no numpy: every start of Snakemake asks.
-"""
+"""Names from before runs/finished.py, which whoever still uses them should ask instead."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from cliptrase.files import sha256_file
+from cliptrase.runs.finished import FILES as FILES
+from cliptrase.runs.finished import PROVENANCE as PROVENANCE
+from cliptrase.runs.finished import SEALED as SEALED
+from cliptrase.runs.finished import _damage
+from cliptrase.runs.finished import file_digests as digests
 
-PROVENANCE = "provenance.json"
-SEALED = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml")
-FILES = (*SEALED, PROVENANCE)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """File → sha256 of the files that provenance.json answers for."""
-    return {name: sha256_file(folder / name) for name in SEALED}
+__all__ = ["digests"]
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with the files of a run folder, naming the first; "" where all are as written.
-
-    A provenance.json that was changed to fit a changed file is not noticed here; the pass file is
-    what remembers.
-    """
-    for name in FILES:
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-    try:
-        written = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["files"]
-        for name in SEALED:
-            if sha256_file(folder / name) != written[name]:
-                return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{PROVENANCE} is damaged"
-    return ""
+    """What is wrong with the files of a run folder, "" where all are as written."""
+    return _damage(folder, SEALED)

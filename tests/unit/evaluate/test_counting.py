@@ -13,7 +13,7 @@ from cliptrase.evaluate import predict
 from cliptrase.evaluate.counting import Counted, labels_of
 from cliptrase.evaluate.tally import ImageResult, Tally
 from cliptrase.evaluate.truth import Loader
-from cliptrase.runs.metrics import GroundTruth
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.segment import ways
 
 SIZE = (12, 17)

@@ -7,14 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliptrase.runs.metrics import (
-    METRICS,
-    GroundTruth,
-    class_counts,
-    class_iou,
-    confusion,
-    scores,
-)
+from cliptrase.runs.counts import GroundTruth, confusion
+from cliptrase.runs.metrics import METRICS, class_counts, class_iou, scores
 
 GOLDEN = Path(__file__).resolve().parents[3] / ".." / "shared" / "golden"
 

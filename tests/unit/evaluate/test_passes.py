@@ -19,7 +19,7 @@ from cliptrase.evaluate import jobs, passes, protocols
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import load_clip
-from cliptrase.runs import store
+from cliptrase.runs import code, finished, store
 from cliptrase.runs.metrics import METRICS, class_counts, scores
 from cliptrase.segment import ways
 
@@ -193,39 +193,40 @@ def test_a_finished_run_is_made_again_for_other_code_only(
 
     first = made()
     assert made() == first
-    assert first["code"] == store.code_digest() and first["data"]
+    assert first["code"] == code.prediction_digest() and first["data"]
     assert {"open", "text", "flops", "images", "decode", "encode"} <= first["seconds"].keys()
     assert min(first["peak_memory_bytes"].values()) > 10**8
 
-    monkeypatch.setattr(store, "code_digest", lambda: "other code")
-    assert store.unfinished(runs, tmp_path, data)
-    assert not store.unfinished(runs, tmp_path, data, freeze_code=True)
-    assert made()["at"] != first["at"]
-    monkeypatch.undo()
-    assert not store.unfinished(runs, tmp_path, data)
+    with monkeypatch.context() as patched:
+        patched.setattr(code, "prediction_digest", lambda: "other code")
+        assert finished.unfinished(runs, tmp_path, data)
+        assert not finished.unfinished(runs, tmp_path, data, freeze_code=True)
+        assert made()["at"] != first["at"]
+        assert not finished.unfinished(runs, tmp_path, data)
+    assert finished.unfinished(runs, tmp_path, data)
 
 
 def test_a_run_of_another_label_table_is_made_again(runs_of, make, data, tmp_path, monkeypatch):
     runs = runs_of(["benchmark=shapes", "method=clip"])
     tables = tmp_path / "labels"
     shutil.copytree(label_tables.TABLES, tables)
-    monkeypatch.setattr(store, "TABLES", tables)
+    monkeypatch.setattr(finished, "TABLES", tables)
     make(runs, tmp_path)
-    assert not store.unfinished(runs, tmp_path, data)
+    assert not finished.unfinished(runs, tmp_path, data)
     table = tables / f"{next(iter(runs.values()))['benchmark']['labels']['map']}.csv"
     content = table.read_bytes()
     table.write_bytes(content.rstrip(b"\n0123456789") + b"0\n")
     assert table.read_bytes() != content
-    assert list(store.unfinished(runs, tmp_path, data, freeze_code=True)) == list(runs)
+    assert list(finished.unfinished(runs, tmp_path, data, freeze_code=True)) == list(runs)
     table.write_bytes(content)
-    assert not store.unfinished(runs, tmp_path, data)
+    assert not finished.unfinished(runs, tmp_path, data)
 
 
 def test_a_run_of_other_pixels_is_made_again(runs_of, make, data, tmp_path):
     """The dataset prepared once more, one pixel of one image changed."""
     runs = runs_of(["benchmark=shapes", "method=clip"])
     make(runs, tmp_path)
-    assert not store.unfinished(runs, tmp_path, data)
+    assert not finished.unfinished(runs, tmp_path, data)
     samples = prepared.PreparedSamples(prepared.prepared_folder("shapes", data))
     for changed in (False, True):
         folder = prepared.prepared_folder("shapes", tmp_path / f"data-{changed}")
@@ -239,7 +240,7 @@ def test_a_run_of_other_pixels_is_made_again(runs_of, make, data, tmp_path):
         prepared.write_arrow(folder / prepared.ARROW, records)
         check = prepared.self_check(prepared.PreparedSamples(folder))
         (folder / prepared.SELFCHECK).write_text(json.dumps(check))
-        left = store.unfinished(runs, tmp_path, tmp_path / f"data-{changed}", freeze_code=True)
+        left = finished.unfinished(runs, tmp_path, tmp_path / f"data-{changed}", freeze_code=True)
         assert list(left) == list(runs) * changed
 
 

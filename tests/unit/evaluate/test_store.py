@@ -10,10 +10,11 @@ import pytest
 
 from cliptrase import config
 from cliptrase.errors import UserError
-from cliptrase.runs import seal, store
+from cliptrase.runs import scoring, store
+from cliptrase.runs.finished import status
 
 RUN = config.resolve(["benchmark=voc20", "method=clip", "model=shapes_clip"])
-PROVENANCE = {"code": store.code_digest(), "data": None}
+PROVENANCE = {"code": "0" * 64, "scoring": "1" * 64, "data": None}
 
 
 def result(skipped=(2,)):
@@ -53,20 +54,19 @@ def test_metrics_json_has_no_number_where_there_is_none(tmp_path):
     assert found["iou"][0]["value"] == pytest.approx(100 * 60 / 70.01, abs=1e-6)
     assert found["iou"][2]["value"] is None
     assert (found["images"], found["skipped"], found["classes"], found["flops"]) == (3, 1, 3, 123)
-    assert found["vocabulary"] == store.vocabulary_digest(RUN) and len(found["vocabulary"]) == 64
+    assert found["vocabulary"] == scoring.vocabulary_digest(RUN) and len(found["vocabulary"]) == 64
     nothing = store.ImageCounts(np.array(["a"]), np.ones(1, bool), *np.zeros((3, 1, 3), np.int32))
-    empty = store.Result(["a", "b", "c"], np.zeros((3, 3), np.int64), nothing, 0)
-    found = store.metrics(RUN, empty)
+    found = scoring.metrics(RUN, ["a", "b", "c"], np.zeros((3, 3), np.int64), nothing, 0)
     assert found["mIoU"] is None and found["ci"]["mIoU"] == [None, None] and found["images"] == 0
 
 
 def test_the_vocabulary_is_known_by_its_words_not_by_its_path(tmp_path):
     words = tmp_path / "mine.txt"
     other = config.resolve(["benchmark=voc20", "model=shapes_clip", f"vocabulary={copied(words)}"])
-    assert store.vocabulary_digest(other) == store.vocabulary_digest(RUN)
+    assert scoring.vocabulary_digest(other) == scoring.vocabulary_digest(RUN)
     words.write_text(words.read_text().replace("aeroplane", "airplane").replace("plane", "jet"))
     changed = config.resolve(["benchmark=voc20", "model=shapes_clip", f"vocabulary={words}"])
-    assert store.vocabulary_digest(changed) != store.vocabulary_digest(RUN)
+    assert scoring.vocabulary_digest(changed) != scoring.vocabulary_digest(RUN)
 
 
 def copied(path):
@@ -79,42 +79,6 @@ def test_counts_come_back(tmp_path):
     assert counts.ids.tolist() == ["a", "bb", "c", "dd/é"]
     assert counts.skipped.tolist() == [False, False, True, False]
     assert counts.tp.dtype == np.int32 and counts.tp.tolist() == result().counts.tp.tolist()
-
-
-def test_finished_needs_every_file_and_this_code(tmp_path):
-    assert not store.finished(tmp_path, RUN)
-    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
-    assert store.finished(tmp_path, RUN)
-    for name in store.FILES:
-        if name != "config.yaml":
-            (folder / name).rename(tmp_path / "aside")
-            assert not store.finished(tmp_path, RUN)
-            (tmp_path / "aside").rename(folder / name)
-    store.write(tmp_path, RUN, result(), {**PROVENANCE, "code": "older"})
-    assert not store.finished(tmp_path, RUN)
-    assert store.finished(tmp_path, RUN, freeze_code=True)
-    (folder / "provenance.json").write_text("{")
-    assert not store.finished(tmp_path, RUN)
-
-
-@pytest.mark.parametrize("name", ["metrics.json", "confusion.npz", "per_image.npz"])
-def test_a_file_that_was_changed_is_not_finished(tmp_path, name):
-    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
-    content = (folder / name).read_bytes()
-    for other in (b"", content[:-1] + b"?", content[:-1]):
-        (folder / name).write_bytes(other)
-        assert not store.finished(tmp_path, RUN)
-        assert seal.damage(folder) == f"{name} is not what was written"
-    store.write(tmp_path, RUN, result(), PROVENANCE)
-    assert store.finished(tmp_path, RUN) and (folder / name).read_bytes() == content
-
-
-def test_a_run_that_says_nothing_of_its_files_is_not_finished(tmp_path):
-    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
-    said = json.loads((folder / "provenance.json").read_text())
-    del said["files"]
-    (folder / "provenance.json").write_text(json.dumps(said))
-    assert not store.finished(tmp_path, RUN)
 
 
 def another_run(folder):
@@ -135,7 +99,7 @@ def test_a_foreign_folder_is_named_and_left_alone(spoil, tmp_path):
     spoil(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for act in (
-        lambda: store.finished(tmp_path, RUN),
+        lambda: status(RUN, tmp_path),
         lambda: store.write(tmp_path, RUN, result(), PROVENANCE),
     ):
         with pytest.raises(UserError, match=r"another configuration.*delete it.*out="):
@@ -146,9 +110,9 @@ def test_a_foreign_folder_is_named_and_left_alone(spoil, tmp_path):
 
 def test_an_empty_folder_is_nobody_s(tmp_path):
     (tmp_path / RUN.name).mkdir()
-    assert not store.finished(tmp_path, RUN)
+    assert status(RUN, tmp_path).reason == "not run yet"
     store.write(tmp_path, RUN, result(), PROVENANCE)
-    assert store.finished(tmp_path, RUN)
+    assert status(RUN, tmp_path, freeze_code=True).finished
 
 
 def test_what_a_killed_process_left_is_swept_up_later(tmp_path):

@@ -15,7 +15,7 @@ from cliptrase.data.make import prepare
 from cliptrase.data.read.prepared import open_prepared, read_selfcheck, read_subset, verify_prepared
 from cliptrase.errors import UserError
 from cliptrase.evaluate.tally import Progress
-from cliptrase.runs import store
+from cliptrase.runs import finished
 
 IDS = edited.ids("coco")
 
@@ -103,7 +103,7 @@ def test_a_run_on_other_images_is_another_result(tmp_path: Path) -> None:
     for number in (1, 2):
         data = placed(tmp_path / str(number), listing(IDS[:number]))
         prepare.prepare("coco", data)
-        found.append([store.data_digest(run, data) for run in (part, whole)])
+        found.append([finished.data_digest(run, data) for run in (part, whole)])
     assert found[0][0] != found[1][0] and found[0][1] == found[1][1] != found[0][0]
     check = json.loads((tmp_path / "1/prepared/coco/selfcheck.json").read_text())
     assert found[0][1] == check["pixels_sha256"]
@@ -117,12 +117,12 @@ def test_a_pass_over_two_lists_writes_down_each_run_s_own(tmp_path: Path, make, 
     folders = make(runs, tmp_path / "out", data=data)
     for name, run in runs.items():
         said = json.loads((folders[name] / "provenance.json").read_text())["data"]
-        assert said == store.data_digest(run, data)
-    assert not store.unfinished(runs, tmp_path / "out", data)
+        assert said == finished.data_digest(run, data)
+    assert not finished.unfinished(runs, tmp_path / "out", data)
     placed(data, listing(IDS[:2]))
     (data / "raw" / f"{edited.CURATED}.first.json").unlink()
     prepare.prepare("coco", data, force=True)
-    again = store.unfinished(runs, tmp_path / "out", data)
+    again = finished.unfinished(runs, tmp_path / "out", data)
     assert [run["benchmark"].get("subset") for run in again.values()] == ["coco27"]
 
 

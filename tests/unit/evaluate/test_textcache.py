@@ -15,6 +15,7 @@ from cliptrase import config
 from cliptrase.evaluate import textcache
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
+from cliptrase.runs.scoring import class_names
 
 WORDS = ["zebra", "red apple"]
 TEMPLATES = ["a photo of a {}.", "many {}."]
@@ -104,7 +105,7 @@ def test_background_words_are_one_class_more(model, tmp_path):
     run = config.resolve(["benchmark=shapes_bg", "model=local", f"model.path={model}"])
     _, made = textcache.text_of(run, load_clip(run["model"]), tmp_path)
     assert made.features.shape[0] == 27 and made.owner.tolist() == [*range(20), *[20] * 7]
-    assert textcache.class_names(run)[-1] == "background"
+    assert class_names(run)[-1] == "background"
 
 
 BACKGROUND = ["grass", "brick", "grass"]
@@ -139,7 +140,7 @@ def test_each_name_has_its_own_feature_and_its_class(model, tmp_path, protocol):
         shown = ["background", "zebra", "red apple"]
     assert made.owner.tolist() == owner and made.owner.dtype == torch.int64
     assert torch.equal(made.features, text_features(clip, names, TEMPLATES))
-    assert textcache.class_names(run) == shown
+    assert class_names(run) == shown
 
 
 def test_without_a_background_slide_and_crop_have_the_same_text(model, tmp_path):
@@ -150,7 +151,7 @@ def test_without_a_background_slide_and_crop_have_the_same_text(model, tmp_path)
         )
         key, made = textcache.text_of(run, load_clip(run["model"]), tmp_path)
         assert made.owner.tolist() == list(range(27))
-        found.append((key, textcache.class_names(run)))
+        found.append((key, class_names(run)))
     assert found[0] == found[1] and len(files(tmp_path)) == 1
 
 

@@ -24,10 +24,14 @@ from cliptrase.data.read.images import read_label, read_stored
 from cliptrase.data.read.labels import RAW_VALUES
 from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
+from cliptrase.data.read.selfcheck import SELFCHECK as SELFCHECK
+from cliptrase.data.read.selfcheck import prepared_folder as prepared_folder
+from cliptrase.data.read.selfcheck import read_selfcheck as read_selfcheck
+from cliptrase.data.read.selfcheck import subset_digests as subset_digests
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write, read_json, sha256_file
+from cliptrase.files import atomic_write, sha256_file
 
-ARROW, SELFCHECK, SUBSETS = "samples.arrow", "selfcheck.json", "subsets"
+ARROW, SUBSETS = "samples.arrow", "subsets"
 SUMS = "sums.npy"  # (n, 2) uint32: CRC-32 of the bytes of each image and label
 
 
@@ -76,11 +80,6 @@ class PreparedSamples(Samples):
     def _read(self, place: np.ndarray) -> bytes:
         offset, length = map(int, place)
         return os.pread(self._file, length, offset)
-
-
-def prepared_folder(dataset: str, data: Path | str) -> Path:
-    """Where a dataset is kept below the data folder."""
-    return Path(data) / "prepared" / dataset
 
 
 def open_prepared(
@@ -207,11 +206,6 @@ def read_subset(dataset: str, name: str, data: Path | str = "data") -> frozenset
     return frozenset(ids)
 
 
-def subset_digests(dataset: str, data: Path | str = "data") -> dict[str, str]:
-    """name → sha256 of the lists of ids that a prepared dataset has, by its self-check."""
-    return (read_selfcheck(prepared_folder(dataset, data)) or {}).get("subsets") or {}
-
-
 def _no_subset(dataset: str, path: Path, data: Path | str) -> str:
     check = read_selfcheck(path.parents[1])
     there = sorted((check or {}).get("subsets") or {})
@@ -272,11 +266,6 @@ def _places(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
                 pieces.append(np.stack([start, np.diff(ends)], axis=1))
             places.append(np.concatenate(pieces))
         return table.column("id").to_pylist(), places[0], places[1]
-
-
-def read_selfcheck(folder: Path) -> dict[str, Any] | None:
-    """The stored self-check, None where there is none that can be read."""
-    return read_json(folder / SELFCHECK)
 
 
 def _outdated(dataset: str, check: dict[str, Any], data: Path | str) -> str | None:

@@ -1,0 +1,199 @@
+"""Is a run finished? The one answer, for the pass, the plan, the Snakefile and the tables.
+
+A run is finished when the files of its folder are those that were written (provenance.json holds
+their digests), and were made by this code from this data. What is missing says what it costs:
+"predict" streams the images again, "rescore" makes metrics.json again from the saved counts.
+
+Loads neither numpy nor torch: every start of Snakemake asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from cliptrase.config import Run
+from cliptrase.data.read.selfcheck import prepared_folder, read_selfcheck, subset_digests
+from cliptrase.errors import UserError
+from cliptrase.files import read_json, sha256_file, write_json
+from cliptrase.runs import code
+
+PROVENANCE = "provenance.json"
+PREDICTED = ("confusion.npz", "per_image.npz")
+SCORED = ("metrics.json", "config.yaml")
+SEALED = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml")
+FILES = (*SEALED, PROVENANCE)
+TABLES = Path(__file__).parents[1] / "data" / "labels"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run needs, and why; the reason of a finished run is empty."""
+
+    state: Literal["finished", "rescore", "predict"]
+    reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it needs nothing."""
+        return self.state == "finished"
+
+
+def status(
+    run: Run, runs_folder: Path | str, data: Path | str = "data", *, freeze_code: bool = False
+) -> Status:
+    """What the folder of `run` in `runs_folder` still needs.
+
+    `freeze_code` lets a run stand whatever code predicted and scored it. Raises UserError where a
+    folder of the run's name holds another configuration.
+    """
+    folder = Path(runs_folder) / run.name
+    if not belongs(folder, run):
+        return Status("predict", "not run yet")
+    if reason := _damage(folder, PREDICTED):
+        return Status("predict", reason)
+    made = read_json(folder / PROVENANCE) or {}
+    if not freeze_code and made.get("code") != code.prediction_digest():
+        return Status("predict", "made by other prediction code")
+    pixels = data_digest(run, data)
+    if made.get("labels") != labels_digest(run) or pixels not in (None, made.get("data")):
+        return Status("predict", "made from other data or labels")
+    reason = _damage(folder, SCORED)
+    if not reason and not freeze_code and made.get("scoring") != code.scoring_digest():
+        reason = "its scores are of other scoring code"
+    if reason:  # metrics.json holds one number that the counts do not
+        return Status("rescore" if "flops" in made else "predict", reason)
+    return Status("finished")
+
+
+def unfinished(
+    runs: Mapping[str, Run],
+    runs_folder: Path | str,
+    data: Path | str = "data",
+    *,
+    freeze_code: bool = False,
+) -> dict[str, Run]:
+    """Those of `runs` (name → run) that are not finished. Raises UserError as `status`."""
+    return {
+        name: run
+        for name, run in runs.items()
+        if not status(run, runs_folder, data, freeze_code=freeze_code).finished
+    }
+
+
+def pass_file(results: Path | str, suite: str, name: str) -> Path:
+    """Where a pass writes which runs it made."""
+    return Path(results) / "passes" / suite / f"{name}.json"
+
+
+def write_pass(file: Path, runs: Iterable[str], runs_folder: Path | str) -> None:
+    """Write the pass file: run → sha256 of its metrics.json."""
+    folder = Path(runs_folder)
+    write_json(file, {run: sha256_file(folder / run / "metrics.json") for run in runs})
+
+
+def read_pass(file: Path) -> dict[str, str]:
+    """run → sha256 of its metrics.json, as the pass wrote it; empty without a readable file."""
+    return read_json(file) or {}
+
+
+def stale_pass(
+    file: Path,
+    runs: Mapping[str, Run],
+    runs_folder: Path | str,
+    data: Path | str = "data",
+    *,
+    freeze_code: bool = False,
+) -> str:
+    """Why a pass must be made (again): its file, or the first run that is not finished; "" where
+    all is there. A run folder of another configuration is such a reason: the pass will refuse it.
+    """
+    if not file.is_file():
+        return f"{file.name} is missing"
+    written = read_pass(file)
+    if written.keys() != runs.keys():
+        return f"{file.name} names other runs"
+    for name, run in runs.items():
+        try:
+            reason = status(run, runs_folder, data, freeze_code=freeze_code).reason
+        except UserError as error:
+            return str(error)
+        if not reason and sha256_file(Path(runs_folder) / name / "metrics.json") != written[name]:
+            reason = f"its metrics.json is not the one that {file.name} names"
+        if reason:
+            return f"{name}: {reason}"
+    return ""
+
+
+def belongs(folder: Path, run: Run) -> bool:
+    """Whether `folder` holds `run`; False where it is absent or empty.
+
+    Raises UserError where it holds another configuration.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        written = (folder / "config.yaml").read_text(encoding="utf-8")
+        same = yaml.load(written, _LOADER) == run.identity
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        same = False
+    if not same:
+        raise UserError(
+            f"{folder}: holds another configuration than this run; delete it, or choose another "
+            "folder with out=…"
+        )
+    return True
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """File → sha256 of the files that provenance.json answers for."""
+    return {name: sha256_file(folder / name) for name in SEALED}
+
+
+def _damage(folder: Path, names: Iterable[str]) -> str:
+    """What is wrong with the first of the files that is not as it was written; "" where all are.
+
+    A provenance.json that was edited to fit an edited file is noticed by `stale_pass` only.
+    """
+    for name in (*names, PROVENANCE):
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+    written = (read_json(folder / PROVENANCE) or {}).get("files")
+    if not isinstance(written, dict):
+        return f"{PROVENANCE} is damaged"
+    for name in names:
+        if sha256_file(folder / name) != written.get(name):
+            return f"{name} is not what was written"
+    return ""
+
+
+def data_digest(run: Run, data: Path | str = "data") -> str | None:
+    """The digest of the prepared dataset's pixels and labels, from its self-check; of the list of
+    images too, where the run is scored on some of them.
+
+    None where it is not prepared, and for a user's folder, whose digest is in the run's identity.
+    """
+    dataset, subset = run.benchmark.dataset, run.benchmark.subset
+    pixels = dataset_digest(dataset, data)
+    if pixels is None or subset is None:
+        return pixels
+    listed = subset_digests(dataset, data).get(subset)
+    return hashlib.sha256(f"{pixels} {listed}".encode()).hexdigest() if listed else pixels
+
+
+def dataset_digest(dataset: str, data: Path | str = "data") -> str | None:
+    """The digest of a prepared dataset's pixels and labels alone, as `data_digest`."""
+    check = read_selfcheck(prepared_folder(dataset, data))
+    return None if check is None else check.get("pixels_sha256")
+
+
+def labels_digest(run: Run) -> str | None:
+    """The digest of the table from raw labels to classes, None where there is none."""
+    table = run.benchmark.labels.map
+    return None if table is None else sha256_file(TABLES / f"{table}.csv")

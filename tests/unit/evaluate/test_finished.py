@@ -1,0 +1,148 @@
+"""Is a run finished? One answer, and what an unfinished run needs: its images, or its scores."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cliptrase import config
+from cliptrase.runs import code, finished, store
+from cliptrase.runs.finished import FILES, status
+
+RUN = config.resolve(["benchmark=voc20", "method=clip", "model=shapes_clip"])
+NAME = RUN.name
+PROVENANCE = {"code": code.prediction_digest(), "scoring": code.scoring_digest(), "data": None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of RUN, finished."""
+    rng = np.random.default_rng(1)
+    gt = rng.integers(0, 50, (4, 20)).astype(np.int32)
+    tp = gt // 2
+    ids, flags = np.array(["a", "bb", "c", "dd/é"]), np.zeros(4, bool)
+    matrix = np.diag(tp.sum(axis=0)).astype(np.int64)
+    matrix[:, 0] += (gt - tp).sum(axis=0)
+    pred = tp.copy()
+    pred[:, 0] += (gt - tp).sum(axis=1)
+    names = store.scoring.class_names(RUN)
+    result = store.Result(names, matrix, store.ImageCounts(ids, flags, tp, gt, pred), 123)
+    made = store.write(tmp_path, RUN, result, PROVENANCE)
+    assert status(RUN, tmp_path).finished and not status(RUN, tmp_path).reason
+    return made
+
+
+def change_provenance(folder, **values):
+    provenance = json.loads((folder / "provenance.json").read_text()) | values
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "config.yaml"])
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_a_lost_or_damaged_file(name, content, folder):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    found = status(RUN, folder.parent)
+    assert found.state == ("rescore" if name == "metrics.json" else "predict")
+    damaged = "damaged" if name == "provenance.json" else "not what was written"
+    assert found.reason == f"{name} is {'missing' if content is None else damaged}"
+    assert list(finished.unfinished({NAME: RUN}, folder.parent, freeze_code=True)) == [NAME]
+
+
+def test_a_config_that_says_the_same_in_other_words_is_written_again(folder):
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(f"# a note\n{text}")
+    found = status(RUN, folder.parent)
+    assert (found.state, found.reason) == ("rescore", "config.yaml is not what was written")
+    assert not store.rescore({NAME: RUN}, folder.parent, "data")
+    assert (folder / "config.yaml").read_text() == text and status(RUN, folder.parent).finished
+
+
+@pytest.mark.parametrize("change", [{"files": None}, {"files": {}}])
+def test_a_provenance_that_says_nothing_of_the_files(change, folder):
+    change_provenance(folder, **change)
+    assert status(RUN, folder.parent).state == "predict"
+
+
+def test_other_prediction_code_needs_the_images(folder):
+    change_provenance(folder, code="older")
+    found = status(RUN, folder.parent)
+    assert (found.state, found.reason) == ("predict", "made by other prediction code")
+    assert status(RUN, folder.parent, freeze_code=True).finished
+
+
+def test_other_scoring_code_needs_the_counts_only(folder):
+    before = (folder / "metrics.json").read_bytes()
+    change_provenance(folder, scoring="older")
+    found = status(RUN, folder.parent)
+    assert (found.state, found.reason) == ("rescore", "its scores are of other scoring code")
+    assert status(RUN, folder.parent, freeze_code=True).finished
+    assert not store.rescore({NAME: RUN}, folder.parent, "data")
+    assert status(RUN, folder.parent).finished
+    assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_other_data(folder):
+    change_provenance(folder, labels="older")
+    found = status(RUN, folder.parent, freeze_code=True)
+    assert (found.state, found.reason) == ("predict", "made from other data or labels")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_lost_scores_are_made_again_to_the_byte(lost, folder):
+    before = {name: (folder / name).read_bytes() for name in FILES}
+    if lost:
+        (folder / "metrics.json").unlink()
+    else:
+        (folder / "metrics.json").write_bytes(before["metrics.json"].replace(b"1", b"2"))
+    assert not store.rescore({NAME: RUN}, folder.parent, "data")
+    after = {name: (folder / name).read_bytes() for name in FILES}
+    said = json.loads(after.pop("provenance.json"))
+    assert after == {name: before[name] for name in after}
+    assert said.pop("scored").keys() == {"at", "commit"}
+    assert said == json.loads(before["provenance.json"])
+
+
+def test_runs_that_need_their_images_are_handed_back(folder):
+    (folder / "confusion.npz").unlink()
+    assert store.rescore({NAME: RUN}, folder.parent, "data") == {NAME: RUN}
+
+
+def test_a_run_without_its_count_of_operations_needs_an_image(folder):
+    """Runs of earlier versions have that number in metrics.json only."""
+    provenance = json.loads((folder / "provenance.json").read_text())
+    del provenance["flops"]
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    assert status(RUN, folder.parent).finished
+    (folder / "metrics.json").unlink()
+    assert status(RUN, folder.parent).state == "predict"
+
+
+def test_a_pass_file_remembers_its_runs(folder, tmp_path):
+    out, file = folder.parent, tmp_path / "pass.json"
+
+    def stale(runs=None):
+        return finished.stale_pass(file, runs or {NAME: RUN}, out)
+
+    assert stale() == "pass.json is missing"
+    finished.write_pass(file, [NAME], out)
+    assert stale() == ""
+    assert stale({NAME: RUN, "another": RUN}) == "pass.json names other runs"
+    metrics = (folder / "metrics.json").read_bytes()
+    (folder / "metrics.json").write_bytes(metrics[:-1])
+    assert stale() == f"{NAME}: metrics.json is not what was written"
+    change_provenance(folder, files=finished.file_digests(folder))
+    assert stale() == f"{NAME}: its metrics.json is not the one that pass.json names"
+    (folder / "config.yaml").write_text("image_size: 1\n")
+    assert "holds another configuration" in stale()
+    file.write_text("[")
+    assert stale() == "pass.json names other runs"
+
+
+def test_asking_loads_neither_numpy_nor_torch():
+    program = "import sys, cliptrase.runs.finished; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert not {"numpy", "torch", "hydra"} & set(loaded.stdout.decode().split())
