@@ -1,0 +1,99 @@
+"""The two digests: they forget no file that can change a number, and no comment moves them."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cliptrase.config import kinds
+from cliptrase.runs import code
+
+METRICS, CLUSTERING = "runs/metrics.py", "segment/clustering.py"
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory):
+    """digests({file: (old, new)}): both digests of a copy of the package with these edits."""
+
+    def edited(edits):
+        copy = tmp_path_factory.mktemp("copy") / "cliptrase"
+        shutil.copytree(code.PACKAGE, copy, ignore=lambda folder, names: _not_code(names))
+        for name, (old, new) in edits.items():
+            text = (copy / name).read_text() if old else ""
+            assert old in text
+            (copy / name).write_text(text.replace(old, new, 1) if old else new)
+        return code.prediction_digest(copy), code.scoring_digest(copy)
+
+    return edited
+
+
+def _not_code(names):
+    return [name for name in names if "." in name and not name.endswith(".py")]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return code.prediction_digest(), code.scoring_digest()
+
+
+def test_a_copy_of_the_package_has_the_same_digests(digests, plain):
+    assert digests({}) == plain and len(set(plain)) == 2
+
+
+@pytest.mark.parametrize("file", [METRICS, CLUSTERING])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("import annotations\n", "import annotations  # a comment\n\n\n"), ('"""', '"""More. ')],
+)
+def test_what_a_file_says_to_its_readers_does_not_count(file, old, new, digests, plain):
+    assert digests({file: (old, new)}) == plain
+
+
+def test_edited_prediction_code_leaves_the_scoring_digest(digests, plain):
+    predicts, scores = digests({CLUSTERING: ("import numpy as np", "import numpy")})
+    assert predicts != plain[0] and scores == plain[1]
+
+
+def test_edited_scoring_code_leaves_the_prediction_digest(digests, plain):
+    predicts, scores = digests({METRICS: ("SMOOTHING = 0.01", "SMOOTHING = 0.02")})
+    assert predicts == plain[0] and scores != plain[1]
+
+
+LATE = "\n\ndef more():\n    from cliptrase.segment import added\n"
+NAMED = 'MORE = "cliptrase.segment.added:function"\n'
+
+
+@pytest.mark.parametrize(("file", "line"), [(CLUSTERING, LATE), ("config/kinds.py", NAMED)])
+def test_what_is_imported_late_counts(file, line, digests):
+    """In a function, or by the name that config/kinds.py gives to it."""
+    first, second = (
+        digests({file: ("\n\n\n", f"\n\n\n{line}"), "segment/added.py": ("", f"A = {number}\n")})
+        for number in (1, 2)
+    )
+    assert first[0] != second[0] and first[1] == second[1]
+
+
+@pytest.mark.parametrize("file", ["cli/segment.py", "publish/cells.py", "plan/tables.py"])
+def test_commands_plans_and_tables_do_not_count(file, digests, plain):
+    assert digests({file: ("from __future__", "import os\nfrom __future__")}) == plain
+
+
+def test_no_module_that_a_pass_imports_is_forgotten():
+    program = "import sys, cliptrase.evaluate.passes; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    counted = {file.relative_to(code.PACKAGE).as_posix() for file in code.closure(code.PREDICTS)}
+    scores = {file.relative_to(code.PACKAGE).as_posix() for file in code.closure(code.SCORES)}
+    for name in loaded.stdout.decode().split():
+        package, _, module = name.partition(".")
+        if package == "cliptrase" and module:
+            path = module.replace(".", "/")
+            listed = any(f"{name}.".startswith(f"{outside}.") for outside in code.OUTSIDE)
+            assert listed or {f"{path}.py", f"{path}/__init__.py"} & (counted | scores), name
+    for choices in (kinds.ATTENTION, kinds.CLUSTERING, kinds.DENOISE, kinds.VOTE):
+        for reference in re.findall(r"cliptrase[.\w]+(?=:)", str(choices)):
+            assert reference.removeprefix("cliptrase.").replace(".", "/") + ".py" in counted
+    for file in ("data/read/vocabularies.py", "config/kinds.py", "runs/counts.py"):
+        assert file in counted
+    assert not {"runs/metrics.py", "runs/bootstrap.py"} & counted
