@@ -1,11 +1,11 @@
-"""benchmarks/growth.py and flat.py: what they promise to write; no time and no memory is judged."""
+"""benchmarks/growth.py: what it promises to write; no time is judged."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from benchmarks import command, flat, growth, growth_picture
+from benchmarks import command, growth, growth_picture
 
 
 def spread(value):
@@ -105,17 +105,3 @@ def test_quick_growth_writes_everything_that_it_promises(tmp_path):
                 assert 0 < one[name]["min"] <= one[name]["median"] <= one[name]["max"]
     assert (tmp_path / "growth.md").read_text(encoding="utf-8") == growth.markdown(found)
     assert (tmp_path / "growth.png").is_file() and (tmp_path / "growth.svg").is_file()
-
-
-@pytest.mark.slow
-def test_flat_passes_over_as_many_images_as_are_asked_for(tmp_path, capsys):
-    flat.main(["--images", "2", "3", "--scenes", "2", "--threads", "1", "--out", str(tmp_path)])
-    found = json.loads((tmp_path / "flat.json").read_text(encoding="utf-8"))
-    assert set(found["images"]) == {"2", "3"} and found["runs"] == len(flat.RUNS) == 5
-    assert found["ratio"] > 0 and found["ratio_anon"] > 0
-    for one in found["images"].values():
-        assert one["peak_mb"] >= one["peak_anon_mb"] > 0
-        assert one["peak_files_mb"] > 0 and one["images_per_second"] > 0
-        least, most = one["tally_bytes_an_image_and_run"]
-        assert flat.IMAGE < least <= most < 100 * flat.ENTRY
-    assert "| 2 |" in capsys.readouterr().out
