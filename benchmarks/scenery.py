@@ -23,7 +23,7 @@ from open_clip.model import CLIP
 from cliptrase import config
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.keys import clustering_key, frozen
+from cliptrase.evaluate.keys import clustering_key
 from cliptrase.evaluate.protocols import Crop, Shown
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model import vision
@@ -186,5 +186,5 @@ def job(method: dict[str, Any], clip: Clip, classes: int, owner: Sequence[int] =
     """
     features = words(len(owner) or classes, clip.embed_dim, str(clip.device))
     owners = torch.tensor(owner or range(classes), device=clip.device)
-    key = f"{len(features)} {hash(frozen(list(owner)))}"
+    key = f"{len(features)} {hash(tuple(owner))}"
     return Job(method, 100.0, str(classes), key, Text(features, owners))
