@@ -35,7 +35,7 @@ def measure(threads: int, quick: bool) -> dict[str, Any]:
     smallest = settings[0]
     images = by_images(smallest, [pictures * k for k in (1, 2, 4, 8)])
     classes, clusters = by_classes(smallest), by_clusters(smallest)
-    return {
+    figures = {
         "by_images": images,
         "by_classes": classes,
         "by_size": by_size(settings),
@@ -49,11 +49,8 @@ def measure(threads: int, quick: bool) -> dict[str, Any]:
                 for step in clusters
             ),
         },
-        "pictures": pictures,
-        "rounds": rounds,
-        "threads": threads,
-        "size": smallest.size,
     }
+    return figures | {"pictures": pictures, "rounds": rounds, "threads": threads, "size": SIZES[0]}
 
 
 def by_images(setting: Setting, counts: Sequence[int]) -> list[Step]:

@@ -18,6 +18,7 @@ from benchmarks import timing
 from benchmarks.released import segment
 from benchmarks.scenery import CLASSES, Eps, Models, Patchworks, cliptrase_method, job, patchwork
 from benchmarks.timing import Calls, Spread, Way, ratios, spread, taking_turns
+from cliptrase.config.schema import Method
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
@@ -43,7 +44,7 @@ class Setting:
 
     models: Models
     size: int
-    method: dict[str, Any]  # with eps for random weights
+    method: Method  # with eps for random weights
     pictures: int
     rounds: int
     threads: int
@@ -122,7 +123,7 @@ def workload(setting: Setting) -> dict[str, Any]:
     cannot win anywhere."""
     clusters: list[int] = []
     left: dict[str, list[int]] = {str(k): [] for k in CLASSES}
-    clip, regions = setting.models.clip, setting.method["regions"]
+    clip, regions = setting.models.clip, setting.method.regions
     for picture in setting.drawn:
         graph = Graph(clip, clip.normalise(picture[None]))
         clusters.append(int(graph.clusters(setting.method).max()) + 1)
@@ -131,8 +132,8 @@ def workload(setting: Setting) -> dict[str, Any]:
             logits = graph.logits(asked.method, asked.text, asked.text_key, asked.logit_scale)
             left[str(k)].append(len(contenders(logits)))
     return {
-        "eps": round(regions["eps"], 4),
-        "min_samples": regions["min_samples"],
+        "eps": round(regions.eps, 4),
+        "min_samples": regions.min_samples,
         "clusters": clusters,
         "classes_not_dropped": left,
     }
@@ -141,12 +142,13 @@ def workload(setting: Setting) -> dict[str, Any]:
 def stage_seconds(graph: Graph, asked: Job) -> dict[str, float]:
     """Seconds of each stage of a job, computed one after the other and waited for on a GPU."""
     method, text = asked.method, (asked.text, asked.text_key, asked.logit_scale)
+    plain = method.model_copy(update={"regions": None})
     stages: dict[str, Callable[[], Any]] = {
         "encode": lambda: graph.patches(method),
-        "correlation": lambda: graph.patch_rows(method["regions"]),
+        "correlation": lambda: graph.patch_rows(method.regions),
         "cluster": lambda: graph.clusters(method),
         "regions": lambda: graph.regions(method),
-        "classify": lambda: graph.prediction({**method, "regions": None}, *text),
+        "classify": lambda: graph.prediction(plain, *text),
         "vote": lambda: graph.prediction(method, *text),
     }
     seconds = {}
@@ -170,14 +172,14 @@ def against_released(setting: Setting, pictures: int, rounds: int) -> dict[str, 
     """The released procedure beside CLIPtrase on the same pictures and classes, and how many of
     their pixels differ. It runs one picture at a time on all threads."""
     few, asked = dataclasses.replace(setting, pictures=pictures), setting.job(MIDDLE)
-    clip, regions = setting.models.clip, setting.method["regions"]
+    clip, regions = setting.models.clip, setting.method.regions
     inputs = [clip.normalise(picture[None]) for picture in few.drawn]
     maps: list[np.ndarray] = []
     calls: Calls = []
 
     def released() -> float:
         stages, features = Stages(), asked.text.features
-        dbscan = regions["eps"], regions["min_samples"]
+        dbscan = regions.eps, regions.min_samples
         with timing.torch_threads(setting.threads):
             start = time.perf_counter()
             maps[:] = [

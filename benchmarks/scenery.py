@@ -8,7 +8,6 @@ beside the times.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 
 from cliptrase import config
+from cliptrase.config.schema import Method, Regions
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import clustering_key
@@ -108,9 +108,15 @@ def words(names: int, width: int, device: str) -> torch.Tensor:
     return F.normalize(drawn, dim=-1).to(device)
 
 
-def cliptrase_method(size: int) -> dict[str, Any]:
+def cliptrase_method(size: int) -> Method:
     """CLIPtrase at an image size, with its defaults."""
-    return config.resolve(["benchmark=ade150", "method=cliptrase", f"image_size={size}"])["method"]
+    return config.resolve(["benchmark=ade150", "method=cliptrase", f"image_size={size}"]).method
+
+
+def with_eps(method: Method, eps: float) -> Method:
+    """A copy of a method that has regions."""
+    regions = method.regions.model_copy(update={"eps": eps})
+    return method.model_copy(update={"regions": regions})
 
 
 class Eps:
@@ -123,29 +129,30 @@ class Eps:
         self._reaches: dict[Any, np.ndarray] = {}  # sorted distances to the last needed neighbour
 
     @torch.inference_mode()
-    def fitted(self, method: dict[str, Any]) -> dict[str, Any]:
+    def fitted(self, method: Method) -> Method:
         """`method` with another eps, where it has one."""
-        regions = method["regions"]
+        regions = method.regions
         if regions is None:
             return method
         usual, needed = config.dbscan_defaults(self.patches)
-        key = (clustering_key(method).what, needed)
+        key = (clustering_key(method, regions).rows, needed)
         if key not in self._reaches:
-            distances = [squared_distances(_clustered(graph, method))[0] for graph in self._graphs]
+            distances = [
+                squared_distances(_clustered(graph, method, regions))[0] for graph in self._graphs
+            ]
             reach = [squared.sqrt().sort(dim=1).values[:, needed - 1] for squared in distances]
             self._reaches[key] = np.sort(torch.cat(reach).cpu().numpy())
-        share = NOISE - NOISE_BY_EPS * (float(regions["eps"]) / float(usual) - 1)
+        share = NOISE - NOISE_BY_EPS * (regions.eps / usual - 1)
         eps = _clear_quantile(self._reaches[key], 1 - min(max(share, 0.05), 0.95))
-        return {**copy.deepcopy(method), "regions": {**regions, "eps": eps}}
+        return with_eps(method, eps)
 
 
-def _clustered(graph: Graph, method: dict[str, Any]) -> torch.Tensor:
+def _clustered(graph: Graph, method: Method, regions: Regions) -> torch.Tensor:
     """The vectors (1, N, …) that `method` clusters."""
-    regions = method["regions"]
-    if regions["cluster"] == "features":
+    if regions.cluster == "features":
         return graph.patches(method)
     rows = graph.patch_rows(regions)
-    return F.normalize(rows, dim=-1) if regions["l2_rows"] else rows
+    return F.normalize(rows, dim=-1) if regions.l2_rows else rows
 
 
 def _clear_quantile(values: np.ndarray, share: float) -> float:
@@ -179,7 +186,7 @@ class Patchworks(Loader):
         return self.loaded[position]
 
 
-def job(method: dict[str, Any], clip: Clip, classes: int, owner: Sequence[int] = ()) -> Job:
+def job(method: Method, clip: Clip, classes: int, owner: Sequence[int] = ()) -> Job:
     """`method` with random words, scored in the ground truth of key str(classes).
 
     `owner`: the class of each name, where classes have several.

@@ -12,19 +12,14 @@ import yaml
 from benchmarks.scenery import Eps, Models, Patchworks, job, patchwork
 from benchmarks.timing import Way, encoding, passing, spread, taking_turns, ways
 from cliptrase import plan
-from cliptrase.config import CONF
+from cliptrase.config.files import CONF
 from cliptrase.data.read.vocabularies import owned_names, read_classes
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import background_words
 
-TABLES = (
-    "table1_main",
-    "table2_ablation",
-    "table6_metrics_224",
-    "table7_metrics_336",
-    "fig7_sensitivity",
-)
+TABLES = ("table1_main", "table2_ablation", "table6_metrics_224", "table7_metrics_336")
+FIGURE = "fig7_sensitivity"
 
 
 def table_passes(
@@ -79,9 +74,10 @@ def table_passes(
 
 
 def planned() -> list[plan.Pass]:
-    """The passes of the paper's suite, with the runs that TABLES show."""
+    """The passes of the paper's suite, with the runs that these tables show."""
     suite = plan.load("paper")
-    shown = [cell for name in TABLES for row in suite.tables[name].rows for cell in row.cells]
+    tables = [suite.tables[name] for name in (*TABLES, FIGURE)]
+    shown = [cell for table in tables for row in table.rows for cell in row.cells]
     wanted = {run for cell in shown for run in (cell.run, *cell.runs)}
     passes = [
         dataclasses.replace(each, runs={k: run for k, run in each.runs.items() if k in wanted})
@@ -94,11 +90,9 @@ def jobs_of(each: plan.Pass, clip: Any, eps: Eps) -> dict[str, Job]:
     """The jobs of a pass, with random words as many as its own, and eps for random weights."""
     jobs = {}
     for name, run in each.runs.items():
-        vocabulary = run["vocabulary"]
-        _, owner = owned_names(
-            read_classes(vocabulary["classes"]["path"]), background_words(vocabulary["background"])
-        )
-        jobs[name] = job(eps.fitted(run["method"]), clip, scored_classes(run), owner)
+        words = run.vocabulary
+        _, owner = owned_names(read_classes(words.classes.path), background_words(words.background))
+        jobs[name] = job(eps.fitted(run.method), clip, scored_classes(run), owner)
     return jobs
 
 

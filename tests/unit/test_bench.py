@@ -39,24 +39,25 @@ def small_clip(seed: int) -> Clip:
 def both(clip, pixels, method, text, classes):
     """The label map of the package and of the slow reference."""
     fast = Graph(clip, pixels).prediction(method, text, "words")[0].numpy()
-    eps, needed = method["regions"]["eps"], method["regions"]["min_samples"]
-    return fast, released.segment(clip.model, pixels, text.features, eps, needed, classes)
+    regions = method.regions
+    dbscan = regions.eps, regions.min_samples
+    return fast, released.segment(clip.model, pixels, text.features, *dbscan, classes)
 
 
 def with_eps(clip, pixels, method, share):
     """eps that about `share` of all pairs of patches are within, between two distances."""
-    rows = Graph(clip, pixels).patch_rows(method["regions"])
+    rows = Graph(clip, pixels).patch_rows(method.regions)
     distances = squared_distances(rows).sqrt().flatten().sort().values
     first = int(share * (len(distances) - 60))
     near = distances[first : first + 60]
     gap = int(near.diff().argmax())
     eps = float(near[gap] + near[gap + 1]) / 2 + (share == 1) * float(distances[-1])
-    return {**method, "regions": {**method["regions"], "eps": max(eps, 1e-3)}}
+    return scenery.with_eps(method, max(eps, 1e-3))
 
 
 def test_the_slow_reference_gives_the_package_s_maps_on_random_cases():
     """At the trained size and at another one; all noise and one cluster included."""
-    method = config.resolve(["benchmark=ade150", "method=cliptrase", "image_size=224"])["method"]
+    method = config.resolve(["benchmark=ade150", "method=cliptrase", "image_size=224"]).method
     rng, seen, different, pixels_seen = np.random.default_rng(0), set(), 0, 0
     with torch.inference_mode():
         for case in range(96):
@@ -78,21 +79,21 @@ def test_the_slow_reference_gives_the_package_s_maps_on_random_cases():
 def test_the_slow_reference_gives_the_package_s_maps_of_pictures(size, tmp_path):
     """Scenes and a photograph, the embedded model, its own words and the released eps."""
     run = config.resolve(["benchmark=shapes", "method=cliptrase", f"image_size={size}"])
-    clip = load_clip(run["model"])
+    clip = load_clip(run.model)
     key, text = text_of(run, clip, tmp_path)
     pictures = [evaluation_scene("shapes", 3).image, load_sample_images().images[1]]
     with torch.inference_mode():
         for picture in pictures:
             pixels = clip.normalise(crop_image(Image.fromarray(picture), size)[None])
-            fast, slow = both(clip, pixels, run["method"], text, None)
+            fast, slow = both(clip, pixels, run.method, text, None)
             assert (fast != slow).mean() <= NEAR
-            assert int(Graph(clip, pixels).clusters(run["method"]).max()) >= 1
+            assert int(Graph(clip, pixels).clusters(run.method).max()) >= 1
     assert key
 
 
 def test_the_encoder_of_each_size_is_the_model_that_cliptrase_takes():
     found = scenery.models(tiny=True)
-    method = config.resolve(["benchmark=ade150", "method=clip"])["method"]
+    method = config.resolve(["benchmark=ade150", "method=clip"]).method
     with torch.inference_mode():
         for size, encoder in found.encoders.items():
             pixels = found.clip.normalise(scenery.patchwork(0, size)[0][None])
