@@ -38,7 +38,6 @@ test: setup  ## the tests, two at a time
 
 bench: setup  ## what an image, the class names and the tables cost, and how that grows; nothing else should run (20 minutes)
 	$(PY) -m benchmarks
-	$(PY) -m benchmarks.growth
 
 check: setup  ## lint, types, formats, dry runs
 	$(PY) -m ruff check

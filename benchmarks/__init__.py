@@ -1,1 +1,1 @@
-"""What is measured, not tested. `python -m benchmarks` (make bench): what CLIPtrase costs."""
+"""What CLIPtrase costs, measured: `python -m benchmarks` (make bench)."""

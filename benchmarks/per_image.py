@@ -14,23 +14,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import timing
 from benchmarks.released import segment
-from benchmarks.scenery import CLASSES, Eps, Held, Models, job, patchwork, resolved
-from benchmarks.timing import (
-    Way,
-    encoding,
-    package_way,
-    parts_of,
-    passing,
-    ratios,
-    spread,
-    taking_turns,
-    threads_of_torch,
-    wait,
-    ways,
-)
+from benchmarks.scenery import CLASSES, Eps, Models, Patchworks, cliptrase_method, job, patchwork
+from benchmarks.timing import Calls, Spread, Way, ratios, spread, taking_turns
+from cliptrase.config.schema import Method
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.evaluate.graph import Graph
+from cliptrase.evaluate.jobs import Job
 from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.logits import contenders
@@ -49,217 +40,192 @@ MIDDLE = CLASSES[1]
 
 @dataclass(frozen=True)
 class Setting:
-    """What everything here is measured on: one image size on one device."""
+    """One image size on one device, and how much of it is measured."""
 
     models: Models
     size: int
-    method: dict[str, Any]  # with eps for random weights
+    method: Method  # with eps for random weights
     pictures: int
     rounds: int
     threads: int
 
     @classmethod
     def of(cls, models: Models, eps: Eps, pictures: int, rounds: int, threads: int) -> Setting:
-        method = eps.fitted(resolved(eps.size))
+        method = eps.fitted(cliptrase_method(eps.size))
         return cls(models, eps.size, method, pictures, rounds, threads)
 
     @property
     def drawn(self) -> list[np.ndarray]:
         return [patchwork(index, self.size)[0] for index in range(self.pictures)]
 
-    def held(self, classes: Sequence[int]) -> Held:
-        return Held.patchworks(self.size, range(self.pictures), {str(k): k for k in classes})
+    @property
+    def package_way(self) -> Way:
+        return timing.ways(self.models.clip.device, self.threads)[0]
+
+    def loaded(self, classes: int) -> Patchworks:
+        return Patchworks.draw(self.size, range(self.pictures), {str(classes): classes})
+
+    def job(self, classes: int) -> Job:
+        return job(self.method, self.models.clip, classes)
 
     def encoder(self, way: Way) -> Callable[[], float]:
         """Seconds of the bare encoder on all pictures."""
         clip, encoder = self.models.clip, self.models.encoders[self.size]
-        return functools.partial(encoding, clip, encoder, self.drawn, way)
+        return functools.partial(timing.encoding, clip, encoder, self.drawn, way)
 
-    def cliptrase(
-        self, classes: int, way: Way, calls: list[dict[str, float]] | None = None
-    ) -> Callable[[], float]:
+    def cliptrase(self, classes: int, way: Way, calls: Calls | None = None) -> Callable[[], float]:
         """Seconds of CLIPtrase, complete, on all pictures."""
-        jobs = {"": job(self.method, self.models.clip, classes)}
-        return functools.partial(passing, self.models.clip, self.held([classes]), jobs, way, calls)
+        clip, pictures = self.models.clip, self.loaded(classes)
+        return functools.partial(
+            timing.passing, clip, pictures, {"": self.job(classes)}, way, calls
+        )
 
 
 def encoder_and_cliptrase(setting: Setting) -> dict[str, Any]:
     """Milliseconds an image, and CLIPtrase's as a multiple of the encoder's, by classes.
 
-    Both begin with uint8 crops. The encoder is given the way that suits it best here (and, under
-    ratio_same_batch, the batches that CLIPtrase has); what is compared is what the machine delivers
-    with all its threads.
+    Both begin with uint8 crops. The encoder is given the way that suits it best on this machine
+    (and, under ratio_same_batch, the batches that CLIPtrase has). Both use all threads.
     """
-    device, count = setting.models.clip.device, setting.pictures
-    way = package_way(device, setting.threads)
-    turns: dict[str, Callable[[], float]] = {
-        str(one): setting.encoder(one) for one in ways(device, setting.threads)
-    }
-    encoders = list(turns)
-    calls: dict[int, list[dict[str, float]]] = {classes: [] for classes in CLASSES}
-    for classes in CLASSES:
-        turns[f"{classes}"] = setting.cliptrase(classes, way, calls[classes])
-    seconds = taking_turns(turns, setting.rounds)
-    best = min(encoders, key=lambda name: spread(seconds[name], 9)["median"])
-    found: dict[str, Any] = {
-        "encoder_ms": {
-            **spread([1000 * s / count for s in seconds[best]]),
-            "way": best,
-            "ways": {name: spread([1000 * s / count for s in seconds[name]]) for name in encoders},
-        },
+    device, each = setting.models.clip.device, 1000 / setting.pictures
+    encoders = {str(way): setting.encoder(way) for way in timing.ways(device, setting.threads)}
+    way = setting.package_way
+    calls: dict[int, Calls] = {classes: [] for classes in CLASSES}
+    package = {str(k): setting.cliptrase(k, way, calls[k]) for k in CLASSES}
+    seconds = taking_turns(encoders | package, setting.rounds)
+    by_way = {name: spread(seconds[name], each) for name in encoders}
+    best = min(encoders, key=lambda name: spread(seconds[name], digits=9)["median"])
+    figures: dict[str, Any] = {
+        "encoder_ms": {**by_way[best], "way": best, "ways": by_way},
         "cliptrase_ms": {},
         "ratio": {},
         "ratio_range": {},
         "ratio_same_batch": {},
     }
-    for classes in CLASSES:
-        took = seconds[str(classes)]
+    for classes, name in zip(CLASSES, package, strict=True):
         if device.type == "cpu":
-            parts = parts_of(calls[classes], 1000 / (count * setting.threads))
+            parts = timing.stage_medians(calls[classes], each / setting.threads)
         else:
-            parts = parts_of([_waited_for(setting, classes)], 1000 / count)
-        split = {name: parts.get(stage, 0.0) for stage, name in STAGES.items()}
-        total = spread([1000 * s / count for s in took])
-        found["cliptrase_ms"][str(classes)] = {**split, "total": total}
-        by_round = spread(ratios(took, seconds[best]), 4)
-        found["ratio"][str(classes)] = by_round["median"]
-        found["ratio_range"][str(classes)] = [by_round["min"], by_round["max"]]
-        alike = spread(ratios(took, seconds[str(way)]), 4)
-        found["ratio_same_batch"][str(classes)] = alike["median"]
-    return found
+            parts = timing.stage_medians([_stages_of_a_batch(setting, classes)], each)
+        split = {stage: parts.get(key, 0.0) for key, stage in STAGES.items()}
+        figures["cliptrase_ms"][name] = {**split, "total": spread(seconds[name], each)}
+        by_round = spread(ratios(seconds[name], seconds[best]), digits=4)
+        figures["ratio"][name] = by_round["median"]
+        figures["ratio_range"][name] = [by_round["min"], by_round["max"]]
+        alike = spread(ratios(seconds[name], seconds[str(way)]), digits=4)
+        figures["ratio_same_batch"][name] = alike["median"]
+    return figures
 
 
 @torch.inference_mode()
-def workload(setting: Setting, classes: Sequence[int] = CLASSES) -> dict[str, Any]:
+def workload(setting: Setting) -> dict[str, Any]:
     """How much there is to do: clusters of each picture, and classes left after dropping those that
     cannot win anywhere."""
     clusters: list[int] = []
-    left: dict[str, list[int]] = {str(k): [] for k in classes}
-    clip = setting.models.clip
+    left: dict[str, list[int]] = {str(k): [] for k in CLASSES}
+    clip, regions = setting.models.clip, setting.method.regions
     for picture in setting.drawn:
         graph = Graph(clip, clip.normalise(picture[None]))
         clusters.append(int(graph.clusters(setting.method).max()) + 1)
-        for k in classes:
-            own = job(setting.method, clip, k)
-            left[str(k)].append(
-                len(contenders(graph.logits(own.method, own.text, own.text_key, 100.0)))
-            )
-    regions = setting.method["regions"]
+        for k in CLASSES:
+            asked = setting.job(k)
+            logits = graph.logits(asked.method, asked.text, asked.text_key, asked.logit_scale)
+            left[str(k)].append(len(contenders(logits)))
     return {
-        "eps": round(regions["eps"], 4),
-        "min_samples": regions["min_samples"],
+        "eps": round(regions.eps, 4),
+        "min_samples": regions.min_samples,
         "clusters": clusters,
         "classes_not_dropped": left,
     }
 
 
-class _Waiting(Graph):
-    """A graph whose stages end when the GPU has done them."""
+def stage_seconds(graph: Graph, asked: Job) -> dict[str, float]:
+    """Seconds of each stage of a job, computed one after the other and waited for on a GPU."""
+    method, text = asked.method, (asked.text, asked.text_key, asked.logit_scale)
+    plain = method.model_copy(update={"regions": None})
+    stages: dict[str, Callable[[], Any]] = {
+        "encode": lambda: graph.patches(method),
+        "correlation": lambda: graph.patch_rows(method.regions),
+        "cluster": lambda: graph.clusters(method),
+        "regions": lambda: graph.regions(method),
+        "classify": lambda: graph.prediction(plain, *text),
+        "vote": lambda: graph.prediction(method, *text),
+    }
+    seconds = {}
+    for stage, compute in stages.items():
+        start = time.perf_counter()
+        compute()
+        timing.wait(graph.clip.device)
+        seconds[stage] = time.perf_counter() - start
+    return seconds
 
-    def _once(self, stage: str, key: Any, make: Callable[[], Any]) -> Any:
-        def made() -> Any:
-            result = make()
-            wait(self.clip.device)
-            return result
 
-        return super()._once(stage, key, made)
-
-
-def _waited_for(setting: Setting, classes: int) -> dict[str, float]:
-    """Seconds of each stage on a GPU, on all pictures as one batch, computed stage by stage."""
-    clip, own = setting.models.clip, job(setting.method, setting.models.clip, classes)
+def _stages_of_a_batch(setting: Setting, classes: int) -> dict[str, float]:
+    """Seconds of each stage but counting on a GPU, on all pictures as one batch."""
+    clip = setting.models.clip
     with torch.inference_mode():
-        graph = _Waiting(clip, clip.normalise(np.stack(setting.drawn)))
-        predicted = own.predict(graph).to(torch.int16).cpu().numpy()
-    start = time.perf_counter()
-    for loaded, one in zip(setting.held([classes]).loaded, predicted, strict=True):
-        truth = loaded.truths[str(classes)]
-        assert truth is not None
-        truth.confusion(one)
-    return {**graph.seconds, "count": time.perf_counter() - start}
+        graph = Graph(clip, clip.normalise(np.stack(setting.drawn)))
+        return stage_seconds(graph, setting.job(classes))
 
 
 def against_released(setting: Setting, pictures: int, rounds: int) -> dict[str, Any]:
     """The released procedure beside CLIPtrase on the same pictures and classes, and how many of
     their pixels differ. It runs one picture at a time on all threads."""
-    few = dataclasses.replace(setting, pictures=pictures)
-    clip, own = setting.models.clip, job(setting.method, setting.models.clip, MIDDLE)
-    eps, needed = (setting.method["regions"][key] for key in ("eps", "min_samples"))
-    inputs = [clip.normalise(one[None]) for one in few.drawn]
-    maps: dict[int, np.ndarray] = {}
-    calls: list[dict[str, float]] = []
+    few, asked = dataclasses.replace(setting, pictures=pictures), setting.job(MIDDLE)
+    clip, regions = setting.models.clip, setting.method.regions
+    inputs = [clip.normalise(picture[None]) for picture in few.drawn]
+    maps: list[np.ndarray] = []
+    calls: Calls = []
 
-    def slowly() -> float:
-        with threads_of_torch(setting.threads):
-            start, stages = time.perf_counter(), Stages()
-            for index, pixels in enumerate(inputs):
-                maps[index] = segment(
-                    clip.model, pixels, own.text.features, eps, needed, MIDDLE, stages
-                )
+    def released() -> float:
+        stages, features = Stages(), asked.text.features
+        dbscan = regions.eps, regions.min_samples
+        with timing.torch_threads(setting.threads):
+            start = time.perf_counter()
+            maps[:] = [
+                segment(clip.model, pixels, features, *dbscan, MIDDLE, stages) for pixels in inputs
+            ]
             calls.append(dict(stages.seconds))
             return time.perf_counter() - start
 
-    way = package_way(clip.device, setting.threads)
-    turns = {"released": slowly, "cliptrase": few.cliptrase(MIDDLE, way)}
+    turns = {"released": released, "cliptrase": few.cliptrase(MIDDLE, few.package_way)}
     seconds = taking_turns(turns, rounds)
     with torch.inference_mode():
-        same = [own.predict(Graph(clip, pixels))[0].numpy() for pixels in inputs]
+        package = [asked.predict(Graph(clip, pixels))[0].numpy() for pixels in inputs]
+    each = 1000 / pictures
     return {
         "classes": MIDDLE,
         "released_ms": {
-            **parts_of(calls, 1000 / pictures),
-            "total": spread([1000 * s / pictures for s in seconds["released"]]),
+            **timing.stage_medians(calls, each),
+            "total": spread(seconds["released"], each),
         },
-        "cliptrase_ms": spread([1000 * s / pictures for s in seconds["cliptrase"]]),
+        "cliptrase_ms": spread(seconds["cliptrase"], each),
         "speedup": spread(ratios(seconds["released"], seconds["cliptrase"])),
-        "pixels_that_differ": int(sum((maps[i] != one).sum() for i, one in enumerate(same))),
-        "pixels": sum(one.size for one in same),
+        "pixels_that_differ": int(np.sum(np.stack(maps) != np.stack(package))),
+        "pixels": sum(labels.size for labels in package),
     }
 
 
 def throughput(setting: Setting, threads: Sequence[int], batches: Sequence[int]) -> dict[str, Any]:
     """Images a second of the encoder and of CLIPtrase, by threads and by batch size."""
     cpu = setting.models.clip.device.type == "cpu"
-    asked = {f"{count} threads, one image each": Way(count) for count in threads if cpu}
-    asked |= {f"batches of {size}": Way(setting.threads, size) for size in batches}
+    by_name = {f"{count} threads, one image each": Way(count) for count in threads if cpu}
+    by_name |= {f"batches of {size}": Way(setting.threads, size) for size in batches}
     turns: dict[str, Callable[[], float]] = {}
-    for name, way in asked.items():
+    for name, way in by_name.items():
         turns[f"encoder|{name}"] = setting.encoder(way)
         turns[f"cliptrase|{name}"] = setting.cliptrase(MIDDLE, way)
-    found: dict[str, Any] = {"classes": MIDDLE, "encoder": {}, "cliptrase": {}}
+    rates: dict[str, Any] = {"classes": MIDDLE, "encoder": {}, "cliptrase": {}}
     for name, seconds in taking_turns(turns, setting.rounds).items():
-        who, _, how = name.partition("|")
-        found[who][how] = spread(setting.pictures / s for s in seconds)
-    return found
+        contender, _, way_name = name.partition("|")
+        rates[contender][way_name] = spread(setting.pictures / s for s in seconds)
+    return rates
 
 
-def by_clusters(setting: Setting, pieces: Sequence[int]) -> list[dict[str, Any]]:
-    """Milliseconds of regions and vote by the number of textures of a picture, on one thread."""
-    clip, own = setting.models.clip, job(setting.method, setting.models.clip, CLASSES[0])
-    graphs: list[tuple[int, int, dict[str, float]]] = []
-    with threads_of_torch(1), torch.inference_mode():
-        for index in range(setting.rounds + 1):
-            for count in pieces:
-                picture = patchwork(index, setting.size, count)[0]
-                graph = _Waiting(clip, clip.normalise(picture[None]))
-                own.predict(graph)
-                clusters = int(graph.clusters(setting.method).max()) + 1
-                graphs.append((count, clusters, graph.seconds))
-    return [
-        {
-            "textures": count,
-            "clusters": [clusters for one, clusters, _ in graphs if one == count],
-            "regions_ms": spread(1000 * s["regions"] for one, _, s in graphs if one == count),
-            "vote_ms": spread(1000 * s["vote"] for one, _, s in graphs if one == count),
-        }
-        for count in pieces
-    ]
-
-
-def loading(size: int, rounds: int) -> dict[str, float]:
+def loading(size: int, rounds: int) -> Spread:
     """Milliseconds in which one thread decodes and crops a JPEG of 500 × 375 and its label map."""
-    rgb, piece = patchwork(0, 500)
-    file, label = io.BytesIO(), piece[:375].astype(np.int32)
+    rgb, texture = patchwork(0, 500)
+    file, label = io.BytesIO(), texture[:375].astype(np.int32)
     Image.fromarray(rgb[:375]).save(file, "jpeg", quality=90)
 
     def load() -> float:
@@ -268,4 +234,4 @@ def loading(size: int, rounds: int) -> dict[str, float]:
         GroundTruth.of(crop_label(label, size), 1000)
         return time.perf_counter() - start
 
-    return spread(1000 * s for s in taking_turns({"": load}, 3 * rounds)[""])
+    return spread(taking_turns({"": load}, 3 * rounds)[""], 1000)

@@ -1,4 +1,4 @@
-"""Seconds of things that take turns, and the ways in which a machine computes many pictures."""
+"""Seconds of contenders that take turns, and the ways in which a machine computes many pictures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from open_clip.model import CLIP
 
-from benchmarks.scenery import Held
+from benchmarks.scenery import Patchworks
 from cliptrase.evaluate.device import computing_on
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
@@ -22,6 +22,8 @@ from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import Clip
 from cliptrase.runs.provenance import Stages
 
+Spread = dict[str, float]  # median, min, max
+Calls = list[dict[str, float]]  # the seconds of each stage, by call
 BATCH = 16  # at most, of the encoder on a CPU
 GPU_BATCH = 64
 
@@ -31,32 +33,32 @@ def taking_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each contender in each of `rounds`, after one that does not count (`warm_up`).
 
-    A round is everyone once, and each begins with another one: what slows the machine down for a
-    while slows all of them. A contender says itself how long it took.
+    In a round everyone runs once, and each round begins with another contender: what slows the
+    machine down for a while slows all of them. A contender returns how long it took.
     """
     for contender in contenders.values() if warm_up else ():
         contender()
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            found[name].append(contenders[name]())
-    return found
+            seconds[name].append(contenders[name]())
+    return seconds
 
 
-def spread(values: Iterable[float], digits: int = 3) -> dict[str, float]:
-    """Median, least and largest."""
-    found = list(values)
-    some = {"median": statistics.median(found), "min": min(found), "max": max(found)}
-    return {name: round(value, digits) for name, value in some.items()}
+def spread(values: Iterable[float], scale: float = 1, digits: int = 3) -> Spread:
+    """Median, least and largest, each times `scale`."""
+    scaled = [scale * value for value in values]
+    figures = {"median": statistics.median(scaled), "min": min(scaled), "max": max(scaled)}
+    return {name: round(value, digits) for name, value in figures.items()}
 
 
-def parts_of(calls: Sequence[dict[str, float]], scale: float) -> dict[str, float]:
+def stage_medians(calls: Calls, scale: float) -> dict[str, float]:
     """Median of each stage's seconds over the calls that count (all but the first), scaled."""
     counted = calls[1:] or calls
     return {
-        stage: round(scale * statistics.median(one.get(stage, 0.0) for one in counted), 3)
+        stage: round(scale * statistics.median(call.get(stage, 0.0) for call in counted), 3)
         for stage in counted[0]
     }
 
@@ -80,76 +82,66 @@ class Way:
 
 
 def ways(device: torch.device, threads: int) -> list[Way]:
-    """The encoder is given the better of these."""
+    """The way of a pass, and then others that may suit a bare encoder better."""
     if device.type != "cpu":
-        return [package_way(device, threads)]
+        return [Way(threads, GPU_BATCH)]
     return [Way(threads), Way(threads, BATCH // 2), Way(threads, BATCH)]
-
-
-def package_way(device: torch.device, threads: int) -> Way:
-    """How a pass computes."""
-    return Way(threads, 0 if device.type == "cpu" else GPU_BATCH)
 
 
 def encoding(clip: Clip, encoder: CLIP, pictures: Sequence[np.ndarray], way: Way) -> float:
     """Seconds in which open_clip's encode_image has seen all of some uint8 pictures."""
 
-    def encode(some: Sequence[np.ndarray]) -> None:
+    def encode(batch: Sequence[np.ndarray]) -> None:
         with torch.inference_mode():
-            encoder.encode_image(clip.normalise(np.stack(some)))
+            encoder.encode_image(clip.normalise(np.stack(batch)))
 
     size = way.batch or 1
-    parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-    if way.batch:
-        with computing_on(str(clip.device)), threads_of_torch(way.threads):
-            start = time.perf_counter()
-            for part in parts:
-                encode(part)
-            wait(clip.device)
-            return time.perf_counter() - start
-    with single_threaded_pool(way.threads) as pool:
-        warm(pool, way.threads)
+    batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+    with computing(clip, way) as pool:
         start = time.perf_counter()
-        for _ in in_order(pool, encode, parts, 2 * way.threads):
+        encoded = in_order(pool, encode, batches, 2 * way.threads)
+        for _ in map(encode, batches) if way.batch else encoded:
             pass
+        wait(clip.device)
         return time.perf_counter() - start
 
 
 def passing(
-    clip: Clip,
-    held: Held,
-    jobs: dict[str, Job],
-    way: Way,
-    calls: list[dict[str, float]] | None = None,
+    clip: Clip, pictures: Patchworks, jobs: dict[str, Job], way: Way, calls: Calls | None = None
 ) -> float:
-    """Seconds in which all jobs are answered on all pictures, counted, as in a pass.
+    """Seconds in which all jobs are answered on all pictures, and counted, as in a pass.
 
     The seconds of each stage, of all threads together, are appended to `calls`.
     """
-    count, stages = len(held.loaded), Stages()
-    predictor = Predictor(clip, held, jobs, stages, way.batch or 1)
-    tallies = {name: Tally(count, int(one.target)) for name, one in jobs.items()}
-    with single_threaded_pool(way.threads) as pool, contextlib.ExitStack() as stack:
-        warm(pool, way.threads)
-        stack.enter_context(computing_on(str(clip.device)))
-        if way.batch:
-            stack.enter_context(threads_of_torch(way.threads))
+    count, stages = len(pictures.loaded), Stages()
+    predictor = Predictor(clip, pictures, jobs, stages, way.batch or 1)
+    tallies = {name: Tally(count, int(job.target)) for name, job in jobs.items()}
+    with computing(clip, way) as pool:
         start = time.perf_counter()
         if way.batch:
             results = predictor.batched(pool, range(count))
         else:
             results = predictor.singly(pool, range(count), ahead=2 * way.threads)
-        for position, found in results:
+        for position, by_run in results:
             for name, tally in tallies.items():
-                tally.add(position, found[name])
-        took = time.perf_counter() - start
+                tally.add(position, by_run[name])
+        seconds = time.perf_counter() - start
     if calls is not None:
         calls.append(dict(stages.seconds))
-    return took
+    return seconds
 
 
 @contextlib.contextmanager
-def threads_of_torch(threads: int) -> Iterator[None]:
+def computing(clip: Clip, way: Way) -> Iterator[Executor]:
+    """The threads of a pass, started; in batches the calling thread computes with all of them."""
+    with single_threaded_pool(way.threads) as pool, computing_on(str(clip.device)):
+        list(pool.map(time.sleep, [0.001] * way.threads))
+        with torch_threads(way.threads if way.batch else 1):
+            yield pool
+
+
+@contextlib.contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
     """torch's own threads, in the calling thread, until the end."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -163,8 +155,3 @@ def wait(device: torch.device) -> None:
     """Until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def warm(pool: Any, threads: int) -> None:
-    """Start all threads of a pool."""
-    list(pool.map(time.sleep, [0.001] * threads))
