@@ -197,6 +197,11 @@ class _Pass:
         log.info("%d runs written to %s", len(self.runs), out)
 
 
+def shared(run: Run) -> tuple[Any, ...]:
+    """The same for runs that can share a pass."""
+    return tuple(part(run) for part in SHARED.values())
+
+
 def _words(run: Run) -> str:
     """The same for runs that score the same words."""
     return run.vocabulary.model_dump_json()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cliptrase.segment import ways
 
-Map = Any  # (…, H, W): a Tensor, or on a CPU an ndarray, whose small operations cost a third
+Map = Any  # (…, pixels): a Tensor, or on a CPU an ndarray, whose small operations cost a third
 
 
 def median_filter(maps: Tensor, window: int) -> Tensor:
@@ -27,20 +27,23 @@ def median_filter(maps: Tensor, window: int) -> Tensor:
     """
     if window == 1:
         return maps
-    height, width = maps.shape[1:]
+    rows, columns = (_mirrored(maps.device, side, window) for side in maps.shape[1:])
+    padded = maps[:, rows[:, None], columns].flatten(1)
     if ways.one_by_one(maps.device):  # a map's lists then stay in the cache
-        rows, columns = _mirrored(height, window), _mirrored(width, window)
-        padded = maps.numpy()[:, rows[:, None], columns]
-        return torch.from_numpy(np.stack([_median(one, window) for one in padded]))
-    above, beside = (_mirrored_on(maps.device, side, window) for side in (height, width))
-    return _median(maps[:, above][:, :, beside], window)
+        filtered = [_median(map_, len(columns), window) for map_ in padded.numpy()]
+        medians = torch.from_numpy(np.stack(filtered))
+    else:
+        medians = _median(padded, len(columns), window)
+    return medians.unfold(-1, maps.shape[-1], len(columns))
 
 
-def _median(padded: Map, window: int) -> Map:
-    """The median at every place where a whole window lies in `padded`."""
-    height, width = (side - window + 1 for side in padded.shape[-2:])
+def _median(padded: Map, side: int, window: int) -> Map:
+    """The median of the window that begins at each pixel of `padded`, rows of `side` pixels one
+    after the other. Windows that run over the end of a row hold nothing of use."""
+    height = padded.shape[-1] // side - window + 1
+    starts = height * side - window + 1
     median = window * window // 2
-    rows = [padded[..., row : row + height, :] for row in range(window)]
+    rows = [padded[..., row * side : (row + height) * side] for row in range(window)]
     lists = {1: _run(_sorting(window), rows)}  # sorted values of 1, 2, 4 … neighbouring columns
     dropped = {1: 0}  # how many of the smallest a list has lost
     size = 1
@@ -56,11 +59,11 @@ def _median(padded: Map, window: int) -> Map:
     lost, start, part = 0, size, size // 2
     while part:
         if window & part:
-            views = [values[..., start : start + width] for values in lists[part]]
+            views = [values[..., start : start + starts] for values in lists[part]]
             start += part
             rest, lost = _merge(rest, views, lost + dropped[part], (start - size) * window, median)
         part //= 2
-    most = [values[..., :width] for values in lists[size]]
+    most = [values[..., :starts] for values in lists[size]]
     return _select(most, rest, median - dropped[size] - lost)
 
 
@@ -166,11 +169,7 @@ def _pruned(steps: list[Step], outputs: list[int], inputs: int) -> Program:
 
 
 @lru_cache(maxsize=64)
-def _mirrored(side: int, window: int) -> np.ndarray:
+def _mirrored(device: torch.device, side: int, window: int) -> Tensor:
     """Indices of a side extended by window // 2 at both ends, edges repeated."""
-    return np.pad(np.arange(side), window // 2, mode="symmetric")
-
-
-@lru_cache(maxsize=64)
-def _mirrored_on(device: torch.device, side: int, window: int) -> Tensor:
-    return torch.from_numpy(_mirrored(side, window).copy()).to(device)
+    indices = np.pad(np.arange(side), window // 2, mode="symmetric")
+    return torch.from_numpy(indices).to(device)

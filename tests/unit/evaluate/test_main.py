@@ -9,7 +9,7 @@ import pytest
 from cliptrase import config
 from cliptrase.errors import UserError
 from cliptrase.evaluate import __main__ as command
-from cliptrase.evaluate import passes, planned
+from cliptrase.evaluate import passes, planned, sweep
 from cliptrase.files import sha256_file
 from cliptrase.plan import Pass, Plan
 from cliptrase.runs import store
@@ -87,7 +87,7 @@ def test_a_sweep_goes_on_past_a_failure_and_skips_what_is_done(words, capfd, mon
 def test_what_hydra_would_stumble_over_is_told_first(
     arguments, message, words, capsys, monkeypatch
 ):
-    monkeypatch.setattr(command, "evaluate", pytest.fail)
+    monkeypatch.setattr(sweep, "make", lambda points: pytest.fail(str(points)))
     with pytest.raises(SystemExit) as ended:
         command.main([*words, *arguments])
     assert ended.value.code == 1
@@ -97,10 +97,75 @@ def test_what_hydra_would_stumble_over_is_told_first(
     assert message in printed.err
 
 
-def test_a_sweep_over_a_glob_and_hydra_s_own_keys_pass():
-    keys = command.check(["method=glob(cli*)", "hydra.sweep.dir=x", "hydra/launcher=basic"], True)
-    assert keys == {"method", "hydra.sweep.dir", "hydra/launcher"}
-    assert command.check(["method.attention.terms=[qq,kk]"], False) == {"method.attention.terms"}
+def test_a_sweep_is_one_pass_of_its_points_that_share_one(words, capsys, monkeypatch):
+    passes_made = []
+
+    def made(runs, **options):
+        passes_made.append(list(runs))
+        return run_pass(runs, **options)
+
+    run_pass = passes.run_pass
+    monkeypatch.setattr(passes, "run_pass", made)
+    command.main(["-m", *words, "image_size=112,128", "method=clip,sclip"])
+    sizes = [[name.split(".")[3] for name in runs] for runs in passes_made]
+    assert sizes == [["112", "112"], ["128", "128"]]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("runs/")]
+    points = [".".join(line.split(".")[1:4]) for line in printed]
+    in_order = ["clip.local.112", "sclip.local.112", "clip.local.128", "sclip.local.128"]
+    assert points == in_order
+
+
+def test_a_point_that_spoils_its_pass_is_reported_alone(words, capsys, monkeypatch):
+    run_pass = passes.run_pass
+
+    def spoiled(runs, **options):
+        if any(".sclip." in name for name in runs):
+            raise UserError("sclip is spoiled")
+        return run_pass(runs, **options)
+
+    monkeypatch.setattr(passes, "run_pass", spoiled)
+    with pytest.raises(SystemExit):
+        command.main(["-m", *words, "method=clip,sclip,clearclip"])
+    printed = capsys.readouterr()
+    assert [name.split(".")[1] for name in made()] == ["clearclip", "clip"]
+    assert printed.out.count("rule cliptrase") == 2
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert errors[0].endswith("method=sclip: sclip is spoiled") and len(errors) == 2
+
+
+def points(*overrides):
+    return [" ".join(point) for point in sweep.listed(overrides, multirun=True)]
+
+
+def test_the_points_are_those_of_hydra_s_grammar():
+    assert points("method=glob([clip*,sclip],exclude=*_*)") == [
+        "method=clip",
+        "method=cliptrase",
+        "method=sclip",
+    ]
+    assert points("image_size=range(112,225,112)", "limit=3") == [
+        "image_size=112 limit=3",
+        "image_size=224 limit=3",
+    ]
+    assert points("limit=1,2", "limit=3") == ["limit=3"], "the last word counts"
+    assert points("vocabulary='my (own) words'") == ["vocabulary='my (own) words'"]
+    listed = sweep.listed(["method.attention.terms=[qq,kk]"], multirun=False)
+    assert listed == [["method.attention.terms=[qq,kk]"]]
+    with pytest.raises(UserError, match="an interval has no list of values"):
+        points("method.regions.eps=interval(0,1)")
+
+
+def test_launchers_make_one_point_after_the_other(words, capsys):
+    command.main(["hydra/launcher=basic", *words, "-m", "method=clip,sclip"])
+    assert [name.split(".")[1] for name in made()] == ["clip", "sclip"]
+    assert capsys.readouterr().out.count("rule cliptrase") == 2
+    assert [path.name for path in Path().iterdir()] == ["runs"], "no record of Hydra's"
+
+    with pytest.raises(SystemExit) as ended:
+        command.main(["-m", "hydra/launcher=basic", *words, "method.regions.eps=0,0.9"])
+    assert ended.value.code == 1
+    assert "method.regions.eps=0: must be a number" in capsys.readouterr().err
+    assert len(made()) == 3, "the others go on"
 
 
 def test_hydra_shows_the_composed_run(words, capsys):
@@ -170,4 +235,4 @@ def test_a_gpu_that_is_not_there(runs_of, make, tmp_path):
     with pytest.raises(UserError, match=r"device=cuda:7: .*device=cpu|last GPU here"):
         make(runs_of(["method=clip"]), tmp_path, device="cuda:7")
     assert not list(tmp_path.iterdir())
-    assert config.resolve(["device=cuda:7", "model=shapes_clip"])["device"] == "cuda:7"
+    assert config.resolve(["device=cuda:7", "model=shapes_clip"]).device == "cuda:7"
