@@ -12,7 +12,10 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.objects import changed, local_model, open_clip_model
 
+from cliptrase.config import weights
+from cliptrase.config.schema import Model
 from cliptrase.errors import UserError
 from cliptrase.model import fetch
 from cliptrase.model.load import CONFIG, WEIGHTS, load_clip
@@ -31,7 +34,7 @@ ARCHITECTURE = {
 }
 
 
-def write_folder(folder: Path, clip, model_cfg=None, dtype=torch.float32) -> dict:
+def write_folder(folder: Path, clip, model_cfg=None, dtype=torch.float32) -> Model:
     folder.mkdir(exist_ok=True)
     config = {
         "model_cfg": model_cfg or ARCHITECTURE,
@@ -40,7 +43,7 @@ def write_folder(folder: Path, clip, model_cfg=None, dtype=torch.float32) -> dic
     (folder / CONFIG).write_text(json.dumps(config))
     weights = {key: value.to(dtype) for key, value in clip.model.state_dict().items()}
     save_file(weights, str(folder / WEIGHTS))
-    return {"label": "mine", "kind": "local", "path": str(folder)}
+    return local_model(folder, label="mine")
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +135,15 @@ def test_a_damaged_folder_is_one_message(tmp_path, small, how):
 
 
 @pytest.mark.parametrize("make", ["missing", "file"])
-def test_not_a_folder(tmp_path, make):
+def test_not_a_folder(tmp_path, small, make):
     path = tmp_path / "m"
     if make == "file":
         path.write_text("x")
+    with pytest.raises(UserError, match=r"no such file; model\.path names an open_clip folder"):
+        local_model(path)
+    gone = changed(write_folder(tmp_path / "other", small), {"path": str(path)})
     with pytest.raises(UserError, match=r"no such folder; model\.path names an open_clip folder"):
-        load_clip({"kind": "local", "path": str(path)})
+        load_clip(gone)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +153,7 @@ def test_not_a_folder(tmp_path, make):
         ({"vision_cfg": {"attentional_pool": True}}, "not a plain ViT"),
         ({"vision_cfg": {"attentional_pool": "parallel"}}, "not a plain ViT"),
         ({"vision_cfg": {"pool_type": "none"}}, "not a plain ViT"),
-        ({"vision_cfg": {"patch_size": [16, 8]}}, "not a plain ViT"),
+        ({"vision_cfg": {"patch_size": [16, 8]}}, "not the configuration of a ViT"),
         ({"vision_cfg": {"block_type": "custom", "qk_norm": True}}, "not a plain ViT"),
         ({"text_cfg": {"no_causal_mask": True}}, "not CLIP's causal transformer"),
         ({"text_cfg": {"pool_type": "last"}}, "not CLIP's causal transformer"),
@@ -170,12 +176,9 @@ def test_architectures_without_plain_patch_tokens_are_refused(tmp_path, small, c
         load_clip(write_folder(tmp_path / "m", other, config))
 
 
-def open_clip_model(name, pretrained):
-    return {"label": "open_clip", "kind": "open_clip", "name": name, "pretrained": pretrained}
-
-
 def test_weights_by_file_for_a_name_that_open_clip_knows(tmp_path, small, monkeypatch):
     (tmp_path / "tiny-test.json").write_text(json.dumps(ARCHITECTURE))
+    monkeypatch.setattr(weights, "_known_models", lambda: tmp_path)
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [tmp_path])
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {})
     open_clip.factory._rescan_model_configs()
@@ -239,11 +242,11 @@ def test_no_network_is_one_message_that_names_the_way_out(monkeypatch, offline, 
         ),
         ("ViT-B-17", "openai", "unknown model.name 'ViT-B-17'; did you mean"),
         ("ViT-B-16", "laion2b", "neither a file nor weights of ViT-B-16"),
-        ("ViT-B-16", None, "neither a file nor weights of ViT-B-16"),
-        ("RN50-quickgelu", "openai", "not a plain ViT"),
+        ("ViT-B-16", None, "model.pretrained=null: must be a name or a path"),
+        ("RN50-quickgelu", "openai", "not the configuration of a ViT"),
         ("coca_ViT-B-32", "laion2b_s13b_b90k", "not a plain ViT"),
-        ("ViT-B-16-SigLIP", "webli", "not a plain ViT"),
-        ("EVA02-B-16", "merged2b_s8b_b131k", "not a plain ViT"),
+        ("ViT-B-16-SigLIP", "webli", "not the configuration of a ViT"),
+        ("EVA02-B-16", "merged2b_s8b_b131k", "not the configuration of a ViT"),
         ("ViT-L-14-CLIPA", "datacomp1b", "not a plain ViT"),
         ("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "not a plain ViT"),
     ],

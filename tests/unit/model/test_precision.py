@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from tests.objects import local_model, method
 
-from cliptrase import config
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model import vision
@@ -120,9 +120,8 @@ def test_a_number_beyond_fp16_is_refused_by_name_and_bf16_holds_it(clip, pixels)
         UserError, match=r"model\.precision=fp16: .* take model\.precision=bf16"
     )
     for name in ("cliptrase", "gem", "clip_surgery"):
-        method = config.resolve(["benchmark=ade150", f"method={name}"])["method"]
         with refused, torch.inference_mode():
-            Graph(lowered(large, "fp16"), pixels).patches(method)
+            Graph(lowered(large, "fp16"), pixels).patches(method(name))
 
 
 def test_damaged_weights_are_said_to_be(clip, pixels):
@@ -145,9 +144,8 @@ def test_a_model_is_loaded_in_its_precision(tmp_path, clip, pixels):
     content = {"model_cfg": towers, "preprocess_cfg": preprocess}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
     save_file(clip.model.state_dict(), str(tmp_path / "open_clip_model.safetensors"))
-    named = {"kind": "local", "path": str(tmp_path)}
-    assert torch.equal(features(load_clip(named), pixels), features(clip, pixels))
+    assert torch.equal(features(load_clip(local_model(tmp_path)), pixels), features(clip, pixels))
     for precision in DTYPES:
-        loaded = load_clip(named | {"precision": precision})
+        loaded = load_clip(local_model(tmp_path, precision=precision))
         assert loaded.precision == precision
         assert torch.equal(features(loaded, pixels), features(lowered(clip, precision), pixels))

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
+from tests import objects
 
 from cliptrase.errors import UserError
-from cliptrase.evaluate import encoded
 from cliptrase.evaluate import graph as module
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
+from cliptrase.segment import clustering, vote
 
-REGIONS = {
-    "correlation": {"block": 11, "kind": "cosine"},
-    "cluster": "rows",
-    "l2_rows": False,
-    "denoise": "cls",
-    "passes": 1,
-    "eps": 0.35,
-    "min_samples": 3,
-    "upsample": 4,
-    "median": 7,
-    "vote": "hard",
-}
+REGIONS = {"eps": 0.35}
 
 
 def method(terms=("qq", "kk", "vv"), cls_logits=False, regions=REGIONS, first=12, last=12):
-    return {
-        "attention": {
-            "kind": "softmax", "terms": list(terms), "first_block": first, "last_block": last,
-            "residual": True, "ffn": True, "omega": None, "row_sum": "none", "heads": "mean",
-        },
-        "regions": copy.deepcopy(regions),
-        "cls_logits": cls_logits,
-    }  # fmt: skip
+    changes = {"regions": None}
+    if regions is not None:
+        changes = {f"regions.{key}": value for key, value in regions.items()}
+    changes |= {"attention.first_block": first, "attention.last_block": last}
+    return objects.method(
+        "cliptrase", changes | {"attention.terms": terms, "cls_logits": cls_logits}
+    )
 
 
 CLIPTRASE, SCLIP = method(), method(["qq", "kk"], regions=None)
@@ -90,12 +77,11 @@ def counted(monkeypatch):
 
     for name in ("embed_tokens", "qkv", "finish", "project"):
         count(vision, name)
-    for name in (
-        "classify", "correlation", "squared_distances", "neighbours", "dbscan", "prototypes",
-        "smooth_maps", "region_maps",
-    ):  # fmt: skip
+    for name in ("classify", "correlation", "prototypes", "smooth_maps", "region_maps"):
         count(module, name)
-    count(encoded, "hard_vote")
+    for name in ("squared_distances", "dbscan"):
+        count(clustering, name)
+    count(vote, "hard_vote")
     return calls
 
 
@@ -119,14 +105,13 @@ def test_a_grid_of_clusterings_shares_all_but_the_cells(clip, pixels, counted):
     seen, sets = set(), set()
     for eps in eps_values:
         for least in min_samples:
-            cell = method(regions={**REGIONS, "eps": eps, "min_samples": least})
+            cell = method(regions={"eps": eps, "min_samples": least})
             graph.prediction(cell, text(5), "words", 100.0)
             labels = graph.clusters(cell)[0]
             seen.add(labels.numpy().tobytes())
             clusters = range(int(labels.max()) + 1)
             sets |= {(labels == cluster).numpy().tobytes() for cluster in clusters}
-    assert counted["squared_distances"] == counted["classify"] == counted["correlation"] == 1
-    assert counted["neighbours"] == 4 and counted["dbscan"] == 16
+    assert counted["classify"] == counted["correlation"] == 1 and counted["dbscan"] == 16
     assert 1 < counted["region_maps"] <= len(seen) < 16
     assert counted["hard_vote"] <= len(seen)
     assert counted["smooth_maps"] == len(sets)  # one by one, each set of patches once
@@ -150,13 +135,11 @@ METHODS = {
     "sclip": SCLIP,
     "cliptrase": CLIPTRASE,
     "cls": method(cls_logits=True),
-    "pc": method(regions={**REGIONS, "denoise": "none", "eps": 0.6}),
-    "inner": method(
-        regions={**REGIONS, "correlation": {"block": 11, "kind": "inner_product"}, "eps": 0.5}
-    ),
-    "features": method(regions={**REGIONS, "cluster": "features", "eps": 0.2}),
+    "pc": method(regions={"denoise": "none", "eps": 0.6}),
+    "inner": method(regions={"correlation.kind": "inner_product", "eps": 0.5}),
+    "features": method(regions={"cluster": "features", "eps": 0.2}),
     "layer 9": method(first=9),
-    "other cell": method(regions={**REGIONS, "eps": 0.3, "min_samples": 2}),
+    "other cell": method(regions={"eps": 0.3, "min_samples": 2}),
 }
 
 
@@ -185,14 +168,14 @@ def test_a_batch_is_its_images(clip, pixels, name):
         assert torch.allclose(together.patches(chosen)[image], alone.patches(chosen)[0], atol=1e-5)
         single = alone.prediction(chosen, words, "words", 100.0)[0]
         assert (maps[image] != single).float().mean() < 1e-3
-        if chosen["regions"]:
+        if chosen.regions:
             assert torch.equal(together.clusters(chosen)[image], alone.clusters(chosen)[0])
             clustered += int(alone.clusters(chosen).max() >= 0)
-    assert clustered >= 2 or not chosen["regions"]
+    assert clustered >= 2 or not chosen.regions
 
 
 def test_an_image_without_clusters_keeps_its_prediction(clip, pixels):
-    nothing = method(regions={**REGIONS, "eps": 1e-4})
+    nothing = method(regions={"eps": 1e-4})
     graph = Graph(clip, pixels)
     assert (graph.clusters(nothing) == -1).all() and (graph.regions(nothing) == -1).all()
     plain = graph.prediction(method(regions=None), text(5), "words", 100.0)
@@ -244,9 +227,9 @@ def test_whole_pictures_need_not_be_square(clip):
         clip.positions.clear()
 
 
-def test_the_order_of_terms_and_keys_is_one_run(clip, pixels, counted):
+def test_the_order_of_terms_is_one_run(clip, pixels, counted):
     graph = Graph(clip, pixels[:1])
-    turned = method(["vv", "qq", "kk"], regions=dict(reversed(REGIONS.items())))
+    turned = method(["vv", "qq", "kk"])
     first = graph.prediction(CLIPTRASE, text(5), "words", 100.0)
     assert graph.prediction(turned, text(5), "words", 100.0) is first
 

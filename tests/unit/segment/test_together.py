@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from typing import Any
 
@@ -11,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
+from tests import objects
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cliptrase.config.schema import Method
 from cliptrase.evaluate import graph as module
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import Clip
@@ -20,35 +21,25 @@ from cliptrase.segment import ways
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
 
 SIDE, PATCH = 64, 8
-REGIONS = {
-    "correlation": {"block": 11, "kind": "cosine"}, "cluster": "rows", "l2_rows": False,
-    "denoise": "cls", "passes": 1, "eps": 0.3, "min_samples": 3, "upsample": 4, "median": 7,
-    "vote": "hard",
-}  # fmt: skip
 METHODS = {
     "hard": {},
     "soft": {"vote": "soft"},
     "features": {"cluster": "features", "eps": 0.2},
     "eq7": {
-        "correlation": {"block": 11, "kind": "inner_product"}, "denoise": "eq7", "eps": 9.0,
+        "correlation.kind": "inner_product", "denoise": "eq7", "eps": 9.0,
         "min_samples": 2,
     },
     "eq7 twice": {
-        "correlation": {"block": 11, "kind": "inner_product"}, "denoise": "eq7", "eps": 9.0,
+        "correlation.kind": "inner_product", "denoise": "eq7", "eps": 9.0,
         "min_samples": 2, "passes": 2,
     },
 }  # fmt: skip
 
 
-def method(**changes: Any) -> dict[str, Any]:
-    return {
-        "attention": {
-            "kind": "softmax", "terms": ["qq", "kk", "vv"], "first_block": 12, "last_block": 12,
-            "residual": True, "ffn": True, "omega": None, "row_sum": "none", "heads": "mean",
-        },
-        "regions": {**copy.deepcopy(REGIONS), **changes},
-        "cls_logits": False,
-    }  # fmt: skip
+def method(**changes: Any) -> Method:
+    """CLIPtrase with other `regions`."""
+    regions = {"eps": 0.3, **changes}
+    return objects.method("cliptrase", {f"regions.{key}": regions[key] for key in regions})
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,51 @@
+"""Methods and models as a resolved run has them, and changed copies of any part of a run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cliptrase import config
+from cliptrase.config.schema import Method, Model, WrittenModel
+from cliptrase.config.validation import Frozen
+from cliptrase.config.weights import describe_model
+
+F = TypeVar("F", bound=Frozen)
+Changes = Mapping[str, Any]
+
+
+def changed(part: F, changes: Changes) -> F:
+    """`part` with other values, as {"regions.eps": 0.5, "cls_logits": True}, validated again."""
+    values: dict[str, Any] = dict(part)
+    inner: dict[str, dict[str, Any]] = defaultdict(dict)
+    for key, value in changes.items():
+        name, _, rest = key.partition(".")
+        if rest:
+            inner[name][rest] = value
+        else:
+            values[name] = value
+    for name, more in inner.items():
+        values[name] = changed(values[name], more)
+    return type(part).model_validate(values)
+
+
+def method(name: str = "cliptrase", changes: Changes | None = None) -> Method:
+    """conf/method/<name>.yaml at 14 × 14 patches, without [CLS] logits, changed."""
+    run = config.resolve(
+        ["benchmark=voc20", "model=vit_b16", f"method={name}", "method.cls_logits=false"]
+    )
+    return changed(run.method, changes or {})
+
+
+def local_model(path: Path | str, **more: str) -> Model:
+    """The model of an open_clip folder; more: `label` or `precision`."""
+    written = {"label": "local", "kind": "local", "path": str(path)} | more
+    return describe_model(WrittenModel.model_validate(written))
+
+
+def open_clip_model(name: str, pretrained: str) -> Model:
+    """The model that open_clip makes of a name and of a tag or a file of weights."""
+    written = {"label": "open_clip", "kind": "open_clip", "name": name, "pretrained": pretrained}
+    return describe_model(WrittenModel.model_validate(written))
