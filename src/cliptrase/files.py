@@ -64,7 +64,7 @@ def write_json(path: Path | str, content: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path | str) -> dict[str, Any] | None:
-    """The object in a JSON file, None where the file is missing, damaged or holds something else."""
+    """The object in a JSON file, None where the file is missing, damaged or something else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

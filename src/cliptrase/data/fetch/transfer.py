@@ -1,15 +1,11 @@
 """One address → one growing file: resumed with Range, tried again, given up where it is hopeless.
 
-With httpx. pooch (1.9) starts every download from the first byte; fsspec's HTTP file system does
-too, hides the status of an answer behind FileNotFoundError, and needs aiohttp. httpx gives status,
-headers and bytes as they come, separate time-outs for connecting and reading, and is installed
-anyway with huggingface_hub.
+With httpx: pooch (1.9) and fsspec's HTTP file system start every download from the first byte.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -21,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exception
 from tqdm import tqdm
 
 import cliptrase
 from cliptrase.data.fetch.receipts import HEAD, Damaged, check_head
 from cliptrase.data.fetch.sources import Archive, readable
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write, naming_the_path
+from cliptrase.files import naming_the_path, read_json, write_json
 
 LOG = logging.getLogger(__name__)
 _LATER = {408, 425, 429}  # besides 5xx: statuses that may pass
@@ -51,7 +48,11 @@ class Unavailable(Exception):
 
 
 class _Worthless(Unavailable):
-    """What was written of it is of no use either."""
+    """This address will not do, and the part that it gave must be discarded."""
+
+
+class _Stale(Exception):
+    """The part cannot be continued: start over."""
 
 
 class _Again(Exception):
@@ -67,42 +68,57 @@ def transfer(
 ) -> bool:
     """Make `part` a whole file of this address, from what is there of it already.
 
-    known: a checksum will tell whether the file is right, so what is there may be continued from
-    another address; else only if the server says that its file is the same.
+    known: a checksum will tell whether the file is right, so that a part from another address may
+    be continued; else only if the server says that its file is the same.
     Returns whether it was continued, and not one answer from its first byte.
     Raises Unavailable; UserError where the disk refuses.
     """
-    best, failures = size_of_part(part), 0
+    failures, best = 0, size_of_part(part)
+
+    def attempt() -> bool:
+        nonlocal failures, best
+        try:
+            return _attempt(client, url, part, archive, policy, bar, known=known)
+        except _Again:
+            failures = 0 if size_of_part(part) > best else failures + 1
+            best = max(best, size_of_part(part))
+            raise
+
+    def wait(error: BaseException) -> float:
+        growing = policy.backoff * 2 ** max(0, failures - 1)
+        return min(policy.longest, max(growing, getattr(error, "wait", 0.0)))
+
+    def log(state: RetryCallState) -> None:
+        reason = state.outcome and state.outcome.exception()
+        LOG.warning("%s: %s: %s; again in %.0f s", archive.name, url, reason, state.upcoming_sleep)
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(_Again),
+        stop=lambda _: failures >= policy.attempts,
+        wait=wait_exception(wait),
+        before_sleep=log,
+        reraise=True,
+    )
     with _client(policy) as client, _Bar(archive.name, progress) as bar:
-        for _ in range(20 * policy.attempts):
-            try:
-                return _attempt(client, url, part, archive, policy, bar, known=known)
-            except _Again as error:
-                there = size_of_part(part)
-                failures = 0 if there > best else failures + 1
-                best = max(best, there)
-                if failures >= policy.attempts:
-                    raise Unavailable(f"{error} ({failures} times in a row)") from error
-                wait = max(error.wait, policy.backoff * 2 ** max(0, failures - 1))
-                wait = min(wait, policy.longest)
-                LOG.warning("%s: %s: %s; again in %.0f s", archive.name, url, error, wait)
-                time.sleep(wait)
-        raise Unavailable(f"the connection broke {20 * policy.attempts} times")
+        try:
+            return retrying(attempt)
+        except _Again as error:
+            raise Unavailable(f"{error} ({failures} times in a row)") from error
 
 
 def discard(part: Path) -> None:
-    """Forget what is there of a download."""
-    for path in (part, _note(part)):
+    """Delete the part of a download, and the note about it."""
+    for path in (part, _note_path(part)):
         path.unlink(missing_ok=True)
 
 
 def size_of_part(part: Path) -> int:
-    """Bytes that are there of a download."""
+    """The bytes that a download has so far."""
     return part.stat().st_size if part.is_file() else 0
 
 
 def need_space(folder: Path, needed: int, policy: Policy) -> None:
-    """Raise UserError where the disk has not `needed` bytes and the margin left."""
+    """Raise UserError where the disk lacks room for `needed` bytes and the margin."""
     free = shutil.disk_usage(folder).free
     if needed and needed + policy.margin > free:
         raise UserError(
@@ -122,8 +138,8 @@ def _attempt(
     *,
     known: bool,
 ) -> bool:
-    """One request, to the end of the file. Returns whether it continued what was there."""
-    start, validator, total = _what_is_there(url, part, known)
+    """One request, to the end of the file. Returns whether it continued the part."""
+    start, validator, total = _start(url, part, known)
     if start and start == (archive.bytes or total):
         return True  # whole, and not yet checked
     headers = {"Accept-Encoding": "identity"}
@@ -133,7 +149,7 @@ def _attempt(
             headers["If-Range"] = validator
     try:
         with _answer(client, url, headers, policy) as response:
-            start, total = _agreed(response, start, total, validator, archive)
+            start, total = _span(response, start, total, validator, archive)
             if start == total and total:
                 return True
             need_space(part.parent, (total or archive.bytes or start) - start, policy)
@@ -159,15 +175,11 @@ def _attempt(
     return start > 0
 
 
-class _Stale(Exception):
-    """What is there cannot be continued: start over."""
-
-
 @contextlib.contextmanager
 def _answer(
     client: httpx.Client, url: str, headers: dict[str, str], policy: Policy
 ) -> Iterator[httpx.Response]:
-    """The answer after its redirects, of http and https alone, never from https back to http."""
+    """The answer after redirects: of http and https alone, never from https back to http."""
     address = httpx.URL(url)
     for _ in range(policy.redirects + 1):
         with client.stream("GET", address, headers=headers) as response:
@@ -182,17 +194,20 @@ def _answer(
     raise Unavailable(f"redirects more than {policy.redirects} times, in the end to {address}")
 
 
-def _agreed(
+def _span(
     response: httpx.Response, start: int, total: int | None, validator: str, archive: Archive
 ) -> tuple[int, int | None]:
-    """From which byte the answer goes on, and the size of the whole, None where it is not said."""
+    """The byte from which the answer goes on, and the size of the whole, None if it is unknown.
+
+    Raises Unavailable, _Again or _Stale for an answer that is of no use.
+    """
     status = response.status_code
     span = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
     whole = int(span[2]) if span and span[2] != "*" else None
     if status == 416 and start:
         if whole == start:
             return start, start
-        raise _Stale("the server's file is another than what is there of it")
+        raise _Stale("the file changed since the download began")
     if status in _LATER or status >= 500:
         after = response.headers.get("Retry-After", "")
         wait = float(after) if after.isascii() and after.isdigit() else 0.0
@@ -223,7 +238,7 @@ def _write(
     archive: Archive,
     bar: _Bar,
 ) -> None:
-    """Write what comes, at once; refuse what is no archive, or too long, as soon as it shows."""
+    """Write the answer as it comes. Raises _Worthless as soon as it is no archive, or too long."""
     head = bytearray() if start == 0 else None
     limit = archive.bytes or total
     written = start
@@ -233,7 +248,10 @@ def _write(
             if head is not None:
                 head += chunk
                 if len(head) >= HEAD:
-                    _refuse_other_kinds(bytes(head[:HEAD]), archive)
+                    try:
+                        check_head(bytes(head[:HEAD]), archive)
+                    except Damaged as fault:
+                        raise _Worthless(str(fault)) from fault
                     head = None
             view = memoryview(chunk)
             while view:
@@ -245,42 +263,29 @@ def _write(
         os.fsync(file.fileno())
 
 
-def _refuse_other_kinds(head: bytes, archive: Archive) -> None:
-    try:
-        check_head(head, archive)
-    except Damaged as fault:
-        raise _Worthless(str(fault)) from fault
-
-
-def _what_is_there(url: str, part: Path, known: bool) -> tuple[int, str, int | None]:
-    """Bytes to continue from, the server's mark of their version ("" for none), and the size."""
-    size = size_of_part(part)
-    try:
-        note = json.loads(_note(part).read_text(encoding="utf-8"))
-        same, validator, total = note["url"] == url, str(note["validator"]), note["total"]
-    except (OSError, ValueError, KeyError, TypeError):
-        same, validator, total = False, "", None
-    if same and size and (known or validator):
-        return size, validator, total
+def _start(url: str, part: Path, known: bool) -> tuple[int, str, int | None]:
+    """The byte to go on from, the server's mark of that version ("" for none), and the size."""
+    size, note = size_of_part(part), read_json(_note_path(part)) or {}
+    validator = str(note.get("validator", ""))
+    if note.get("url") == url and size and (known or validator):
+        return size, validator, note.get("total")
     return (size if known else 0), "", None
 
 
 def _write_note(part: Path, url: str, response: httpx.Response, total: int | None) -> None:
-    note = {"url": url, "validator": _validator(response), "total": total}
-    with atomic_write(_note(part), "w") as text:
-        json.dump(note, text)
+    write_json(_note_path(part), {"url": url, "validator": _validator(response), "total": total})
 
 
-def _note(part: Path) -> Path:
+def _note_path(part: Path) -> Path:
+    """Where the version of the file is kept that a part belongs to."""
     return part.with_name(f"{part.name}.json")
 
 
 def _validator(response: httpx.Response) -> str:
     """What If-Range may hold: a strong ETag, or a date."""
-    etag = response.headers.get("ETag", "")
-    if etag and not etag.startswith("W/"):
-        return str(etag)
-    return str(response.headers.get("Last-Modified", ""))
+    etag = str(response.headers.get("ETag", ""))
+    strong = etag and not etag.startswith("W/")
+    return etag if strong else str(response.headers.get("Last-Modified", ""))
 
 
 def _what_broke(error: httpx.TransportError, there: int) -> str:
@@ -305,7 +310,7 @@ class _Bar:
     """Progress: a bar on a terminal, elsewhere a line a minute."""
 
     def __init__(self, name: str, shown: bool) -> None:
-        self._name, self._shown, self._said = name, shown, time.monotonic()
+        self._name, self._shown, self._logged = name, shown, time.monotonic()
         self._bar: tqdm | None = None
         if shown and sys.stderr.isatty():
             self._bar = tqdm(desc=name, unit="B", unit_scale=True, leave=False)
@@ -314,8 +319,8 @@ class _Bar:
         if self._bar is not None:
             self._bar.total = total
             self._bar.update(written - self._bar.n)
-        elif self._shown and time.monotonic() - self._said >= 60:
-            self._said = time.monotonic()
+        elif self._shown and time.monotonic() - self._logged >= 60:
+            self._logged = time.monotonic()
             of = f" of {readable(total)}" if total else ""
             LOG.info("%s: %s%s", self._name, readable(written), of)
 
