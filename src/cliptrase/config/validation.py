@@ -163,13 +163,12 @@ def _fault(model: type[BaseModel], path: list[Any], kind: str, value: Any, messa
         return f"unknown value; {nearest(show(value), map(show, _literals(field)))}"
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         section = next(filter(_is_model, _alternatives(field)), None)
-        if section is None:
-            return "must be a mapping (key: value)"
-        keys = section.model_fields
+        keys = section.model_fields if section else {}
         needed = [name for name, about in keys.items() if about.is_required()]
-        return f"must hold the keys {', '.join(needed)}"
+        return f"must hold the keys {', '.join(needed)}" if needed else "must be a mapping"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
+    message = message.replace("Input should", "must").replace("valid tuple", "list")
     return message[:1].lower() + message[1:]
 
 
