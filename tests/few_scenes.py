@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cliptrase.data.make.recipes import png, recipe
+from cliptrase.data.make.recipes import recipe
+from cliptrase.data.make.records import Record, png
 from cliptrase.data.read import prepared
 from cliptrase.shapes.scenes import evaluation_scene
 
@@ -19,7 +20,7 @@ def write_scenes(root: Path, scenes: Sequence[int]) -> Path:
     for place, index in enumerate(scenes):  # ids must be sorted
         scene = evaluation_scene("shapes", index)
         name = f"{place:03}:scene_{index}"
-        records.append(prepared.Record(name, png(scene.image), png(scene.label)))
+        records.append(Record(name, png(scene.image), png(scene.label)))
     prepared.write_arrow(folder / prepared.ARROW, records)
     check = prepared.self_check(prepared.PreparedSamples(folder))
     check["recipe_sha256"] = recipe("shapes").digest()

@@ -7,8 +7,8 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,16 +35,16 @@ _REFUSALS = {
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only once the block has ended without an error.
 
-    `mode` is "wb" or "w" (UTF-8). Whatever the disk refuses becomes a UserError naming the path;
-    what stood at `path` before is then still there.
+    `mode` is "wb" or "w" (UTF-8). If the block or the disk fails, the earlier file at `path` stays
+    as it is. Raises UserError naming the path where the disk refuses.
     """
     path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with naming_the_path(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with naming_the_path(path):
-            os.fchmod(handle, 0o666 & ~_umask())
             with open(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
@@ -56,15 +56,15 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
-def write_json(path: Path | str, content: dict[str, Any]) -> None:
-    """Write a small file of keys in order, one a line; raises as `atomic_write`."""
+def write_json(path: Path | str, content: Mapping[str, object]) -> None:
+    """Write a small JSON file, sorted keys, one a line. Raises as `atomic_write`."""
     with atomic_write(path, "w") as text:
         json.dump(content, text, indent=1, sort_keys=True)
         text.write("\n")
 
 
 def read_json(path: Path | str) -> dict[str, Any] | None:
-    """The keys of a JSON file, None where there is none that can be read."""
+    """The object in a JSON file, None where the file is missing, damaged or something else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -74,7 +74,7 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def naming_the_path(path: Path | str) -> Iterator[None]:
-    """Turn everything that the disk refuses (OSError) into one message about `path`."""
+    """Turn every OSError of the block into a UserError that names `path` and the cure."""
     try:
         yield
     except OSError as error:
@@ -87,9 +87,3 @@ def sha256_file(path: Path | str) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

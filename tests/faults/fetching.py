@@ -34,7 +34,20 @@ TENTHS = [SIZE * tenth // 10 for tenth in range(10)]
 def archive(*urls: str, known: bool = True, name: str = "a.zip") -> Archive:
     """An archive with these addresses; `known`: its size and checksum were published."""
     checksum = ("sha256", hashlib.sha256(WHOLE).hexdigest()) if known else None
-    return Archive(name, "images", urls, SIZE if known else None, checksum, "none", None)
+    return Archive(
+        name=name,
+        role="images",
+        urls=urls,
+        bytes=SIZE if known else None,
+        checksum=checksum,
+        licence="none",
+        gated=None,
+    )
+
+
+def changed(one: Archive, **fields: object) -> Archive:
+    """The archive with other values of some fields."""
+    return one.model_copy(update=fields)
 
 
 def is_whole(data: Path) -> bool:

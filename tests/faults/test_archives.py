@@ -25,7 +25,7 @@ from tests.miniature.contents import Contents
 from tests.miniature.edited import ARCHIVES, a_png, members, packed, place, put, refused
 
 from cliptrase.data.fetch.lock import alone
-from cliptrase.data.make import prepare, recipes
+from cliptrase.data.make import prepare
 from cliptrase.data.read import prepared
 from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import UserError
@@ -65,7 +65,7 @@ def test_folders_that_are_swapped_inside_an_archive(tmp_path: Path) -> None:
     refused(data, "ade2016", r"ADE_val_00000002\.jpg: a PNG of mode L is no photograph; .*swapped")
 
 
-@pytest.mark.parametrize("dataset", recipes.ARCHIVED)
+@pytest.mark.parametrize("dataset", ARCHIVES)
 def test_archives_that_are_cut_off(dataset: str, tmp_path: Path) -> None:
     """At several places, without any checksum that would tell before."""
     for role, (name, _) in ARCHIVES[dataset].items():
@@ -166,7 +166,7 @@ def test_killed_with_9_the_rerun_gives_the_same_bytes(
     assert not list((data / "prepared").glob(f".{dataset}.[0-9]*")), "what was left is cleared away"
 
 
-@pytest.mark.parametrize("place_of_fault", ["arrow", "spool"])
+@pytest.mark.parametrize("place_of_fault", ["arrow", "unpacked"])
 def test_no_space_left(
     place_of_fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +178,7 @@ def test_no_space_left(
     if place_of_fault == "arrow":
         monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr("cliptrase.data.make.archives.pcontext.tempfile.TemporaryFile", full)
+        monkeypatch.setattr("cliptrase.data.make.containers.tempfile.TemporaryFile", full)
     with pytest.raises(UserError, match="no space left on the disk; free some"):
         prepare.prepare("pcontext", data)
     monkeypatch.undo()
@@ -188,7 +188,7 @@ def test_no_space_left(
 def test_what_is_set_aside_lies_on_the_disk_of_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The label maps of Context are as large as /tmp often is."""
+    """A tar.gz is unpacked beside the archive: /tmp may be small."""
     data = place(tmp_path, "pcontext")
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     assert len(prepared.PreparedSamples(prepare.prepare("pcontext", data))) == edited.SCENES

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cliptrase.cli import main
-from cliptrase.data.make.recipes import png
+from cliptrase.data.make.records import png
 from cliptrase.data.read import prepared
 
 

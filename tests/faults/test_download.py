@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.faults.fetching import (
@@ -197,7 +198,7 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
 def test_a_long_download_says_a_line_a_minute(server, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "cliptrase")
     clock = iter(range(0, 10**6, 45))
-    monkeypatch.setattr(transfer.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     fetch(archive(f"{server.url}/a.zip"), tmp_path, policy=FAST)
     said = [record.message for record in caplog.records if " of 300.1 kB" in record.message]
     assert said and all(re.fullmatch(r"a\.zip: [\d.]+ kB of 300\.1 kB", line) for line in said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.faults.fetching import FAST, SIZE, WHOLE, archive, is_whole, ranges, zipped
+from tests.faults.fetching import FAST, SIZE, WHOLE, archive, changed, is_whole, ranges, zipped
 from tests.miniature.server import Fault
 
 from cliptrase.data.fetch.download import fetch, main, state
@@ -22,8 +21,8 @@ from cliptrase.data.fetch.sources import Gated
 from cliptrase.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-GATED = dataclasses.replace(archive(), gated=Gated("https://example.org/ask", "ask nicely"))
-UNKNOWN = dataclasses.replace(archive(known=False), gated=GATED.gated)
+GATED = changed(archive(), gated=Gated(page="https://example.org/ask", note="ask nicely"))
+UNKNOWN = changed(archive(known=False), gated=GATED.gated)
 
 
 def placed(data: Path, content: bytes = WHOLE) -> Path:
@@ -36,7 +35,7 @@ def placed(data: Path, content: bytes = WHOLE) -> Path:
 def listed(data: Path, url: str, known: bool = True) -> None:
     """A list of sources with this one archive, as the command reads it."""
     one = archive(url, known=known)
-    entry = dataclasses.asdict(one) | {"urls": [url], "checksum": dict([one.checksum or ("", "")])}
+    entry = one.model_dump() | {"urls": [url], "checksum": dict([one.checksum or ("", "")])}
     entry["checksum"] = entry["checksum"] if known else None
     del entry["about"]
     data.mkdir(exist_ok=True)
@@ -71,7 +70,7 @@ def test_two_processes_fetch_once(known, server, tmp_path):
 
 def test_the_one_that_waited_goes_on_where_a_killed_one_stopped(server, tmp_path):
     listed(tmp_path / "data", f"{server.url}/a.zip")
-    server.faults["/a.zip"] = Fault(slow=0.2)
+    server.faults["/a.zip"] = Fault(slow=1)
     first = started(tmp_path / "data")
     wait_for(tmp_path / "data/raw/.a.zip.part", 2 * 65536)
     second = started(tmp_path / "data")
@@ -138,7 +137,7 @@ def test_what_is_there_is_not_asked_for_and_its_receipt_stays(server, tmp_path):
     fetch(one, tmp_path, policy=FAST)
     assert receipt.stat().st_mtime_ns == before and len(server.requests) == 1
     receipt.unlink()
-    fetch(dataclasses.replace(one, urls=()), tmp_path)
+    fetch(changed(one, urls=()), tmp_path)
     said, now = json.loads(written), json.loads(receipt.read_bytes())
     assert now == said | {"url": None}
     assert said["sha256"] == hashlib.sha256(WHOLE).hexdigest() and said["bytes"] == SIZE
@@ -148,13 +147,13 @@ def test_what_is_there_is_not_asked_for_and_its_receipt_stays(server, tmp_path):
 def test_the_weaker_checksums_are_checked_too(server, tmp_path):
     for kind in ("md5", "sha1"):
         digits = hashlib.new(kind, WHOLE).hexdigest()
-        one = dataclasses.replace(archive(f"{server.url}/a.zip"), checksum=(kind, digits))
+        one = changed(archive(f"{server.url}/a.zip"), checksum=(kind, digits))
         data = tmp_path / kind
         fetch(one, data, policy=FAST)
         receipt = json.loads((data / "raw/a.zip.json").read_bytes())
         assert receipt["checksum_verified"] == kind
         assert receipt["sha256"] == hashlib.sha256(WHOLE).hexdigest()
-        other = dataclasses.replace(one, checksum=(kind, digits[::-1]))
+        other = changed(one, checksum=(kind, digits[::-1]))
         assert state(other, data, deep=False).status == "unverified"
         assert state(other, data, deep=True).status == "damaged"
 

@@ -22,7 +22,6 @@ from tests.faults.fetching import (
 )
 from tests.miniature.server import Fault, Server
 
-from cliptrase.data.fetch import transfer
 from cliptrase.data.fetch.download import fetch
 
 PAGES = {
@@ -94,7 +93,7 @@ def test_what_does_not_pass_is_given_up_and_the_next_address_serves(server, tmp_
 
 def test_waits_grow_and_a_servers_wish_is_heard(server, tmp_path, monkeypatch):
     waits: list[float] = []
-    monkeypatch.setattr(transfer.time, "sleep", waits.append)
+    monkeypatch.setattr(time, "sleep", waits.append)
     patient = dataclasses.replace(FAST, attempts=5, backoff=1, longest=5)
     server.faults["/a.zip"] = Fault(status=500)
     refusal(archive(f"{server.url}/a.zip"), tmp_path, policy=patient)
@@ -141,8 +140,7 @@ def test_what_was_asked_over_https_is_not_sent_over_http(monkeypatch, tmp_path):
         assert request.url.scheme == "https"
         return httpx.Response(302, headers={"Location": "http://127.0.0.1/a.zip"})
 
-    client = httpx.Client(transport=httpx.MockTransport(answer))
-    monkeypatch.setattr(transfer, "_client", lambda policy: client)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda _, request: answer(request))
     assert "is not followed from https" in refusal(archive("https://127.0.0.1/a.zip"), tmp_path)
 
 
@@ -152,8 +150,7 @@ def test_what_was_asked_over_http_may_be_sent_over_https(monkeypatch, tmp_path):
             return httpx.Response(301, headers={"Location": "https://127.0.0.1/a.zip"})
         return httpx.Response(200, stream=httpx.ByteStream(WHOLE))
 
-    client = httpx.Client(transport=httpx.MockTransport(answer))
-    monkeypatch.setattr(transfer, "_client", lambda policy: client)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda _, request: answer(request))
     fetch(archive("http://127.0.0.1/a.zip"), tmp_path, policy=FAST)
     assert is_whole(tmp_path)
 

@@ -1,13 +1,12 @@
 """Archives whose checksum nobody published, or published wrong: which copy is believed."""
 
-import dataclasses
 import hashlib
 import json
 import zipfile
 from pathlib import Path
 
 import pytest
-from tests.faults.fetching import FAST, WHOLE, archive
+from tests.faults.fetching import FAST, WHOLE, archive, changed
 from tests.miniature import edited
 from tests.miniature.edited import members, packed, place
 from tests.miniature.server import Fault, Server
@@ -72,7 +71,7 @@ def test_a_first_copy_that_was_prepared_from_outlives_a_failure(tmp_path: Path) 
     assert first.read_bytes() == kept
 
 
-WRONG = dataclasses.replace(archive(), checksum=("md5", "0" * 32))
+WRONG = changed(archive(), checksum=("md5", "0" * 32))
 RIGHT = hashlib.md5(WHOLE).hexdigest()
 CURE = rf"Every whole copy has the md5 {RIGHT}: .* `checksum:` of a\.zip in \S*sources\.yaml is wro"
 
@@ -86,11 +85,11 @@ def test_a_published_checksum_that_is_wrong_is_named_with_its_file(
     served.mkdir()
     (served / "a.zip").write_bytes(WHOLE)
     with Server(served) as server:
-        one = dataclasses.replace(WRONG, urls=(f"{server.url}/a.zip", f"{server.url}/none.zip"))
+        one = changed(WRONG, urls=(f"{server.url}/a.zip", f"{server.url}/none.zip"))
         if by_hand:
             (data / "raw").mkdir(parents=True)
             (data / "raw/a.zip").write_bytes(WHOLE)
-            one = dataclasses.replace(one, urls=one.urls[1:])
+            one = changed(one, urls=one.urls[1:])
         with pytest.raises(UserError, match=CURE):
             fetch(one, data, policy=FAST)
         with pytest.raises(UserError, match=CURE):
@@ -114,5 +113,5 @@ def test_copies_that_differ_say_nothing_of_the_checksum(tmp_path: Path) -> None:
     with Server(served) as server:
         urls = (f"{server.url}/a.zip", f"{server.url}/b.zip")
         with pytest.raises(UserError) as error:
-            fetch(dataclasses.replace(WRONG, urls=urls), tmp_path / "data", policy=FAST)
+            fetch(changed(WRONG, urls=urls), tmp_path / "data", policy=FAST)
     assert str(error.value).count("its md5 is") == 2 and "Every whole" not in str(error.value)

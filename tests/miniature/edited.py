@@ -23,6 +23,7 @@ from . import contents
 from .contents import Contents
 from .packing import tarred, zipped
 
+ROOT = Path(__file__).resolve().parents[2]
 SCENES = 3
 Edit = Callable[[Contents], Contents | bytes]  # bytes: in the place of the whole archive
 # dataset → role → archive and what is in it
@@ -90,7 +91,8 @@ def place(
     """
     roles = {role: name for role, (name, _) in ARCHIVES[dataset].items()}
     optional = {"curated": CURATED} if "curated" in (edits or {}) else {}
-    kept = {"ids": ids(dataset)} if dataset == "pcontext" else {}
+    kept: dict[str, Any] = {"ids": ids(dataset)} if dataset == "pcontext" else {}
+    kept["label_values"] = _shipped()[dataset]["expected"]["label_values"]
     entry = {"archives": roles, "optional": optional, "count": SCENES}
     entry |= {"expected": kept | dict(expected or {})} | source
     (data / "raw").mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,12 @@ def place(
     text = yaml.safe_dump({"archives": listed, "datasets": {dataset: entry}})
     (data / "sources.yaml").write_text(text, encoding="utf-8")
     return data
+
+
+@functools.cache
+def _shipped() -> dict[str, Any]:
+    """The datasets of conf/sources.yaml."""
+    return yaml.safe_load((ROOT / "conf/sources.yaml").read_text(encoding="utf-8"))["datasets"]
 
 
 def put(name: str, content: bytes | Callable[[Contents], bytes]) -> Edit:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from tests.miniature import edited
 from tests.miniature.edited import members, place
 
+from cliptrase.data.fetch.sources import read_sources
 from cliptrase.data.make import prepare, recipes
 from cliptrase.data.make.archives.ade2021 import stored_size
 from cliptrase.data.read import opencv, ordered
@@ -36,7 +37,7 @@ AS_SHIPPED = {  # dataset → where the image and the mask of an id lie
         r"gtFine/val/{city}/{}_gtFine_labelIds.png",
     ),
 }
-every_dataset = pytest.mark.parametrize("dataset", recipes.ARCHIVED)
+every_dataset = pytest.mark.parametrize("dataset", edited.ARCHIVES)
 
 
 def rows(folder: Path) -> dict[str, tuple[bytes, bytes]]:
@@ -141,7 +142,7 @@ def test_the_same_bytes_again_and_with_other_threads(
         assert (first / name).read_bytes() == (second / name).read_bytes()
     check = read_selfcheck(first) or {}
     assert sorted(check["archives"]) == sorted({n for n, _ in edited.ARCHIVES[dataset].values()})
-    values = recipes.LABEL_VALUES[dataset]
+    values = read_sources("nowhere").dataset(dataset).expected.label_values or ()
     assert all(any(a <= int(raw) <= b for a, b in values) for raw in check["label_pixels"])
 
 
@@ -164,8 +165,8 @@ def test_a_photograph_that_says_it_lies_on_its_side_is_taken_as_stored(tmp_path:
 
 def test_the_values_that_masks_may_hold_are_those_that_the_tables_know() -> None:
     found = {}
-    for dataset in recipes.ARCHIVED:
-        pairs = recipes.recipe(dataset).expected["label_values"]
+    for dataset, source in read_sources("nowhere").datasets.items():
+        pairs = source.expected.label_values or ()
         found[dataset] = {raw for low, high in pairs for raw in range(low, high + 1)}
     assert found["coco"] == {*read_table("coco_to_171"), 255}
     assert found["voc2012"] == {0, *read_table("voc_to_20"), 255}
@@ -232,10 +233,9 @@ def test_the_images_of_coco27(tmp_path: Path) -> None:
             "pixels of label 0, 255: .* instead of 0.0 to",
         ),
         ({"label_values": [[0, 20]]}, r"2007_000033: its mask holds 255, a value that no mask"),
-        ({"label_values": [0, 20]}, "label_values must be pairs"),
-        ({"shares": 0.5}, r"shares must be a list of \[raw values, low, high\]"),
-        ({"shares": [[255], 0.9, 1]}, r"shares must be a list of \[raw values, low, high\]"),
-        ({"ignored": 0.5}, "unknown key 'ignored'"),
+        ({"label_values": [0, 20]}, "expected.label_values.0=0: must be a list"),
+        ({"shares": 0.5}, "expected.shares=0.5: must be a list"),
+        ({"ignored": 0.5}, "unknown key 'expected.ignored'"),
     ],
 )
 def test_figures_of_the_sources_are_held(
@@ -289,9 +289,12 @@ def test_sources_that_say_something_else_begin_anew(tmp_path: Path) -> None:
 def test_planning_needs_no_picture_library() -> None:
     code = (
         "import sys\n"
-        "from cliptrase.data.make.recipes import ARCHIVED, recipe\n"
-        "assert [recipe(one).count for one in ARCHIVED] == [5000, 1449, 5104, 2000, 2000, 500]\n"
-        "assert all(recipe(one).outdated({}) and recipe(one).stated() for one in ARCHIVED)\n"
+        "from cliptrase.data.fetch.sources import read_sources\n"
+        "from cliptrase.data.make.recipes import code_files, recipe\n"
+        "all = [recipe(name) for name in read_sources().datasets]\n"
+        "assert [one.count for one in all] == [5000, 1449, 5104, 2000, 2000, 500]\n"
+        "assert [one for one in all if one.outdated({}) and one.stated()] == all\n"
+        "assert code_files('shapes')\n"
         "assert not {'numpy', 'PIL', 'scipy', 'httpx'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

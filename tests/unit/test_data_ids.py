@@ -9,12 +9,12 @@ from tests.miniature.contents import Contents
 from tests.miniature.edited import place, refused
 
 from cliptrase.data.fetch.sources import read_sources
-from cliptrase.data.make import prepare, recipes
+from cliptrase.data.make import prepare
 from cliptrase.data.make.expected import known_ids
 from cliptrase.data.read.prepared import open_prepared
 
 SHIPPED = {"coco": 5000, "voc2012": 1449, "pcontext": 5104, "ade2016": 2000}
-every_dataset = pytest.mark.parametrize("dataset", recipes.ARCHIVED)
+every_dataset = pytest.mark.parametrize("dataset", edited.ARCHIVES)
 
 
 def test_the_lists_that_ship(tmp_path: Path) -> None:

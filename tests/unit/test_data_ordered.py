@@ -1,4 +1,4 @@
-"""Work by a few threads, in order: the calling thread is one of them."""
+"""Work by a few threads: in order, a few items ahead, errors in their turn."""
 
 from __future__ import annotations
 

@@ -17,8 +17,9 @@ from datasets import Dataset
 
 from cliptrase.data import open_dataset
 from cliptrase.data.make import prepare, recipes
+from cliptrase.data.make.records import Record, png
 from cliptrase.data.read import prepared
-from cliptrase.data.read.prepared import Record, open_prepared, read_selfcheck, verify_prepared
+from cliptrase.data.read.prepared import open_prepared, read_selfcheck, verify_prepared
 from cliptrase.errors import UserError
 from cliptrase.shapes import scenes
 
@@ -30,7 +31,7 @@ def records(dataset: str, count: int) -> Iterator[Record]:
     for index in range(count):
         image = rng.integers(0, 256, (20, 30 + index, 3), dtype=np.uint8)
         label = rng.integers(0, 60, (20, 30 + index), dtype=np.uint8)
-        yield Record(f"scene_{index:03d}", recipes.png(image), recipes.png(label))
+        yield Record(f"scene_{index:03d}", png(image), png(label))
 
 
 @pytest.fixture
@@ -147,10 +148,10 @@ def test_killed_in_the_middle_leaves_nothing_and_the_next_run_cleans_up(tmp_path
     code = (
         "import sys, time, numpy\n"
         "from pathlib import Path\n"
-        "from cliptrase.data.make import prepare, recipes\n"
+        "from cliptrase.data.make import prepare, recipes, records\n"
         "def slow():\n"
-        "    picture = recipes.png(numpy.zeros((9, 9, 3), numpy.uint8))\n"
-        "    yield recipes.Record('a', picture, picture)\n"
+        "    picture = records.png(numpy.zeros((9, 9, 3), numpy.uint8))\n"
+        "    yield records.Record('a', picture, picture)\n"
         "    Path(sys.argv[1], 'started').touch()\n"
         "    time.sleep(60)\n"
         "recipes.recipe = lambda *_: recipes.Recipe(6, slow, ())\n"
@@ -171,8 +172,8 @@ def test_killed_in_the_middle_leaves_nothing_and_the_next_run_cleans_up(tmp_path
         recipe = recipes.Recipe(COUNT, lambda: records("small", COUNT), ())
         patch.setattr(recipes, "recipe", lambda *_: recipe)
         prepare.prepare("small", tmp_path)
+        assert len(open_prepared("small", tmp_path)) == COUNT
     assert sorted(path.name for path in home.iterdir()) == [".small.lock", "small"]
-    assert len(open_prepared("small", tmp_path)) == COUNT
 
 
 def test_a_failure_keeps_what_was_there(

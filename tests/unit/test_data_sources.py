@@ -220,38 +220,60 @@ def test_what_exists_is_named_for_a_typo():
 MISTAKES = [
     ({"archives": KeyError}, "the key 'archives' is missing"),
     ({"archive": {}}, "unknown key 'archive'; did you mean 'archives'"),
-    ({"archives": []}, "archives: must be a mapping"),
-    ({"archives": {"../a.zip": ARCHIVE}}, r"archives: \.\./a\.zip: no file name of an archive"),
+    ({"archives": []}, r"archives=\[\]: must be a mapping"),
+    (
+        {"archives": {"../a.zip": ARCHIVE}},
+        r"archives: \.\./a\.zip: name=.*: no file name of an archive",
+    ),
     ({"archives": {".a.zip": ARCHIVE}}, "no file name of an archive"),
     ({"archives": {"a.rar": ARCHIVE}}, "no file name of an archive"),
     ({"archives": {5: ARCHIVE}}, "no file name of an archive"),
     ({"archive__licence": KeyError}, "a.zip: the key 'licence' is missing"),
-    ({"archive__licence": ""}, "licence must be a text"),
+    ({"archive__licence": ""}, "a.zip: licence=: must be a name or a path"),
     ({"archive__size": 3}, "unknown key 'size'"),
-    ({"archive__urls": "http://127.0.0.1/a.zip"}, "urls must be a list"),
-    ({"archive__urls": ["ftp://127.0.0.1/a.zip"]}, "urls must be a list"),
-    ({"archive__bytes": "3"}, "bytes must be a number"),
-    ({"archive__bytes": 0}, "bytes must be a number"),
-    ({"archive__bytes": True}, "bytes must be a number"),
-    ({"archive__about": -1}, "about must be a number"),
-    ({"archive__checksum": {"md5": "a" * 31}}, "checksum must be null or"),
-    ({"archive__checksum": {"md5": 10**31}}, "checksum must be null or"),
-    ({"archive__checksum": {"crc": "aaaaaaaa"}}, "checksum must be null or"),
-    ({"archive__checksum": {"crc": ""}}, "checksum must be null or"),
-    ({"archive__checksum": {}}, "checksum must be null or"),
-    ({"archive__checksum": "a" * 64}, "checksum must be null or"),
+    (
+        {"archive__urls": "http://127.0.0.1/a.zip"},
+        "a.zip: urls=http://127.0.0.1/a.zip: must be a list",
+    ),
+    (
+        {"archive__urls": ["ftp://127.0.0.1/a.zip"]},
+        "urls.0=ftp://127.0.0.1/a.zip: must be an http:// or https:// address",
+    ),
+    ({"archive__bytes": "3"}, "bytes=3: must be a whole number, 1 or more"),
+    ({"archive__bytes": 0}, "bytes=0: must be a whole number, 1 or more"),
+    ({"archive__bytes": True}, "bytes=true: must be a whole number, 1 or more"),
+    ({"archive__about": -1}, "about=-1: must be a whole number, 1 or more"),
+    ({"archive__checksum": {"md5": "a" * 31}}, "checksum=.*: must be null or"),
+    ({"archive__checksum": {"md5": 10**31}}, "checksum=.*: must be null or"),
+    ({"archive__checksum": {"crc": "aaaaaaaa"}}, "checksum=.*: must be null or"),
+    ({"archive__checksum": {"crc": ""}}, "checksum=.*: must be null or"),
+    ({"archive__checksum": {}}, "checksum=.*: must be null or"),
+    ({"archive__checksum": "a" * 64}, "checksum=.*: must be null or"),
     ({"archive__gated": GATE}, "has urls and is gated"),
-    ({"archive__gated": {"page": "a.org", "note": "x"}, "archive__urls": []}, "gated: page must"),
-    ({"archive__gated": {"page": "https://a.org"}, "archive__urls": []}, "gated: the key 'note'"),
-    ({"dataset__archives": {}}, "toy: archives: a dataset needs at least one"),
+    (
+        {"archive__gated": {"page": "a.org", "note": "x"}, "archive__urls": []},
+        "gated.page=a.org: must be an http:// or https:// address",
+    ),
+    (
+        {"archive__gated": {"page": "https://a.org"}, "archive__urls": []},
+        "the key 'gated.note' is missing",
+    ),
+    ({"dataset__archives": {}}, "toy: archives=.*: dictionary should have at least 1 item"),
     (
         {"dataset__archives": {"images": "b.zip"}},
-        "no archive 'b.zip'; did you mean 'a.zip'",
+        "archives.images=b.zip: unknown archive; did you mean 'a.zip'",
     ),
-    ({"dataset__archives": {"images": ["a.zip"]}}, "images: no archive"),
-    ({"dataset__optional": {"list": "b.zip"}}, "optional: list: no archive 'b.zip'"),
-    ({"dataset__count": 0}, "count must be a number"),
-    ({"dataset__expected": []}, "expected: must be a mapping"),
+    ({"dataset__archives": {"images": ["a.zip"]}}, r"images=\['a.zip'\]: unknown archive"),
+    ({"dataset__optional": {"list": "b.zip"}}, "optional.list=b.zip: unknown archive"),
+    ({"dataset__count": 0}, "toy: count=0: must be a whole number, 1 or more"),
+    ({"dataset__expected": []}, r"expected=\[\]: must be a mapping"),
+    (
+        {"dataset__expected": {"ignored": 0.5}},
+        "toy: unknown key 'expected.ignored'; There is: ids",
+    ),
+    ({"dataset__expected": {"label_values": [0, 20]}}, "expected.label_values.0=0: must be a list"),
+    ({"dataset__expected": {"shares": 0.5}}, "expected.shares=0.5: must be a list"),
+    ({"dataset__expected": {"shares": [[255], 0.9, 1]}}, "expected.shares.0.0=255: must be a list"),
 ]
 
 
@@ -266,7 +288,9 @@ def test_a_mistake_names_file_and_key(changes, message, tmp_path):
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\xfa", b"", b"- a"])
 def test_what_is_no_list_at_all(content, tmp_path):
     (tmp_path / "sources.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=r"sources\.yaml: (not YAML|must be a mapping)"):
+    with pytest.raises(
+        UserError, match=r"sources\.yaml: (not YAML|must hold the keys archives, datasets)"
+    ):
         read_sources(tmp_path)
 
 

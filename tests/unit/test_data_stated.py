@@ -69,5 +69,5 @@ def test_sources_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
         open_prepared("voc2012", data)
     assert len(open_prepared("voc2012", data, any_code=True)) == 3
     (data / "sources.yaml").write_text("archives: {}\ndatasets: {}\n")
-    with pytest.raises(UserError, match=r"sources\.yaml has no dataset 'voc2012'"):
+    with pytest.raises(UserError, match=r"unknown dataset 'voc2012'.*sources\.yaml"):
         open_prepared("voc2012", data)

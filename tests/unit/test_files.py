@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write, naming_the_path
+from cliptrase.files import atomic_write, naming_the_path, read_json, write_json
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -20,6 +20,25 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert path.read_text(encoding="utf-8") == "first"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_has_the_permissions_that_the_umask_gives(mask: int, tmp_path: Path) -> None:
+    """And the mask stays as it is throughout, since other threads create files meanwhile."""
+    before = os.umask(mask)
+    try:
+        with atomic_write(tmp_path / "file") as file:
+            file.write(b"x")
+            assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_the_umask_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "umask", None)
+    write_json(tmp_path / "file.json", {"key": 1})
+    assert read_json(tmp_path / "file.json") == {"key": 1}
 
 
 @pytest.mark.parametrize(

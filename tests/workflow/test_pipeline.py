@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from cliptrase import pipeline, plan
+from cliptrase.data.fetch.sources import read_sources
 from cliptrase.data.make import prepare, recipes
 from cliptrase.data.read.ordered import cores
 from cliptrase.errors import UserError
@@ -114,7 +115,7 @@ def test_a_pass_reads_its_own_conf_words_and_weights(monkeypatch, smoke):
     assert not any("ade" in file.name or file.name == "vit_b16.yaml" for file in files)
 
 
-@pytest.mark.parametrize("dataset", ["shapes", *recipes.ARCHIVED])
+@pytest.mark.parametrize("dataset", ["shapes", *read_sources("nowhere").datasets])
 def test_a_dataset_is_prepared_again_for_the_code_of_its_digest_alone(dataset):
     files = {Path(file).resolve() for file in pipeline.preparing_code(dataset, "data")}
     assert files == {file.resolve() for file in recipes.recipe(dataset).code}

@@ -68,13 +68,15 @@ def validated(
     content: Any,
     where: str = "",
     sentence: Callable[[Problem], str] = Problem.sentence,
+    context: object = None,
 ) -> M:
     """`content` as a `model`. Raises UserError for the first thing that is wrong in it.
 
-    where: the path of the content, as `method.regions`. sentence: what makes the message.
+    where: the path of the content, as `method.regions`. sentence: what makes the message. context:
+    for the model's validators.
     """
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context=context)
     except ValidationError as error:
         raise UserError(sentence(_problem(model, error, where))) from None
 
@@ -163,9 +165,10 @@ def _fault(model: type[BaseModel], path: list[Any], kind: str, value: Any, messa
         section = next(filter(_is_model, _alternatives(field)), None)
         keys = section.model_fields if section else {}
         needed = [name for name, about in keys.items() if about.is_required()]
-        return f"must hold the keys {', '.join(needed)}"
+        return f"must hold the keys {', '.join(needed)}" if needed else "must be a mapping"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
+    message = message.replace("Input should", "must").replace("valid tuple", "list")
     return message[:1].lower() + message[1:]
 
 

@@ -60,15 +60,9 @@ def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[st
 def preparing_code(dataset: str, data: str) -> list[str]:
     """The code that a prepared dataset is of: that of its recipe's digest, no more.
 
-    Other code that prepares, and checks, does not change what was prepared. (For a drawn dataset
-    the recipe would load numpy: the same files by name.)
+    Other code that prepares, and checks, does not change what was prepared.
     """
-    if dataset in recipes.ARCHIVED:
-        files = list(recipes.recipe(dataset, data).code)
-    else:
-        folder = PACKAGE / "data" / "make"
-        files = [folder / "recipes.py", folder / "records.py", *(PACKAGE / "shapes").glob("*.py")]
-    return sorted({_relative(file) for file in files})
+    return sorted({_relative(file) for file in recipes.code_files(dataset, data)})
 
 
 def evaluation_code() -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cliptrase.data import open_dataset
-from cliptrase.data.make.recipes import png
+from cliptrase.data.make.records import png
 from cliptrase.data.read import labels as label_tables
 from cliptrase.data.read import prepared
 from cliptrase.data.read.crop import crop_image, crop_label

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from cliptrase import plan as planning
-from cliptrase.data.make.recipes import png, recipe
+from cliptrase.data.make.recipes import recipe
+from cliptrase.data.make.records import png
 from cliptrase.data.read import prepared
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision

@@ -1,7 +1,7 @@
 """Fetch an archive: `python -m cliptrase.data.fetch.download NAME [--data data] [--mirror URL]`.
 
-It grows as `<data>/raw/.<name>.part` and gets its name when it is whole and checked: killed at any
-moment, what bears the name is the archive, and the next run goes on where this one stopped.
+It grows as `<data>/raw/.<name>.part` and gets its name once it is whole and checked. After a kill
+the next run goes on where this one stopped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from cliptrase.data.fetch.lock import alone
 from cliptrase.data.fetch.receipts import (
-    Checked,
     Damaged,
     OtherChecksum,
+    Receipt,
     State,
     check,
     part_path,
@@ -65,28 +65,29 @@ def fetch(
     """The archive below the data folder, whole and checked; fetched unless it is there.
 
     mirror: a server that has all archives, `mirror/<name>`; it takes the place of their urls, also
-    of those that are gated (None: what the environment's CLIPTRASE_MIRROR says). Other processes
-    that want the same archive wait for this one. Raises UserError naming the file, the address,
-    the reason and the cure.
+    of those that are gated (None: the environment's CLIPTRASE_MIRROR). Other processes that want
+    the same archive wait for this one. Raises UserError naming the file, the address, the reason
+    and the cure.
     """
     policy = policy or Policy()
     mirror = _mirror(mirror)
+    urls = (f"{mirror}/{archive.name}",) if mirror else archive.urls
     target = raw_path(archive, data)
     with naming_the_path(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     with alone(target.with_name(f".{archive.name}.lock"), archive.name):
         _tidy(target)
-        others: list[str] = []  # checksums of whole files that are not the published one
-        checked, url = _there(archive, data, mirror, others), None
-        if checked is None:
-            checked, url = _download(archive, data, mirror, progress, policy, others)
+        checksums: list[str] = []  # of whole copies that are not the published file
+        receipt, url = _check_present(archive, data, urls, checksums), None
+        if receipt is None:
+            receipt, url = _download(archive, data, urls, mirror, progress, policy, checksums)
         discard(part_path(archive, data))
-        write_receipt(archive, data, checked, url)
+        write_receipt(archive, data, receipt, url)
     return target
 
 
 def log_progress() -> None:
-    """What a download says of its progress goes to stderr, as a command shows it."""
+    """Show the progress of downloads on stderr."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("cliptrase").setLevel(logging.INFO)
 
@@ -123,10 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"{path}: complete, {readable(path.stat().st_size)}\n")
 
 
-def _there(
-    archive: Archive, data: Path | str, mirror: str | None, others: list[str]
-) -> Checked | None:
-    """What the file is that bears the archive's name, None where it must be fetched."""
+def _check_present(
+    archive: Archive, data: Path | str, urls: Sequence[str], checksums: list[str]
+) -> Receipt | None:
+    """Check the file that has the archive's name; None where it must be fetched.
+
+    Raises UserError for a damaged one that cannot be fetched.
+    """
     target = raw_path(archive, data)
     if target.is_dir():
         raise UserError(f"{target}: a folder stands where the archive belongs; move it away")
@@ -136,13 +140,13 @@ def _there(
     try:
         return check(target, archive, data)
     except Damaged as fault:
-        receipt_path(archive, data).unlink(missing_ok=True)  # nobody may go by it any more
+        receipt_path(archive, data).unlink(missing_ok=True)  # it is not true any more
         if isinstance(fault, OtherChecksum):
-            others.append(fault.digits)
-        if not _addresses(archive, mirror):
+            checksums.append(fault.digits)
+        if not urls:
             raise UserError(
                 f"{target}: {fault}. Get it again: {how_to_get(archive, data)}"
-                + _if_published_wrong(archive, data, others)
+                + _if_published_wrong(archive, data, checksums)
             ) from None
         LOG.warning("%s: %s; it is fetched again", target, fault)
         return None
@@ -153,76 +157,73 @@ def _there(
 def _download(
     archive: Archive,
     data: Path | str,
+    urls: Sequence[str],
     mirror: str | None,
     progress: bool,
     policy: Policy,
-    others: list[str],
-) -> tuple[Checked, str]:
-    """Fetch, check and put into place; what it is, and the address that gave it."""
-    addresses = _addresses(archive, mirror)
-    if not addresses:
-        raise UserError(f"{raw_path(archive, data)}: missing. {_cure(archive, data)}")
-    part = part_path(archive, data)
+    checksums: list[str],
+) -> tuple[Receipt, str]:
+    """Fetch, check and put into place; its receipt, and the address that gave it."""
+    target, part = raw_path(archive, data), part_path(archive, data)
+    way = how_to_get(archive, data)
+    cure = f"Its owner alone gives it: {way}" if archive.gated else way[:1].upper() + way[1:]
+    if not urls:
+        raise UserError(f"{target}: missing. {cure}")
     if archive.bytes is not None:
         if size_of_part(part) > archive.bytes:
             discard(part)
         need_space(part.parent, archive.bytes - size_of_part(part), policy)
     faults = []
-    for url in addresses:
+    for url in urls:
         try:
-            checked = _from(url, part, archive, data, progress, policy)
+            receipt = _from(url, part, archive, data, progress, policy)
         except Unavailable as fault:
             faults.append(f"{url}: {fault}")
             if isinstance(fault.__cause__, OtherChecksum):
-                others.append(fault.__cause__.digits)
+                checksums.append(fault.__cause__.digits)
             LOG.warning("%s: %s: %s", archive.name, url, fault)
             continue
-        with naming_the_path(raw_path(archive, data)):
-            os.replace(part, raw_path(archive, data))
+        with naming_the_path(target):
+            os.replace(part, target)
             _sync(part.parent)
-        return checked, url
+        return receipt, url
     kept = size_of_part(part)
     rest = f" ({readable(kept)} are kept; another run goes on from there)" if kept else ""
-    why = "; ".join(faults)
+    reason = "; ".join(faults)
     if mirror:
-        lacks = "status 404" in why or "status 410" in why
-        away = "no connection" in why or "does not answer in time" in why
-        what = "lacks it" if lacks else "cannot be reached" if away else "does not give it"
-        why = f"the mirror {what}: {why}"
+        lacks = "status 404" in reason or "status 410" in reason
+        away = "no connection" in reason or "does not answer in time" in reason
+        problem = "lacks it" if lacks else "cannot be reached" if away else "does not give it"
+        reason = f"the mirror {problem}: {reason}"
     raise UserError(
-        f"{archive.name} could not be fetched{rest}: {why}. {_cure(archive, data)}"
-        + _if_published_wrong(archive, data, others)
+        f"{archive.name} could not be fetched{rest}: {reason}. {cure}"
+        + _if_published_wrong(archive, data, checksums)
     )
 
 
 def _from(
     url: str, part: Path, archive: Archive, data: Path | str, progress: bool, policy: Policy
-) -> Checked:
-    """The archive as `part`, checked; once from the first byte if what was continued is wrong."""
+) -> Receipt:
+    """The archive as `part`, checked. If a continued one is wrong, it is fetched anew once."""
     known = archive.checksum is not None or read_first(archive, data) is not None
-    again = False
-    while True:
+    for last in (False, True):
         continued = transfer(url, part, archive, policy, known=known, progress=progress)
         try:
             return check(part, archive, data)
         except Damaged as fault:
             discard(part)
-            if again or not continued:
+            if last or not continued:
                 raise Unavailable(str(fault)) from fault
-            again = True
             LOG.warning("%s: %s; from the first byte again", archive.name, fault)
+    raise AssertionError("the second round returns or raises")
 
 
 def _tidy(target: Path) -> None:
-    """Remove what a killed process left half written of receipts; its part is kept."""
+    """Remove the half-written receipts of a killed process; its part is kept."""
     name = target.name
     for written in (f".{name}.json.*", f".{name}.first.json.*", f"..{name}.part.*"):
-        for left in target.parent.glob(written):
-            left.unlink(missing_ok=True)
-
-
-def _addresses(archive: Archive, mirror: str | None) -> tuple[str, ...]:
-    return (f"{mirror}/{archive.name}",) if mirror else archive.urls
+        for path in target.parent.glob(written):
+            path.unlink(missing_ok=True)
 
 
 def _mirror(given: str | None) -> str | None:
@@ -238,19 +239,14 @@ def _mirror(given: str | None) -> str | None:
     return url.rstrip("/")
 
 
-def _cure(archive: Archive, data: Path | str) -> str:
-    text = how_to_get(archive, data)
-    return f"Its owner alone gives it: {text}" if archive.gated else text[:1].upper() + text[1:]
-
-
-def _if_published_wrong(archive: Archive, data: Path | str, others: list[str]) -> str:
-    """What to do where every whole copy is one and the same file, and not the published one."""
-    if archive.checksum is None or len(set(others)) != 1:
+def _if_published_wrong(archive: Archive, data: Path | str, checksums: list[str]) -> str:
+    """What to do if all whole copies are the same file, but not the published one."""
+    if archive.checksum is None or len(set(checksums)) != 1:
         return ""
     return (
-        f". Every whole copy has the {archive.checksum[0]} {others[0]}: if that is what its owner "
-        f"gives, `checksum:` of {archive.name} in {sources_path(data)} is wrong; correct it, or "
-        "set it to null"
+        f". Every whole copy has the {archive.checksum[0]} {checksums[0]}: if that is what its "
+        f"owner gives, `checksum:` of {archive.name} in {sources_path(data)} is wrong; correct "
+        "it, or set it to null"
     )
 
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from cliptrase.files import naming_the_path
 
-_log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def alone(lock: Path, name: str) -> Iterator[None]:
-    """Hold a lock that dies with the process: whoever else wants `name` waits, and says so.
+def alone(path: Path, name: str) -> Iterator[None]:
+    """Hold a lock, which ends with the process. Another process that wants `name` logs and waits.
 
     Raises UserError naming a file that cannot be written.
     """
-    with contextlib.ExitStack() as stack:
-        with naming_the_path(lock):
-            file = stack.enter_context(open(lock, "w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _log.info("%s: another process is at it; waiting", name)
-                fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(path)
+    with naming_the_path(path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            LOG.info("%s: another process is at it; waiting", name)
+            lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

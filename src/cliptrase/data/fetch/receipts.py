@@ -1,9 +1,9 @@
-"""Whether an archive is what it should be, and what is written down about it.
+"""Whether an archive is what it should be, and the receipts of what was checked.
 
 `<data>/raw/<name>.json`, the receipt: what the archive was when it was last checked, the same bytes
 for the same file. `<name>.first.json`: the sha256 of the first copy of an archive that nobody
-published a checksum of; later copies must agree with it. Until a dataset was prepared from that
-copy it is on trial: where preparing fails, it is forgotten, and another one may be the first.
+published a checksum of; later copies must agree with it. The first copy is on trial until a dataset
+was prepared from it: if preparing fails, it is forgotten, and another copy may be the first.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict, cast
 
 from cliptrase.data.fetch.sources import Archive, raw_path, receipt_path
-from cliptrase.data.make.containers import format_of
 from cliptrase.errors import UserError
 from cliptrase.files import read_json, write_json
 
@@ -38,27 +38,33 @@ class OtherChecksum(Damaged):
         self.digits = digits
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What a file is: its size, its sha256, and the kind of checksum that it agreed with."""
+class Receipt(TypedDict, total=False):
+    """What an archive was when it was checked.
 
+    checksum, checksum_verified: the published digits and their kind, which the file agrees with,
+    None where none are published. url: where it came from, None for a file that was there.
+    """
+
+    name: str
     bytes: int
     sha256: str
-    verified: str | None
+    checksum: str | None
+    checksum_verified: str | None
+    url: str | None
 
 
 @dataclass(frozen=True)
 class State:
     """What there is of an archive.
 
-    status: "complete"; "unverified": there, but never checked; "damaged"; "partial": its download
-    was broken off; "missing". message: a reason, or how it was checked.
+    status: "unverified" is there, but was never checked; "partial": its download was broken off.
+    message: a reason, or how it was checked.
     """
 
     archive: Archive
-    status: str
+    status: Literal["complete", "unverified", "damaged", "partial", "missing"]
     bytes_there: int
-    message: str
+    message: str = ""
 
 
 def state(archive: Archive, data: Path | str = "data", *, deep: bool) -> State:
@@ -67,45 +73,62 @@ def state(archive: Archive, data: Path | str = "data", *, deep: bool) -> State:
     deep: read the whole file, else its size and its receipt are believed.
     """
     path = raw_path(archive, data)
+    if path.is_dir():
+        return State(archive, "damaged", 0, "a folder of that name stands in the way")
     if not path.is_file():
-        if path.exists():
-            return State(archive, "damaged", 0, "a folder of that name stands in the way")
         part = part_path(archive, data)
         size = part.stat().st_size if part.is_file() else 0
-        return State(archive, "partial" if size else "missing", size, "")
+        return State(archive, "partial" if size else "missing", size)
     size = path.stat().st_size
     try:
-        status, message = _deep(path, archive, data) if deep else _quick(path, archive, data)
+        if not deep:
+            check_kind(path, archive)
+            if has_receipt(archive, data):
+                return State(archive, "complete", size, "as its receipt says")
+            other = read_receipt(archive, data) is not None
+            reason = "its receipt is of another file" if other else "it has no receipt"
+            return State(archive, "unverified", size, reason)
+        kind = check(path, archive, data)["checksum_verified"]
+        if kind:
+            return State(archive, "complete", size, f"{kind} agrees")
+        if read_first(archive, data):
+            return State(archive, "complete", size, "the same as the first copy")
+        return State(archive, "unverified", size, "its source publishes no checksum")
     except (Damaged, UserError) as fault:
-        status, message = "damaged", str(fault)
+        return State(archive, "damaged", size, str(fault))
     except OSError as error:
-        status, message = "damaged", f"cannot be read ({error.strerror})"
-    return State(archive, status, size, message)
+        return State(archive, "damaged", size, f"cannot be read ({error.strerror})")
 
 
-def check(path: Path, archive: Archive, data: Path | str) -> Checked:
-    """Hold a file against everything that is known about an archive.
+def check(path: Path, archive: Archive, data: Path | str) -> Receipt:
+    """Compare a file with everything that is known about an archive; its receipt without the url.
 
-    That is its size, its kind, its checksum or, where there is none, the first copy's; where there
-    is no first copy either, that its end is there. Raises Damaged.
+    That is its size, its kind, and its checksum or, where none is published, the first copy's;
+    where there is no first copy either, that its end is there. Raises Damaged.
     """
     check_kind(path, archive)
-    size = path.stat().st_size
-    kind, digits = archive.checksum or ("sha256", None)
-    found = _digests(path, {"sha256", kind})
-    if digits is not None:
-        if found[kind] != digits:
-            raise OtherChecksum(kind, found[kind], digits)
-        return Checked(size, found["sha256"], kind)
-    first = read_first(archive, data)
-    if first is None:
-        _check_end(path, archive.name)
-    elif first != found["sha256"]:
-        raise Damaged(
-            f"its sha256 is {found['sha256']}, and that of the first copy was {first} (if the "
-            f"source has really changed, delete {first_path(archive, data)})"
-        )
-    return Checked(size, found["sha256"], None)
+    kind, published = archive.checksum or (None, None)
+    digests = _digests(path, {"sha256", kind or "sha256"})
+    if kind is not None and published is not None:
+        if digests[kind] != published:
+            raise OtherChecksum(kind, digests[kind], published)
+    else:
+        first = read_first(archive, data)
+        if first is None:
+            _check_end(path, archive.name)
+        elif first != digests["sha256"]:
+            raise Damaged(
+                f"its sha256 is {digests['sha256']}, and that of the first copy was {first} (if "
+                f"the source has really changed, delete {first_path(archive, data)})"
+            )
+    return {
+        "name": archive.name,
+        "bytes": path.stat().st_size,
+        "sha256": digests["sha256"],
+        "checksum_verified": kind,
+        "checksum": published,
+        "url": None,
+    }
 
 
 def check_kind(path: Path, archive: Archive) -> None:
@@ -129,37 +152,47 @@ def check_head(head: bytes, archive: Archive) -> None:
     raise Damaged(f"it does not begin as a {Path(name).suffix} file does")
 
 
-def write_receipt(archive: Archive, data: Path | str, checked: Checked, url: str | None) -> None:
-    """Write down a checked archive; a receipt that says the same already stays as it is.
+def format_of(head: bytes) -> str | None:
+    """ "zip", "gz" or "tar" of a file's first 512 bytes, None for anything else.
 
-    url: where it came from, None for a file that was there: what an older receipt says of the same
-    file is then kept.
+    A tar is recognized by the checksum in its first header: the oldest form names no format.
+    """
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(b"\x1f\x8b"):
+        return "gz"
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+    return "tar"
+
+
+def write_receipt(archive: Archive, data: Path | str, receipt: Receipt, url: str | None) -> None:
+    """Write the receipt of a checked archive; one that says the same already stays as it is.
+
+    url: where it came from, None for a file that was there: then the url of an older receipt of the
+    same file is kept.
     """
     first = first_path(archive, data)
     if archive.checksum is None and not first.exists():
-        write_json(first, {"name": archive.name, "bytes": checked.bytes, "sha256": checked.sha256})
+        content = {"name": archive.name, "bytes": receipt["bytes"], "sha256": receipt["sha256"]}
+        write_json(first, content)
     before = read_receipt(archive, data) or {}
-    if url is None and before.get("sha256") == checked.sha256:
+    if url is None and before.get("sha256") == receipt["sha256"]:
         url = before.get("url")
-    receipt = {
-        "name": archive.name,
-        "bytes": checked.bytes,
-        "sha256": checked.sha256,
-        "checksum_verified": checked.verified,
-        "checksum": archive.checksum[1] if archive.checksum else None,
-        "url": url,
-    }
+    receipt = {**receipt, "url": url}
     if before != receipt:
-        write_json(receipt_path(archive, data), receipt)
+        write_json(receipt_path(archive, data), {**receipt})
 
 
-def read_receipt(archive: Archive, data: Path | str) -> dict[str, Any] | None:
+def read_receipt(archive: Archive, data: Path | str) -> Receipt | None:
     """The receipt of an archive, None where there is none that can be read."""
-    return read_json(receipt_path(archive, data))
+    return cast("Receipt | None", read_json(receipt_path(archive, data)))
 
 
 def has_receipt(archive: Archive, data: Path | str) -> bool:
-    """Whether there is a receipt of the file that lies there, checked as it would be now."""
+    """Whether the archive has a receipt of just this file, by the checksum published today."""
     receipt, path = read_receipt(archive, data), raw_path(archive, data)
     if receipt is None or not path.is_file() or receipt.get("bytes") != path.stat().st_size:
         return False
@@ -191,68 +224,47 @@ def read_first(archive: Archive, data: Path | str) -> str | None:
 
 
 def confirm_first(archive: Archive, data: Path | str) -> None:
-    """The first copy is the archive: a dataset was prepared from it."""
+    """Note that a dataset was prepared from the first copy, which hence is the archive."""
     first = read_json(first_path(archive, data))
     if archive.checksum is None and first and not first.get("prepared"):
         write_json(first_path(archive, data), first | {"prepared": True})
 
 
 def forget_first(archive: Archive, data: Path | str) -> None:
-    """The first copy may be no such archive: no dataset could be prepared from it."""
+    """Forget a first copy that no dataset could be prepared from: it may be no such archive."""
     if not (read_json(first_path(archive, data)) or {}).get("prepared"):
         first_path(archive, data).unlink(missing_ok=True)
 
 
 def part_path(archive: Archive, data: Path | str) -> Path:
-    """Where a download grows."""
+    """The file that a download grows in."""
     return raw_path(archive, data).with_name(f".{archive.name}.part")
 
 
-def _deep(path: Path, archive: Archive, data: Path | str) -> tuple[str, str]:
-    checked = check(path, archive, data)
-    if checked.verified:
-        return "complete", f"{checked.verified} agrees"
-    if read_first(archive, data):
-        return "complete", "the same as the first copy"
-    return "unverified", "its source publishes no checksum"
-
-
-def _quick(path: Path, archive: Archive, data: Path | str) -> tuple[str, str]:
-    check_kind(path, archive)
-    if has_receipt(archive, data):
-        return "complete", "as its receipt says"
-    other = read_receipt(archive, data) is not None
-    return "unverified", "its receipt is of another file" if other else "it has no receipt"
-
-
 def _digests(path: Path, kinds: set[str]) -> dict[str, str]:
-    found = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
+    hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
-            for one in found.values():
-                one.update(chunk)
-    return {kind: one.hexdigest() for kind, one in found.items()}
+            for hash in hashes.values():
+                hash.update(chunk)
+    return {kind: hash.hexdigest() for kind, hash in hashes.items()}
 
 
 def _check_end(path: Path, name: str) -> None:
-    """Whether the end of an archive is there, where no checksum would tell. Raises Damaged."""
+    """Raise Damaged where the end of an archive is missing, which no checksum would tell."""
     if name.endswith(".zip"):
         whole = zipfile.is_zipfile(path)
     elif name.endswith("gz"):
-        whole = _gzip_is_whole(path)
+        try:
+            with gzip.open(path) as file:
+                while file.read(_CHUNK):
+                    pass
+            whole = True
+        except (EOFError, OSError, zlib.error):
+            whole = False
     else:
-        with open(path, "rb") as file:
-            file.seek(-min(path.stat().st_size, 2 * HEAD), 2)
-            whole = file.read() == bytes(2 * HEAD)  # two empty blocks close a tar
+        with open(path, "rb") as tar:
+            tar.seek(-min(path.stat().st_size, 2 * HEAD), 2)
+            whole = tar.read() == bytes(2 * HEAD)  # two empty blocks close a tar
     if not whole:
         raise Damaged("its end is missing")
-
-
-def _gzip_is_whole(path: Path) -> bool:
-    try:
-        with gzip.open(path) as file:
-            while file.read(_CHUNK):
-                pass
-    except (EOFError, OSError, zlib.error):
-        return False
-    return True

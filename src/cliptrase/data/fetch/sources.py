@@ -8,13 +8,22 @@ from __future__ import annotations
 import functools
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
+from cliptrase.config.validation import Frozen, Problem, Text, show, validated, whole
 from cliptrase.errors import UserError, nearest
 from cliptrase.resources import resource
 
@@ -23,30 +32,84 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 DIGITS = {"sha256": 64, "sha1": 40, "md5": 32}  # of a checksum in hexadecimal
 
 
-@dataclass(frozen=True)
-class Gated:
+def is_web_address(url: object) -> bool:
+    """Whether this is an http(s) address with a host, and without a user name or password."""
+    if not isinstance(url, str) or re.search(r"[\s\x00-\x1f]", url):
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for one that is no number
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+
+
+def _web_address(url: str) -> str:
+    if not is_web_address(url):
+        raise ValueError("must be an http:// or https:// address")
+    return url
+
+
+def _file_name(name: object) -> object:
+    fine = isinstance(name, str) and re.fullmatch(r"[\w+-][\w.+-]*", name, re.ASCII)
+    if not fine or not str(name).endswith(SUFFIXES):
+        raise ValueError(f"no file name of an archive ({', '.join(SUFFIXES)})")
+    return name
+
+
+def _checksum(given: object) -> object:
+    if isinstance(given, dict) and len(given) == 1:
+        ((kind, digits),) = given.items()
+        length = DIGITS.get(kind, 0)
+        if isinstance(digits, str) and re.fullmatch(rf"[0-9a-fA-F]{{{length}}}", digits) and length:
+            return kind, digits.lower()
+    elif given is None or isinstance(given, tuple):
+        return given
+    kinds = ", ".join(f"{kind} ({digits} digits)" for kind, digits in DIGITS.items())
+    raise ValueError(f'must be null or {{KIND: "hexadecimal"}}, KIND of {kinds}')
+
+
+def _archive_by_name(name: object, info: ValidationInfo) -> object:
+    archives: Mapping[object, Archive] = info.context or {}
+    if not isinstance(name, str) or name not in archives:
+        raise ValueError(f"unknown archive; {nearest(show(name), map(str, archives))}")
+    return archives[name]
+
+
+Address = Annotated[str, AfterValidator(_web_address)]
+Count = Annotated[int, whole(1)]
+Model = TypeVar("Model", bound=Frozen)
+RawValue = Annotated[int, whole(0, 65535)]
+
+
+class Gated(Frozen):
     """An archive that every user must ask for: the page, and what to do there."""
 
-    page: str
-    note: str
+    page: Address
+    note: Text
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(Frozen):
     """A file that is downloaded, or put into place by hand; see conf/sources.yaml for the fields.
 
-    checksum: kind ("sha256", "sha1" or "md5") and lower-case hexadecimal digits. about: its size
-    roughly, for people, where `bytes` is not known.
+    checksum: kind ("sha256", "sha1" or "md5") and lower-case hexadecimal digits. about: its rough
+    size, for people, where `bytes` is not known.
     """
 
-    name: str
-    role: str
-    urls: tuple[str, ...]
-    bytes: int | None
-    checksum: tuple[str, str] | None
-    licence: str
+    name: Annotated[str, BeforeValidator(_file_name)]
+    role: Text
+    urls: tuple[Address, ...]
+    bytes: Count | None
+    checksum: Annotated[tuple[str, str] | None, BeforeValidator(_checksum)]
+    licence: Text
     gated: Gated | None
-    about: int | None = None
+    about: Count | None = None
+
+    @model_validator(mode="after")
+    def _gated_has_no_urls(self) -> Archive:
+        if self.gated and self.urls:
+            raise ValueError("has urls and is gated; a gated archive has `urls: []`")
+        return self
 
     @property
     def size(self) -> int | None:
@@ -54,19 +117,34 @@ class Archive:
         return self.bytes or self.about
 
 
-@dataclass(frozen=True)
-class DatasetSource:
+class Expected(Frozen):
+    """What a prepared dataset must be, as far as it is known; see conf/sources.yaml."""
+
+    ids: tuple[str, ...] | str | None = None
+    ids_sha256: str | None = None
+    label_values: tuple[tuple[RawValue, RawValue], ...] | None = None
+    shares: tuple[tuple[tuple[RawValue, ...], float, float], ...] = ()
+    shortest_side: Count | None = None
+    longest_side: Count | None = None
+
+
+class DatasetSource(Frozen):
     """The archives of a dataset by role (one archive may have several), and what it must hold."""
 
     name: str
-    archives: dict[str, Archive]
-    optional: dict[str, Archive] = field(default_factory=dict)
-    count: int = 0
-    expected: dict[str, Any] = field(default_factory=dict)
+    archives: dict[str, Annotated[Archive, BeforeValidator(_archive_by_name)]] = Field(min_length=1)
+    optional: dict[str, Annotated[Archive, BeforeValidator(_archive_by_name)]]
+    count: Count
+    expected: Expected
 
     def needed(self) -> list[Archive]:
         """The archives that it cannot do without, each once, in the order of the roles."""
         return list({archive.name: archive for archive in self.archives.values()}.values())
+
+
+class _File(Frozen):
+    archives: dict[object, dict[object, object]]
+    datasets: dict[object, dict[object, object]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +152,8 @@ class Sources:
     """A whole list of sources, and the file that it was read from."""
 
     path: Path
-    archives: dict[str, Archive]
-    datasets: dict[str, DatasetSource]
+    archives: Mapping[str, Archive]
+    datasets: Mapping[str, DatasetSource]
 
     def archive(self, name: str) -> Archive:
         """An archive by its name. Raises UserError with the nearest name."""
@@ -105,8 +183,8 @@ def read_sources(data: Path | str = "data") -> Sources:
 
 def sources_path(data: Path | str) -> Path:
     """The file that `read_sources` reads."""
-    own = Path(data) / "sources.yaml"
-    return own if own.exists() else resource("conf", "sources.yaml")
+    path = Path(data) / "sources.yaml"
+    return path if path.exists() else resource("conf", "sources.yaml")
 
 
 def raw_path(archive: Archive, data: Path | str) -> Path:
@@ -115,13 +193,14 @@ def raw_path(archive: Archive, data: Path | str) -> Path:
 
 
 def receipt_path(archive: Archive, data: Path | str) -> Path:
-    """Where it is written down what an archive was when it was checked."""
+    """Where the receipt of an archive is: what it was when it was last checked."""
     return Path(data) / "raw" / f"{archive.name}.json"
 
 
 def missing_gated(dataset: DatasetSource, data: Path | str) -> list[Archive]:
     """The archives of a dataset that only the user can get, and that are not in <data>/raw yet."""
-    return [one for one in dataset.needed() if one.gated and not raw_path(one, data).is_file()]
+    gated = [archive for archive in dataset.needed() if archive.gated]
+    return [archive for archive in gated if not raw_path(archive, data).is_file()]
 
 
 def how_to_get(archive: Archive, data: Path | str) -> str:
@@ -157,18 +236,6 @@ def mirror_of(given: object) -> str | None:
     return str(given) if given else os.environ.get(MIRROR, "").strip() or None
 
 
-def is_web_address(url: Any) -> bool:
-    """Whether this is an http(s) address with a host, and without a user name or password."""
-    if not isinstance(url, str) or re.search(r"[\s\x00-\x1f]", url):
-        return False
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # raises for one that is no number
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
-
-
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, mtime_ns: int, size: int) -> Sources:
     try:
@@ -177,101 +244,32 @@ def _read(path: Path, mtime_ns: int, size: int) -> Sources:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from error
-    top = _fields(content, {"archives", "datasets"}, str(path))
+    file = _validated(_File, content, str(path))
     archives = {
-        name: _archive(name, entry, f"{path}: archives: {name}")
-        for name, entry in _mapping(top["archives"], f"{path}: archives").items()
+        str(name): _validated(Archive, entry | {"name": name}, f"{path}: archives: {name}")
+        for name, entry in file.archives.items()
     }
     datasets = {
-        name: _dataset(name, entry, archives, f"{path}: datasets: {name}")
-        for name, entry in _mapping(top["datasets"], f"{path}: datasets").items()
+        str(name): _validated(
+            DatasetSource, entry | {"name": str(name)}, f"{path}: datasets: {name}", archives
+        )
+        for name, entry in file.datasets.items()
     }
     return Sources(path, archives, datasets)
 
 
-def _archive(name: Any, entry: Any, where: str) -> Archive:
-    fine = isinstance(name, str) and re.fullmatch(r"[\w+-][\w.+-]*", name, re.ASCII)
-    if not fine or not name.endswith(SUFFIXES):
-        raise UserError(f"{where}: no file name of an archive ({', '.join(SUFFIXES)})")
-    keys = {"role", "urls", "bytes", "checksum", "licence", "gated"}
-    given = _fields(entry, keys, where, {"about"})
-    urls = given["urls"]
-    if not isinstance(urls, list) or not all(map(is_web_address, urls)):
-        raise UserError(f"{where}: urls must be a list of http(s):// addresses, [] for none")
-    for key in ("bytes", "about"):
-        if given.get(key) is not None and not _is_count(given[key]):
-            raise UserError(f"{where}: {key} must be a number greater than 0, or null")
-    for key in ("role", "licence"):
-        if not isinstance(given[key], str) or not given[key].strip():
-            raise UserError(f"{where}: {key} must be a text")
-    gated = None
-    if given["gated"] is not None:
-        ask = _fields(given["gated"], {"page", "note"}, f"{where}: gated")
-        if not is_web_address(ask["page"]) or not isinstance(ask["note"], str):
-            raise UserError(f"{where}: gated: page must be an address, and note a text")
-        if urls:
-            raise UserError(f"{where}: has urls and is gated; a gated archive has `urls: []`")
-        gated = Gated(ask["page"], ask["note"])
-    return Archive(
-        name,
-        given["role"],
-        tuple(urls),
-        given["bytes"],
-        _checksum(given["checksum"], where),
-        given["licence"],
-        gated,
-        given.get("about"),
-    )
+def _validated(
+    model: type[Model], content: object, where: str, archives: Mapping[str, Archive] | None = None
+) -> Model:
+    """Content of the file as a model. Raises UserError naming the file, the key and its value."""
 
+    def sentence(problem: Problem) -> str:
+        match problem.kind:
+            case "missing":
+                return f"{where}: the key {problem.path!r} is missing"
+            case "unknown":
+                return f"{where}: unknown key {problem.path!r}; {problem.fault}"
+        place = f"{where}: {problem.path}={show(problem.value)}" if problem.path else where
+        return f"{place}: {problem.fault}"
 
-def _checksum(given: Any, where: str) -> tuple[str, str] | None:
-    if given is None:
-        return None
-    if isinstance(given, dict) and len(given) == 1:
-        ((kind, digits),) = given.items()
-        length = DIGITS.get(kind, 0)
-        if isinstance(digits, str) and re.fullmatch(rf"[0-9a-fA-F]{{{length}}}", digits) and length:
-            return kind, digits.lower()
-    kinds = ", ".join(f"{kind} ({digits} digits)" for kind, digits in DIGITS.items())
-    raise UserError(f'{where}: checksum must be null or {{KIND: "hexadecimal"}}, KIND of {kinds}')
-
-
-def _dataset(name: Any, entry: Any, archives: dict[str, Archive], where: str) -> DatasetSource:
-    given = _fields(entry, {"archives", "optional", "count", "expected"}, where)
-    roles: dict[str, dict[str, Archive]] = {}
-    for key in ("archives", "optional"):
-        roles[key] = {}
-        for role, archive in _mapping(given[key], f"{where}: {key}").items():
-            if not isinstance(archive, str) or archive not in archives:
-                hint = nearest(archive, archives)
-                raise UserError(f"{where}: {key}: {role}: no archive {archive!r}; {hint}")
-            roles[key][str(role)] = archives[archive]
-    if not roles["archives"]:
-        raise UserError(f"{where}: archives: a dataset needs at least one")
-    if not _is_count(given["count"]):
-        raise UserError(f"{where}: count must be a number greater than 0")
-    expected = _mapping(given["expected"], f"{where}: expected")
-    return DatasetSource(str(name), roles["archives"], roles["optional"], given["count"], expected)
-
-
-def _fields(
-    content: Any, known: set[str], where: str, optional: frozenset[str] | set[str] = frozenset()
-) -> dict[str, Any]:
-    """A mapping with exactly these keys, and perhaps the optional ones."""
-    content = _mapping(content, where)
-    for key in sorted(map(str, content)):
-        if key not in known | optional:
-            raise UserError(f"{where}: unknown key {key!r}; {nearest(key, known | optional)}")
-    for key in sorted(known - content.keys()):
-        raise UserError(f"{where}: the key {key!r} is missing; see conf/sources.yaml")
-    return content
-
-
-def _mapping(content: Any, where: str) -> dict[Any, Any]:
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: must be a mapping (key: value); see conf/sources.yaml")
-    return content
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return validated(model, content, sentence=sentence, context=archives)

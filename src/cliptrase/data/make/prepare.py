@@ -1,8 +1,7 @@
 """Prepare a dataset: `python -m cliptrase.data.make.prepare DATASET [--data data]`.
 
-Archives that are not there are fetched first. What it made is held against the source's figures.
-Made in a folder of its own beside its place and renamed when it is whole and checked: killed at any
-moment, what stands there is a whole dataset or none, and the next run starts afresh.
+Archives that are not there are fetched first. The dataset is made in a folder beside its place, and
+renamed once it is whole and checked: after a kill there is a whole dataset or none.
 """
 
 from __future__ import annotations
@@ -14,21 +13,29 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from cliptrase.data.fetch import receipts
 from cliptrase.data.fetch.lock import alone
-from cliptrase.data.fetch.sources import Archive, how_to_get, mirror_of, raw_path, sources_path
+from cliptrase.data.fetch.sources import (
+    Archive,
+    how_to_get,
+    mirror_of,
+    missing_gated,
+    raw_path,
+    read_sources,
+    sources_path,
+)
 from cliptrase.data.make import expected, recipes
+from cliptrase.data.make.expected import SelfCheck
 from cliptrase.data.make.recipes import Recipe
 from cliptrase.data.read import prepared
 from cliptrase.data.read.ordered import at_most
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import atomic_write, naming_the_path, sha256_file, write_json
 
-_log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 def prepare(
@@ -41,33 +48,31 @@ def prepare(
 ) -> Path:
     """Make a dataset below the data folder, unless it is there, whole and of this code.
 
-    Fetches the archives that it needs, from `mirror` where one is given, and the optional ones too,
-    or (not `optional`) takes of these what is there. Returns its folder.
+    Fetches the archives that it needs, from `mirror` where one is given, and the optional ones too;
+    without `optional` it takes those of them that are there. Returns its folder.
 
-    Raises UserError: unknown dataset, an archive that cannot be had, is damaged or another one, an
-    image that fails a check, a full disk, a folder that cannot be written. Nothing is left then.
+    Raises UserError, and leaves nothing: unknown dataset, an archive that cannot be had, is damaged
+    or another one, an image that fails a check, a full disk, a folder that cannot be written.
     """
-    chosen = recipes.recipe(dataset, data)
+    recipe = recipes.recipe(dataset, data)
     target = prepared.prepared_folder(dataset, data)
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with alone(target.parent / f".{dataset}.lock", dataset):
-            if not force and _is_current(target, chosen, data):
+            if not force and _is_current(target, recipe):
                 used = (prepared.read_selfcheck(target) or {}).get("archives", {})
-                more = [one for one in chosen.optional if one.name not in used]
-                failed = _optional(more, data, mirror, fetch=optional)
-                if len(failed) == len(more):
+                unused = [archive for archive in recipe.optional if archive.name not in used]
+                without = _optional(unused, data, mirror, fetch=optional)
+                if len(without) == len(unused):  # there is nothing to add
                     if optional:
-                        _note(target, failed)
+                        _keep_reasons(target, without)
                     return target
-            without: dict[str, str] = {}
-            if chosen.archives:
-                _fetch(dataset, chosen, data, mirror)
-                without = _optional(chosen.optional, data, mirror, fetch=optional)
-            check = _put(target, chosen, data, without)
-            if chosen.archives:
-                expected.keep_first(target, check, chosen.stated())
-                for archive in (*chosen.archives, *chosen.optional):
+            _fetch(dataset, recipe, data, mirror)
+            without = _optional(recipe.optional, data, mirror, fetch=optional)
+            check = _put(target, recipe, without)
+            if recipe.source:
+                expected.keep_first(target, check, recipe.stated())
+                for archive in (*recipe.archives, *recipe.optional):
                     if archive.name in check["archives"]:
                         receipts.confirm_first(archive, data)
     return target
@@ -82,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
     )
-    known = ", ".join(("shapes", "shapes_clean", *recipes.ARCHIVED))
-    parser.add_argument("dataset", metavar="DATASET", help=known)
+    names = ", ".join((*recipes.DRAWN, *read_sources().datasets))
+    parser.add_argument("dataset", metavar="DATASET", help=names)
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument("--force", action="store_true", help="make it again where it exists")
     parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
@@ -120,25 +125,25 @@ def _count(text: str) -> int:
     return number
 
 
-def _fetch(dataset: str, chosen: Recipe, data: Path | str, mirror: str | None) -> None:
-    """Bring and check the archives that it cannot do without."""
+def _fetch(dataset: str, recipe: Recipe, data: Path | str, mirror: str | None) -> None:
+    """Fetch and check the archives that a dataset cannot do without."""
     from cliptrase.data.fetch import download  # httpx: only where something is fetched
 
-    if mirror_of(mirror) is None:
-        gated = [one for one in chosen.archives if one.gated and not raw_path(one, data).is_file()]
+    if recipe.source and mirror_of(mirror) is None:
+        gated = missing_gated(recipe.source, data)
         if gated:
-            ways = "; ".join(how_to_get(one, data) for one in gated)
+            ways = "; ".join(how_to_get(archive, data) for archive in gated)
             raise UserError(f"{dataset}: everybody has to ask for its archives: {ways}")
-    for archive in chosen.archives:
+    for archive in recipe.archives:
         download.fetch(archive, data, mirror=mirror)
 
 
 def _optional(
     archives: Iterable[Archive], data: Path | str, mirror: str | None, *, fetch: bool
 ) -> dict[str, str]:
-    """Bring and check archives; name → why it cannot be had, of those that cannot.
+    """Fetch and check archives; name → reason, of those that cannot be had.
 
-    Without `fetch` only those that are there count as asked for.
+    Without `fetch` only those that are there are checked.
     """
     from cliptrase.data.fetch import download
 
@@ -154,157 +159,148 @@ def _optional(
     return without
 
 
-def _note(target: Path, failed: dict[str, str]) -> None:
-    """Keep in the self-check why it is still without optional archives."""
+def _keep_reasons(target: Path, without: dict[str, str]) -> None:
+    """Keep in the self-check why the dataset is still without optional archives."""
     check = prepared.read_selfcheck(target) or {}
-    known = check.get("without", {})
-    if known != known | failed:
-        _write(target, check | {"without": known | failed})
-    for name, reason in failed.items():
-        _log.warning("%s: still without %s: %s", target.name, name, reason)
+    before = check.get("without", {})
+    if before != before | without:
+        check["without"] = before | without
+        write_json(target / prepared.SELFCHECK, {**check})
+    for name, reason in without.items():
+        LOG.warning("%s: still without %s: %s", target.name, name, reason)
 
 
-def _put(target: Path, chosen: Recipe, data: Path | str, without: dict[str, str]) -> dict[str, Any]:
+def _put(target: Path, recipe: Recipe, without: dict[str, str]) -> SelfCheck:
     """Make a dataset beside its place and put it there, whole; its self-check."""
-    for left_over in target.parent.glob(f".{target.name}.[0-9]*"):
-        shutil.rmtree(left_over)
-    making = target.parent / f".{target.name}.{os.getpid()}"
+    for leftover in target.parent.glob(f".{target.name}.[0-9]*"):
+        shutil.rmtree(leftover)
+    folder = target.parent / f".{target.name}.{os.getpid()}"
     try:
-        check = _make(making, target, chosen, data, without)
-        _replace(making, target)
+        check = _make(folder, target, recipe, without)
+        _replace(folder, target)
     except UserError as error:
-        for archive in chosen.archives:  # a foreign one must not stand against the right one
-            receipts.forget_first(archive, data)
-        raise UserError(_with_cure(str(error), target.name, chosen, data)) from error
+        for archive in recipe.archives:  # a foreign one must not count against the right one
+            receipts.forget_first(archive, recipe.data)
+        raise UserError(_with_cure(str(error), target.name, recipe)) from error
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return check
 
 
-def _with_cure(fault: str, dataset: str, chosen: Recipe, data: Path | str) -> str:
-    """A message with the dataset's name before it, and after it what to delete for another try."""
+def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
+    """A message that begins with the dataset's name and ends with what to delete before a retry."""
     text = fault if fault.startswith((f"{dataset}:", f"{dataset},")) else f"{dataset}: {fault}"
-    if not chosen.archives:
+    if not recipe.source:
         return text
-    paths = ", ".join(str(raw_path(archive, data)) for archive in chosen.archives)
-    where = "" if Path(data) == Path("data") else f" --data {data}"
+    paths = ", ".join(str(raw_path(archive, recipe.data)) for archive in recipe.archives)
+    where = "" if recipe.data == Path("data") else f" --data {recipe.data}"
     return (
         f"{text}; if the archives are at fault, delete {paths} and run `cliptrase prepare "
         f"{dataset}{where}` again"
     )
 
 
-def _make(
-    folder: Path, target: Path, chosen: Recipe, data: Path | str, without: dict[str, str]
-) -> dict[str, Any]:
-    """Everything into a folder; its self-check. `without`: as `_optional` says, more is added."""
+def _make(folder: Path, target: Path, recipe: Recipe, without: dict[str, str]) -> SelfCheck:
+    """Write all files of a dataset into a folder and check them; its self-check.
+
+    without: as `_optional` returns it; archives at fault are added.
+    """
     folder.mkdir()
-    dataset, arrow = target.name, folder / prepared.ARROW
-    values = expected.ranges(dataset, chosen.expected)
-    expected.shares(dataset, chosen.expected)  # said before all is made if it is no list
+    dataset, arrow, source = target.name, folder / prepared.ARROW, recipe.source
     progress = tqdm(
-        chosen.records(), desc=dataset, total=chosen.count, unit=" images", disable=None
+        recipe.records(), desc=dataset, total=recipe.count, unit=" images", disable=None
     )
     prepared.write_arrow(arrow, progress)
     with open(arrow, "rb") as file:
         os.fsync(file.fileno())
     samples = prepared.PreparedSamples(folder, dataset)
-    check = prepared.self_check(samples, values)
-    if check["count"] != chosen.count:
-        fault = f"{dataset}: {check['count']} samples instead of {chosen.count}"
-        if chosen.archives:
-            fault += f", the `count:` of {dataset} in {sources_path(data)}; is that right?"
+    check = prepared.self_check(samples, source.expected.label_values if source else None)
+    if check["count"] != recipe.count:
+        fault = f"{dataset}: {check['count']} samples instead of {recipe.count}"
+        if source:
+            path = sources_path(recipe.data)
+            fault += f", the `count:` of {dataset} in {path}; is that right?"
         raise UserError(fault)
-    expected.check_ids(dataset, samples.ids, chosen.ids())
-    if chosen.archives:
-        expected.check(dataset, chosen.expected, check)
-        expected.check_first(target, check, chosen.stated())
-    subsets = _subsets(folder, chosen, samples.ids, data, without)
-    for name, reason in without.items():
-        _log.warning("%s: without %s: %s", dataset, name, reason)
-    if chosen.archives:
-        digests = _digests(chosen, data)
+    if source:
+        expected.check_ids(dataset, samples.ids, recipe.ids())
+        expected.check_figures(source, check)
+        expected.check_first(target, check, recipe.stated())
+        check["subsets"] = _write_subsets(folder, recipe, samples.ids, without)
+        for name, reason in without.items():
+            LOG.warning("%s: without %s: %s", dataset, name, reason)
+        digests = _digests(recipe)
         check["archives"] = {name: digests[name] for name in digests if name not in without}
-        check |= {"stated": chosen.stated(check["archives"])}
-        check |= {"subsets": subsets, "without": without}
-    check |= {
-        "dataset": dataset,
-        "sums_sha256": prepared.write_sums(folder, samples),
-        "recipe_sha256": chosen.digest(),
-        "arrow_bytes": arrow.stat().st_size,
-    }
-    _write(folder, check)
+        check["stated"] = recipe.stated(check["archives"])
+        check["without"] = without
+    check["dataset"] = dataset
+    check["sums_sha256"] = prepared.write_sums(folder, samples)
+    check["recipe_sha256"] = recipe.digest()
+    check["arrow_bytes"] = arrow.stat().st_size
+    write_json(folder / prepared.SELFCHECK, {**check})
     return check
 
 
-def _write(folder: Path, check: dict[str, Any]) -> None:
-    write_json(folder / prepared.SELFCHECK, check)
-
-
-def _subsets(
-    folder: Path, chosen: Recipe, ids: list[str], data: Path | str, without: dict[str, str]
+def _write_subsets(
+    folder: Path, recipe: Recipe, ids: list[str], without: dict[str, str]
 ) -> dict[str, str]:
-    """Write the lists of ids of the optional archives; the sha256 of each.
+    """Write the lists of ids of the optional archives; name → sha256.
 
-    An archive that is at fault joins `without`: it costs its own lists alone.
+    An archive at fault is added to `without`: only its own lists are lost.
     """
-    written = {}
-    for archive in chosen.optional:
+    digests = {}
+    for archive in recipe.optional:
         if archive.name in without:
             continue
         try:
-            found = chosen.subsets(ids, archive)
+            subsets = recipe.subsets(ids, archive)
         except UserError as error:
             without[archive.name] = str(error)
-            receipts.forget_first(archive, data)
+            receipts.forget_first(archive, recipe.data)
             continue
-        for name, part in found.items():
+        for name, subset in subsets.items():
             path = folder / prepared.SUBSETS / f"{name}.txt"
             with atomic_write(path, "w") as text:
-                text.writelines(f"{one}\n" for one in part)
-            written[name] = sha256_file(path)
-    return written
+                text.writelines(f"{id}\n" for id in subset)
+            digests[name] = sha256_file(path)
+    return digests
 
 
-def _is_current(target: Path, chosen: Recipe, data: Path | str) -> bool:
-    """Whether a dataset is whole, of this code and these sources, of the archives there now.
+def _is_current(target: Path, recipe: Recipe) -> bool:
+    """Whether a dataset is whole, of this code and these sources, and of the archives there now.
 
-    An archive that was deleted since, as large ones are, asks for nothing.
+    An archive that was deleted since, as large ones are, does not count.
     """
     check = prepared.read_selfcheck(target)
-    if check is None or chosen.outdated(check) or check.get("count") != chosen.count:
+    if check is None or recipe.outdated(check) or check.get("count") != recipe.count:
         return False
-    known = check.get("archives", {})
-    if known != known | _digests(chosen, data):
+    used = check.get("archives", {})
+    if used != used | _digests(recipe):
         return False
-    subsets = {
-        target / prepared.SUBSETS / f"{k}.txt": v for k, v in check.get("subsets", {}).items()
-    }
-    if not all(path.is_file() and sha256_file(path) == digest for path, digest in subsets.items()):
-        return False
+    for name, digest in check.get("subsets", {}).items():
+        path = target / prepared.SUBSETS / f"{name}.txt"
+        if not path.is_file() or sha256_file(path) != digest:
+            return False
     arrow = target / prepared.ARROW
     return arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes")
 
 
-def _digests(chosen: Recipe, data: Path | str) -> dict[str, str]:
+def _digests(recipe: Recipe) -> dict[str, str]:
     """Name → sha256 of the archives that are there and checked, by their receipts."""
-    found = {}
-    for archive in (*chosen.archives, *chosen.optional):
-        receipt = receipts.read_receipt(archive, data) or {}
+    digests = {}
+    for archive in (*recipe.archives, *recipe.optional):
+        receipt = receipts.read_receipt(archive, recipe.data) or {}
         if "sha256" in receipt:
-            found[archive.name] = str(receipt["sha256"])
-    return found
+            digests[archive.name] = receipt["sha256"]
+    return digests
 
 
-def _replace(made: Path, target: Path) -> None:
+def _replace(folder: Path, target: Path) -> None:
     """Put a whole folder in the place of another, or of none."""
+    old = folder.with_name(f"{folder.name}.old")
     if target.exists():
-        old = made.with_name(f"{made.name}.old")
         os.replace(target, old)
-        os.replace(made, target)
-        shutil.rmtree(old)
-    else:
-        os.replace(made, target)
+    os.replace(folder, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

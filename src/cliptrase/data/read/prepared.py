@@ -1,8 +1,7 @@
-"""Prepared datasets: raw labels in one Arrow file of Hugging Face `datasets` each, self-checked.
+"""Prepared datasets: the raw files of images and masks in one Arrow file each, self-checked.
 
-`<data>/prepared/<dataset>/samples.arrow` has the columns id, image and label (bytes of files),
-`selfcheck.json` beside it says what was in it when it was made, `sums.npy` what the bytes of each
-image and label were: each is held against them when it is read.
+`<data>/prepared/<dataset>/samples.arrow` is a file of Hugging Face's `datasets` with the columns
+id, image and label; beside it `selfcheck.json` keeps its figures, `sums.npy` sums of its rows.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import weakref
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from cliptrase.data.read.labels import RAW_VALUES
 from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.data.read.selfcheck import SELFCHECK as SELFCHECK
+from cliptrase.data.read.selfcheck import SelfCheck as SelfCheck
 from cliptrase.data.read.selfcheck import prepared_folder as prepared_folder
 from cliptrase.data.read.selfcheck import read_selfcheck as read_selfcheck
 from cliptrase.data.read.selfcheck import subset_digests as subset_digests
@@ -36,17 +36,16 @@ SUMS = "sums.npy"  # (n, 2) uint32: CRC-32 of the bytes of each image and label
 
 
 class PreparedSamples(Samples):
-    """The samples of one Arrow file, of which only the places of its rows are held in memory.
+    """The samples of one Arrow file, of which only the places of the rows are held in memory.
 
-    Rows are read at their place, by any number of threads. (A mapped file counts as memory of the
-    process page by page as it is read, 800 MB for COCO.)
+    Any number of threads may read. (A mapped file would count as memory of the process page by page
+    as it is read, 800 MB for COCO.) If `sums` are given, each row is compared with them when read.
     """
 
-    def __init__(self, folder: Path, called: str | None = None) -> None:
-        """called: the name in messages, where it is not that of the file."""
-        self._path = folder / ARROW
-        self._sums: np.ndarray | None = None
-        self._called = called or str(self._path)
+    def __init__(self, folder: Path, name: str | None = None, sums: np.ndarray | None = None):
+        """name: of the dataset in messages, the path of the file if there is none."""
+        self._path, self._sums = folder / ARROW, sums
+        self._name = name or str(self._path)
         try:
             self._file = os.open(self._path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
@@ -55,26 +54,24 @@ class PreparedSamples(Samples):
             raise UserError(_again(folder, f"the Arrow file is damaged ({error})")) from error
 
     def load(self, index: int) -> Sample:
-        name = f"{self._called}, {self.ids[index]}"
-        stored = self._stored(index)
-        if self._sums is not None and list(map(zlib.crc32, stored)) != self._sums[index].tolist():
+        name = f"{self._name}, {self.ids[index]}"
+        image_file, label_file = self._stored(index)
+        sums = [zlib.crc32(image_file), zlib.crc32(label_file)]
+        if self._sums is not None and sums != self._sums[index].tolist():
             fault = f"{self.ids[index]} is not what was prepared"
             raise UserError(_again(self._path.parent, fault, " --force"))
-        image, label = read_stored(stored[0], name), read_label(stored[1], name)
+        image, label = read_stored(image_file, name), read_label(label_file, name)
         if image.size != label.shape[::-1]:
             raise UserError(f"{name}: image of {image.size} pixels, label of {label.shape[::-1]}")
         return Sample(self.ids[index], image, label)
 
     def sums(self) -> np.ndarray:
-        """(n, 2) uint32, as in SUMS, of what lies in the file now."""
-        made = [list(map(zlib.crc32, self._stored(index))) for index in range(len(self.ids))]
-        return np.array(made, np.uint32)
-
-    def expect(self, sums: np.ndarray) -> None:
-        """Hold every sample against these when it is read."""
-        self._sums = sums
+        """(n, 2) uint32, as in SUMS, of the file's content now."""
+        rows = [list(map(zlib.crc32, self._stored(index))) for index in range(len(self.ids))]
+        return np.array(rows, np.uint32)
 
     def _stored(self, index: int) -> tuple[bytes, bytes]:
+        """The bytes of the image's file and of the label's."""
         return self._read(self._images[index]), self._read(self._labels[index])
 
     def _read(self, place: np.ndarray) -> bytes:
@@ -87,33 +84,35 @@ def open_prepared(
 ) -> PreparedSamples:
     """The samples of a prepared dataset, raw labels, in the order of their ids.
 
-    Raises UserError with the command that prepares it: absent, cut off or of another count, and,
-    unless `any_code` will do: made by other code than this version's, or of other archives than the
-    sources name now. Sources that cannot be read are an error then.
+    Raises UserError with the command that prepares it: missing, cut off, of another count, or,
+    unless `any_code`, made by other code than this version's or of other archives than the sources
+    name now (then sources that cannot be read are an error too).
     """
     folder = prepared_folder(dataset, data)
     check = read_selfcheck(folder)
     if check is None:
         raise UserError(_again(folder, "not prepared"))
-    reason = None if any_code else _outdated(dataset, check, data)
-    if reason:
-        raise UserError(_again(folder, reason))
+    if not any_code and "recipe_sha256" in check:  # else nothing is known of its making
+        reason = recipes.recipe(dataset, data).outdated(check)
+        if reason:
+            raise UserError(_again(folder, reason))
     arrow = folder / ARROW
     if not arrow.is_file() or arrow.stat().st_size != check.get("arrow_bytes"):
         raise UserError(_again(folder, f"{ARROW} is absent or cut off"))
-    samples = PreparedSamples(folder)
+    sums = None
+    if "sums_sha256" in check:
+        path = folder / SUMS
+        if not path.is_file() or sha256_file(path) != check["sums_sha256"]:
+            raise UserError(_again(folder, f"{SUMS} is absent or damaged", " --force"))
+        sums = np.load(path, allow_pickle=False)
+    samples = PreparedSamples(folder, sums=sums)
     if len(samples) != check.get("count"):
         raise UserError(_again(folder, f"{len(samples)} samples, not {check.get('count')}"))
-    if "sums_sha256" in check:
-        sums = folder / SUMS
-        if not sums.is_file() or sha256_file(sums) != check["sums_sha256"]:
-            raise UserError(_again(folder, f"{SUMS} is absent or damaged", " --force"))
-        samples.expect(np.load(sums, allow_pickle=False))
     return samples
 
 
-def verify_prepared(dataset: str, data: Path | str = "data") -> dict[str, Any]:
-    """Decode a whole dataset and hold it against its self-check, which is returned.
+def verify_prepared(dataset: str, data: Path | str = "data") -> SelfCheck:
+    """Decode a whole dataset and compare it with its self-check, which is returned.
 
     Raises UserError naming what differs.
     """
@@ -121,7 +120,8 @@ def verify_prepared(dataset: str, data: Path | str = "data") -> dict[str, Any]:
     samples = open_prepared(dataset, data)
     for name in subset_digests(dataset, data):
         read_subset(dataset, name, data)
-    check, now = read_selfcheck(folder) or {}, self_check(samples)
+    check = read_selfcheck(folder) or {}
+    now = self_check(samples)
     differing = [key for key, value in now.items() if check.get(key) != value]
     if differing:
         raise UserError(_again(folder, f"its content has changed: {', '.join(differing)}"))
@@ -129,7 +129,7 @@ def verify_prepared(dataset: str, data: Path | str = "data") -> dict[str, Any]:
 
 
 def write_arrow(path: Path, records: Iterable[Record]) -> None:
-    """Write rows one by one; memory holds a few of them."""
+    """Write rows one by one, so that memory holds only a few of them."""
     from datasets import Features, Value
     from datasets.arrow_writer import ArrowWriter
 
@@ -149,28 +149,25 @@ def write_sums(folder: Path, samples: PreparedSamples) -> str:
 
 def self_check(
     samples: Samples, label_values: Sequence[tuple[int, int]] | None = None
-) -> dict[str, Any]:
-    """Count, ids, sizes, label histogram and a hash of the decoded arrays: plain values.
+) -> SelfCheck:
+    """Count, ids, sizes, label histogram and a hash of the decoded arrays.
 
-    The same on every machine, whatever wrote the files. label_values: (low, high) pairs of what a
-    mask may hold. Raises UserError for a doubled id, an unsorted one, a sample whose image and
-    label differ in size, or a mask with another value.
+    They are the same on every machine. label_values: (low, high) pairs of what a mask may hold,
+    None for any value. Raises UserError for ids that are doubled or unsorted, a sample whose image
+    and label differ in size, or a mask with another value.
     """
     if not len(samples) or sorted(set(samples.ids)) != samples.ids:
         raise UserError("the ids of a dataset must be sorted, each there once, and at least one")
-    allowed = np.ones(RAW_VALUES, bool)
-    if label_values is not None:
-        allowed[:] = False
-        for low, high in label_values:
-            allowed[low : high + 1] = True
+    allowed = np.full(RAW_VALUES, label_values is None)
+    for low, high in label_values or ():
+        allowed[low : high + 1] = True
     histogram = np.zeros(RAW_VALUES, dtype=np.int64)
     pixels, sizes = hashlib.sha256(), []
-    for one in in_order(lambda index: _decoded(samples[index], allowed), range(len(samples))):
-        histogram[: len(one.counts)] += one.counts
-        sizes.append(one.size)
-        pixels.update(one.head)
-        pixels.update(one.image)
-        pixels.update(one.label)
+    for decoded in in_order(lambda index: _decoded(samples[index], allowed), range(len(samples))):
+        histogram[: len(decoded.counts)] += decoded.counts
+        sizes.append(decoded.size)
+        for content in (decoded.head, decoded.image, decoded.label):
+            pixels.update(content)
     present = np.flatnonzero(histogram)
     return {
         "count": len(sizes),
@@ -186,37 +183,37 @@ def self_check(
 def read_subset(dataset: str, name: str, data: Path | str = "data") -> frozenset[str]:
     """The ids of a named part of a prepared dataset, as `coco27` of coco.
 
-    Raises UserError: not there, with the archive that it comes from and why it was of no use;
-    another one than when it was made.
+    Raises UserError: not there, with the archive that lists it and why that was of no use; changed
+    since it was made.
     """
     folder = prepared_folder(dataset, data)
     path = folder / SUBSETS / f"{name}.txt"
-    known = (read_selfcheck(folder) or {}).get("subsets")  # None: made by an earlier version
+    check = read_selfcheck(folder) or {}
+    digests = check.get("subsets", {})
     try:
         content = path.read_bytes()
         ids = content.decode("utf-8").split()
     except FileNotFoundError:
-        if known and name in known:
+        if name in digests:
             raise UserError(_again(folder, f"{SUBSETS}/{path.name} is gone")) from None
-        raise UserError(_no_subset(dataset, path, data)) from None
+        raise UserError(_no_subset(dataset, path, check, data)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(_again(folder, f"{path.name} cannot be read ({error})")) from error
-    if known is not None and hashlib.sha256(content).hexdigest() != known.get(name):
+    if hashlib.sha256(content).hexdigest() != digests.get(name):
         raise UserError(_again(folder, f"{SUBSETS}/{path.name} has changed since it was made"))
     return frozenset(ids)
 
 
-def _no_subset(dataset: str, path: Path, data: Path | str) -> str:
-    check = read_selfcheck(path.parents[1])
-    there = sorted((check or {}).get("subsets") or {})
+def _no_subset(dataset: str, path: Path, check: SelfCheck, data: Path | str) -> str:
+    names = sorted(check.get("subsets", {}))
     archives = recipes.recipe(dataset, data).optional
-    if there or not archives:
-        return f"{path}: no such part of {dataset}; there is {', '.join(there) or 'none'}"
+    if names or not archives:
+        return f"{path}: no such part of {dataset}; there is {', '.join(names) or 'none'}"
     command = f"then run `cliptrase prepare {dataset} --data {data}`"
-    if check is not None and check.get("without"):
+    if check.get("without"):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in check["without"].items())
         return f"{path}: not there: {dataset} was prepared without it ({reasons}); {command}"
-    ways = "; ".join(f"{one.name}: {how_to_get(one, data)}" for one in archives)
+    ways = "; ".join(f"{archive.name}: {how_to_get(archive, data)}" for archive in archives)
     return (
         f"{path}: not there: {dataset} is not prepared, or was without the archive that lists it "
         f"({ways}); {command}"
@@ -266,14 +263,6 @@ def _places(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
                 pieces.append(np.stack([start, np.diff(ends)], axis=1))
             places.append(np.concatenate(pieces))
         return table.column("id").to_pylist(), places[0], places[1]
-
-
-def _outdated(dataset: str, check: dict[str, Any], data: Path | str) -> str | None:
-    """Why a dataset is to be made again; None for one that this version cannot make."""
-    try:
-        return recipes.recipe(dataset, data).outdated(check)
-    except recipes.UnknownDataset:
-        return None
 
 
 def _again(folder: Path, fault: str, option: str = "") -> str:

@@ -6,11 +6,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from cliptrase.files import read_json
 
 SELFCHECK = "selfcheck.json"
+
+
+class SelfCheck(TypedDict, total=False):
+    """What selfcheck.json says of a prepared dataset.
+
+    The figures of its content; the bytes and digests of its files; and where it is made from
+    archives: their sha256, what the sources stated, the sha256 of its lists of ids (`subsets`), and
+    for each optional archive that could not be had, why (`without`).
+    """
+
+    dataset: str
+    count: int
+    ids_sha256: str
+    pixels_sha256: str
+    shortest_side: int
+    longest_side: int
+    label_bits: int
+    label_pixels: dict[str, int]
+    arrow_bytes: int
+    sums_sha256: str
+    recipe_sha256: str
+    archives: dict[str, str]
+    stated: dict[str, object]
+    subsets: dict[str, str]
+    without: dict[str, str]
 
 
 def prepared_folder(dataset: str, data: Path | str) -> Path:
@@ -18,11 +43,11 @@ def prepared_folder(dataset: str, data: Path | str) -> Path:
     return Path(data) / "prepared" / dataset
 
 
-def read_selfcheck(folder: Path) -> dict[str, Any] | None:
+def read_selfcheck(folder: Path) -> SelfCheck | None:
     """The stored self-check, None where there is none that can be read."""
-    return read_json(folder / SELFCHECK)
+    return cast("SelfCheck | None", read_json(folder / SELFCHECK))
 
 
 def subset_digests(dataset: str, data: Path | str = "data") -> dict[str, str]:
     """name → sha256 of the lists of ids that a prepared dataset has, by its self-check."""
-    return (read_selfcheck(prepared_folder(dataset, data)) or {}).get("subsets") or {}
+    return (read_selfcheck(prepared_folder(dataset, data)) or {}).get("subsets", {})

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from cliptrase.data.fetch.sources import DatasetSource, raw_path, sources_path
 from cliptrase.data.make.containers import Container, open_container
-from cliptrase.data.make.expected import check_ids, known_ids
+from cliptrase.data.make.expected import and_more, check_ids, known_ids
 from cliptrase.data.make.records import Record
 from cliptrase.data.read.images import Header, check_mask, stored_header
 from cliptrase.errors import UserError
 
 PIXELS = 100_000_000  # of a picture: more than any camera of these sources made
+ROLES = ("images", "labels")
 
 
 class Pair(NamedTuple):
@@ -28,108 +29,44 @@ class Pair(NamedTuple):
     label_name: str
 
 
-@contextlib.contextmanager
-def opened(source: DatasetSource, data: Path) -> Iterator[tuple[Container, Container]]:
-    """The containers of a dataset's images and of its labels; one and the same opened once.
-
-    Raises UserError: the sources lack a role, or an archive is absent, damaged or foreign.
-    """
-    for role in ("images", "labels"):
-        if role not in source.archives:
-            raise UserError(f"the sources of {source.name} name no archive of the role {role!r}")
-    images, labels = (raw_path(source.archives[role], data) for role in ("images", "labels"))
-    with contextlib.ExitStack() as stack:
-        first = stack.enter_context(open_container(images))
-        same = images == labels
-        yield first, first if same else stack.enter_context(open_container(labels))
-
-
-def members(container: Container, pattern: str, what: str) -> dict[str, str]:
-    """id → member, of the members whose whole name `pattern` matches; its first group is the id.
-
-    Raises UserError where there is none, or an id twice.
-    """
-    found: dict[str, str] = {}
-    names = container.names()
-    for name in names:
-        match = re.fullmatch(pattern, name)
-        if match is None:
-            continue
-        if match[1] in found:
-            raise UserError(f"{container.path}: {found[match[1]]} and {name}: two of one id")
-        found[match[1]] = name
-    if not found:
-        begins = ", ".join(names[:3]) or "nothing"
-        raise UserError(
-            f"{container.path}: holds no {what} (it begins with {begins}); is it another archive "
-            "under this name? Put the right one in its place"
-        )
-    return found
-
-
-def chosen(
-    source: DatasetSource,
-    data: Path,
-    images: Collection[str],
-    labels: Collection[str],
-    wanted: Iterable[str] | None = None,
-) -> list[str]:
-    """The sorted ids of a dataset: those wanted, else all; each with its image and its mask.
-
-    Raises UserError naming an image that lacks either, or is not the source's, or where their
-    number is not the source's.
-    """
-    ids = sorted({*images, *labels} if wanted is None else set(wanted))
-    for kind, there in (("image", images), ("mask", labels)):
-        lacking = [one for one in ids if one not in there]
-        if lacking:
-            raise UserError(
-                f"{source.name}: {_some(lacking)} without {kind} in the archive; it is not whole, "
-                f"or not the one of {source.name}"
-            )
-    check_ids(source.name, ids, known_ids(source, data))
-    if len(ids) != source.count:
-        raise UserError(
-            f"{source.name}: {len(ids)} images, where its source has {source.count} (first and "
-            f"last: {ids[0]}, {ids[-1]}); the archives are not those of the source, or `count:` of "
-            f"{source.name} in {sources_path(data)} is wrong"
-        )
-    return ids
-
-
 def pairs(
     source: DatasetSource,
     data: Path,
     image: tuple[str, str],
     label: tuple[str, str],
-    listing: str | None = None,
+    wanted: Iterable[str] | str | None = None,
 ) -> Iterator[Pair]:
-    """The pairs of files of a dataset, by id. image, label: pattern of the members, and its words.
+    """The pairs of files of a dataset, sorted by id.
 
-    listing: the member of the images' archive that says which ids are wanted, else all that match.
+    image, label: the pattern of the members' names, whose first group is the id, and a description
+    for messages. wanted: the ids, or the pattern of the member of the images' archive that lists
+    them; None for every id of the archives.
+
+    Raises UserError: the source lacks a role; an archive is absent, damaged or foreign; an image
+    lacks its mask or the other way round; the ids are not those of the source.
     """
-    with opened(source, data) as (images, labels):
-        shown, masks = members(images, *image), members(labels, *label)
-        wanted = None if listing is None else listed(images, listing)
-        ids = chosen(source, data, shown, masks, wanted)
-        shown, masks = ({one: place[one] for one in ids} for place in (shown, masks))
-        if images is labels:
-            images.keep({*shown.values(), *masks.values()})
-        else:
-            images.keep(shown.values())
-            labels.keep(masks.values())
-        for one in ids:
+    for role in ROLES:
+        if role not in source.archives:
+            raise UserError(f"the sources of {source.name} name no archive of the role {role!r}")
+    paths = [raw_path(source.archives[role], data) for role in ROLES]
+    with contextlib.ExitStack() as stack:
+        opened = {path: stack.enter_context(open_container(path)) for path in dict.fromkeys(paths)}
+        images, labels = (opened[path] for path in paths)
+        photographs, masks = _members(images, *image), _members(labels, *label)
+        if isinstance(wanted, str):
+            wanted = listed(images, wanted)
+        for id in _ids(source, data, photographs, masks, wanted):
             yield Pair(
-                one,
-                images.read(shown[one]),
-                labels.read(masks[one]),
-                f"{images.path}: {shown[one]}",
-                f"{labels.path}: {masks[one]}",
+                id,
+                images.read(photographs[id]),
+                labels.read(masks[id]),
+                f"{images.path}: {photographs[id]}",
+                f"{labels.path}: {masks[id]}",
             )
 
 
 def as_shipped(pairs: Iterable[Pair]) -> Iterator[Record]:
-    """Records with nothing converted, once each pair's headers fit."""
+    """Records with nothing converted. Raises UserError as `check_pair`."""
     for pair in pairs:
         check_pair(pair)
         yield Record(pair.id, pair.image, pair.label)
@@ -146,8 +83,8 @@ def check_pair(pair: Pair) -> None:
 
 def check_photograph(header: Header, name: str) -> None:
     """Refuse what cannot be a photograph, by its header. Raises UserError naming it."""
-    kinds = {"JPEG": ("RGB", "L", "CMYK"), "MPO": ("RGB",), "PNG": ("RGB", "RGBA")}
-    if header.mode not in kinds.get(header.format, ()):
+    modes = {"JPEG": ("RGB", "L", "CMYK"), "MPO": ("RGB",), "PNG": ("RGB", "RGBA")}
+    if header.mode not in modes.get(header.format, ()):
         raise UserError(
             f"{name}: a {header.format} of mode {header.mode} is no photograph; are images and "
             "masks swapped? Put the right archive in its place"
@@ -166,22 +103,64 @@ def check_sizes(pair: Pair, image: tuple[int, int], label: tuple[int, int]) -> N
 
 
 def listed(container: Container, pattern: str) -> list[str]:
-    """The first words of the lines of the one member that `pattern` matches whole."""
-    found = [name for name in container.names() if re.fullmatch(pattern, name)]
-    if len(found) != 1:
+    """The first word of each line of the one member whose name `pattern` matches."""
+    lists = [name for name in container.names() if re.fullmatch(pattern, name)]
+    if len(lists) != 1:
         raise UserError(
-            f"{container.path}: has {len(found)} lists of images ({pattern}) instead of one; put "
+            f"{container.path}: has {len(lists)} lists of images ({pattern}) instead of one; put "
             "the right archive in its place"
         )
-    lines = container.read(found[0]).decode("utf-8", "replace").splitlines()
+    lines = container.read(lists[0]).decode("utf-8", "replace").splitlines()
     ids = [line.split()[0] for line in lines if line.strip()]
     if len(set(ids)) != len(ids):
         raise UserError(
-            f"{container.path}: {found[0]}: lists an image twice; delete "
+            f"{container.path}: {lists[0]}: lists an image twice; delete "
             f"{container.path} and run again"
         )
     return ids
 
 
-def _some(ids: list[str]) -> str:
-    return ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} more"
+def _members(container: Container, pattern: str, description: str) -> dict[str, str]:
+    """id → member, of the members whose whole name matches. Raises UserError for none or two."""
+    members: dict[str, str] = {}
+    names = container.names()
+    for name in names:
+        match = re.fullmatch(pattern, name)
+        if match is None:
+            continue
+        if match[1] in members:
+            raise UserError(f"{container.path}: {members[match[1]]} and {name}: two of one id")
+        members[match[1]] = name
+    if not members:
+        begins = ", ".join(names[:3]) or "nothing"
+        raise UserError(
+            f"{container.path}: holds no {description} (it begins with {begins}); is it another "
+            "archive under this name? Put the right one in its place"
+        )
+    return members
+
+
+def _ids(
+    source: DatasetSource,
+    data: Path,
+    images: Mapping[str, str],
+    labels: Mapping[str, str],
+    wanted: Iterable[str] | None,
+) -> list[str]:
+    """The sorted ids, each of which has an image and a mask and is one of the source's."""
+    ids = sorted({*images, *labels} if wanted is None else set(wanted))
+    for kind, members in (("image", images), ("mask", labels)):
+        lacking = [id for id in ids if id not in members]
+        if lacking:
+            raise UserError(
+                f"{source.name}: {and_more(lacking)} without {kind} in the archive; it is not "
+                f"whole, or not the one of {source.name}"
+            )
+    check_ids(source.name, ids, known_ids(source, data))
+    if len(ids) != source.count:
+        raise UserError(
+            f"{source.name}: {len(ids)} images, where its source has {source.count} (first and "
+            f"last: {ids[0]}, {ids[-1]}); the archives are not those of the source, or `count:` of "
+            f"{source.name} in {sources_path(data)} is wrong"
+        )
+    return ids

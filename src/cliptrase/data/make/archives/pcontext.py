@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,46 +14,31 @@ import scipy.io
 from cliptrase.data.fetch.sources import DatasetSource
 from cliptrase.data.make.archives import common
 from cliptrase.data.make.archives.common import Pair
-from cliptrase.data.make.containers import Container
 from cliptrase.data.make.expected import known_ids
 from cliptrase.data.make.records import Record, png
 from cliptrase.data.read.ordered import in_order
-from cliptrase.data.read.prepared import prepared_folder
 from cliptrase.errors import UserError
 
 KEY = "LabelMap"
-_IMAGES = r"(?:[^/]+/)?VOCdevkit/VOC2010/JPEGImages/([^/]+)\.jpg"
-_LABELS = r"(?:.+/)?(\d{4}_\d{6})\.mat"
 
 
 def records(source: DatasetSource, data: Path) -> Iterator[Record]:
-    """The images of the list of ids, their label maps as 16-bit PNG.
+    """The images of the source's list of ids, their label maps as 16-bit PNG."""
+    image = (
+        r"(?:[^/]+/)?VOCdevkit/VOC2010/JPEGImages/([^/]+)\.jpg",
+        "photographs VOCdevkit/VOC2010/JPEGImages/*.jpg",
+    )
+    label = (r"(?:.+/)?(\d{4}_\d{6})\.mat", "label maps trainval/*.mat")
+    yield from in_order(
+        converted, common.pairs(source, data, image, label, known_ids(source, data))
+    )
 
-    The label maps lie in a tar.gz in an order of their own: they are converted on one way through
-    it, into a temporary file, and fetched from there in the order of the ids.
-    """
-    folder = prepared_folder(source.name, data).parent  # as large a disk as its result needs
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        common.opened(source, data) as (images, labels),
-        tempfile.TemporaryFile(dir=folder) as spool,
-    ):
-        shown = common.members(images, _IMAGES, "photographs VOCdevkit/VOC2010/JPEGImages/*.jpg")
-        masks = common.members(labels, _LABELS, "label maps trainval/*.mat")
-        wanted = known_ids(source, data)
-        ids = common.chosen(source, data, shown, masks, wanted or set(shown) & set(masks))
-        members = {masks[one]: one for one in ids}
-        places = {}
-        for name, content in in_order(
-            lambda member: (member[0], _png(labels, *member)), labels.iterate(members)
-        ):
-            places[members[name]] = (spool.tell(), spool.write(content))
-        for one in ids:
-            spool.seek(places[one][0])
-            image, label = images.read(shown[one]), spool.read(places[one][1])
-            names = f"{images.path}: {shown[one]}", f"{labels.path}: {masks[one]}"
-            common.check_pair(Pair(one, image, label, *names))
-            yield Record(one, image, label)
+
+def converted(pair: Pair) -> Record:
+    """An image as shipped, and its label map as PNG."""
+    label = png(label_map(pair.label, pair.label_name))
+    common.check_pair(pair._replace(label=label))
+    return Record(pair.id, pair.image, label)
 
 
 def label_map(content: bytes, name: str) -> np.ndarray:
@@ -63,8 +47,8 @@ def label_map(content: bytes, name: str) -> np.ndarray:
     MATLAB files can hold code for MATLAB, but nothing that scipy would run.
     """
     try:
-        found = {key: shape for key, shape, _ in scipy.io.whosmat(io.BytesIO(content))}
-        shape = found.get(KEY)
+        shapes = {key: shape for key, shape, _ in scipy.io.whosmat(io.BytesIO(content))}
+        shape = shapes.get(KEY)
         if shape is None or len(shape) != 2 or not 0 < shape[0] * shape[1] <= common.PIXELS:
             raise ValueError(f"{KEY} is {shape or 'absent'}")
         raw = scipy.io.loadmat(io.BytesIO(content), variable_names=[KEY])[KEY]
@@ -77,7 +61,3 @@ def label_map(content: bytes, name: str) -> np.ndarray:
     ) as error:
         raise UserError(f"{name}: no label map that can be read ({error})") from error
     return label
-
-
-def _png(container: Container, member: str, content: bytes) -> bytes:
-    return png(label_map(content, f"{container.path}: {member}"))
