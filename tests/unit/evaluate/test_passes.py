@@ -128,12 +128,12 @@ def test_an_image_that_does_not_fit_alone(at, batched, runs_of, make, tmp_path, 
 def test_counts_are_those_of_the_predicted_maps(alone, runs_of, data):
     """One image from the model to its row of per_image.npz, step by step."""
     (run,) = runs_of(CLIPTRASE).values()
-    sample = open_dataset({**run, "data": str(data)})[3]
-    clip = load_clip(run["model"])
+    sample = open_dataset(run, data)[3]
+    clip = load_clip(run.model)
     _, text = text_of(run, clip, data)
     raw = crop_label(sample.label, SIZE)
-    table = label_tables.read_table(run["benchmark"]["labels"]["map"])
-    classes = run["vocabulary"]["classes"]["count"]
+    table = label_tables.read_table(run.benchmark.labels.map)
+    classes = run.vocabulary.classes.count
     truth = np.vectorize(lambda value: table.get(value, classes))(raw)
     pixels = clip.normalise(crop_image(sample.image, SIZE)[None])
     with single_threaded_pool(1), torch.inference_mode():
@@ -169,9 +169,9 @@ def test_metrics_follow_from_the_matrix(alone):
 def test_operations_are_counted_as_on_paper(alone, runs_of):
     """clip's products by hand: patches, six blocks, projection, words; then what CLIPtrase adds."""
     (run,) = runs_of(CLIPTRASE).values()
-    clip = load_clip(run["model"])
+    clip = load_clip(run.model)
     n, width, joint = 49, clip.width, clip.embed_dim
-    words = sum(run["vocabulary"][key]["count"] for key in ("classes", "background"))
+    words = run.vocabulary.classes.count + run.vocabulary.background.count
     tokens = n + 1
     attention = 2 * 2 * tokens**2 * width
     block = 2 * tokens * width * 12 * width + attention

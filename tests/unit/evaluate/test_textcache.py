@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.objects import changed
 
 from cliptrase import config
+from cliptrase.config import Run
 from cliptrase.evaluate import textcache
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
@@ -28,16 +29,15 @@ def lists(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def resolved(lists: Path, model: Path) -> dict[str, Any]:
+def resolved(lists: Path, model: Path) -> Run:
     run = config.resolve(["benchmark=shapes", "model=local", f"model.path={model}"])
-    run["vocabulary"]["classes"]["path"] = str(lists / "words.txt")
-    run["vocabulary"]["templates"]["path"] = str(lists / "templates.txt")
-    return run
+    paths = {"classes": lists / "words.txt", "templates": lists / "templates.txt"}
+    return changed(run, {f"vocabulary.{key}.path": str(path) for key, path in paths.items()})
 
 
 def text(lists: Path, model: Path, data: Path) -> tuple[str, torch.Tensor]:
     run = resolved(lists, model)
-    key, made = textcache.text_of(run, load_clip(run["model"]), data)
+    key, made = textcache.text_of(run, load_clip(run.model), data)
     return key, made.features
 
 
@@ -48,7 +48,7 @@ def files(data: Path) -> list[Path]:
 def test_the_features_are_those_of_the_tower_and_are_read_the_next_time(lists, model, tmp_path):
     data = tmp_path / "data"
     key, first = text(lists, model, data)
-    clip = load_clip(resolved(lists, model)["model"])
+    clip = load_clip(resolved(lists, model).model)
     assert torch.equal(first, text_features(clip, WORDS, TEMPLATES))
     (file,) = files(data)
     np.savez(file, features=np.full((2, clip.embed_dim), 0.5, np.float32))
@@ -103,7 +103,7 @@ def test_a_copy_of_the_model_elsewhere_shares_the_file(lists, model, tmp_path):
 
 def test_background_words_are_one_class_more(model, tmp_path):
     run = config.resolve(["benchmark=shapes_bg", "model=local", f"model.path={model}"])
-    _, made = textcache.text_of(run, load_clip(run["model"]), tmp_path)
+    _, made = textcache.text_of(run, load_clip(run.model), tmp_path)
     assert made.features.shape[0] == 27 and made.owner.tolist() == [*range(20), *[20] * 7]
     assert class_names(run)[-1] == "background"
 
@@ -111,7 +111,7 @@ def test_background_words_are_one_class_more(model, tmp_path):
 BACKGROUND = ["grass", "brick", "grass"]
 
 
-def synonyms(tmp_path: Path, model: Path, *protocol: str) -> dict[str, Any]:
+def synonyms(tmp_path: Path, model: Path, *protocol: str) -> Run:
     """Two classes, the first with two names, and three background words, one of them twice."""
     (tmp_path / "mine.txt").write_text("zebra|ladybug\nred apple\n")
     (tmp_path / "mine_background.txt").write_text("grass|brick\ngrass\n")
@@ -129,7 +129,7 @@ def synonyms(tmp_path: Path, model: Path, *protocol: str) -> dict[str, Any]:
 def test_each_name_has_its_own_feature_and_its_class(model, tmp_path, protocol):
     """Under crop the background is the last class, under slide class 0."""
     run = synonyms(tmp_path, model, f"protocol={protocol}")
-    clip = load_clip(run["model"])
+    clip = load_clip(run.model)
     _, made = textcache.text_of(run, clip, tmp_path / "data")
     classes = ["zebra", "ladybug", "red apple"]
     if protocol == "crop":
@@ -149,7 +149,7 @@ def test_without_a_background_slide_and_crop_have_the_same_text(model, tmp_path)
         run = config.resolve(
             ["benchmark=shapes", "model=local", f"model.path={model}", f"protocol={protocol}"]
         )
-        key, made = textcache.text_of(run, load_clip(run["model"]), tmp_path)
+        key, made = textcache.text_of(run, load_clip(run.model), tmp_path)
         assert made.owner.tolist() == list(range(27))
         found.append((key, class_names(run)))
     assert found[0] == found[1] and len(files(tmp_path)) == 1
@@ -164,13 +164,13 @@ def test_a_name_is_encoded_once_however_often_it_stands_there(model, tmp_path, m
 
     monkeypatch.setattr(textcache, "text_features", counted)
     run = synonyms(tmp_path, model)
-    textcache.text_of(run, load_clip(run["model"]), tmp_path / "data")
+    textcache.text_of(run, load_clip(run.model), tmp_path / "data")
     assert asked == [["zebra", "ladybug", "red apple", "grass", "brick"]]
 
 
 def test_no_name_of_the_released_lists_is_encoded_twice_or_left_out():
     names = textcache.read_classes(
-        config.resolve(["benchmark=ade847", "model=vit_b16"])["vocabulary"]["classes"]["path"]
+        config.resolve(["benchmark=ade847", "model=vit_b16"]).vocabulary.classes.path
     )
     distinct = {name for own in names for name in own}
     assert len(distinct) * 80 == 67_760  # prompts
@@ -182,5 +182,5 @@ def test_the_same_names_of_other_classes_are_another_text(model, tmp_path):
     for line in ("zebra|ladybug\nred apple\n", "zebra\nladybug|red apple\n"):
         run = synonyms(tmp_path, model)
         (tmp_path / "mine.txt").write_text(line)
-        keys.add(textcache.text_of(run, load_clip(run["model"]), tmp_path / "data")[0])
+        keys.add(textcache.text_of(run, load_clip(run.model), tmp_path / "data")[0])
     assert len(keys) == 2 and len(files(tmp_path / "data")) == 1
