@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cliptrase import config
-from cliptrase.config.schema import Method, Model, WrittenModel
+from cliptrase.config.schema import Labels, Method, Model, WrittenModel
 from cliptrase.config.validation import Frozen
 from cliptrase.config.weights import describe_model
 
@@ -18,7 +18,7 @@ Changes = Mapping[str, Any]
 
 def changed(part: F, changes: Changes) -> F:
     """`part` with other values, as {"regions.eps": 0.5, "cls_logits": True}, validated again."""
-    values: dict[str, Any] = dict(part)
+    values: dict[str, Any] = {name: getattr(part, name) for name in part.model_fields_set}
     inner: dict[str, dict[str, Any]] = defaultdict(dict)
     for key, value in changes.items():
         name, _, rest = key.partition(".")
@@ -37,6 +37,11 @@ def method(name: str = "cliptrase", changes: Changes | None = None) -> Method:
         ["benchmark=voc20", "model=vit_b16", f"method={name}", "method.cls_logits=false"]
     )
     return changed(run.method, changes or {})
+
+
+def rules(**changes: Any) -> Labels:
+    """How labels are scored: raw values as they are, 255 ignored, no background; changed."""
+    return Labels.model_validate({"map": None, "ignore": 255, "background": None} | changes)
 
 
 def local_model(path: Path | str, **more: str) -> Model:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,24 +82,24 @@ def alike(a: np.ndarray, b: np.ndarray, kind: str, heads: str) -> np.ndarray:
     return np.mean([np.einsum("id,jd->ij", x, y) for x, y in zip(a, b, strict=True)], axis=0)
 
 
-def run_block(block: Any, x: np.ndarray, a: dict[str, Any]) -> np.ndarray:
+def run_block(block: Any, x: np.ndarray, a: Any) -> np.ndarray:
     parts = heads_of(block, x)
     scale = (WIDTH // HEADS) ** -0.5
     attention = np.zeros((HEADS, len(x), len(x)))
-    for first, second in a["terms"]:
-        if a["kind"] == "softmax":
+    for first, second in a.terms:
+        if a.kind == "softmax":
             scores = scale * parts[first] @ parts[second].transpose(0, 2, 1)
             scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
             attention += scores / scores.sum(axis=-1, keepdims=True)
         else:
-            shared = alike(parts[first], parts[second], a["kind"], a["heads"])
-            attention += shared / len(a["terms"])
-    if a["row_sum"] != "none":
-        attention *= a["row_sum"] / np.abs(attention).sum(axis=-1, keepdims=True)
+            shared = alike(parts[first], parts[second], a.kind, a.heads)
+            attention += shared / len(a.terms)
+    if a.row_sum != "none":
+        attention *= a.row_sum / np.abs(attention).sum(axis=-1, keepdims=True)
     mixed = (attention @ parts["v"]).transpose(1, 0, 2).reshape(len(x), WIDTH)
     out = mixed @ array(block.attn.out_proj.weight).T + array(block.attn.out_proj.bias)
-    out = out + x if a["residual"] else out
-    if a["ffn"]:
+    out = out + x if a.residual else out
+    if a.ffn:
         hidden = layer_norm(out, block.ln_2) @ array(block.mlp.c_fc.weight).T
         hidden = hidden + array(block.mlp.c_fc.bias)
         hidden = hidden / (1 + np.exp(-1.702 * hidden))
@@ -119,49 +120,52 @@ def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image
 
 
-PLAIN = {"kind": "softmax", "terms": ["qk"], "residual": True, "ffn": True, "row_sum": "none"}
+PLAIN = SimpleNamespace(kind="softmax", terms=("qk",), residual=True, ffn=True, row_sum="none")
 
 
 class Reference:
     """Everything of one image and method, in the order of the paper's section 4."""
 
-    def __init__(self, clip: Any, image: np.ndarray, text: np.ndarray, method: dict[str, Any]):
+    def __init__(
+        self, clip: Any, image: np.ndarray, text: np.ndarray, method: Any, fit_eps: bool = False
+    ):
+        """fit_eps: cluster with an eps that no distance is near, not the method's."""
         visual = clip.visual
         blocks = visual.transformer.resblocks
         entering = [tokens_of(visual, image)]
         for block in blocks:
             entering.append(run_block(block, entering[-1], PLAIN))
-        a = method["attention"]
-        x = entering[a["first_block"] - 1]
-        for number in range(a["first_block"], a["last_block"] + 1):
+        a = method.attention
+        x = entering[a.first_block - 1]
+        for number in range(a.first_block, a.last_block + 1):
             x = run_block(blocks[number - 1], x, a)
         self.features = unit(layer_norm(x, visual.ln_post) @ array(visual.proj))
         cosines = self.features @ text.astype(float).T
         logits = 100 * cosines[1:].T
-        if method["cls_logits"]:
+        if method.cls_logits:
             logits = logits * (100 * cosines[0])[:, None]
         self.logits = bilinear(logits.reshape(WORDS, ROWS, COLUMNS), image.shape[1:])
         self.before = np.minimum(self.logits.argmax(axis=0), CLASSES)
-        r = method["regions"]
+        r = method.regions
         self.votes = self.votes_in(method)
         if not self.votes:
             return
-        c = r["correlation"]
-        parts = heads_of(blocks[c["block"] - 1], entering[c["block"] - 1])
-        self.w = np.mean([alike(p, p, c["kind"], c["heads"]) for p in parts.values()], axis=0)
+        c = r.correlation
+        parts = heads_of(blocks[c.block - 1], entering[c.block - 1])
+        self.w = np.mean([alike(p, p, c.kind, c.heads) for p in parts.values()], axis=0)
         m = self.w[1:, 1:]
-        if r["denoise"] == "cls":
+        if r.denoise == "cls":
             m = np.maximum(m - self.w[0, 1:], 0)
-        clustered = self.features[1:] if r["cluster"] == "features" else m
-        if r["l2_rows"]:
+        clustered = self.features[1:] if r.cluster == "features" else m
+        if r.l2_rows:
             clustered = unit(clustered)
-        self.eps = r["eps"] or gap(clustered)
+        self.eps = gap(clustered) if fit_eps else r.eps
         first = self.clustered(clustered, r)
         kept = np.ones(len(m), bool)
-        if r["denoise"] == "eq7":
+        if r.denoise == "eq7":
             kept = np.array([m[i].mean() - m[i, i] <= 1e-9 for i in range(len(m))])
         self.dropped = int((~kept).sum())
-        if r["passes"] == 1:
+        if r.passes == 1:
             left = sorted(set(first[kept]) - {-1})
             self.labels = np.array(
                 [left.index(c) if k and c >= 0 else -1 for c, k in zip(first, kept, strict=True)]
@@ -173,19 +177,19 @@ class Reference:
         self.maps = []
         for cluster in range(self.labels.max() + 1):
             mean = m[self.labels == cluster].mean(axis=0).reshape(ROWS, COLUMNS)
-            fine = bilinear(mean, (ROWS * r["upsample"], COLUMNS * r["upsample"]))
-            fine = median_filter(fine, size=r["median"])  # SciPy's default mode, "reflect"
+            fine = bilinear(mean, (ROWS * r.upsample, COLUMNS * r.upsample))
+            fine = median_filter(fine, size=r.median)  # SciPy's default mode, "reflect"
             self.maps.append(bilinear(fine, image.shape[1:]))
 
-    def clustered(self, rows: np.ndarray, r: dict[str, Any]) -> np.ndarray:
+    def clustered(self, rows: np.ndarray, r: Any) -> np.ndarray:
         if not len(rows):
             return np.zeros(0, int)
-        found = DBSCAN(eps=self.eps, min_samples=r["min_samples"]).fit(rows.astype(np.float32))
+        found = DBSCAN(eps=self.eps, min_samples=r.min_samples).fit(rows.astype(np.float32))
         return found.labels_
 
     @staticmethod
-    def votes_in(method: dict[str, Any]) -> bool:
-        return method["regions"] is not None and method["regions"]["vote"] != "none"
+    def votes_in(method: Any) -> bool:
+        return method.regions is not None and method.regions.vote != "none"
 
 
 def gap(rows: np.ndarray) -> float:

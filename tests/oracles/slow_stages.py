@@ -95,31 +95,29 @@ def means(logits: Tensor, regions: np.ndarray) -> np.ndarray:
     )
 
 
-def segmented(
-    graph: Any, image: int, method: dict[str, Any], text: Any, key: str
-) -> dict[str, np.ndarray]:
+def segmented(graph: Any, image: int, method: Any, text: Any, key: str) -> dict[str, np.ndarray]:
     """Every integer result of one image of a batch, from the encoder's own numbers for it: the
     patch logits and the correlation rows of a package's graph are all that is taken from it."""
     logits = graph.logits(method, text, key, 100.0)[image]
     found = {"classes": classified(logits, graph.out_size, text.owner)}
-    r = method["regions"]
-    if r is None or r["vote"] == "none":
+    r = method.regions
+    if r is None or r.vote == "none":
         return found | {"prediction": found["classes"]}
     rows = graph.patch_rows(r)[image]
-    points = graph.patches(method)[image] if r["cluster"] == "features" else rows
-    points = F.normalize(points, dim=-1) if r["l2_rows"] else points
+    points = graph.patches(method)[image] if r.cluster == "features" else rows
+    points = F.normalize(points, dim=-1) if r.l2_rows else points
     kept = None
-    if r["denoise"] == "eq7":
+    if r.denoise == "eq7":
         kept = np.array(
             [
                 row.mean() <= row[i] + 1e-6 * abs(row[i])
                 for i, row in enumerate(rows.double().numpy())
             ]
         )
-    if kept is not None and r["passes"] == 1:
-        labels = left(clustered(points.numpy(), r["eps"], r["min_samples"]), kept)
+    if kept is not None and r.passes == 1:
+        labels = left(clustered(points.numpy(), r.eps, r.min_samples), kept)
     else:
-        labels = clustered(points.numpy(), r["eps"], r["min_samples"], kept)
-    regions = region_map(rows, labels, graph.grid, graph.out_size, r["upsample"], r["median"])
+        labels = clustered(points.numpy(), r.eps, r.min_samples, kept)
+    regions = region_map(rows, labels, graph.grid, graph.out_size, r.upsample, r.median)
     found |= {"clusters": labels, "regions": regions}
     return found | {"prediction": voted(found["classes"], regions)}

@@ -28,6 +28,7 @@ from slow_reference import (
     unit,
 )
 
+from cliptrase.config.schema import Method
 from cliptrase.model.load import Clip
 
 VISION: dict[str, Any] = {
@@ -81,7 +82,7 @@ def make_pixels() -> np.ndarray:
     return out.astype(np.float32)
 
 
-def make_text(clip: Clip, pixels: np.ndarray, method: dict[str, Any]) -> np.ndarray:
+def make_text(clip: Clip, pixels: np.ndarray, method: Method) -> np.ndarray:
     """(8, E) float32 normalised: what sets eight far patches apart from the average one, and noise.
 
     `pixels` (3, H, W), `method` without regions.

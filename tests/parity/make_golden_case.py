@@ -14,19 +14,22 @@ from typing import Any
 
 import numpy as np
 from slow_reference import CLASSES, COLUMNS, PATCH, ROWS, WORDS, Reference, unit, vote
+from tests.objects import changed
 from tests.parity.golden_case import checksum, make_clip, make_pixels, make_text
+
+from cliptrase.config.schema import Method
 
 FILE = Path(__file__).with_name("golden_case.npz")
 PLAIN: dict[str, Any] = {
     "first_block": 12, "last_block": 12, "residual": True, "ffn": True, "omega": None,
     "heads": "mean",
 }  # fmt: skip
-METHODS: dict[str, dict[str, Any]] = {  # eps: the oracle's `gap`, stored
+WRITTEN: dict[str, dict[str, Any]] = {  # eps: not used, the oracle's `gap` is stored
     "cliptrase": {
         "attention": {"kind": "softmax", "terms": ["qq", "kk", "vv"], "row_sum": "none", **PLAIN},
         "regions": {
             "correlation": {"block": 11, "kind": "cosine", "heads": "mean"}, "cluster": "rows",
-            "l2_rows": False, "denoise": "cls", "passes": 1, "eps": None, "min_samples": 3,
+            "l2_rows": False, "denoise": "cls", "passes": 1, "eps": 1.0, "min_samples": 3,
             "upsample": 4, "median": 7, "vote": "hard",
         },
         "cls_logits": False,
@@ -35,12 +38,13 @@ METHODS: dict[str, dict[str, Any]] = {  # eps: the oracle's `gap`, stored
         "attention": {"kind": "cosine", "terms": ["qq", "kk", "vv"], "row_sum": 1, **PLAIN},
         "regions": {
             "correlation": {"block": 12, "kind": "cosine", "heads": "mean"}, "cluster": "rows",
-            "l2_rows": True, "denoise": "eq7", "passes": 2, "eps": None, "min_samples": 3,
+            "l2_rows": True, "denoise": "eq7", "passes": 2, "eps": 1.0, "min_samples": 3,
             "upsample": 1, "median": 1, "vote": "hard",
         },
         "cls_logits": False,
     },
 }  # fmt: skip
+METHODS = {name: Method.model_validate({"name": name, **parts}) for name, parts in WRITTEN.items()}
 IGNORED = 255
 
 
@@ -67,12 +71,12 @@ def margin(maps: np.ndarray) -> float:
 
 def computed(clip: Any, pixels: np.ndarray, text: np.ndarray, name: str) -> dict[str, np.ndarray]:
     method = METHODS[name]
-    reference = Reference(clip, pixels, text, method)
+    reference = Reference(clip, pixels, text, method, fit_eps=True)
     maps = np.stack(reference.maps)
     rows = reference.w[1:, 1:]
-    if method["regions"]["denoise"] == "cls":
+    if method.regions.denoise == "cls":
         rows = np.maximum(rows - reference.w[0, 1:], 0)
-    rows = unit(rows) if method["regions"]["l2_rows"] else rows
+    rows = unit(rows) if method.regions.l2_rows else rows
     distances = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
     names = np.stack([*reference.logits[:CLASSES], reference.logits[CLASSES:].max(axis=0)])
     margins = {
@@ -102,7 +106,7 @@ def computed(clip: Any, pixels: np.ndarray, text: np.ndarray, name: str) -> dict
 
 def main(path: Path) -> None:
     clip, pixels = make_clip(), make_pixels()[0]
-    text = make_text(clip, pixels, {**METHODS["cliptrase"], "regions": None})
+    text = make_text(clip, pixels, changed(METHODS["cliptrase"], {"regions": None}))
     out = {
         "weights": np.array(checksum(clip)),
         "pixels": pixels,

@@ -16,6 +16,7 @@ import scipy.io
 import yaml
 from PIL import Image
 from tests.miniature.packing import tarred, zipped
+from tests.objects import rules
 
 from cliptrase.data.make import prepare
 from cliptrase.data.make.archives.ade2021 import classes
@@ -211,7 +212,7 @@ def source_masks(dataset: str) -> dict[str, np.ndarray]:
 def test_every_pixel_is_scored_as_the_sources_scripts_have_it(benchmark: str, data: Path) -> None:
     config = yaml.safe_load((ROOT / f"conf/benchmark/{benchmark}.yaml").read_text())
     count = len(read_names(vocabulary_path(config["classes"])))
-    lookup = labels.lookup(config["labels"], count)
+    lookup = labels.lookup(rules(**config["labels"]), count)
     masks = source_masks(config["dataset"])
     samples = open_prepared(config["dataset"], data)
     assert samples.ids == sorted(masks)

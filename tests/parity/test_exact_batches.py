@@ -7,20 +7,20 @@ are for a picture alone.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from slow_reference import CLASSES
 from slow_stages import segmented
+from tests.objects import changed
 from tests.parity.golden_case import make_clip, make_pixels
 from tests.parity.make_golden_case import METHODS
 from tests.parity.test_golden import CASES, FOLDERS, Golden, Ties, differing
 from tests.parity.test_golden_case import FILE
 
 from cliptrase import config
+from cliptrase.config.schema import Method
 from cliptrase.data.read.crop import crop_image
 from cliptrase.evaluate.graph import Graph, Text
 
@@ -44,13 +44,13 @@ def test_the_stored_integers_at_every_place_of_a_batch(name, size):
     with np.load(FILE) as file:
         case = dict(file)
     regions = [f"method.regions.eps={float(case[f'{name}/eps'])}", "method.regions.min_samples=3"]
-    method = config.resolve(["benchmark=voc21", f"method={name}", *regions])["method"]
+    method = config.resolve(["benchmark=voc21", f"method={name}", *regions]).method
     text = Text.listed(torch.from_numpy(case["text_features"]), CLASSES)
     clip, (own, other) = make_clip(), torch.from_numpy(make_pixels())
     numbers = set()
     for place in {0, size // 2, size - 1}:
         graph = Graph(clip, company(own, torch.stack([own, other]), size, place))
-        plain = {**method, "regions": None}
+        plain = changed(method, {"regions": None})
         for key, found in (
             ("cluster_labels", graph.clusters(method)),
             ("regions", graph.regions(method)),
@@ -79,7 +79,7 @@ def golden(shared, parity_folder) -> Golden:
 def test_the_released_maps_at_every_batch_size(golden, case, record_property):
     benchmark, size, image = CASES[case]
     stored = np.load(golden.golden / f"{case}.npz")
-    method, text = golden.run(benchmark, size)["method"], golden.text(benchmark)
+    method, text = golden.run(benchmark, size).method, golden.text(benchmark)
     alone = golden.graph(benchmark, size, image)
     ties, single = Ties(alone, method, text), integers(alone, method, text, 0)
     picture = Image.open(golden.samples / FOLDERS[benchmark[:3]][0] / f"{image}.jpg")
@@ -100,8 +100,8 @@ def test_the_released_maps_at_every_batch_size(golden, case, record_property):
             assert count <= 2 and other <= 2
 
 
-def integers(graph: Graph, method: dict[str, Any], text: Text, image: int) -> dict[str, np.ndarray]:
-    plain = {**method, "regions": None}
+def integers(graph: Graph, method: Method, text: Text, image: int) -> dict[str, np.ndarray]:
+    plain = changed(method, {"regions": None})
     found = {
         "clusters": graph.clusters(method),
         "regions": graph.regions(method),

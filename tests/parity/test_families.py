@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from tests.objects import changed, method
 from torch import Tensor
 
 from cliptrase import config
@@ -48,7 +49,8 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "rectangle": {"vision_cfg": {"image_size": [64, 112]}},
     "tokens out, dropout": {"vision_cfg": {"output_tokens": True, "patch_dropout": 0.5}},
 }  # fmt: skip
-METHOD = config.resolve(["benchmark=voc20", "model=vit_b16", "method=clip"])["method"]
+METHOD = method("clip")
+MODEL = config.resolve(["model=shapes_clip"]).model
 
 
 def small(architecture: dict[str, Any], layers: int = 3, heads: int | None = 2) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def loaded(folder: Path, architecture: dict[str, Any], weights: dict[str, Tensor
     else:
         save_file(weights, str(folder / WEIGHTS))
     try:
-        return load_clip({"kind": "local", "path": str(folder)})
+        return load_clip(changed(MODEL, {"path": str(folder)}))
     finally:
         (folder / WEIGHTS).unlink()  # up to 350 MB, that pytest would keep
 

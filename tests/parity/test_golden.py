@@ -19,8 +19,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tests.objects import changed, local_model
 
 from cliptrase import config
+from cliptrase.config import Run
+from cliptrase.config.schema import Method
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.data.read.images import read_label
 from cliptrase.data.read.labels import apply, background_from_ignored, lookup, skipped
@@ -58,23 +61,23 @@ class Golden:
 
     def __init__(self, shared: Path, folder: Path):
         self.folder, self.golden, self.samples = folder, shared / "golden", shared / "samples"
-        self.clip = load_clip({"kind": "local", "path": str(folder)})
+        self.clip = load_clip(local_model(folder))
         self.run = cache(self._run)
         self.text = cache(self._text)
         self.graph = cache(self._graph)
 
-    def _run(self, benchmark: str, size: int) -> dict[str, Any]:
+    def _run(self, benchmark: str, size: int) -> Run:
         model = ["model=local", f"model.path={self.folder}"]
         return config.resolve(
             [f"benchmark={benchmark}", "method=cliptrase", f"image_size={size}", *model]
         )
 
     def _text(self, benchmark: str) -> Text:
-        vocabulary = self.run(benchmark, 224)["vocabulary"]
-        classes = read_names(Path(vocabulary["classes"]["path"]))
-        background = vocabulary["background"]
-        words = [] if background is None else read_names(Path(background["path"]))
-        templates = read_templates(Path(vocabulary["templates"]["path"]))
+        vocabulary = self.run(benchmark, 224).vocabulary
+        classes = read_names(Path(vocabulary.classes.path))
+        background = vocabulary.background
+        words = [] if background is None else read_names(Path(background.path))
+        templates = read_templates(Path(vocabulary.templates.path))
         features = text_features(self.clip, classes + words, templates)
         return Text.listed(features, len(classes))
 
@@ -89,17 +92,17 @@ class Golden:
 
     def predict(self, benchmark: str, size: int, image: str) -> np.ndarray:
         graph, run = self.graph(benchmark, size, image), self.run(benchmark, size)
-        scale = run["protocol"]["logit_scale"]
-        return graph.prediction(run["method"], self.text(benchmark), benchmark, scale)[0].numpy()
+        scale = run.protocol.logit_scale
+        return graph.prediction(run.method, self.text(benchmark), benchmark, scale)[0].numpy()
 
     def truth(self, benchmark: str, size: int, image: str) -> np.ndarray | None:
         path = self.samples / FOLDERS[benchmark[:3]][1] / f"{image}.png"
-        labels = self.run(benchmark, size)["benchmark"]["labels"]
-        table = lookup(labels, self.run(benchmark, size)["vocabulary"]["classes"]["count"])
+        labels = self.run(benchmark, size).benchmark.labels
+        table = lookup(labels, self.run(benchmark, size).vocabulary.classes.count)
         classes = apply(table, crop_label(read_label(path), size))
         if skipped(table, classes):
             return None
-        if labels["background"] == "ignored":
+        if labels.background == "ignored":
             classes = background_from_ignored(table, classes)
         return classes
 
@@ -116,21 +119,19 @@ def close(ours: torch.Tensor, theirs: np.ndarray) -> None:
 class Ties:
     """What each pixel of one image may be by values within `TOLERANCE` of the largest."""
 
-    def __init__(self, graph: Graph, method: dict[str, Any], text: Text):
+    def __init__(self, graph: Graph, method: Method, text: Text):
         logits = upsampled(graph.logits(method, text, "ties", 100.0)[0], graph.out_size)
         owner = text.owner.numpy()
         classes = np.stack([logits[owner == c].max(axis=0) for c in range(owner.max() + 1)])
         self.classes = classes >= classes.max(axis=0) - TOLERANCE
         self.regions = np.ones((0, *graph.out_size), bool)
-        clusters, rows = graph.clusters(method)[0], graph.patch_rows(method["regions"])[0]
+        clusters, rows = graph.clusters(method)[0], graph.patch_rows(method.regions)[0]
         members = [clusters == cluster for cluster in range(int(clusters.max()) + 1)]
         if not members:
             return
-        r = method["regions"]
+        r = method.regions
         prototypes = torch.stack([prototype(rows, own) for own in members])
-        maps = upsampled(
-            smooth_maps(prototypes, graph.grid, r["upsample"], r["median"]), graph.out_size
-        )
+        maps = upsampled(smooth_maps(prototypes, graph.grid, r.upsample, r.median), graph.out_size)
         self.regions = maps >= maps.max(axis=0) - TOLERANCE
 
     def may_be_class(self, theirs: np.ndarray) -> np.ndarray:
@@ -175,10 +176,10 @@ def test_every_intermediate(golden, case, record_property):
         golden.graph(*CASES[case]),
         golden.text(benchmark),
     )
-    method = run["method"]
-    assert method["regions"]["eps"] == theirs["eps"]
-    assert method["regions"]["min_samples"] == theirs["min_samples"]
-    assert method["cls_logits"] == (benchmark == "voc20")
+    method = run.method
+    assert method.regions.eps == theirs["eps"]
+    assert method.regions.min_samples == theirs["min_samples"]
+    assert method.cls_logits == (benchmark == "voc20")
     close(text.features, theirs["text_features"])
     close(graph.patches(method)[0], theirs["patch_features"])
     close(graph.cls(method), theirs["cls_feature"])
@@ -192,7 +193,7 @@ def test_every_intermediate(golden, case, record_property):
     assert theirs["cluster_labels"].max() > 0  # more than one cluster to get wrong
     ties = Ties(graph, method, text)
     regions = graph.regions(method)[0].numpy()
-    before = graph.prediction({**method, "regions": None}, text, benchmark, 100.0)[0].numpy()
+    before = graph.prediction(changed(method, {"regions": None}), text, benchmark, 100.0)[0].numpy()
     after = graph.prediction(method, text, benchmark, 100.0)[0].numpy()
     for name, ours, may_be in (
         ("regions", regions, ties.may_be_region),
@@ -208,7 +209,7 @@ def test_a_pixel_that_does_not_tie_is_not_accepted(golden, case):
     benchmark, size, _ = CASES[case]
     run, text = golden.run(benchmark, size), golden.text(benchmark)
     theirs = np.load(golden.golden / f"{case}.npz")
-    ties = Ties(golden.graph(*CASES[case]), run["method"], text)
+    ties = Ties(golden.graph(*CASES[case]), run.method, text)
     for name, may_be in (
         ("regions", ties.may_be_region),
         ("prediction_before_vote", ties.may_be_class),
@@ -237,7 +238,7 @@ def test_every_map_and_the_confusion_matrix(golden, benchmark, size, record_prop
     for image in maps.files:
         ours = golden.predict(benchmark, size, image)
         if (ours != maps[image]).any():
-            ties = Ties(golden.graph(benchmark, size, image), run["method"], text)
+            ties = Ties(golden.graph(benchmark, size, image), run.method, text)
             different += differing(ours, maps[image], ties.may_be_voted)
             ours = maps[image]  # every pixel that differs is a tie
         truth = golden.truth(benchmark, size, image)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from slow_reference import CLASSES
+from tests.objects import changed
 from tests.parity.golden_case import checksum, make_clip, make_pixels
 from tests.parity.make_golden_case import METHODS, computed
 
@@ -52,16 +53,15 @@ def test_the_package_computes_the_stored_numbers(case, clip, name):
     stored = {key.split("/")[1]: case[key] for key in case if key.startswith(f"{name}/")}
     eps = float(stored["eps"])
     regions = [f"method.regions.eps={eps}", "method.regions.min_samples=3"]
-    method = config.resolve(["benchmark=voc21", f"method={name}", *regions])["method"]
-    theirs = METHODS[name]
-    assert method == {"name": name, **theirs, "regions": {**theirs["regions"], "eps": eps}}
+    method = config.resolve(["benchmark=voc21", f"method={name}", *regions]).method
+    assert method == changed(METHODS[name], {"regions.eps": eps})
     text = Text.listed(torch.from_numpy(case["text_features"]), CLASSES)
     graph = Graph(clip, torch.from_numpy(case["pixels"][None]))
     close(graph.patches(method)[0], stored["patch_features"])
     close(graph.cls(method)[0], stored["cls_feature"])
-    close(graph.correlation(**method["regions"]["correlation"])[0], stored["correlation"])
+    close(graph.correlation(**dict(method.regions.correlation))[0], stored["correlation"])
     close(graph.logits(method, text, "case", 100.0)[0], stored["patch_logits"])
-    before = graph.prediction({**method, "regions": None}, text, "case", 100.0)[0].numpy()
+    before = graph.prediction(changed(method, {"regions": None}), text, "case", 100.0)[0].numpy()
     after = graph.prediction(method, text, "case", 100.0)[0].numpy()
     for ours, key in (
         (graph.clusters(method)[0], "cluster_labels"),

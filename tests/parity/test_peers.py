@@ -13,8 +13,8 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from tests.objects import method
 
-from cliptrase import config
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import two_paths, vision
@@ -58,11 +58,6 @@ def pixels(grid: tuple[int, int], count: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(2, 3, grid[0] * PATCH, grid[1] * PATCH, generator=generator)
     return images[:count]
-
-
-def method(name: str, *changes: str) -> dict[str, Any]:
-    run = ["benchmark=voc20", "model=vit_b16", f"method={name}"]
-    return config.resolve([*run, *(f"method.{change}" for change in changes)])["method"]
 
 
 # ---------------------------------------------------------------- the oracle
@@ -243,7 +238,7 @@ def test_a_patch_of_maskclip_knows_no_other_patch(clip, grid):
 
 def test_maskclip_without_residual_and_ffn_is_the_projected_value(clip, grid):
     images = pixels(grid, 1)
-    bare = method("maskclip", "attention.residual=false", "attention.ffn=false")
+    bare = method("maskclip", {"attention.residual": False, "attention.ffn": False})
     graph = Graph(clip, images)
     blocks, x = list(clip.blocks), array(vision.embed_tokens(clip, images)[0])
     for block in blocks[:-1]:
@@ -312,14 +307,14 @@ def test_two_paths_need_their_blocks():
     for name in ("clip_surgery", "gem"):
         with pytest.raises(UserError, match="block 7 does not exist in a model of 5 blocks"):
             graph.patches(method(name))
-        assert graph.patches(method(name, "attention.first_block=8")).shape == (2, 15, 16)
+        assert graph.patches(method(name, {"attention.first_block": 8})).shape == (2, 15, 16)
 
 
 def test_naclip_without_its_neighbourhood_is_key_key_attention(clip, grid, parts):
     graph = Graph(clip, pixels(grid))
-    without = method("naclip", "attention.omega=null")
-    plain = method("clearclip", "attention.terms=[kk]")
-    assert without["attention"] == plain["attention"]
+    without = method("naclip", {"attention.omega": None})
+    plain = method("clearclip", {"attention.terms": ["kk"]})
+    assert without.attention == plain.attention
     assert torch.equal(graph.patches(without), graph.patches(plain))
     nothing = torch.zeros_like(vision.neighbourhood(*grid, 5.0, torch.device("cpu")))
     torch.testing.assert_close(

@@ -20,35 +20,11 @@ from slow_reference import (
     unit,
     vote,
 )
+from tests.objects import changed, method
 from tests.parity.golden_case import make_clip, make_pixels, make_text
 
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import Clip
-
-CLIPTRASE: dict[str, Any] = {
-    "attention": {
-        "kind": "softmax", "terms": ["qq", "kk", "vv"], "first_block": 12, "last_block": 12,
-        "residual": True, "ffn": True, "omega": None, "row_sum": "none", "heads": "mean",
-    },
-    "regions": {
-        "correlation": {"block": 11, "kind": "cosine", "heads": "mean"}, "cluster": "rows",
-        "l2_rows": False, "denoise": "cls", "passes": 1, "eps": None, "min_samples": 3,
-        "upsample": 4, "median": 7, "vote": "hard",
-    },
-    "cls_logits": False,
-}  # fmt: skip
-
-
-def variant(changes: dict[str, Any]) -> dict[str, Any]:
-    method = copy.deepcopy(CLIPTRASE)
-    for key, value in changes.items():
-        *parents, leaf = key.split(".")
-        node = method
-        for parent in parents:
-            node = node[parent]
-        node[leaf] = value
-    return method
-
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "cliptrase": {},
@@ -123,7 +99,7 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def text(clip, pixels) -> np.ndarray:
-    return make_text(clip, pixels[0], variant({"regions": None}))
+    return make_text(clip, pixels[0], method(changes={"regions": None}))
 
 
 # ---------------------------------------------------------------- the comparison
@@ -141,34 +117,32 @@ def equal_but_for_ties(ours: torch.Tensor, scores: np.ndarray, folded: int | Non
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant(clip, shifted, pixels, text, name):
-    method = variant(VARIANTS[name])
+    chosen = method(changes=VARIANTS[name])
     clip = shifted if name.startswith("Eq. 7") else clip
-    reference = Reference(clip, pixels[0], text, method)
+    reference = Reference(clip, pixels[0], text, chosen, fit_eps=True)
     if reference.votes:
-        method["regions"]["eps"] = reference.eps
-    elif method["regions"] is not None:
-        method["regions"]["eps"] = 0.7
+        chosen = changed(chosen, {"regions.eps": reference.eps})
     graph = Graph(clip, torch.from_numpy(pixels[:1]))
     words = Text.listed(torch.from_numpy(text), CLASSES)
-    ours = graph.prediction(method, words, "words", 100.0)[0]
+    ours = graph.prediction(chosen, words, "words", 100.0)[0]
     close = {"atol": 1e-4, "rtol": 0}
-    np.testing.assert_allclose(graph.patches(method)[0], reference.features[1:], **close)
-    np.testing.assert_allclose(graph.cls(method)[0], reference.features[0], **close)
-    plain = graph.prediction({**method, "regions": None}, words, "words", 100.0)[0]
+    np.testing.assert_allclose(graph.patches(chosen)[0], reference.features[1:], **close)
+    np.testing.assert_allclose(graph.cls(chosen)[0], reference.features[0], **close)
+    plain = graph.prediction(changed(chosen, {"regions": None}), words, "words", 100.0)[0]
     equal_but_for_ties(plain, reference.logits, CLASSES)
     assert len(np.unique(plain)) > 1
     if not reference.votes:
         assert torch.equal(ours, plain)
         return
-    correlation = method["regions"]["correlation"]
+    correlation = dict(chosen.regions.correlation)
     np.testing.assert_allclose(
         graph.correlation(**correlation)[0], reference.w, atol=1e-4, rtol=2e-6
     )
-    np.testing.assert_array_equal(graph.clusters(method)[0], reference.labels)
+    np.testing.assert_array_equal(graph.clusters(chosen)[0], reference.labels)
     assert reference.labels.max() > 0 and (reference.labels == -1).any()
-    regions = graph.regions(method)[0]
+    regions = graph.regions(chosen)[0]
     equal_but_for_ties(regions, np.stack(reference.maps))
-    if method["regions"]["vote"] == "soft":
+    if chosen.regions.vote == "soft":
         expected = soft_vote(plain.numpy(), reference.logits, regions.numpy())
     else:
         expected = vote(plain.numpy(), regions.numpy())
@@ -183,16 +157,16 @@ def test_the_variants_are_different_methods(clip, shifted, pixels, text):
     words = Text.listed(torch.from_numpy(text), CLASSES)
     seen: dict[bytes, list[str]] = {}
     for name, changes in VARIANTS.items():
-        method = variant(changes)
+        chosen = method(changes=changes)
         model = shifted if name.startswith("Eq. 7") else clip
         graph = Graph(model, torch.from_numpy(pixels))
-        if method["regions"] is not None:
-            m = graph.patch_rows(method["regions"])[0].numpy()
-            rows = graph.patches(method)[0].numpy() if name == "features" else m
-            rows = unit(rows) if method["regions"]["l2_rows"] else rows
-            method["regions"]["eps"] = gap(rows)
-        results = [graph.patches(method), graph.prediction(method, words, "words", 100.0)]
-        if Reference.votes_in(method):
-            results.append(graph.regions(method))
+        if chosen.regions is not None:
+            m = graph.patch_rows(chosen.regions)[0].numpy()
+            rows = graph.patches(chosen)[0].numpy() if name == "features" else m
+            rows = unit(rows) if chosen.regions.l2_rows else rows
+            chosen = changed(chosen, {"regions.eps": gap(rows)})
+        results = [graph.patches(chosen), graph.prediction(chosen, words, "words", 100.0)]
+        if Reference.votes_in(chosen):
+            results.append(graph.regions(chosen))
         seen.setdefault(b"".join(result.numpy().tobytes() for result in results), []).append(name)
     assert [names for names in seen.values() if len(names) > 1] == []

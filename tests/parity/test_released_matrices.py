@@ -55,7 +55,7 @@ def test_a_pass_counts_what_the_released_code_counts(
     benchmarks, size, parity_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        passes, "open_dataset", lambda run, any_code: Photographs(run["benchmark"]["dataset"])
+        passes, "open_dataset", lambda run, data, any_code: Photographs(run.benchmark.dataset)
     )
     shared = [
         "method=cliptrase",

@@ -17,7 +17,9 @@ from open_clip.model import CLIP
 from PIL import Image
 from slow_reference import EMBED, HEADS, LAYERS, PATCH, TRAINED, WIDTH, WORDS, Reference, unit
 from slow_slide import averaged, classified, probabilities
+from tests import objects
 
+from cliptrase.config.schema import Method
 from cliptrase.data.read import resize
 from cliptrase.data.read.opencv import linear
 from cliptrase.evaluate import protocols
@@ -28,19 +30,7 @@ from cliptrase.runs.provenance import Stages
 
 WINDOW, SHORT_SIDE, STRIDE = 80, 120, 40
 OWNER = [0, 0, 1, 1, 2, 3, 3, 3]  # two background words, then three classes, two with synonyms
-SCLIP: dict[str, Any] = {
-    "attention": {
-        "kind": "softmax", "terms": ["qq", "kk"], "first_block": 12, "last_block": 12,
-        "residual": True, "ffn": True, "omega": None, "row_sum": "none", "heads": "mean",
-    },
-    "regions": None,
-    "cls_logits": False,
-}  # fmt: skip
-REGIONS = {
-    "correlation": {"block": 11, "kind": "cosine", "heads": "mean"}, "cluster": "rows",
-    "l2_rows": False, "denoise": "cls", "passes": 1, "eps": None, "min_samples": 3,
-    "upsample": 4, "median": 7, "vote": "soft",
-}  # fmt: skip
+SCLIP = objects.method("cliptrase", {"attention.terms": ["qq", "kk"], "regions": None})
 # (width, height) of the picture, the longest side of the protocol
 PICTURES = {
     "lying": ((163, 121), 2048),
@@ -84,7 +74,7 @@ def scene(request: pytest.FixtureRequest) -> tuple[np.ndarray, int]:
     return out.clip(0, 255).astype(np.uint8), longest
 
 
-def reference(clip: Clip, part: np.ndarray, text: np.ndarray, method: dict[str, Any]) -> Reference:
+def reference(clip: Clip, part: np.ndarray, text: np.ndarray, method: Method) -> Reference:
     """Of one window, whatever its size."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(slow_reference, "ROWS", part.shape[1] // PATCH)
@@ -130,7 +120,7 @@ def expected(clip: Clip, scene: tuple[np.ndarray, int], text: np.ndarray) -> np.
     return slid(clip, scene, lambda part: reference(clip, part, text, SCLIP).logits / 100)
 
 
-def job(text: np.ndarray, method: dict[str, Any], scale: float, threshold: float) -> Job:
+def job(text: np.ndarray, method: Method, scale: float, threshold: float) -> Job:
     words = Text(torch.from_numpy(text), torch.tensor(OWNER))
     return Job(method, scale, "target", "words", words, threshold)
 
@@ -148,7 +138,7 @@ def ours(
 
 
 def logits_of(
-    clip: Clip, scene: tuple[np.ndarray, int], text: np.ndarray, method: dict[str, Any]
+    clip: Clip, scene: tuple[np.ndarray, int], text: np.ndarray, method: Method
 ) -> np.ndarray:
     """Our averaged logits (M, H, W)."""
     parts: list[torch.Tensor] = []
@@ -222,9 +212,10 @@ def test_a_pixel_exactly_at_the_threshold_keeps_its_class(clip, scene):
         assert (ours(clip, scene, {"": one})[""] == expected).all()
 
 
-def soft(eps: float) -> dict[str, Any]:
+def soft(eps: float) -> Method:
     """SCLIP's features; in each window regions, whose logits are their means."""
-    return {**SCLIP, "regions": {**REGIONS, "eps": eps}}
+    changes = {"attention.terms": ["qq", "kk"], "regions.eps": eps, "regions.vote": "soft"}
+    return objects.method("cliptrase", changes)
 
 
 def test_soft_vote_inside_each_window(clip, scene, text, expected):

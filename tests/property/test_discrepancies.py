@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.few_scenes import write_scenes
+from tests.objects import changed
 
 from cliptrase import config
 from cliptrase import plan as planning
@@ -284,10 +285,8 @@ def test_the_last_step_is_the_released_code(data: Path, tmp_path: Path) -> None:
         name: config.resolve([*voc20_like, *words])
         for name, words in {"steps": overrides, "released": ["method=cliptrase"]}.items()
     }
-    assert with_cls["steps"]["method"] == with_cls["released"]["method"] | {
-        "name": "cliptrase_paper"
-    }
-    assert with_cls["steps"]["method"]["cls_logits"] is True
+    as_released = changed(with_cls["released"].method, {"name": "cliptrase_paper"})
+    assert with_cls["steps"].method == as_released and as_released.cls_logits is True
     released = {
         column: config.resolve([*shared, f"benchmark={column}", "method=cliptrase"])
         for column in steps[existing[-1]]
@@ -307,6 +306,6 @@ def test_the_last_step_is_the_released_code(data: Path, tmp_path: Path) -> None:
         assert ours.sum() > 4e5 and np.array_equal(last, ours)
         first = matrix(steps[existing[0]][column])
         assert first.sum() == ours.sum() and not np.array_equal(first, ours)
-    both = [matrix(config.run_name(with_cls[name])) for name in ("steps", "released")]
+    both = [matrix(with_cls[name].name) for name in ("steps", "released")]
     assert np.array_equal(*both)
     assert not np.array_equal(both[0], matrix(steps[existing[-1]]["shapes"]))

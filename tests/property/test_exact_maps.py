@@ -18,7 +18,7 @@ import torch
 from random_clips import pictures, random_clip, words
 from slow_reference import CLASSES, WORDS, Reference, vote
 from slow_stages import segmented, upsampled
-from tests.parity.test_reference import variant
+from tests.objects import changed, method
 
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.segment.clustering import squared_distances
@@ -53,22 +53,25 @@ class Case:
     def __init__(self, seed: int, name: str = "cliptrase", share: float = 0.4) -> None:
         rng = np.random.default_rng([12, seed])
         self.clip, self.pixels = random_clip(seed), pictures(rng, EVERYTHING)
-        self.method = variant(METHODS[name])
+        self.method = method("cliptrase", METHODS[name])
         graph = Graph(self.clip, self.pixels)
         features = graph.patches(self.method).flatten(0, 1)
         self.text = Text.listed(words(rng, features, WORDS), CLASSES)
         if self.votes:
-            self.method["regions"]["eps"] = self.between(graph, share)
+            self.set_eps(self.between(graph, share))
+
+    def set_eps(self, eps: float) -> None:
+        self.method = changed(self.method, {"regions.eps": eps})
 
     @property
     def votes(self) -> bool:
-        return self.method["regions"] is not None
+        return self.method.regions is not None
 
     def between(self, graph: Graph, share: float) -> float:
         """An eps in the widest gap of distances about where `share` of all pairs are within it."""
-        r = self.method["regions"]
-        rows = graph.patches(self.method) if r["cluster"] == "features" else graph.patch_rows(r)
-        rows = torch.nn.functional.normalize(rows, dim=-1) if r["l2_rows"] else rows
+        r = self.method.regions
+        rows = graph.patches(self.method) if r.cluster == "features" else graph.patch_rows(r)
+        rows = torch.nn.functional.normalize(rows, dim=-1) if r.l2_rows else rows
         upper = np.triu_indices(rows.shape[1], 1)
         ordered = squared_distances(rows).sqrt()[:, upper[0], upper[1]].flatten().sort().values
         first = int(share * len(ordered))
@@ -82,7 +85,7 @@ class Case:
 
     def everything(self, graph: Graph) -> dict[str, np.ndarray]:
         """The package's integers of all images of a graph."""
-        plain = {**self.method, "regions": None}
+        plain = changed(self.method, {"regions": None})
         found = {
             "classes": graph.prediction(plain, self.text, KEY),
             "prediction": graph.prediction(self.method, self.text, KEY),
@@ -127,7 +130,7 @@ def test_batches_have_images_with_nothing_one_cluster_and_many():
 def test_batches_of_noise_alone_and_of_one_cluster_alone(share):
     case = Case(7)
     everybody = 1e6 if share else 1e-9
-    case.method["regions"]["eps"] = everybody
+    case.set_eps(everybody)
     for size in BATCHES:
         graph = case.graph(3, size)
         ours = case.everything(graph)

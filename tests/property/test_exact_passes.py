@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from slow_stages import segmented
 from tests.few_scenes import write_scenes
 
 from cliptrase import config
+from cliptrase.config import Run
 from cliptrase.data.read import labels as label_tables
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.evaluate import passes
@@ -38,7 +38,7 @@ BATCHES, WORKERS = (1, 2, 3, 7, 16), (1, 2, 3)
 WAYS = [(size, True) for size in BATCHES] + [(1, False), (16, False)]  # one by one has no batches
 
 
-def resolved(name: str) -> dict[str, Any]:
+def resolved(name: str) -> Run:
     return config.resolve(["model=shapes_clip", f"image_size={SIZE}", *RUNS[name]])
 
 
@@ -55,7 +55,7 @@ def made(data, tmp_path_factory):
     @cache
     def make(batch_size: int, workers: int, batched: bool) -> dict[str, dict[str, bytes]]:
         out = tmp_path_factory.mktemp("runs")
-        names = {config.run_name(resolved(name)): name for name in RUNS}
+        names = {resolved(name).name: name for name in RUNS}
         folders = passes.run_pass(
             {run: resolved(name) for run, name in names.items()},
             partial=out / ".partial.npz",
@@ -93,10 +93,10 @@ def slow(data):
 
     def count(name: str) -> tuple[np.ndarray, set[int]]:
         run = resolved(name)
-        clip = load_clip(run["model"])
+        clip = load_clip(run.model)
         key, text = text_of(run, clip, data)
-        table = label_tables.read_table(run["benchmark"]["labels"]["map"])
-        classes = run["vocabulary"]["classes"]["count"]
+        table = label_tables.read_table(run.benchmark.labels.map)
+        classes = run.vocabulary.classes.count
         matrix, numbers = np.zeros((classes + 1, classes + 1), np.int64), set()
         for index in range(SCENES):
             scene = evaluation_scene("shapes", index)
@@ -104,7 +104,7 @@ def slow(data):
             truth = np.vectorize(lambda value: table.get(value, classes))(raw)
             pixels = clip.normalise(crop_image(Image.fromarray(scene.image), SIZE)[None])
             with torch.inference_mode():
-                found = segmented(Graph(clip, pixels), 0, run["method"], text, key)
+                found = segmented(Graph(clip, pixels), 0, run.method, text, key)
             np.add.at(matrix, (truth, found["prediction"]), 1)
             numbers.add(int(found["clusters"].max()) + 1)
         return matrix, numbers

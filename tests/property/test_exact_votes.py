@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from slow_stages import means, region_map, voted
+from tests import objects
 
+from cliptrase.config.schema import Method, Regions
 from cliptrase.evaluate.graph import Graph
 from cliptrase.segment.vote import hard_vote, region_means, soft_vote
 
@@ -31,20 +33,15 @@ class Given(Graph):
         super().__init__(clip, pixels, size)
         self.given = rows, labels
 
-    def patch_rows(self, regions: dict[str, Any]) -> torch.Tensor:
+    def patch_rows(self, regions: Regions) -> torch.Tensor:
         return self.given[0]
 
-    def clusters(self, method: dict[str, Any]) -> torch.Tensor:
+    def clusters(self, method: Method) -> torch.Tensor:
         return self.given[1]
 
 
-def method(upsample: int, median: int) -> dict[str, Any]:
-    regions = {
-        "correlation": {"block": 11, "kind": "cosine", "heads": "mean"}, "cluster": "rows",
-        "l2_rows": False, "denoise": "cls", "passes": 1, "eps": 0.7, "min_samples": 3,
-        "upsample": upsample, "median": median, "vote": "hard",
-    }  # fmt: skip
-    return {"regions": regions}
+def method(upsample: int, median: int) -> Method:
+    return objects.method("cliptrase", {"regions.upsample": upsample, "regions.median": median})
 
 
 def drawn_labels(rng: np.random.Generator, batch: int, patches: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ RUNS = [
 def made(tmp_path_factory):
     """made(scenes): run → folder, of the embedded model on those scenes."""
     root = tmp_path_factory.mktemp("orders")
-    runs: dict[str, dict[str, Any]] = {}
+    runs: dict[str, config.Run] = {}
     for overrides in RUNS:
         run = config.resolve(["model=shapes_clip", "image_size=112", *overrides])
         runs[run.name] = run

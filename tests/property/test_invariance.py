@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.model import CLIP
+from tests.objects import method
 
-from cliptrase import config
+from cliptrase.config.schema import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
@@ -30,11 +31,6 @@ EXAMPLES = settings(deadline=None, max_examples=60)
 SEEDS = st.integers(0, 2**32 - 1)
 KINDS, HEADS = ("cosine", "inner_product"), ("mean", "concatenated")
 PATCH = 8
-
-
-def method(name: str, *changes: str) -> dict[str, Any]:
-    run = ["benchmark=voc20", "model=vit_b16", f"method={name}", "method.cls_logits=false"]
-    return config.resolve([*run, *(f"method.{change}" for change in changes)])["method"]
 
 
 def random_parts(seed: int, tokens: int = 12, heads: int = 3, width: int = 5) -> QKV:
@@ -130,8 +126,8 @@ def test_a_picture_of_shuffled_patches_is_encoded_alike(clip, pixels, name):
     torch.testing.assert_close(again.patches(chosen), patches[:, order], atol=1e-5, rtol=0)
     torch.testing.assert_close(again.cls(chosen), graph.cls(chosen), atol=1e-5, rtol=0)
     assert (patches[:, order] - patches).abs().max() > 0.01
-    if chosen["regions"]:
-        rows_of = [each.patch_rows(chosen["regions"]) for each in (graph, again)]
+    if chosen.regions:
+        rows_of = [each.patch_rows(chosen.regions) for each in (graph, again)]
         torch.testing.assert_close(rows_of[1], rows_of[0][:, order][:, :, order], atol=1e-5, rtol=0)
 
 
@@ -141,7 +137,7 @@ def test_a_picture_of_shuffled_patches_is_encoded_alike(clip, pixels, name):
 WORDS = 6
 
 
-def text(graph: Graph, chosen: dict[str, Any], seed: int) -> Text:
+def text(graph: Graph, chosen: Method, seed: int) -> Text:
     """What sets a few patches apart from the others, and noise: several names win somewhere."""
     generator = torch.Generator().manual_seed(seed)
     patches = graph.patches(chosen).flatten(0, 1)
@@ -152,17 +148,17 @@ def text(graph: Graph, chosen: dict[str, Any], seed: int) -> Text:
 
 
 VOTES = {
-    "none": ["regions.vote=none"],
-    "hard": ["regions.vote=hard"],
-    "soft": ["regions.vote=soft"],
-    "times [CLS] logits": ["cls_logits=true"],
+    "none": {"regions.vote": "none"},
+    "hard": {"regions.vote": "hard"},
+    "soft": {"regions.vote": "soft"},
+    "times [CLS] logits": {"cls_logits": True},
 }
 
 
 @pytest.mark.parametrize("vote", VOTES)
 def test_relabelled_classes_are_predicted_relabelled(clip, pixels, vote):
     """Predictions and the confusion matrix move with the names, the scores stay."""
-    chosen = method("cliptrase", "regions.eps=0.2", *VOTES[vote])
+    chosen = method("cliptrase", {"regions.eps": 0.2, **VOTES[vote]})
     graph = Graph(clip, pixels)
     assert int(graph.clusters(chosen).max()) > 1
     rng = np.random.default_rng(0)
@@ -184,7 +180,7 @@ def test_relabelled_classes_are_predicted_relabelled(clip, pixels, vote):
 
 
 def test_names_of_one_class_in_any_order_and_twice_are_that_class(clip, pixels):
-    chosen = method("cliptrase", "regions.eps=0.2")
+    chosen = method("cliptrase", {"regions.eps": 0.2})
     graph = Graph(clip, pixels)
     words = text(graph, chosen, 1)
     owner = torch.tensor([0, 0, 1, 2, 2, 2])
@@ -305,26 +301,24 @@ def test_eq7_is_as_written(seed, images):
 
 
 def test_clustering_again_changes_nothing_unless_eq7_drops_a_patch(clip, pixels):
-    def clusters(own: Clip, *changes: str) -> torch.Tensor:
-        some = ["eps=0.1", "min_samples=3", *changes]
-        chosen = method("cliptrase", *(f"regions.{change}" for change in some))
+    def clusters(own: Clip, denoise: str, passes: int, **changes: Any) -> torch.Tensor:
+        some = {"eps": 0.1, "min_samples": 3, "denoise": denoise, "passes": passes} | changes
+        chosen = method("cliptrase", {f"regions.{key}": some[key] for key in some})
         return Graph(own, pixels).clusters(chosen)
 
     for denoise in ("cls", "none", "eq7"):
-        once = clusters(clip, f"denoise={denoise}", "passes=1")
-        assert torch.equal(clusters(clip, f"denoise={denoise}", "passes=2"), once)
+        once = clusters(clip, denoise, 1)
+        assert torch.equal(clusters(clip, denoise, 2), once)
         assert (once == -1).any() and once.max() > 0
     # with a bias that all tokens share, those that are against it are short
     biased = dataclasses.replace(clip, model=copy.deepcopy(clip.model))
     biased.blocks[clip.block_index(11)].attn.in_proj_bias.mul_(60)
     rows = patch_part(Graph(biased, pixels).correlation(11, "inner_product"))
     dropped = ~eq7_kept(rows)
-    inner = [
-        "correlation.kind=inner_product",
-        f"eps={float(squared_distances(rows).median()) ** 0.5}",
-    ]
+    inner = {
+        "correlation.kind": "inner_product",
+        "eps": float(squared_distances(rows).median()) ** 0.5,
+    }
     assert dropped.any() and not dropped.all()
-    plain, without = (
-        clusters(biased, *inner, f"denoise={denoise}", "passes=2") for denoise in ("none", "eq7")
-    )
+    plain, without = (clusters(biased, denoise, 2, **inner) for denoise in ("none", "eq7"))
     assert (plain[dropped] >= 0).any() and (without[dropped] == -1).all()

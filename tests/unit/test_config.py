@@ -65,22 +65,22 @@ def benchmarks():
 @pytest.mark.parametrize("benchmark", benchmarks())
 def test_every_benchmark_resolves_with_a_vocabulary_for_its_labels(benchmark):
     run = config.resolve([f"benchmark={benchmark}", PAPER])
-    labels = run["benchmark"]["labels"]
-    table = Path(config.__file__).parents[1] / "data" / "labels" / f"{labels['map']}.csv"
+    labels = run.benchmark.labels
+    table = Path(config.__file__).parents[1] / "data" / "labels" / f"{labels.map}.csv"
     classes = {int(line.split(",")[1]) for line in table.read_text().splitlines()[1:]}
-    count = run["vocabulary"]["classes"]["count"]
+    count = run.vocabulary.classes.count
     assert set(range(count)) <= classes
     if benchmark != "coco_object":  # the released definition leaves 91 stuff classes above the 80
         assert classes == set(range(count))
-    assert (run["vocabulary"]["background"] is None) == (labels["background"] is None)
-    assert labels["ignore"] == (65535 if count > 255 else 255)
+    assert (run.vocabulary.background is None) == (labels.background is None)
+    assert labels.ignore == (65535 if count > 255 else 255)
 
 
 def test_the_paper_counts():
     counts = {
-        name: config.resolve([f"benchmark={name}", PAPER])["vocabulary"] for name in benchmarks()
+        name: config.resolve([f"benchmark={name}", PAPER]).vocabulary for name in benchmarks()
     }
-    assert {name: v["classes"]["count"] for name, v in counts.items() if "shapes" not in name} == {
+    assert {name: v.classes.count for name, v in counts.items() if "shapes" not in name} == {
         "coco_object": 80,
         "coco_object_standard": 80,
         "voc21": 20,
@@ -96,9 +96,9 @@ def test_the_paper_counts():
         "ade150": 150,
         "ade847": 847,
     }
-    assert counts["voc21"]["background"]["count"] == 33
-    assert counts["coco_object"]["background"]["count"] == 107
-    assert counts["voc20"]["templates"]["count"] == 80
+    assert counts["voc21"].background.count == 33
+    assert counts["coco_object"].background.count == 107
+    assert counts["voc20"].templates.count == 80
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,16 @@ def test_the_paper_counts():
     [(224, (0.7, 3)), (336, (1.1, 7)), (448, (0.7 * 2, 12)), (112, (0.35, 2))],
 )
 def test_eps_and_min_samples_follow_the_patch_count(size, expected):
-    regions = config.resolve(["benchmark=voc20", f"image_size={size}"])["method"]["regions"]
-    assert regions["eps"] == pytest.approx(expected[0], abs=1e-12)
-    assert regions["min_samples"] == expected[1]
+    regions = config.resolve(["benchmark=voc20", f"image_size={size}"]).method.regions
+    assert regions.eps == pytest.approx(expected[0], abs=1e-12)
+    assert regions.min_samples == expected[1]
 
 
 def test_patch_14_counts_its_own_patches():
-    regions = config.resolve(["benchmark=voc20", "model=vit_l14", "image_size=336"])["method"][
-        "regions"
-    ]
-    assert regions["eps"] == pytest.approx(0.7 * (576 / 196) ** 0.5)
-    assert regions["min_samples"] == 9
+    run = config.resolve(["benchmark=voc20", "model=vit_l14", "image_size=336"])
+    regions = run.method.regions
+    assert regions.eps == pytest.approx(0.7 * (576 / 196) ** 0.5)
+    assert regions.min_samples == 9
 
 
 @pytest.mark.parametrize(
@@ -130,13 +129,13 @@ def test_patch_14_counts_its_own_patches():
 )
 def test_cls_logits_are_automatic_for_cliptrase_on_voc20_only(benchmark, method, expected):
     run = config.resolve([f"benchmark={benchmark}", f"method={method}", PAPER])
-    assert run["method"]["cls_logits"] is expected
+    assert run.method.cls_logits is expected
 
 
 @pytest.mark.parametrize("without", ["method.regions.vote=none", "method.regions=null"])
 def test_scr_alone_keeps_the_automatic_cls_logits_however_it_is_written(without):
     run = config.resolve(["benchmark=voc20", PAPER, without])
-    assert run["method"]["cls_logits"] is True
+    assert run.method.cls_logits is True
 
 
 def test_identity_ignores_what_cannot_change_a_number(tmp_path):
@@ -165,7 +164,7 @@ def test_identity_ignores_what_cannot_change_a_number(tmp_path):
 def test_identity_holds_what_changes_a_number(override):
     base = ["benchmark=voc20", "image_size=224"]
     changed = config.resolve([*base, override])
-    assert config.identity_sha256(config.resolve(base)) != changed.sha256
+    assert config.resolve(base).sha256 != changed.sha256
 
 
 def test_the_same_point_written_twice_is_one_run():
@@ -184,10 +183,10 @@ def test_a_users_vocabulary_is_known_by_its_words_not_its_path(tmp_path):
     runs = [
         config.resolve(["benchmark=voc20", f"vocabulary={tmp_path / f / 'mine.txt'}"]) for f in "ab"
     ]
-    assert config.run_name(runs[0]) == config.run_name(runs[1])
+    assert runs[0].name == runs[1].name
     (tmp_path / "b" / "mine.txt").write_text("cat\nsofas\n")
     other = config.resolve(["benchmark=voc20", f"vocabulary={tmp_path / 'b' / 'mine.txt'}"])
-    assert other.name != config.run_name(runs[0])
+    assert other.name != runs[0].name
 
 
 @pytest.fixture
@@ -218,11 +217,11 @@ def test_an_optional_key_counts_where_it_is_set():
     def run(*overrides):
         return config.resolve(["benchmark=voc20", PAPER, "method=naclip", *overrides])
 
-    plain = config.run_name(run())
-    assert config.run_name(run("method.attention.omega=5.0")) == plain
-    assert ".omega-2.5." in config.run_name(run("method.attention.omega=2.5"))
+    plain = run().name
+    assert run("method.attention.omega=5.0").name == plain
+    assert ".omega-2.5." in run("method.attention.omega=2.5").name
     without = run("method.attention.omega=null")
-    assert "omega" not in config.identity(without)["method"]["attention"]
+    assert "omega" not in without.identity["method"]["attention"]
     assert ".omega-none." in without.name
 
 
@@ -240,9 +239,7 @@ def test_a_local_model_is_its_weights_and_its_configuration_never_its_path(
     folder_model, tmp_path_factory, file, change
 ):
     def name_of(folder):
-        return config.run_name(
-            config.resolve(["benchmark=voc20", "model=local", f"model.path={folder}"])
-        )
+        return config.resolve(["benchmark=voc20", "model=local", f"model.path={folder}"]).name
 
     before = name_of(folder_model)
     copied = tmp_path_factory.mktemp("copy")
@@ -263,9 +260,9 @@ def test_weights_given_as_a_file_are_known_by_their_bytes(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"one")
     first = run()
     assert str(tmp_path) not in first.text
-    assert first["model"]["path"] == str(tmp_path / "w.pt")
+    assert first.model.path == str(tmp_path / "w.pt")
     (tmp_path / "w.pt").write_bytes(b"two")
-    assert config.run_name(run()) != first.name
+    assert run().name != first.name
 
 
 def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
@@ -274,7 +271,7 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
     labels = ["benchmark.labels=l", "benchmark.classes=voc20"]
     with pytest.raises(UserError, match="no mask"):
         config.resolve(["benchmark=folder", "benchmark.images=2012", *labels])
-    assert config.resolve(["benchmark=voc20", "out=5"])["out"] == "5"
+    assert config.resolve(["benchmark=voc20", "out=5"]).out == "5"
 
 
 @pytest.mark.parametrize(

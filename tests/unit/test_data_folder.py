@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from tests.objects import changed, rules
 
+from cliptrase import config
 from cliptrase.data import open_dataset
 from cliptrase.data.read import labels
 from cliptrase.data.read.folder import folder_digest, ignore_value, pairs
@@ -35,8 +37,7 @@ class Folder:
         Image.fromarray(values.astype(dtype)).save(self.labels / name)
 
     def open(self, classes: int | None = None, ignore: int = 255) -> Any:
-        rules = {"map": None, "ignore": ignore, "background": None}
-        lookup = None if classes is None else labels.lookup(rules, classes)
+        lookup = None if classes is None else labels.lookup(rules(ignore=ignore), classes)
         return open_folder(self.images, self.labels, lookup)
 
 
@@ -236,20 +237,15 @@ def test_the_digest_follows_contents_and_names_never_the_place(
     assert folder_digest(folder.images, folder.labels) != first
 
 
-def test_a_run_opens_its_folder_and_keeps_to_its_limit(folder: Folder) -> None:
-    run = {
-        "benchmark": {
-            "dataset": "folder",
-            "labels": {"map": None, "ignore": 255, "background": None},
-            "folder": {"images_path": str(folder.images), "labels_path": str(folder.labels)},
-        },
-        "vocabulary": {"classes": {"count": 7}},
-        "limit": None,
-    }
+def test_a_run_opens_its_folder_and_keeps_to_its_limit(folder: Folder, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(f"word {number}" for number in range(7)))
+    places = [f"benchmark.images={folder.images}", f"benchmark.labels={folder.labels}"]
+    run = config.resolve(["benchmark=folder", *places, f"benchmark.classes={words}"])
     assert open_dataset(run).ids == ["china", "flower"]
-    assert [sample.id for sample in open_dataset(run | {"limit": 1})] == ["china"]
-    assert len(open_dataset(run | {"limit": 10})) == 2
-    run["vocabulary"]["classes"]["count"] = 6
+    assert [sample.id for sample in open_dataset(changed(run, {"limit": 1}))] == ["china"]
+    assert len(open_dataset(changed(run, {"limit": 10}))) == 2
+    run = changed(run, {"vocabulary.classes.count": 6})
     with pytest.raises(UserError, match=r"china.png: label 6 is neither one of the 6 classes"):
         open_dataset(run)[0]
 

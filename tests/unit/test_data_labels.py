@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.objects import rules
 
 from cliptrase import config
 from cliptrase.data.read import labels
@@ -19,10 +20,6 @@ TABLES = {
     "ade2016_to_150": (150, 150, (1, 0), 0),
     "ade2021_to_847": (847, 847, (2978, 0), 0),
 }
-
-
-def rules(**changes: object) -> dict:
-    return {"map": None, "ignore": 255, "background": None} | changes
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -193,6 +190,6 @@ def test_a_crop_of_background_alone_counts_in_the_usual_definitions(benchmark, r
     """Raw 100 of COCO is stuff. Released code skips what is nothing but 255 before 255 becomes
     background; the usual definitions skip nothing."""
     run = config.resolve([f"benchmark={benchmark}", "model=shapes_clip"])
-    table = labels.lookup(run["benchmark"]["labels"], run["vocabulary"]["classes"]["count"])
+    table = labels.lookup(run.benchmark.labels, run.vocabulary.classes.count)
     classes = labels.apply(table, np.full((4, 4), raw))
     assert labels.skipped(table, classes) is is_skipped

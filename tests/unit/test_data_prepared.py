@@ -58,7 +58,7 @@ def test_the_embedded_benchmark_is_stored_to_the_pixel(
     check = verify_prepared("shapes", tmp_path)
     assert check["count"] == 12
     assert sum(check["label_pixels"].values()) == 12 * 224 * 224
-    run = {"benchmark": {"dataset": "shapes"}, "data": str(tmp_path), "limit": 3}
+    run = config.resolve(["benchmark=shapes", f"data={tmp_path}", "limit=3"])
     assert [sample.id for sample in open_dataset(run)] == samples.ids[:3]
 
 

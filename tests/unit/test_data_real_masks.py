@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.objects import rules
 
 from cliptrase.data.read import labels
 from cliptrase.data.read.crop import crop_label
@@ -41,9 +42,7 @@ SOURCES = [
 @pytest.mark.parametrize(("folder", "table", "source"), SOURCES)
 def test_conversions_equal_the_source_mapping(folder: str, table: str, source: str) -> None:
     mapping = json.loads((SHARED / f"datasets/mappings/{source}.json").read_text())
-    lookup = labels.lookup(
-        {"map": table, "ignore": 255, "background": None}, int(table.split("_")[-1])
-    )
+    lookup = labels.lookup(rules(map=table), int(table.split("_")[-1]))
     masks = sorted(FOLDERS[folder][1].glob("*.png"))
     assert masks
     for mask in masks:
@@ -90,7 +89,7 @@ def test_scored_pixels_equal_those_of_the_released_code(
     golden = np.load(SHARED / "golden/confusions.npz")[f"{benchmark}_{size}"].sum(axis=1)
     config = yaml.safe_load((ROOT / f"conf/benchmark/{benchmark}.yaml").read_text())
     classes = len(read_names(vocabulary_path(config["classes"])))
-    lookup = labels.lookup(config["labels"], classes)
+    lookup = labels.lookup(rules(**config["labels"]), classes)
     counted = np.zeros(len(golden), dtype=np.int64)
     for sample in open_folder(*FOLDERS[folder]):
         target = labels.apply(lookup, crop_label(sample.label, size))

@@ -125,5 +125,5 @@ def test_the_probe_times_what_it_is_asked(empty):
 def test_shapes_of_all_models_that_ship_are_read(empty):
     for name in ("shapes_clip", "vit_b16", "vit_l14"):
         run = config.resolve([f"model={name}", "benchmark=shapes"])
-        shape = Shape.of(run["model"])
-        assert shape.width % 64 == 0 and shape.patch == run["model"]["patch"]
+        shape = Shape.of(run.model)
+        assert shape.width % 64 == 0 and shape.patch == run.model.patch

@@ -8,6 +8,7 @@ import json
 
 import pytest
 import torch
+from tests.objects import changed
 from tests.unit.estimates import as_measured, estimated
 
 from cliptrase import plan
@@ -27,8 +28,9 @@ def only(suite_plan, **changes):
     """The plan with one pass of one run, which has these changes."""
     one = suite_plan.passes[SHAPES]
     name, run = next(iter(one.runs.items()))
-    passes = {SHAPES: dataclasses.replace(one, runs={name: run | changes})}
-    return dataclasses.replace(suite_plan, passes=passes, runs={name: run | changes})
+    runs = {name: changed(run, changes)}
+    passes = {SHAPES: dataclasses.replace(one, runs=runs)}
+    return dataclasses.replace(suite_plan, passes=passes, runs=runs)
 
 
 # --- what is computed once ------------------------------------------------------------------
@@ -38,33 +40,31 @@ def only(suite_plan, **changes):
 def test_runs_share_what_they_share_in_the_graph(name):
     """The torch-free keys part the runs exactly as those of evaluate/keys.py do."""
     runs = list(plan.load(name).runs.values())
-    voting = [run for run in runs if keys.vote_of(run["method"]) != "none"]
+    voting = [run for run in runs if run.method.vote != "none"]
     pairs = [
         (
             runs,
-            lambda run: keys.attention_key(run["method"]),
-            lambda run: work.attention_key(run["method"]),
+            lambda run: run.method.attention,
+            lambda run: work.attention_key(run.method),
         ),
         (
             runs,
-            lambda run: flops.method_key(run["method"]),
+            lambda run: flops.method_key(run.method),
             lambda run: work.cost_key(run | WORDLESS),
         ),
         (
             voting,
-            lambda run: keys.clustering_key(run["method"]),
-            lambda run: work.clustering_key(run["method"]),
+            lambda run: keys.clustering_key(run.method, run.method.regions),
+            lambda run: work.clustering_key(run.method),
         ),
         (
             voting,
-            lambda run: keys.smoothing_key(run["method"]["regions"]),
-            lambda run: work.smoothing_key(run["method"]["regions"]),
+            lambda run: keys.smoothing_key(run.method.regions),
+            lambda run: work.smoothing_key(run.method.regions),
         ),
         (
-            [run for run in runs if run["protocol"]["name"] == "crop"],
-            lambda run: keys.logits_key(
-                run["method"], work.text_key(run), run["protocol"]["logit_scale"]
-            ),
+            [run for run in runs if run.protocol.name == "crop"],
+            lambda run: keys.logits_key(run.method, work.text_key(run), run.protocol.logit_scale),
             work.logits_key,
         ),
     ]
@@ -78,7 +78,7 @@ WORDLESS = {"vocabulary": {}, "protocol": {"name": "crop"}}
 
 def test_the_same_run_twice_costs_no_more_than_once(shapes):
     runs = list(shapes.passes[SHAPES].runs.values())
-    shape = Shape.of(runs[0]["model"])
+    shape = Shape.of(runs[0].model)
     once = work.counts(runs, shape, costs.names)
     assert work.counts(runs + copy.deepcopy(runs), shape, costs.names) == once
     alone = [work.counts([run], shape, costs.names) for run in runs]
@@ -87,16 +87,16 @@ def test_the_same_run_twice_costs_no_more_than_once(shapes):
 
 def test_blocks_are_what_torch_counts(shapes):
     """Operations of whole methods, as torch's counter has them: its own oracle."""
-    at_224 = (run for run in shapes.runs.values() if run["image_size"] == 224)
-    runs = {run["method"]["name"]: run for run in at_224}
-    clip = load_clip(next(iter(runs.values()))["model"], torch.device("cpu"))
+    at_224 = (run for run in shapes.runs.values() if run.image_size == 224)
+    runs = {run.method.name: run for run in at_224}
+    clip = load_clip(next(iter(runs.values())).model, torch.device("cpu"))
     pixels = torch.zeros(1, 3, 224, 224)
     for name in ("clip", "sclip", "clearclip", "gem", "clip_surgery"):
         run = runs[name]
         words = Text.listed(torch.zeros(costs.names(run), clip.embed_dim), 7)
         graph = Graph(clip, pixels, (14, 14))
-        counted = flops.counted(lambda g=graph, r=run, w=words: g.prediction(r["method"], w, ""))
-        shape = Shape.of(run["model"])
+        counted = flops.counted(lambda g=graph, r=run, w=words: g.prediction(r.method, w, ""))
+        shape = Shape.of(run.model)
         found = work.counts([run], shape, costs.names)
         blocks = found.encoded + found.blocks
         assert blocks * Parts(shape, 196).block == pytest.approx(counted, rel=0.08), name
@@ -115,18 +115,18 @@ def test_windows_are_those_that_slide_over_a_picture(paper, dataset, size):
 
 def test_names_are_synonyms_and_background_words_too(paper):
     for run in paper.runs.values():
-        vocabulary = run["vocabulary"]
-        background = vocabulary["background"]
-        entries = read_classes(background["path"]) if background else []
+        vocabulary = run.vocabulary
+        background = vocabulary.background
+        entries = read_classes(background.path) if background else []
         words = [word for entry in entries for word in entry]
-        listed, _ = owned_names(read_classes(vocabulary["classes"]["path"]), words)
+        listed, _ = owned_names(read_classes(vocabulary.classes.path), words)
         assert costs.names(run) == len(listed)
 
 
 def test_many_names_are_compared_tile_by_tile_on_a_cpu(paper):
     """A name more costs less; on a GPU all names are upsampled."""
-    run = next(run for run in paper.runs.values() if run["image_size"] == 224)
-    shape = Shape.of(run["model"])
+    run = next(run for run in paper.runs.values() if run.image_size == 224)
+    shape = Shape.of(run.model)
 
     def named(count: int, tiled: bool) -> float:
         return work.counts([run], shape, lambda _: count, tiled=tiled).named / 224**2
@@ -168,7 +168,7 @@ def test_words_are_encoded_once_for_all_passes(empty, shapes):
     names = list(shapes.passes)
     slower = suite.estimate(shapes, names, names, None, wordy)
     lists = {work.text_key(run): costs.names(run) for run in shapes.runs.values()}
-    depth = Shape.of(found.left[0].runs[0]["model"]).text_depth
+    depth = Shape.of(found.left[0].runs[0].model).text_depth
     assert slower.work - found.work == pytest.approx(depth * sum(lists.values()))
 
 

@@ -238,4 +238,4 @@ def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
     with pytest.raises(UserError, match=f"suite smoke: `overrides` must not set {key}="):
         plan.load("smoke")
     conf("suite", "smoke", {"overrides": ["limit=2", "protocol.rule=mmseg"]})
-    assert {run["limit"] for run in plan.load("smoke").runs.values()} == {2}
+    assert {run.limit for run in plan.load("smoke").runs.values()} == {2}

@@ -65,7 +65,7 @@ def test_a_pass_for_each_folder_however_many_benchmarks_score_it(conf):
     one, two, shapes = planned.passes.values()
     assert one.name == "folder-first.shapes_clip.224.crop"
     assert two.name == "folder-second.shapes_clip.224.crop"
-    scored = {run["benchmark"]["name"] for run in one.runs.values()}
+    scored = {run.benchmark.name for run in one.runs.values()}
     assert scored == {"first", "again"}
     assert [images(each, "data") for each in (one, two, shapes)] == [3, 5, 200]
     assert pipeline_data.prepared(one, "data") == []
@@ -94,7 +94,7 @@ def test_masks_of_other_values_than_class_indices_by_a_table(conf):
     (conf.parent / "many.txt").write_text("".join(f"name {i}\n" for i in range(names)))
     benchmark(conf, "first", "one", classes="many.txt", map="shapes_to_all")
     run = config.resolve(["benchmark=first"])
-    assert run["benchmark"]["labels"]["map"] == "shapes_to_all"
+    assert run.benchmark.labels.map == "shapes_to_all"
     label = open_dataset(run)[0].label
     table = read_table("shapes_to_all")
     truth = Target.of(run).truth(protocol_of(run).label(label), "here")

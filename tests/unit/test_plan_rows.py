@@ -99,7 +99,7 @@ def test_a_column_may_hold_another_benchmark_and_is_compared_within_the_column(e
     assert cell.run.startswith("voc21_standard.cliptrase.")
     assert cells(table, "cliptrase")["voc21"].versus == "usual"
     suite = plan.load("s")
-    assert {run["benchmark"]["name"] for run in suite.runs.values()} == {"voc21", "voc21_standard"}
+    assert {run.benchmark.name for run in suite.runs.values()} == {"voc21", "voc21_standard"}
     assert list(suite.passes) == ["voc2012.vit_b16.224.crop"]  # the same images, one pass
 
 
@@ -118,9 +118,9 @@ def test_words_and_the_rule_are_a_row_s_own(expand):
     words = ["benchmark.background=pc60_background", "vocabulary=coco_object80"]
     changed = {"row": "changed", "run": [*OURS["run"], "protocol.rule=mmseg", *words]}
     expand([OURS, changed | ONLY | {"only": ["voc21"]}])
-    (run,) = [r for r in plan.load("s").runs.values() if r["protocol"]["rule"] == "mmseg"]
-    assert run["vocabulary"]["background"]["name"] == "pc60_background"
-    assert run["vocabulary"]["classes"]["name"] == "coco_object80"
+    (run,) = [r for r in plan.load("s").runs.values() if r.protocol.rule == "mmseg"]
+    assert run.vocabulary.background.name == "pc60_background"
+    assert run.vocabulary.classes.name == "coco_object80"
 
 
 def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
@@ -128,7 +128,7 @@ def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
     with pytest.raises(UserError, match=r"table t: unknown protocol 'other'; .*crop"):
         expand([CLIP], protocol="other")
     assert expand([CLIP], protocol="slide").protocol == "slide"
-    assert {run["protocol"]["name"] for run in plan.load("s").runs.values()} == {"slide"}
+    assert {run.protocol.name for run in plan.load("s").runs.values()} == {"slide"}
 
 
 def test_other_pictures_are_another_pass(expand):
@@ -217,10 +217,10 @@ def test_an_empty_cell_has_the_settings_that_its_row_would_have(expand):
     row = {"row": "r", "run": [*OURS["run"], *words], "only": ["voc21"]} | ONLY
     found = cells(expand([row]), "r")
     (run,) = found["voc20"].settings
-    assert run["protocol"]["rule"] == "mmseg" and run["vocabulary"]["background"] is None
-    assert run["vocabulary"]["classes"]["name"] == "voc20"
-    assert [one["benchmark"]["name"] for one in found["avg"].settings] == COLUMNS
-    assert [run["benchmark"]["name"] for run in plan.load("s").runs.values()] == ["voc21"]
+    assert run.protocol.rule == "mmseg" and run.vocabulary.background is None
+    assert run.vocabulary.classes.name == "voc20"
+    assert [one.benchmark.name for one in found["avg"].settings] == COLUMNS
+    assert [run.benchmark.name for run in plan.load("s").runs.values()] == ["voc21"]
 
 
 def test_a_row_may_have_a_footnote(expand):

@@ -19,10 +19,10 @@ BASE = ["benchmark=voc20", "method=clip"]
 
 def test_fp32_is_the_default_and_no_part_of_a_name():
     plain = config.resolve(BASE)
-    assert plain["model"]["precision"] == "fp32"
+    assert plain.model.precision == "fp32"
     assert plain.name == "voc20.clip.vit_b16.224.dcd9e6582b"
     for written in (["model.precision=fp32"], ["model=vit_b16", "model.precision=fp32"]):
-        assert config.dump(config.resolve([*BASE, *written])) == plain.text
+        assert config.resolve([*BASE, *written]).text == plain.text
     assert "precision" not in plain.text
     assert model_of(plain) == "vit_b16"
 
@@ -59,7 +59,7 @@ def test_a_model_that_does_not_say_is_fp32_and_a_benchmark_s_model_keeps_its_own
     mine = conf / "model" / "shapes_clip.yaml"
     lines = [line for line in mine.read_text().splitlines() if not line.startswith("precision")]
     mine.write_text("\n".join(lines))
-    assert config.resolve(["model=shapes_clip"])["model"]["precision"] == "fp32"
+    assert config.resolve(["model=shapes_clip"]).model.precision == "fp32"
     message = (
         "model.precision is not written in this model's file of conf/model, which takes its "
         'default (precision: "fp32"); add the line there, then any value can be set'
@@ -68,8 +68,8 @@ def test_a_model_that_does_not_say_is_fp32_and_a_benchmark_s_model_keeps_its_own
         config.resolve(["model=shapes_clip", "model.precision=bf16"])
     assert str(caught.value) == message
     mine.write_text("\n".join([*lines, "precision: bf16"]))
-    assert config.resolve([])["model"]["precision"] == "bf16"
-    assert config.resolve(["model.precision=fp16"])["model"]["precision"] == "fp16"
+    assert config.resolve([]).model.precision == "bf16"
+    assert config.resolve(["model.precision=fp16"]).model.precision == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_runs_of_another_precision_are_another_pass():
     passes = plan.load("precision").passes
     assert len(passes) == 12
     for name, one in passes.items():
-        (precision,) = {run["model"]["precision"] for run in one.runs.values()}
+        (precision,) = {run.model.precision for run in one.runs.values()}
         own = "" if precision == "fp32" else f".precision-{precision}"
         assert name == f"{one.dataset}.shapes_clip.{one.image_size}.crop{own}"
 
@@ -106,7 +106,7 @@ def test_each_precision_is_compared_with_fp32_and_pictures_show_fp32_only():
         assert row.versus == ("" if row.name == "fp32" else "fp32")
     for _, runs in shown_runs(suite):
         assert list(runs) == [f"fp32, {name}, 224 px" for name in ("CLIP", "SCLIP", "CLIPtrase")]
-        assert {run["model"]["precision"] for run in runs.values()} == {"fp32"}
+        assert {run.model.precision for run in runs.values()} == {"fp32"}
 
 
 def test_a_picture_is_segmented_in_bf16_too():
@@ -116,7 +116,7 @@ def test_a_picture_is_segmented_in_bf16_too():
     words = {"classes": names, "templates": "shapes"}
     plain = Segmenter("shapes_clip", **words)
     low = Segmenter("shapes_clip", **words, overrides=["model.precision=bf16"])
-    assert low.model["precision"] == "bf16"
+    assert low.model.precision == "bf16"
     patches = [each.encode(scene).encoded.patches for each in (plain, low)]
     assert 0 < (patches[0] - patches[1]).norm(dim=-1).max() < 0.05
     labels = [each(scene).labels for each in (plain, low)]

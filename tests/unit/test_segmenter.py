@@ -44,7 +44,7 @@ def crop():
 @pytest.fixture(scope="module")
 def clip():
     run = config.resolve(["benchmark=shapes", "model=shapes_clip"])
-    return load_clip(run["model"], "cpu")
+    return load_clip(run.model, "cpu")
 
 
 def by_hand(clip, pixels, method, classes, background=()):
@@ -61,7 +61,7 @@ def by_hand(clip, pixels, method, classes, background=()):
 
 
 def resolved(*overrides):
-    return config.resolve(["benchmark=shapes", "model=shapes_clip", *overrides])["method"]
+    return config.resolve(["benchmark=shapes", "model=shapes_clip", *overrides]).method
 
 
 @pytest.mark.parametrize("background", [(), ("sand", "water", "sand")])
@@ -88,12 +88,12 @@ def test_a_whole_picture_is_the_graph_on_all_its_pixels(whole, clip, wide):
 
 
 def test_eps_follows_the_patches_unless_it_is_given(whole, wide):
-    regions = whole.encode(wide).method["regions"]
-    assert regions["eps"] == pytest.approx(0.7 * (23 * 14 / 196) ** 0.5)
-    assert regions["min_samples"] == 5
+    regions = whole.encode(wide).method.regions
+    assert regions.eps == pytest.approx(0.7 * (23 * 14 / 196) ** 0.5)
+    assert regions.min_samples == 5
     fixed = Segmenter("shapes_clip", classes=WORDS, overrides=["method.regions.eps=0.5"])
-    assert fixed.encode(wide).method["regions"]["eps"] == 0.5
-    assert fixed.encode(wide).method["regions"]["min_samples"] == 5
+    assert fixed.encode(wide).method.regions.eps == 0.5
+    assert fixed.encode(wide).method.regions.min_samples == 5
 
 
 def test_the_labels_of_a_crop_are_those_that_a_pass_scores(crop, tmp_path, scene, wide):
@@ -294,6 +294,6 @@ def test_no_classes_are_fine_until_classify(scene):
 
 
 def test_the_cls_factor_is_off_unless_asked_for():
-    assert Segmenter("shapes_clip")._method["cls_logits"] is False
+    assert Segmenter("shapes_clip")._method.cls_logits is False
     on = Segmenter("shapes_clip", overrides=["method.cls_logits=true"])
-    assert on._method["cls_logits"] is True
+    assert on._method.cls_logits is True

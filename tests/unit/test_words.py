@@ -11,9 +11,9 @@ PAPER = "model=vit_b16"
 
 
 def lists(*overrides: str) -> tuple[str, str | None]:
-    vocabulary = config.resolve([PAPER, *overrides])["vocabulary"]
-    background = vocabulary["background"]
-    return vocabulary["classes"]["name"], None if background is None else background["name"]
+    vocabulary = config.resolve([PAPER, *overrides]).vocabulary
+    background = vocabulary.background
+    return vocabulary.classes.name, None if background is None else background.name
 
 
 SLIDE = {  # by hand: what each benchmark's default words are under protocol slide
@@ -56,7 +56,7 @@ def test_under_slide_the_words_are_those_of_sclip_where_there_are_some(benchmark
 @pytest.mark.parametrize("benchmark", SLIDE)
 def test_the_words_of_sclip_are_as_many_as_the_benchmarks_own(benchmark):
     slide, crop = (
-        config.resolve([PAPER, f"benchmark={benchmark}", f"protocol={protocol}"])["vocabulary"]
+        config.resolve([PAPER, f"benchmark={benchmark}", f"protocol={protocol}"]).vocabulary
         for protocol in ("slide", "crop")
     )
     assert slide["classes"]["count"] == crop["classes"]["count"]
@@ -90,9 +90,9 @@ def test_a_file_brings_the_background_words_beside_it(tmp_path: Path):
     (tmp_path / "mine_background.txt").write_text("sky|cloud\nwall\nsky\n")
     assert lists("benchmark=voc20", f"vocabulary={words}") == ("mine", None)
     assert lists("benchmark=voc21", f"vocabulary={words}") == ("mine", "mine_background")
-    vocabulary = config.resolve([PAPER, "benchmark=voc21", f"vocabulary={words}"])["vocabulary"]
+    vocabulary = config.resolve([PAPER, "benchmark=voc21", f"vocabulary={words}"]).vocabulary
     assert [vocabulary[key]["count"] for key in ("classes", "background")] == [2, 3]
-    assert vocabulary["background"]["path"] == str(tmp_path / "mine_background.txt")
+    assert vocabulary.background.path == str(tmp_path / "mine_background.txt")
     benchmark = ["benchmark=voc21", f"benchmark.classes={words}"]  # no vocabulary=: no pair
     assert lists(*benchmark) == ("mine", "voc21_background")
 
@@ -103,7 +103,7 @@ def test_synonyms_are_part_of_a_runs_identity(tmp_path: Path):
     for line in ("cat|kitten", "cat|tom", "cat"):
         words.write_text(f"{line}\nsofa\n")
         run = config.resolve([PAPER, "benchmark=voc20", f"vocabulary={words}"])
-        digests.append((run["vocabulary"]["classes"]["sha256"], run.name))
+        digests.append((run.vocabulary.classes.sha256, run.name))
     assert len(set(digests)) == 3
 
 
@@ -126,7 +126,7 @@ def test_prompts_of_ones_own_are_checked_and_may_hold_a_bar(tmp_path: Path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a {} | photo\na {}.\na {}.\n")
     run = config.resolve([PAPER, "benchmark=voc20", f"benchmark.templates={prompts}"])
-    assert run["vocabulary"]["templates"]["count"] == 3
+    assert run.vocabulary.templates.count == 3
     prompts.write_text("a photo\n")
     with pytest.raises(UserError, match="line 1 is no template"):
         config.resolve([PAPER, "benchmark=voc20", f"benchmark.templates={prompts}"])

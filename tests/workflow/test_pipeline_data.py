@@ -14,6 +14,7 @@ import huggingface_hub
 import open_clip
 import pytest
 import yaml
+from tests.objects import changed
 
 from cliptrase import pipeline, plan
 from cliptrase.data.fetch import download
@@ -246,7 +247,7 @@ def test_optional_archives_are_of_use_where_a_run_is_scored_on_what_they_list(pa
     assert pipeline_data.parts(paper, "coco") == set()
     assert pipeline_data.optional_option(paper, "coco") == "--without-optional"
     run = next(iter(paper.runs.values()))
-    on_a_part = run | {"benchmark": {"dataset": "coco", "subset": "coco27"}}
+    on_a_part = changed(run, {"benchmark.dataset": "coco", "benchmark.subset": "coco27"})
     scored = dataclasses.replace(paper, runs=paper.runs | {"more": on_a_part})
     assert pipeline_data.parts(scored, "coco") == {"coco27"}
     assert pipeline_data.optional_option(scored, "coco") == ""

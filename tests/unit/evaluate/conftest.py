@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tests.few_scenes import write_scenes
 
 from cliptrase import config
+from cliptrase.config import Run
 from cliptrase.evaluate import passes
 
 IMAGES = 6
@@ -50,10 +51,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runs_of(model: Path) -> Callable[..., dict[str, dict[str, Any]]]:
+def runs_of(model: Path) -> Callable[..., dict[str, Run]]:
     """runs_of([override, …], …): name → resolved run, on the small model at 112 pixels."""
 
-    def resolved(*overrides: list[str]) -> dict[str, dict[str, Any]]:
+    def resolved(*overrides: list[str]) -> dict[str, Run]:
         shared = ["model=local", f"model.path={model}", "image_size=112"]
         runs = [config.resolve([*shared, *one]) for one in overrides]
         return {run.name: run for run in runs}
@@ -65,7 +66,7 @@ def runs_of(model: Path) -> Callable[..., dict[str, dict[str, Any]]]:
 def make(data: Path) -> Callable[..., dict[str, Path]]:
     """make(runs, out, …): run_pass on the scenes, on the CPU, with one thread."""
 
-    def made(runs: dict[str, dict[str, Any]], out: Path, **options: Any) -> dict[str, Path]:
+    def made(runs: dict[str, Run], out: Path, **options: Any) -> dict[str, Path]:
         options = {"data": data, "device": "cpu", "workers": 1} | options
         return passes.run_pass(runs, partial=out / ".partial.npz", out=out, **options)
 

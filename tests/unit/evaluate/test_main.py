@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.objects import changed
 
 from cliptrase import config
 from cliptrase.errors import UserError
@@ -208,7 +209,7 @@ def test_a_planned_pass_ends_in_a_file_of_digests(suite, data, tmp_path, capsys,
 
 def test_runs_on_a_part_that_is_not_there_cost_the_others_nothing(suite, data, tmp_path):
     (name, one), run = *suite.passes.items(), next(iter(suite.runs.values()))
-    on_a_part = run | {"benchmark": run["benchmark"] | {"subset": "half"}}
+    on_a_part = changed(run, {"benchmark.subset": "half"})
     lost = on_a_part.name
     one.runs[lost] = on_a_part
     with pytest.raises(

@@ -171,7 +171,7 @@ def test_operations_are_counted_as_on_paper(alone, runs_of):
     (run,) = runs_of(CLIPTRASE).values()
     clip = load_clip(run.model)
     n, width, joint = 49, clip.width, clip.embed_dim
-    words = sum(getattr(run.vocabulary, key).count for key in ("classes", "background"))
+    words = run.vocabulary.classes.count + run.vocabulary.background.count
     tokens = n + 1
     attention = 2 * 2 * tokens**2 * width
     block = 2 * tokens * width * 12 * width + attention

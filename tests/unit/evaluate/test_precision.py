@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests.objects import changed
 
 from cliptrase import config
 from cliptrase.errors import UserError
@@ -109,12 +110,12 @@ def test_every_method_runs_in_bf16(protocol, make, tmp_path):
 @torch.inference_mode()
 def test_features_of_every_method_stay_close_to_those_of_fp32(precision):
     """Unit vectors and cosines; the bounds are those of tests/unit/model/test_precision.py."""
-    model = run_of("clip")["model"]
-    plain, low = (load_clip(model | {"precision": each}) for each in ("fp32", precision))
+    model = run_of("clip").model
+    plain, low = (load_clip(changed(model, {"precision": each})) for each in ("fp32", precision))
     pixels = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     graphs = Graph(plain, pixels), Graph(low, pixels)
     for name in METHODS:
-        method = run_of(name)["method"]
+        method = run_of(name).method
         ours, theirs = (graph.patches(method) for graph in graphs)
         away = (ours - theirs).norm(dim=-1)
         assert 0 < away.max() < {"bf16": 0.03, "fp16": 0.004}[precision], name

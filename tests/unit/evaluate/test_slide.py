@@ -150,7 +150,7 @@ def contents(folder):
 def test_the_matrix_is_the_reference_s(alone, runs_of, data):
     """From the scene to the matrix: only a window's patch features and the words are ours."""
     (run,) = runs_of(RUN).values()
-    clip = load_clip(run["model"])
+    clip = load_clip(run.model)
     _, text = text_of(run, clip, data)
     words, owner = text.features.double().numpy(), text.owner.tolist()
     assert owner.count(0) > 1 and owner == sorted(owner) and max(owner) == 20
@@ -158,13 +158,13 @@ def test_the_matrix_is_the_reference_s(alone, runs_of, data):
     def encode(part):
         with torch.inference_mode():
             graph = Graph(clip, torch.from_numpy(part[None].astype(np.float32)))
-            patches = graph.patches(run["method"])[0].double().numpy()
+            patches = graph.patches(run.method)[0].double().numpy()
         return upsampled((words @ patches.T).reshape(-1, 7, 7), 112, 112)
 
     with open(TABLES / "shapes_to_objects.csv") as file:
         table = {int(row["raw"]): int(row["class"]) for row in csv.DictReader(file)}
     matrix, close = np.zeros((21, 21), np.int64), 0
-    for sample in open_dataset({**run, "data": str(data)}):
+    for sample in open_dataset(run, data):
         logits = slow_averaged(
             np.asarray(sample.image), encode, window=112, short_side=160, stride=56, patch=16,
             resize=linear,
@@ -182,7 +182,7 @@ def test_the_matrix_is_the_reference_s(alone, runs_of, data):
     assert np.abs(found - matrix).sum() <= 1e-4 * found.sum()
     assert (matrix.sum(axis=0) > 0).sum() > 3 and matrix[0].sum() > 0
     metrics = json.loads((alone / "metrics.json").read_text())
-    names = [own[0] for own in read_classes(run["vocabulary"]["classes"]["path"])]
+    names = [own[0] for own in read_classes(run.vocabulary.classes.path)]
     assert [entry["name"] for entry in metrics["iou"]] == ["background", *names]
     assert metrics["rule"] == "mmseg" and metrics["images"] == 3
 
@@ -322,12 +322,12 @@ class Cut:
 
 def test_pictures_of_any_shape_are_scored_at_their_own_size(runs_of, make, data, tmp_path):
     (name, run), *_ = runs_of(RUN).items()
-    samples = Cut(open_dataset({**run, "data": str(data)}))
+    samples = Cut(open_dataset(run, data))
     loaded = Loader.of(samples, [run])(2)
     assert loaded.pixels.shape == (160, 182, 3) and loaded.out_size == (162, 184)
     assert loaded.truths[target_key(run)].rows.size == 162 * 184
     with pytest.MonkeyPatch.context() as patched, single_threaded_pool(1):
-        patched.setattr(passes, "open_dataset", lambda run, any_code: samples)
+        patched.setattr(passes, "open_dataset", lambda run, data, any_code: samples)
         folder = make({name: run}, tmp_path)[name]
     counts = store.read_counts(folder)
     sizes = [(100 + 31 * n) * (224 - 20 * n) for n in range(3)]

@@ -70,7 +70,7 @@ def test_the_vocabulary_is_known_by_its_words_not_by_its_path(tmp_path):
 
 
 def copied(path):
-    shipped = RUN["vocabulary"]["classes"]["path"]
+    shipped = RUN.vocabulary.classes.path
     return shutil.copy(shipped, path)
 
 

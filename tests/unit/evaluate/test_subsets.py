@@ -123,7 +123,7 @@ def test_a_pass_over_two_lists_writes_down_each_run_s_own(tmp_path: Path, make, 
     (data / "raw" / f"{edited.CURATED}.first.json").unlink()
     prepare.prepare("coco", data, force=True)
     again = finished.unfinished(runs, tmp_path / "out", data)
-    assert [run["benchmark"].get("subset") for run in again.values()] == ["coco27"]
+    assert [run.benchmark.subset for run in again.values()] == ["coco27"]
 
 
 def test_a_pass_goes_on_only_with_the_same_list(

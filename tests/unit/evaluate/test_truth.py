@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from tests.objects import changed
 
 from cliptrase import config
 from cliptrase.errors import UserError
@@ -83,7 +84,7 @@ def test_a_vocabulary_of_another_length_is_refused(benchmark, tmp_path):
 
 def test_an_unknown_table_is_the_fault_of_the_benchmark():
     run = config.resolve(["benchmark=voc20", "model=shapes_clip"])
-    run["benchmark"]["labels"]["map"] = "voc_to_21"
+    run = changed(run, {"benchmark.labels.map": "voc_to_21"})
     with pytest.raises(UserError, match=r"^benchmark voc20 .*voc20\.yaml\): unknown labels\.map"):
         Target.of(run)
 
@@ -160,8 +161,7 @@ def test_images_outside_a_subset_are_left_out_of_its_run_alone(tmp_path):
 
 def test_more_classes_than_label_maps_hold_are_refused():
     run = config.resolve(["benchmark=ade150"])
-    run["vocabulary"]["classes"] |= {"name": "everything", "count": 32768}
+    run = changed(run, {"vocabulary.classes.name": "everything", "vocabulary.classes.count": 32768})
     with pytest.raises(UserError, match="everything: 32768 classes; at most 32767 can be scored"):
         target_key(run)
-    run["vocabulary"]["classes"]["count"] = 32767
-    assert target_key(run)
+    assert target_key(changed(run, {"vocabulary.classes.count": 32767}))

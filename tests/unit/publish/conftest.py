@@ -33,10 +33,10 @@ def draw(name: str, run: dict[str, Any], images: int, classes: int) -> store.Res
 
     Peers are about as good as `cliptrase`, each on images of its own liking.
     """
-    truth = np.random.default_rng(seed_of(run["benchmark"]["dataset"]))
+    truth = np.random.default_rng(seed_of(run.benchmark.dataset))
     own = np.random.default_rng(seed_of(name))
-    known = run["method"]["name"] in QUALITY
-    quality = QUALITY.get(run["method"]["name"], 0.75) + 0.1 * own.random()
+    known = run.method.name in QUALITY
+    quality = QUALITY.get(run.method.name, 0.75) + 0.1 * own.random()
     gt = truth.integers(50, 1000, size=(images, classes))
     liking = (truth if known else own).uniform(0.7, 1.3, size=gt.shape)
     hits = np.minimum(1.0, quality * liking)
@@ -52,7 +52,7 @@ def draw(name: str, run: dict[str, Any], images: int, classes: int) -> store.Res
         gt=gt.astype(np.int32),
         pred=matrices.sum(axis=1).astype(np.int32),
     )
-    flops = 1000 if run["method"]["name"] == "clip" else 1200
+    flops = 1000 if run.method.name == "clip" else 1200
     return store.Result([f"class {i}" for i in here], matrices.sum(axis=0), counts, flops)
 
 

@@ -170,7 +170,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_attention_is_that_of_the_last_block(shapes: Plan) -> None:
     run = next(iter(shapes.runs.values()))
-    clip = load_clip(run["model"])
+    clip = load_clip(run.model)
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     tokens = vision.embed_tokens(clip, pixels)
     with torch.no_grad():
