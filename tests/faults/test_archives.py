@@ -193,7 +193,7 @@ def test_what_is_set_aside_lies_on_the_disk_of_the_data(
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     assert len(prepared.PreparedSamples(prepare.prepare("pcontext", data))) == edited.SCENES
     left = sorted(path.name for path in (data / "prepared").iterdir())
-    assert left == [".pcontext.lock", "pcontext", "pcontext.first.json"]
+    assert left == [".pcontext.lock", "pcontext"]
 
 
 def test_two_processes_make_it_once(tmp_path: Path) -> None:

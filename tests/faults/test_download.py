@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tests.faults.fetching import (
@@ -24,7 +23,7 @@ from tests.faults.fetching import (
     refusal,
     zipped,
 )
-from tests.miniature.server import Fault, Request
+from tests.miniature.server import Fault
 
 from cliptrase.data.fetch import transfer
 from cliptrase.data.fetch.download import fetch
@@ -195,11 +194,14 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
     assert not server.requests
 
 
-def test_a_long_download_says_a_line_a_minute(server, tmp_path, monkeypatch, caplog):
-    caplog.set_level("INFO", "cliptrase")
-    clock = iter(range(0, 10**6, 45))
-    monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    fetch(archive(f"{server.url}/a.zip"), tmp_path, policy=FAST)
-    said = [record.message for record in caplog.records if " of 300.1 kB" in record.message]
-    assert said and all(re.fullmatch(r"a\.zip: [\d.]+ kB of 300\.1 kB", line) for line in said)
-    assert Request("/a.zip", "", "") in server.requests
+def test_a_long_download_prints_its_progress_once_a_minute(capsys):
+    with transfer._bar("a.zip", shown=True) as bar:
+        bar.total = 300_100
+        bar.update(100_000)
+        assert capsys.readouterr().err == "", "the first minute is not over"
+        bar.start_t -= 61
+        bar.last_print_t -= 61
+        bar.update(100_000)
+        assert re.search(r"a\.zip: +67%.*200k/300k", capsys.readouterr().err)
+        bar.update(100_000)
+        assert capsys.readouterr().err == "", "the second minute is not over"

@@ -73,7 +73,10 @@ def test_a_first_copy_that_was_prepared_from_outlives_a_failure(tmp_path: Path) 
 
 WRONG = changed(archive(), checksum=("md5", "0" * 32))
 RIGHT = hashlib.md5(WHOLE).hexdigest()
-CURE = rf"Every whole copy has the md5 {RIGHT}: .* `checksum:` of a\.zip in \S*sources\.yaml is wro"
+CURE = (
+    rf"its md5 is {RIGHT} instead of 0+ \(if that is what its owner gives, correct `checksum:` of "
+    r"a\.zip in \S*sources\.yaml\)"
+)
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -103,15 +106,3 @@ def test_a_file_of_the_user_s_own_may_show_that_the_checksum_is_wrong(tmp_path: 
     with pytest.raises(UserError, match=CURE) as error:
         fetch(WRONG, tmp_path, policy=FAST)
     assert f"{tmp_path}/sources.yaml" in str(error.value)
-
-
-def test_copies_that_differ_say_nothing_of_the_checksum(tmp_path: Path) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    (served / "a.zip").write_bytes(WHOLE)
-    (served / "b.zip").write_bytes(WHOLE[:1000] + b"?" + WHOLE[1001:])
-    with Server(served) as server:
-        urls = (f"{server.url}/a.zip", f"{server.url}/b.zip")
-        with pytest.raises(UserError) as error:
-            fetch(changed(WRONG, urls=urls), tmp_path / "data", policy=FAST)
-    assert str(error.value).count("its md5 is") == 2 and "Every whole" not in str(error.value)

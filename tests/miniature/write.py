@@ -117,8 +117,6 @@ def place(folder: Path, data: Path) -> None:
     file, content = data / "sources.yaml", (folder / "sources.yaml").read_bytes()
     if not file.is_file() or file.read_bytes() != content:
         file.write_bytes(content)
-        for first in (data / "prepared").glob("*.first.json"):
-            first.unlink()  # of other miniatures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

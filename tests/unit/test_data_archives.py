@@ -1,7 +1,6 @@
 """From archives to prepared datasets: images as shipped, raw labels to the pixel, figures held."""
 
 import io
-import json
 import re
 import subprocess
 import sys
@@ -247,43 +246,6 @@ def test_figures_of_the_sources_are_held(
     assert not list((data / "prepared").glob("voc2012*"))
     place(tmp_path, "voc2012", expected={"shares": [[[255], 0, 0.2]], "longest_side": 500})
     assert len(rows(prepare.prepare("voc2012", data))) == 3
-
-
-def test_a_second_preparation_must_agree_with_the_first(tmp_path: Path) -> None:
-    prepare.prepare("voc2012", place(tmp_path, "voc2012"))
-    kept = json.loads((tmp_path / "prepared" / "voc2012.first.json").read_text())
-    assert kept["count"] == 3 and "0" in kept["label_pixels"]
-
-    def changed(held: dict[str, bytes]) -> dict[str, bytes]:
-        name = "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png"
-        mask = Image.open(io.BytesIO(held[name]))
-        mask.putpixel((0, 0), 20 if mask.getpixel((0, 0)) != 20 else 19)
-        file = io.BytesIO()
-        mask.save(file, "PNG")
-        return held | {name: file.getvalue()}
-
-    for left in (tmp_path / "raw").glob("*"):
-        left.unlink()  # the receipts too: this test is of what comes after them
-    place(tmp_path, "voc2012", {"images": changed})
-    with pytest.raises(UserError, match=r"label_pixels is \d+ for label .*, and was \d+ .*delete"):
-        prepare.prepare("voc2012", tmp_path, force=True)
-    assert len(open_prepared("voc2012", tmp_path)) == 3, "what was there is still there"
-    (tmp_path / "prepared" / "voc2012.first.json").unlink()
-    prepare.prepare("voc2012", tmp_path, force=True)
-    assert json.loads((tmp_path / "prepared" / "voc2012.first.json").read_text()) != kept
-
-
-def test_sources_that_say_something_else_begin_anew(tmp_path: Path) -> None:
-    """Another list of sources is another dataset: figures of the former one do not count."""
-    prepare.prepare("ade2016", place(tmp_path, "ade2016"))
-    gone = "ADEChallengeData2016/{}/validation/ADE_val_00000002.{}"
-    fewer = {gone.format("images", "jpg"), gone.format("annotations", "png")}
-    for left in (tmp_path / "raw").glob("*"):
-        left.unlink()
-    edits = {"images": lambda held: {n: c for n, c in held.items() if n not in fewer}}
-    place(tmp_path, "ade2016", edits, count=2)
-    prepare.prepare("ade2016", tmp_path)
-    assert json.loads((tmp_path / "prepared" / "ade2016.first.json").read_text())["count"] == 2
 
 
 def test_planning_needs_no_picture_library() -> None:

@@ -11,13 +11,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cliptrase.data.fetch.lock import alone
 from cliptrase.data.fetch.receipts import (
     Damaged,
-    OtherChecksum,
     Receipt,
     State,
     check,
@@ -36,7 +36,6 @@ from cliptrase.data.fetch.sources import (
     read_sources,
     readable,
     receipt_path,
-    sources_path,
 )
 from cliptrase.data.fetch.transfer import (
     Policy,
@@ -69,21 +68,15 @@ def fetch(
     the same archive wait for this one. Raises UserError naming the file, the address, the reason
     and the cure.
     """
-    policy = policy or Policy()
-    mirror = _mirror(mirror)
-    urls = (f"{mirror}/{archive.name}",) if mirror else archive.urls
-    target = raw_path(archive, data)
-    with naming_the_path(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with alone(target.with_name(f".{archive.name}.lock"), archive.name):
-        _tidy(target)
-        checksums: list[str] = []  # of whole copies that are not the published file
-        receipt, url = _check_present(archive, data, urls, checksums), None
-        if receipt is None:
-            receipt, url = _download(archive, data, urls, mirror, progress, policy, checksums)
-        discard(part_path(archive, data))
-        write_receipt(archive, data, receipt, url)
-    return target
+    job = _Fetch(archive, Path(data), _mirror(mirror), progress, policy or Policy())
+    with naming_the_path(job.target.parent):
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    with alone(job.target.with_name(f".{archive.name}.lock"), archive.name):
+        job.tidy()
+        receipt = job.check_present() or job.download()
+        discard(job.part)
+        write_receipt(archive, data, receipt)
+    return job.target
 
 
 def log_progress() -> None:
@@ -124,138 +117,113 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"{path}: complete, {readable(path.stat().st_size)}\n")
 
 
-def _check_present(
-    archive: Archive, data: Path | str, urls: Sequence[str], checksums: list[str]
-) -> Receipt | None:
-    """Check the file that has the archive's name; None where it must be fetched.
+@dataclass
+class _Fetch:
+    """The work on one archive."""
 
-    Raises UserError for a damaged one that cannot be fetched.
-    """
-    target = raw_path(archive, data)
-    if target.is_dir():
-        raise UserError(f"{target}: a folder stands where the archive belongs; move it away")
-    if not target.exists():
-        receipt_path(archive, data).unlink(missing_ok=True)
-        return None
-    try:
-        return check(target, archive, data)
-    except Damaged as fault:
-        receipt_path(archive, data).unlink(missing_ok=True)  # it is not true any more
-        if isinstance(fault, OtherChecksum):
-            checksums.append(fault.digits)
-        if not urls:
+    archive: Archive
+    data: Path
+    mirror: str | None
+    progress: bool
+    policy: Policy
+
+    def __post_init__(self) -> None:
+        self.target = raw_path(self.archive, self.data)
+        self.part = part_path(self.archive, self.data)
+        mirrored = (f"{self.mirror}/{self.archive.name}",)
+        self.urls = mirrored if self.mirror else self.archive.urls
+
+    def tidy(self) -> None:
+        """Remove the half-written receipts of a killed process; its part is kept."""
+        name = self.target.name
+        for pattern in (f".{name}.json.*", f".{name}.first.json.*", f"..{name}.part.*"):
+            for path in self.target.parent.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def check_present(self) -> Receipt | None:
+        """Check the file that has the archive's name; None where it must be fetched.
+
+        Raises UserError for a damaged one that cannot be fetched.
+        """
+        receipt = receipt_path(self.archive, self.data)
+        if self.target.is_dir():
             raise UserError(
-                f"{target}: {fault}. Get it again: {how_to_get(archive, data)}"
-                + _if_published_wrong(archive, data, checksums)
-            ) from None
-        LOG.warning("%s: %s; it is fetched again", target, fault)
-        return None
-    except OSError as error:
-        raise UserError(f"{target}: cannot be read ({error.strerror}); see to the file") from error
-
-
-def _download(
-    archive: Archive,
-    data: Path | str,
-    urls: Sequence[str],
-    mirror: str | None,
-    progress: bool,
-    policy: Policy,
-    checksums: list[str],
-) -> tuple[Receipt, str]:
-    """Fetch, check and put into place; its receipt, and the address that gave it."""
-    target, part = raw_path(archive, data), part_path(archive, data)
-    way = how_to_get(archive, data)
-    cure = f"Its owner alone gives it: {way}" if archive.gated else way[:1].upper() + way[1:]
-    if not urls:
-        raise UserError(f"{target}: missing. {cure}")
-    if archive.bytes is not None:
-        if size_of_part(part) > archive.bytes:
-            discard(part)
-        need_space(part.parent, archive.bytes - size_of_part(part), policy)
-    faults = []
-    for url in urls:
+                f"{self.target}: a folder stands where the archive belongs; move it away"
+            )
+        if not self.target.exists():
+            receipt.unlink(missing_ok=True)
+            return None
         try:
-            receipt = _from(url, part, archive, data, progress, policy)
-        except Unavailable as fault:
-            faults.append(f"{url}: {fault}")
-            if isinstance(fault.__cause__, OtherChecksum):
-                checksums.append(fault.__cause__.digits)
-            LOG.warning("%s: %s: %s", archive.name, url, fault)
-            continue
-        with naming_the_path(target):
-            os.replace(part, target)
-            _sync(part.parent)
-        return receipt, url
-    kept = size_of_part(part)
-    rest = f" ({readable(kept)} are kept; another run goes on from there)" if kept else ""
-    reason = "; ".join(faults)
-    if mirror:
-        lacks = "status 404" in reason or "status 410" in reason
-        away = "no connection" in reason or "does not answer in time" in reason
-        problem = "lacks it" if lacks else "cannot be reached" if away else "does not give it"
-        reason = f"the mirror {problem}: {reason}"
-    raise UserError(
-        f"{archive.name} could not be fetched{rest}: {reason}. {cure}"
-        + _if_published_wrong(archive, data, checksums)
-    )
-
-
-def _from(
-    url: str, part: Path, archive: Archive, data: Path | str, progress: bool, policy: Policy
-) -> Receipt:
-    """The archive as `part`, checked. If a continued one is wrong, it is fetched anew once."""
-    known = archive.checksum is not None or read_first(archive, data) is not None
-    for last in (False, True):
-        continued = transfer(url, part, archive, policy, known=known, progress=progress)
-        try:
-            return check(part, archive, data)
+            return check(self.target, self.archive, self.data)
         except Damaged as fault:
-            discard(part)
-            if last or not continued:
-                raise Unavailable(str(fault)) from fault
-            LOG.warning("%s: %s; from the first byte again", archive.name, fault)
-    raise AssertionError("the second round returns or raises")
+            receipt.unlink(missing_ok=True)  # it is not true any more
+            if not self.urls:
+                way = how_to_get(self.archive, self.data)
+                raise UserError(f"{self.target}: {fault}. Get it again: {way}") from None
+            LOG.warning("%s: %s; it is fetched again", self.target, fault)
+            return None
+        except OSError as error:
+            raise UserError(f"{self.target}: cannot be read ({error.strerror})") from error
 
+    def download(self) -> Receipt:
+        """Fetch, check and put into place. Raises UserError naming every address and its fault."""
+        way = how_to_get(self.archive, self.data)
+        gated = self.archive.gated
+        cure = f"Its owner alone gives it: {way}" if gated else way[:1].upper() + way[1:]
+        if not self.urls:
+            raise UserError(f"{self.target}: missing. {cure}")
+        size = size_of_part(self.part)
+        if self.archive.bytes is not None:
+            if size > self.archive.bytes:
+                discard(self.part)
+                size = 0
+            need_space(self.part.parent, self.archive.bytes - size, self.policy)
+        faults = []
+        for url in self.urls:
+            try:
+                receipt = self._from(url)
+            except Unavailable as fault:
+                faults.append(f"{url}: {fault}")
+                LOG.warning("%s: %s: %s", self.archive.name, url, fault)
+                continue
+            with naming_the_path(self.target):
+                os.replace(self.part, self.target)
+            return receipt
+        size = size_of_part(self.part)
+        kept = f" ({readable(size)} are kept; another run goes on from there)" if size else ""
+        reason = "; ".join(faults)
+        if self.mirror:
+            reason = f"the mirror does not give it: {reason}"
+        raise UserError(f"{self.archive.name} could not be fetched{kept}: {reason}. {cure}")
 
-def _tidy(target: Path) -> None:
-    """Remove the half-written receipts of a killed process; its part is kept."""
-    name = target.name
-    for written in (f".{name}.json.*", f".{name}.first.json.*", f"..{name}.part.*"):
-        for path in target.parent.glob(written):
-            path.unlink(missing_ok=True)
+    def _from(self, url: str) -> Receipt:
+        """The archive as `part`, checked. If a continued one is wrong, it is fetched anew once."""
+        published = self.archive.checksum is not None
+        known = published or read_first(self.archive, self.data) is not None
+        again = False
+        while True:
+            continued = transfer(
+                url, self.part, self.archive, self.policy, known=known, progress=self.progress
+            )
+            try:
+                return {**check(self.part, self.archive, self.data), "url": url}
+            except Damaged as fault:
+                discard(self.part)
+                if again or not continued:
+                    raise Unavailable(str(fault)) from fault
+                again = True
+                LOG.warning("%s: %s; from the first byte again", self.archive.name, fault)
 
 
 def _mirror(given: str | None) -> str | None:
     """The mirror without a slash at its end. Raises UserError for what is no web address."""
     url = mirror_of(given)
-    if url is None:
-        return None
-    if not is_web_address(url) or urlsplit(url).query or urlsplit(url).fragment:
+    if url and (not is_web_address(url) or urlsplit(url).query or urlsplit(url).fragment):
         raise UserError(
             f"data.mirror={url}: must be the http:// or https:// address of a folder that has the "
             "archives by name, without a user name or a question mark"
         )
-    return url.rstrip("/")
-
-
-def _if_published_wrong(archive: Archive, data: Path | str, checksums: list[str]) -> str:
-    """What to do if all whole copies are the same file, but not the published one."""
-    if archive.checksum is None or len(set(checksums)) != 1:
-        return ""
-    return (
-        f". Every whole copy has the {archive.checksum[0]} {checksums[0]}: if that is what its "
-        f"owner gives, `checksum:` of {archive.name} in {sources_path(data)} is wrong; correct "
-        "it, or set it to null"
-    )
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return url and url.rstrip("/")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, cast
 
-from cliptrase.data.fetch.sources import Archive, raw_path, receipt_path
+from cliptrase.data.fetch.sources import Archive, raw_path, receipt_path, sources_path
 from cliptrase.errors import UserError
 from cliptrase.files import read_json, write_json
 
@@ -28,14 +28,6 @@ _CHUNK = 1 << 20
 
 class Damaged(Exception):
     """A file that is not the archive: its text says why."""
-
-
-class OtherChecksum(Damaged):
-    """A whole file that has another checksum than the published one: `digits` instead of it."""
-
-    def __init__(self, kind: str, digits: str, published: str) -> None:
-        super().__init__(f"its {kind} is {digits} instead of {published}")
-        self.digits = digits
 
 
 class Receipt(TypedDict, total=False):
@@ -111,7 +103,10 @@ def check(path: Path, archive: Archive, data: Path | str) -> Receipt:
     digests = _digests(path, {"sha256", kind or "sha256"})
     if kind is not None and published is not None:
         if digests[kind] != published:
-            raise OtherChecksum(kind, digests[kind], published)
+            raise Damaged(
+                f"its {kind} is {digests[kind]} instead of {published} (if that is what its owner "
+                f"gives, correct `checksum:` of {archive.name} in {sources_path(data)})"
+            )
     else:
         first = read_first(archive, data)
         if first is None:
@@ -168,20 +163,18 @@ def format_of(head: bytes) -> str | None:
     return "tar"
 
 
-def write_receipt(archive: Archive, data: Path | str, receipt: Receipt, url: str | None) -> None:
+def write_receipt(archive: Archive, data: Path | str, receipt: Receipt) -> None:
     """Write the receipt of a checked archive; one that says the same already stays as it is.
 
-    url: where it came from, None for a file that was there: then the url of an older receipt of the
-    same file is kept.
+    The url of an older receipt of the same file is kept where the new one has none.
     """
     first = first_path(archive, data)
     if archive.checksum is None and not first.exists():
         content = {"name": archive.name, "bytes": receipt["bytes"], "sha256": receipt["sha256"]}
         write_json(first, content)
     before = read_receipt(archive, data) or {}
-    if url is None and before.get("sha256") == receipt["sha256"]:
-        url = before.get("url")
-    receipt = {**receipt, "url": url}
+    if receipt["url"] is None and before.get("sha256") == receipt["sha256"]:
+        receipt = {**receipt, "url": before.get("url")}
     if before != receipt:
         write_json(receipt_path(archive, data), {**receipt})
 

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-import time
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def transfer(
         before_sleep=log,
         reraise=True,
     )
-    with _client(url, policy) as client, _Bar(archive.name, progress) as bar:
+    with _client(url, policy) as client, _bar(archive.name, progress) as bar:
         try:
             return retrying(attempt)
         except _Again as error:
@@ -127,7 +127,7 @@ class _Attempt:
     archive: Archive
     policy: Policy
     known: bool
-    bar: _Bar
+    bar: tqdm
 
     def run(self) -> bool:
         """Go on to the end of the file. Returns whether the part was continued."""
@@ -209,7 +209,7 @@ class _Attempt:
         """Write the answer as it comes. Discards it as soon as it is no archive, or too long."""
         head = b""
         limit, written = self.archive.bytes or total, start
-        self.bar.at(start, total)
+        self.bar.total, self.bar.n = total, start
         mode = "r+b" if start else "wb"
         with naming_the_path(self.part), open(self.part, mode, buffering=0) as file:
             file.seek(start)
@@ -222,7 +222,7 @@ class _Attempt:
                 while view:
                     view = view[file.write(view) :]
                 written += len(chunk)
-                self.bar.at(written, total)
+                self.bar.update(len(chunk))
                 if limit is not None and written > limit:
                     discard(self.part)
                     raise Unavailable(f"sends more than {limit:,} bytes")
@@ -278,25 +278,8 @@ def _client(url: str, policy: Policy) -> httpx.Client:
     )
 
 
-class _Bar:
-    """Progress: a bar on a terminal, elsewhere a line a minute."""
-
-    def __init__(self, name: str, shown: bool) -> None:
-        self._name, self._shown, self._logged = name, shown, time.monotonic()
-        self._bar = tqdm(
-            desc=name, unit="B", unit_scale=True, leave=False, disable=None if shown else True
-        )
-
-    def at(self, written: int, total: int | None) -> None:
-        self._bar.total = total
-        self._bar.update(written - self._bar.n)
-        if self._bar.disable and self._shown and time.monotonic() - self._logged >= 60:
-            self._logged = time.monotonic()
-            of = f" of {readable(total)}" if total else ""
-            LOG.info("%s: %s%s", self._name, readable(written), of)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
+def _bar(name: str, shown: bool) -> tqdm:
+    """Progress: a bar on a terminal, elsewhere one print a minute."""
+    every = 0.1 if sys.stderr.isatty() else 60
+    times = {"mininterval": every, "delay": every}
+    return tqdm(desc=name, unit="B", unit_scale=True, leave=False, disable=not shown, **times)

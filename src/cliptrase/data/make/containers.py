@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import gzip
 import stat
-import struct
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO
 
 from cliptrase.data.fetch.receipts import format_of
+from cliptrase.data.read.images import DAMAGE
 from cliptrase.errors import UserError
 from cliptrase.files import naming_the_path
 
@@ -27,19 +26,6 @@ LARGEST = 64 * 2**20  # bytes of a member: several times the largest picture of 
 RATIO = 100  # pictures are compressed already, while deflate shrinks up to 1032 times
 _SMALL = 2**20  # a member of fewer bytes may be compressed by any factor
 _GZIP_RATIO, _GZIP_FREE = 300, 2**30  # of a whole tar.gz, beyond its first GiB
-_DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    OSError,
-    zlib.error,
-    struct.error,
-    UnicodeError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
 _BLOCK = 512
 
 
@@ -90,11 +76,7 @@ class Container(ABC):
         """Turn every error of reading into a UserError about the archive and the member."""
         try:
             yield
-        except FileNotFoundError:
-            raise UserError(f"{self.path}: no such file") from None
-        except PermissionError:
-            raise UserError(f"{self.path}: may not be read; check its permissions") from None
-        except _DAMAGE as error:
+        except (*DAMAGE, zipfile.BadZipFile, tarfile.TarError) as error:
             where = f"{self.path}: {member}" if member else f"{self.path}"
             raise UserError(
                 f"{where}: truncated or damaged ({error}); delete {self.path} and fetch it again"

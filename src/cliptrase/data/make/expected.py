@@ -1,24 +1,18 @@
-"""What a prepared dataset must be: figures known before, and those of its first preparation.
+"""What a prepared dataset must be by its source, and what its self-check says that it is.
 
 Imports nothing heavy: planning asks whether a dataset is what its sources say.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from cliptrase.data.fetch.sources import DatasetSource, sources_path
 from cliptrase.data.read.selfcheck import SelfCheck as SelfCheck
 from cliptrase.errors import UserError
-from cliptrase.files import read_json, write_json
 
 IDS = Path(__file__).parents[1] / "ids"
-# What a later preparation must have in common with the first one. (Not the hash of the decoded
-# pixels: another JPEG decoder may round otherwise, and the archives' checksums guard the bytes.)
-KEPT = ("count", "ids_sha256", "label_pixels", "shortest_side", "longest_side")
 
 
 def known_ids(source: DatasetSource, data: Path) -> list[str] | None:
@@ -80,50 +74,6 @@ def check_figures(source: DatasetSource, check: SelfCheck) -> None:
             )
 
 
-def first_path(folder: Path) -> Path:
-    """Where the figures of a dataset's first preparation are kept, beside its folder."""
-    return folder.with_name(f"{folder.name}.first.json")
-
-
-def check_first(folder: Path, check: SelfCheck, stated: Mapping[str, object]) -> None:
-    """Compare a self-check with that of the first preparation, if it had the same sources.
-
-    stated: what the sources say of the dataset today. Raises UserError naming the figure and both
-    values.
-    """
-    first = read_json(first_path(folder)) or {}
-    if first.get("stated_sha256") != _digest(stated):
-        return
-    figures: Mapping[str, object] = {**check}
-    for key in KEPT:
-        before, now = first.get(key), figures[key]
-        if key in first and before != now:
-            if isinstance(before, dict) and isinstance(now, dict):
-                before, now = _first_difference(before, now)
-            raise UserError(
-                f"{folder.name}: {key} is {now}, and was {before} at the first preparation "
-                f"({first_path(folder)}); delete that file if the source has really changed"
-            )
-
-
-def keep_first(folder: Path, check: SelfCheck, stated: Mapping[str, object]) -> None:
-    """Keep the figures of the first preparation from these sources."""
-    if (read_json(first_path(folder)) or {}).get("stated_sha256") != _digest(stated):
-        figures: Mapping[str, object] = {**check}
-        kept = {key: figures[key] for key in KEPT} | {"stated_sha256": _digest(stated)}
-        write_json(first_path(folder), kept)
-
-
 def and_more(names: list[str]) -> str:
     """The first name, and how many more there are."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _digest(stated: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
-
-
-def _first_difference(before: dict[str, int], now: dict[str, int]) -> tuple[str, str]:
-    labels = sorted({*before, *now}, key=int)
-    raw = next(raw for raw in labels if before.get(raw, 0) != now.get(raw, 0))
-    return f"{before.get(raw, 0)} for label {raw}", f"{now.get(raw, 0)} for label {raw}"

@@ -25,10 +25,9 @@ from cliptrase.data.fetch.sources import (
     missing_gated,
     raw_path,
     read_sources,
-    sources_path,
 )
-from cliptrase.data.make import expected, recipes
-from cliptrase.data.make.expected import SelfCheck
+from cliptrase.data.make import recipes
+from cliptrase.data.make.expected import SelfCheck, check_figures
 from cliptrase.data.make.recipes import Recipe
 from cliptrase.data.read import prepared
 from cliptrase.data.read.ordered import at_most
@@ -70,11 +69,9 @@ def prepare(
             _fetch(dataset, recipe, data, mirror)
             without = _optional(recipe.optional, data, mirror, fetch=optional)
             check = _put(target, recipe, without)
-            if recipe.source:
-                expected.keep_first(target, check, recipe.stated())
-                for archive in (*recipe.archives, *recipe.optional):
-                    if archive.name in check["archives"]:
-                        receipts.confirm_first(archive, data)
+            for archive in (*recipe.archives, *recipe.optional):
+                if archive.name in check["archives"]:
+                    receipts.confirm_first(archive, data)
     return target
 
 
@@ -216,15 +213,9 @@ def _make(folder: Path, target: Path, recipe: Recipe, without: dict[str, str]) -
     samples = prepared.PreparedSamples(folder, dataset)
     check = prepared.self_check(samples, source.expected.label_values if source else None)
     if check["count"] != recipe.count:
-        fault = f"{dataset}: {check['count']} samples instead of {recipe.count}"
-        if source:
-            path = sources_path(recipe.data)
-            fault += f", the `count:` of {dataset} in {path}; is that right?"
-        raise UserError(fault)
+        raise UserError(f"{dataset}: {check['count']} samples instead of {recipe.count}")
     if source:
-        expected.check_ids(dataset, samples.ids, recipe.ids())
-        expected.check_figures(source, check)
-        expected.check_first(target, check, recipe.stated())
+        check_figures(source, check)
         check["subsets"] = _write_subsets(folder, recipe, samples.ids, without)
         for name, reason in without.items():
             LOG.warning("%s: without %s: %s", dataset, name, reason)

@@ -43,10 +43,6 @@ class Recipe:
         """The archives that it can do without."""
         return list(self.source.optional.values()) if self.source else []
 
-    def ids(self) -> list[str] | None:
-        """The ids that the source lists, None where it lists none."""
-        return known_ids(self.source, self.data) if self.source else None
-
     def subsets(self, ids: list[str], archive: Archive) -> dict[str, list[str]]:
         """name → ids, of those of the dataset, that an optional archive lists."""
         if self.source is None:
@@ -68,7 +64,7 @@ class Recipe:
         if self.source is None:
             return {}
         figures = self.source.expected.model_dump(mode="json", exclude_unset=True)
-        ids = self.ids()
+        ids = known_ids(self.source, self.data)
         if ids is not None:
             figures["ids"] = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
         counted = [*self.archives, *(one for one in self.optional if one.name in used)]

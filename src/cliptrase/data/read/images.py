@@ -15,19 +15,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cliptrase.errors import UserError
 
-# What Pillow's decoders raise on files that are cut off or hold nonsense.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
+# What decoders of pictures and archives raise on files that are cut off or hold nonsense.
+_BUILT_IN = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, RuntimeError)
+DAMAGE = (*_BUILT_IN, EOFError, struct.error, zlib.error)
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "GIF")
 _WHITE_IS_ZERO = 0
@@ -36,10 +26,7 @@ _PHOTOMETRIC, _BITS_PER_SAMPLE = 262, 258
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before any pixel is decoded.
-
-    size: (width, height) as shown, EXIF rotation applied. mode: Pillow's.
-    """
+    """What a file says before any pixel is decoded. size: (width, height). mode: Pillow's."""
 
     format: str
     mode: str
@@ -47,7 +34,7 @@ class Header:
 
     @property
     def bits(self) -> int:
-        """16 for label maps that hold more than a byte a pixel, else 8."""
+        """16 for label maps of more than a byte a pixel, else 8."""
         return 16 if self.mode.startswith("I") else 8
 
     @property
@@ -57,7 +44,7 @@ class Header:
 
 
 def read_header(path: Path | str) -> Header:
-    """Format, mode and shown size of an image file. Raises UserError naming it."""
+    """Format, mode and size as shown (EXIF rotation applied). Raises UserError naming the file."""
     with decoding(str(path)), Image.open(path) as image:
         width, height = image.size
         if _orientation(image) in _SIDEWAYS:
@@ -101,15 +88,15 @@ def read_image(
 
 
 def stored_header(content: bytes, name: str) -> Header:
-    """Format, mode and size of a file's bytes, as the pixels lie in it, whatever its EXIF says."""
+    """Format, mode and size as stored, whatever EXIF says, of a file's bytes."""
     with decoding(name), Image.open(_file(content)) as image:
         return Header(image.format or "", image.mode, image.size)
 
 
 def read_stored(content: bytes, name: str) -> Image.Image:
-    """A picture in RGB as `read_image` gives it, but with its pixels as they lie in the file.
+    """A picture as `read_image` gives it, but without EXIF rotation.
 
-    What EXIF says of its rotation is left alone: the masks of datasets are drawn on stored pixels.
+    The masks of datasets are drawn on the pixels as they are stored.
     """
     with decoding(name), Image.open(_file(content)) as image:
         image.load()
@@ -140,7 +127,7 @@ def read_label(source: Path | str | bytes, name: str | None = None) -> np.ndarra
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turn what goes wrong with a file into one message about it."""
+    """Turn every error of decoding into a UserError about the file."""
     try:
         yield
     except FileNotFoundError:
@@ -157,7 +144,7 @@ def decoding(name: str) -> Iterator[None]:
         ) from None
     except MemoryError as error:
         raise UserError(f"{name}: too large for this machine's memory; shrink it first") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UserError(f"{name}: truncated or damaged ({error}); replace it") from error
 
 
@@ -167,14 +154,14 @@ def _file(source: Path | str | bytes) -> Path | str | io.BytesIO:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) where the file has none or a broken one."""
-    with contextlib.suppress(*_DAMAGE):
+    with contextlib.suppress(*DAMAGE):
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return 1
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     if _orientation(image) != 1:
-        with contextlib.suppress(*_DAMAGE):
+        with contextlib.suppress(*DAMAGE):
             image = ImageOps.exif_transpose(image)
     return _colours(image, name)
 
@@ -203,8 +190,8 @@ def _rgb_of_16_bits(pixels: np.ndarray, name: str) -> Image.Image:
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
     pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     colours = pixels.ndim == 3 and pixels.shape[2] in (3, 4)
-    known = pixels.dtype in (np.uint8, np.uint16)
-    if not pixels.size or not known or not (pixels.ndim == 2 or colours):
+    depth = pixels.dtype in (np.uint8, np.uint16)
+    if not pixels.size or not depth or not (pixels.ndim == 2 or colours):
         raise UserError(
             f"{name}: an array of shape {array.shape} and type {array.dtype}; "
             "give uint8 of shape (H, W, 3), (H, W, 4) or (H, W)"

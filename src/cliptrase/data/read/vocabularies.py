@@ -7,7 +7,7 @@ Torch-free and quick to import: the configuration reads these files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cliptrase.errors import UserError, nearest
@@ -21,13 +21,10 @@ def read_names(path: Path | str) -> list[str]:
     """The lines of a text file, verbatim: only the newline is taken off, `"bed "` keeps its space.
 
     A byte order mark and Windows newlines are no part of a name; one empty line at the end is
-    tolerated.
-
-    Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty line.
+    tolerated. Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty
+    line.
     """
-    lines = _read_text(Path(path)).replace("\r\n", "\n").split("\n")
-    if lines[-1] == "":
-        lines.pop()
+    lines = _read_text(Path(path)).replace("\r\n", "\n").removesuffix("\n").split("\n")
     if len(lines) > 1 and lines[-1] == "":
         lines.pop()
     if not any(line.strip() for line in lines):
@@ -39,11 +36,8 @@ def read_names(path: Path | str) -> list[str]:
 def read_classes(path: Path | str, *, unique: bool = False) -> list[list[str]]:
     """The names of each class: a line is a class, `|` stands between several names of it.
 
-    Names are verbatim, as in `read_names`; a comma is part of a name. `unique` is for the lists of
-    users: shipped lists keep the oddities of their source.
-
-    Raises UserError, naming the file and line: as `read_names`, an empty name beside a `|`, and
-    with `unique` a name that stands there twice.
+    Names are verbatim, as in `read_names`. `unique` is for the lists of users: shipped lists keep
+    the oddities of their source. Raises UserError as `read_names` and `split_classes`.
     """
     return split_classes(read_names(path), str(path), unique=unique)
 
@@ -53,11 +47,9 @@ def split_classes(
 ) -> list[list[str]]:
     """The names of each class from entries such as `"person|person in shirt"`; see `read_classes`.
 
-    Names that differ only in case or spaces are the same to CLIP's tokenizer, hence here.
-
-    Raises UserError for an empty list, an empty name and, with `unique`, a doubled name. It names
-    `source` (a file or an option) and the number, counted from 1, of the line or whatever an
-    `entry` is there ("line" or "entry").
+    Names that differ only in case or spaces are the same to CLIP's tokenizer, hence here. Raises
+    UserError for an empty list, an empty name and, with `unique`, a doubled name. It names `source`
+    (a file or an option) and the number of the `entry` ("line" or "entry"), counted from 1.
     """
     if not entries:
         raise UserError(f"{source}: the list is empty; write at least one name")
@@ -73,9 +65,12 @@ def split_classes(
                 )
             key = " ".join(name.lower().split())
             if unique and key in first:
+                several = {"line": "lines", "entry": "entries"}[entry]
+                same = first[key] == number
+                where = f"{entry} {number}" if same else f"{several} {first[key]} and {number}"
                 raise UserError(
-                    f"{source}: {name.strip()!r} is named twice "
-                    f"({_places(first[key], number, entry)}); give every name to one class, once"
+                    f"{source}: {name.strip()!r} is named twice ({where}); give every name to one "
+                    "class, once"
                 )
             first.setdefault(key, number)
     return classes
@@ -89,8 +84,8 @@ def owned_names(
     Class i is i, and the background words, which come last, are one class more. With
     `background_first` they come first and are class 0, so that class i is i + 1.
     """
-    names = [name for own in classes for name in own]
-    owner = [index for index, own in enumerate(classes) for _ in own]
+    names = [name for class_names in classes for name in class_names]
+    owner = [index for index, class_names in enumerate(classes) for _ in class_names]
     if not background:
         return names, owner
     if background_first:
@@ -99,10 +94,7 @@ def owned_names(
 
 
 def read_templates(path: Path | str) -> list[str]:
-    """The prompt templates of a file: like `read_names`, and each holds `{}` once for the name.
-
-    Raises UserError naming the file and line.
-    """
+    """The prompt templates of a file, each with `{}` once for the name. Raises as `read_names`."""
     templates = read_names(path)
     for number, template in enumerate(templates, start=1):
         if template.count("{}") != 1:
@@ -116,7 +108,6 @@ def vocabulary_path(name_or_path: Path | str) -> Path:
     """Absolute path of a shipped list (by its name) or of a text file (by its path).
 
     A shipped name wins over a file of that name in the current folder (write ./NAME for the file).
-
     Raises UserError with the nearest shipped name.
     """
     return _find(name_or_path, VOCABULARIES, "vocabulary")
@@ -141,34 +132,25 @@ def shipped(folder: Path) -> list[str]:
 
 def _find(name_or_path: Path | str, folder: Path, what: str) -> Path:
     word = str(name_or_path)
-    known = shipped(folder)
-    if word in known:
+    names = shipped(folder)
+    if word in names:
         return folder / f"{word}.txt"
     path = Path(word).expanduser()
     if path.is_file():
         return path.absolute()
     if path.is_dir():
         raise UserError(f"{word}: a folder, but a {what} is a text file with one entry a line")
-    raise UserError(_unknown(word, what, known))
+    if "/" in word or word.endswith(".txt"):
+        raise UserError(
+            f"{word}: no such file; give a text file with one entry a line, or a shipped {what}"
+        )
+    raise UserError(f"unknown {what} {word!r}: no shipped name and no file. {nearest(word, names)}")
 
 
 def _refuse_empty(entries: Sequence[str], source: str, entry: str) -> None:
     for number, text in enumerate(entries, start=1):
         if not text.strip():
             raise UserError(f"{source}: {entry} {number} is empty; remove it or write a name there")
-
-
-def _places(first: int, second: int, entry: str) -> str:
-    if first == second:
-        return f"{entry} {first}"
-    several = {"line": "lines", "entry": "entries"}[entry]
-    return f"{several} {first} and {second}"
-
-
-def _unknown(word: str, what: str, known: Iterable[str]) -> str:
-    if "/" in word or word.endswith(".txt"):
-        return f"{word}: no such file; give a text file with one entry a line, or a shipped {what}"
-    return f"unknown {what} {word!r}: no shipped name and no file. {nearest(word, known)}"
 
 
 def _read_text(path: Path) -> str:

@@ -9,32 +9,21 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cliptrase.data.fetch.sources import DatasetSource
 from cliptrase.data.make.archives import common
 from cliptrase.data.make.archives.common import Pair
 from cliptrase.data.make.records import Record, png
 from cliptrase.data.read.images import Header, decoding, stored_header
 from cliptrase.data.read.opencv import linear, nearest
-from cliptrase.data.read.ordered import in_order
 from cliptrase.errors import UserError
 
 SHORT, QUALITY = 512, 75
 LARGE = 4_000_000  # pixels: of pictures beyond, one at a time is in memory
 _ONE = threading.Lock()
 _ROOT = r"(?:[^/]+/)?images/ADE/validation/(?:.+/)?"
-
-
-def records(source: DatasetSource, data: Path) -> Iterator[Record]:
-    """Every image of the validation part, by the archive's listing; its index is never opened."""
-    image = (rf"{_ROOT}(ADE_val_\d+)\.jpg", "photographs images/ADE/validation/**/*.jpg")
-    label = (rf"{_ROOT}(ADE_val_\d+)_seg\.png", "masks images/ADE/validation/**/*_seg.png")
-    yield from in_order(converted, common.pairs(source, data, image, label))
 
 
 def converted(pair: Pair) -> Record:
@@ -84,3 +73,10 @@ def stored_size(height: int, width: int) -> tuple[int, int]:
 
 def _header(opened: Image.Image) -> Header:
     return Header(opened.format or "", opened.mode, opened.size)
+
+
+records = common.reader(
+    (rf"{_ROOT}(ADE_val_\d+)\.jpg", "photographs images/ADE/validation/**/*.jpg"),
+    (rf"{_ROOT}(ADE_val_\d+)_seg\.png", "masks images/ADE/validation/**/*_seg.png"),
+    convert=converted,
+)

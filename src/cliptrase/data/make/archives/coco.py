@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from cliptrase.data.fetch.sources import Archive, DatasetSource, raw_path
 from cliptrase.data.make.archives import common
 from cliptrase.data.make.containers import open_container
-from cliptrase.data.make.records import Record
 from cliptrase.errors import UserError
 
 CURATED = r"(?:[^/]+/)?curated/val2017/Coco164kFull_Stuff_Coarse_7\.txt"
 
 
-def records(source: DatasetSource, data: Path) -> Iterator[Record]:
-    """Every image of val2017."""
-    image = (r"(?:[^/]+/)?val2017/(\d{12})\.jpg", "photographs val2017/*.jpg")
-    label = (r"(?:[^/]+/)?val2017/(\d{12})\.png", "masks val2017/*.png")
-    return common.as_shipped(common.pairs(source, data, image, label))
+records = common.reader(
+    (r"(?:[^/]+/)?val2017/(\d{12})\.jpg", "photographs val2017/*.jpg"),
+    (r"(?:[^/]+/)?val2017/(\d{12})\.png", "masks val2017/*.png"),
+)
 
 
 def subsets(

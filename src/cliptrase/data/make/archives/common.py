@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from cliptrase.data.make.containers import Container, open_container
 from cliptrase.data.make.expected import and_more, check_ids, known_ids
 from cliptrase.data.make.records import Record
 from cliptrase.data.read.images import Header, check_mask, stored_header
+from cliptrase.data.read.ordered import in_order
 from cliptrase.errors import UserError
 
 PIXELS = 100_000_000  # of a picture: more than any camera of these sources made
@@ -29,47 +30,50 @@ class Pair(NamedTuple):
     label_name: str
 
 
-def pairs(
-    source: DatasetSource,
-    data: Path,
-    image: tuple[str, str],
-    label: tuple[str, str],
-    wanted: Iterable[str] | str | None = None,
-) -> Iterator[Pair]:
-    """The pairs of files of a dataset, sorted by id.
+def as_shipped(pair: Pair) -> Record:
+    """A record with nothing converted. Raises UserError as `check_pair`."""
+    check_pair(pair)
+    return Record(pair.id, pair.image, pair.label)
 
-    image, label: the pattern of the members' names, whose first group is the id, and a description
-    for messages. wanted: the ids, or the pattern of the member of the images' archive that lists
-    them; None for every id of the archives.
 
-    Raises UserError: the source lacks a role; an archive is absent, damaged or foreign; an image
+def reader(
+    images: tuple[str, str],
+    labels: tuple[str, str],
+    *,
+    convert: Callable[[Pair], Record] = as_shipped,
+    listing: str | None = None,
+    only_listed: bool = False,
+) -> Callable[[DatasetSource, Path], Iterator[Record]]:
+    """The `records` of a module: a function that gives a dataset's records, sorted by id.
+
+    images, labels: the pattern of the members' names, whose first group is the id, and a
+    description for messages. listing: the pattern of the member of the images' archive that lists
+    the ids. only_listed: take the ids of the source's list. Else every id of the archives counts.
+
+    It raises UserError: the source lacks a role; an archive is absent, damaged or foreign; an image
     lacks its mask or the other way round; the ids are not those of the source.
     """
-    for role in ROLES:
-        if role not in source.archives:
-            raise UserError(f"the sources of {source.name} name no archive of the role {role!r}")
-    paths = [raw_path(source.archives[role], data) for role in ROLES]
-    with contextlib.ExitStack() as stack:
-        opened = {path: stack.enter_context(open_container(path)) for path in dict.fromkeys(paths)}
-        images, labels = (opened[path] for path in paths)
-        photographs, masks = _members(images, *image), _members(labels, *label)
-        if isinstance(wanted, str):
-            wanted = listed(images, wanted)
-        for id in _ids(source, data, photographs, masks, wanted):
-            yield Pair(
-                id,
-                images.read(photographs[id]),
-                labels.read(masks[id]),
-                f"{images.path}: {photographs[id]}",
-                f"{labels.path}: {masks[id]}",
+
+    def records(source: DatasetSource, data: Path) -> Iterator[Record]:
+        with contextlib.ExitStack() as stack:
+            photographs, masks = _opened(source, data, stack)
+            wanted = known_ids(source, data) if only_listed else None
+            if listing is not None:
+                wanted = listed(photographs, listing)
+            image_of, mask_of = _members(photographs, *images), _members(masks, *labels)
+            pairs = (
+                Pair(
+                    id,
+                    photographs.read(image_of[id]),
+                    masks.read(mask_of[id]),
+                    f"{photographs.path}: {image_of[id]}",
+                    f"{masks.path}: {mask_of[id]}",
+                )
+                for id in _ids(source, data, image_of, mask_of, wanted)
             )
+            yield from in_order(convert, pairs)
 
-
-def as_shipped(pairs: Iterable[Pair]) -> Iterator[Record]:
-    """Records with nothing converted. Raises UserError as `check_pair`."""
-    for pair in pairs:
-        check_pair(pair)
-        yield Record(pair.id, pair.image, pair.label)
+    return records
 
 
 def check_pair(pair: Pair) -> None:
@@ -118,6 +122,18 @@ def listed(container: Container, pattern: str) -> list[str]:
             f"{container.path} and run again"
         )
     return ids
+
+
+def _opened(
+    source: DatasetSource, data: Path, stack: contextlib.ExitStack
+) -> tuple[Container, Container]:
+    """The archives of the images and of the masks; one that is both is opened once."""
+    for role in ROLES:
+        if role not in source.archives:
+            raise UserError(f"the sources of {source.name} name no archive of the role {role!r}")
+    paths = [raw_path(source.archives[role], data) for role in ROLES]
+    opened = {path: stack.enter_context(open_container(path)) for path in dict.fromkeys(paths)}
+    return opened[paths[0]], opened[paths[1]]
 
 
 def _members(container: Container, pattern: str, description: str) -> dict[str, str]:

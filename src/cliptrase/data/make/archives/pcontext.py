@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import scipy.io
 
-from cliptrase.data.fetch.sources import DatasetSource
 from cliptrase.data.make.archives import common
 from cliptrase.data.make.archives.common import Pair
-from cliptrase.data.make.expected import known_ids
 from cliptrase.data.make.records import Record, png
-from cliptrase.data.read.ordered import in_order
+from cliptrase.data.read.images import DAMAGE
 from cliptrase.errors import UserError
 
 KEY = "LabelMap"
-
-
-def records(source: DatasetSource, data: Path) -> Iterator[Record]:
-    """The images of the source's list of ids, their label maps as 16-bit PNG."""
-    image = (
-        r"(?:[^/]+/)?VOCdevkit/VOC2010/JPEGImages/([^/]+)\.jpg",
-        "photographs VOCdevkit/VOC2010/JPEGImages/*.jpg",
-    )
-    label = (r"(?:.+/)?(\d{4}_\d{6})\.mat", "label maps trainval/*.mat")
-    yield from in_order(
-        converted, common.pairs(source, data, image, label, known_ids(source, data))
-    )
 
 
 def converted(pair: Pair) -> Record:
@@ -55,9 +37,17 @@ def label_map(content: bytes, name: str) -> np.ndarray:
         label = np.asarray(raw).astype(np.uint16)
         if raw.dtype.kind not in "uif" or not np.array_equal(label, raw):
             raise ValueError(f"{KEY} holds other things than whole numbers of 0..65535")
-    except (
-        *(ValueError, TypeError, KeyError, IndexError, NotImplementedError, OSError, EOFError),
-        *(zlib.error, struct.error, OverflowError, MemoryError, scipy.io.matlab.MatReadError),
-    ) as error:
+    except (*DAMAGE, MemoryError, scipy.io.matlab.MatReadError) as error:
         raise UserError(f"{name}: no label map that can be read ({error})") from error
     return label
+
+
+records = common.reader(
+    (
+        r"(?:[^/]+/)?VOCdevkit/VOC2010/JPEGImages/([^/]+)\.jpg",
+        "photographs VOCdevkit/VOC2010/JPEGImages/*.jpg",
+    ),
+    (r"(?:.+/)?(\d{4}_\d{6})\.mat", "label maps trainval/*.mat"),
+    convert=converted,
+    only_listed=True,
+)
