@@ -59,6 +59,7 @@ class Row:
 
     A cell may name another, where that row has none. Names differ within a group; two groups may
     both have a row `base`. `eps` and `min_samples` place it in a grid. `note` is its footnote.
+    `chooses_rule`: its overrides set `protocol.rule`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Row:
     eps: float | None = None
     min_samples: int | None = None
     note: str = ""
+    chooses_rule: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ class Expander:
                     flops = Cell(table, row.row, "", "flops", size, "flops")
                     cells += self._operations(flops, runs, first_runs)
                 place = (row.row, group.name, "run", size)
-                own.append(Row(*place, cells=tuple(cells), note=row.note or ""))
+                chooses_rule = any(each.startswith("protocol.rule=") for each in overrides)
+                note = row.note or ""
+                own.append(Row(*place, cells=tuple(cells), note=note, chooses_rule=chooses_rule))
                 above = overrides if group.cumulative else []
             rows += _compared(own, spec.versus)
         return rows

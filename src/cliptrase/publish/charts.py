@@ -1,40 +1,42 @@
-"""Charts of a table's lines: the heat map of a grid, the bars of the main results."""
+"""Charts of a tidy frame: the heat map of a grid, bars of the main results, bars of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cliptrase.publish.cells import Line
-from cliptrase.publish.frames import Frame, frames, titles
-from cliptrase.publish.layout import grid_point
-from cliptrase.publish.remarks import sizes_of, unique
+from cliptrase.plan.settings import in_words
+from cliptrase.publish.compare import comparables
+from cliptrase.publish.remarks import NEAR_BEST, sizes_of, texts
 from cliptrase.publish.render import distinctly_named
 from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption, new_figure
 
 PAPER = "paper"
+ACROSS = 5  # panels of `row_bars` side by side
+BASE, PLAIN, BEST = ROWS[0], ROWS[1], ROWS[2]
 
 
-def heat_map(title: str, lines: list[Line]) -> Figure:
+def heat_map(title: str, frame: pd.DataFrame) -> Figure:
     """eps × min_samples: the metric in every cell, the chosen point framed, the best in bold.
 
     A cell without a value stays hatched. Of several benchmarks the first is drawn.
     """
-    benchmark, metric = lines[0].benchmark, lines[0].metric
-    own = [line for line in lines if (line.benchmark, line.metric) == (benchmark, metric)]
-    cells = {grid_point(line.row): line for line in own if line.kind != "best"}
-    chosen = next((line.versus for line in own if line.versus), "")
-    all_eps, samples = sorted({p[0] for p in cells}), sorted({p[1] for p in cells})
-    values = np.array([[_value(cells.get((eps, n))) for n in samples] for eps in all_eps])
+    benchmark, metric = frame.iloc[0][["benchmark", "metric"]]
+    lines = frame[(frame["benchmark"] == benchmark) & (frame["metric"] == metric)]
+    points = lines[lines["kind"] != "best"]
+    grid = points.pivot(index="eps", columns="min_samples", values="value")
+    values = grid.to_numpy()
     figure, axes = new_figure(7.2, 5.4)
     axes.set_facecolor(PALE)
     image = axes.imshow(values, cmap="YlGnBu", origin="lower", aspect="auto")
-    found = values[np.isfinite(values)]
-    low, high = (found.min(), found.max()) if found.size else (0.0, 0.0)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             corner = (column - 0.5, row - 0.5)
@@ -53,80 +55,71 @@ def heat_map(title: str, lines: list[Line]) -> Figure:
             color="white" if shade > 0.6 else INK,
             fontweight="bold" if value == high else "normal",
         )
-    if chosen:
-        eps, n = grid_point(chosen)
-        corner = (samples.index(n) - 0.5, all_eps.index(eps) - 0.5)
+    chosen = points[points["row"].isin(texts(lines["versus"]))]
+    for point in chosen.itertuples():
+        column, row = grid.columns.get_loc(point.min_samples), grid.index.get_loc(point.eps)
+        corner = (column - 0.5, row - 0.5)
         axes.add_patch(
             Rectangle(corner, 1, 1, fill=False, edgecolor=ACCENT, linewidth=2.6, clip_on=False)
         )
-    axes.set_xticks(range(len(samples)), [f"{n}" for n in samples])
-    axes.set_yticks(range(len(all_eps)), [f"{eps:.1f}" for eps in all_eps])
+    axes.set_xticks(range(len(grid.columns)), [f"{n}" for n in grid.columns])
+    axes.set_yticks(range(len(grid.index)), [f"{eps:.1f}" for eps in grid.index])
     axes.set_xlabel("min_samples")
     axes.set_ylabel("eps")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(1, len(samples)) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, len(all_eps)) - 0.5, minor=True)
+    axes.set_xticks(np.arange(1, len(grid.columns)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(grid.index)) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="minor", length=0)
     bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05)
     bar.set_label(f"{metric} (%)")
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
-    caption(axes, title, _about_grid(benchmark, own, chosen))
+    about = [benchmark, lines["model"].iloc[0], *sizes_of(lines)]
+    about += [f"framed: the chosen point{_in_brackets(value)}" for value in chosen["value"]]
+    best = lines.loc[(lines["kind"] == "best") & lines["value"].notna(), "value"]
+    about += [f"bold: the best{_in_brackets(value)}" for value in best]
+    caption(axes, title, " · ".join(filter(None, about)))
     return figure
 
 
-def _about_grid(benchmark: str, lines: list[Line], chosen: str) -> str:
-    parts = [benchmark, lines[0].model, *sizes_of(lines)]
-    if chosen:
-        value = next((line.value for line in lines if line.row == chosen), None)
-        parts.append(f"framed: the chosen point{_of(value)}")
-    best = next((line for line in lines if line.kind == "best"), None)
-    if best is not None and best.value is not None:
-        parts.append(f"bold: the best{_of(best.value)}")
-    return " · ".join(part for part in parts if part)
+def _in_brackets(value: float) -> str:
+    return "" if np.isnan(value) else f" ({value:.1f})"
 
 
-def _of(value: float | None) -> str:
-    return "" if value is None else f" ({value:.1f})"
-
-
-def bars(title: str, lines: list[Line]) -> Figure:
+def bars(title: str, frame: pd.DataFrame) -> Figure:
     """One group of bars a column, one bar a row, whiskers the 95 % interval.
 
     A group is of one protocol and rule: a table of several has a group of each a column. Where the
     paper's numbers are comparable, a diamond marks each.
     """
-    lines = [line for line in lines if line.kind in ("run", "avg")]
-    metric = lines[0].metric
-    found = frames([line for line in lines if line.metric == metric])
-    heads = dict(zip(found, titles(list(found)), strict=True))
-    placed = [(frame, line) for frame, own in found.items() for line in own]
-    lines = distinctly_named(line for _, line in placed)
-    groups = [(frame, line.column) for frame, line in placed]
-    rows, spots = unique(line.row for line in lines), _spots(unique(groups))
-    figure, axes = new_figure(max(5.6, 1.15 * len(spots) + 2.2), 3.9)
+    metric = _first_metric(frame)
+    blocks = comparables(_numbers(frame, metric))
+    lines = pd.concat(block.lines.assign(title=block.title) for block in blocks)
+    lines = distinctly_named(lines)
+    groups = lines.drop_duplicates(["title", "column"])[["title", "column"]]
+    groups["spot"] = np.arange(len(groups)) + 0.25 * (groups["column"] == "avg")
+    lines = lines.merge(groups)  # an average stands a little apart
+    rows = list(lines["row"].unique())
+    figure, axes = new_figure(max(5.6, 1.15 * len(groups) + 2.2), 3.9)
     width = 0.82 / len(rows)
     for index, row in enumerate(rows):
         offset = (index - (len(rows) - 1) / 2) * width
-        own = [
-            (spots[group] + offset, line)
-            for group, line in zip(groups, lines, strict=True)
-            if line.row == row
-        ]
-        _bars_of(axes, [line for _, line in own], [place for place, _ in own], width, index)
+        bars_of_row = lines[lines["row"] == row]
+        _bars_of(axes, bars_of_row, bars_of_row["spot"] + offset, width, index)
     labels = [
-        "\n".join(filter(None, [column, *heads[frame].split(", ")])) for frame, column in spots
+        "\n".join(filter(None, [group.column, *group.title.split(", ")]))
+        for group in groups.itertuples()
     ]
-    axes.set_xticks(list(spots.values()), labels)
+    axes.set_xticks(list(groups["spot"]), labels)
     axes.set_ylabel(f"{metric} (%)")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=PALE, linewidth=1)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
-    if lines and any(line.value is not None or line.published for line in lines):
+    if (lines["value"].notna() | lines["published"].ne("")).any():
         handles, names = axes.get_legend_handles_labels()
         order = sorted(range(len(names)), key=lambda i: names[i] == PAPER)  # the diamonds last
         axes.legend(
@@ -138,49 +131,54 @@ def bars(title: str, lines: list[Line]) -> Figure:
             frameon=False,
             borderaxespad=0.2,
         )
-    about = " · ".join(filter(None, [lines[0].model, *sizes_of(lines), "95 % intervals"]))
-    caption(axes, title, about, above=0.13)
+    about = [lines["model"].iloc[0], *sizes_of(lines), "95 % intervals"]
+    caption(axes, title, " · ".join(filter(None, about)), above=0.13)
     return figure
 
 
-def _bars_of(
-    axes: Axes, lines: Sequence[Line], places: Sequence[float], width: float, index: int
-) -> None:
-    colour = ROWS[index % len(ROWS)]
-    drawn = [(x, line) for x, line in zip(places, lines, strict=True) if line.value is not None]
-    if drawn:
-        values = [line.value or 0.0 for _, line in drawn]
-        ends = [line.whisker for _, line in drawn]
-        spread = [
-            [value - low for value, (low, _) in zip(values, ends, strict=True)],
-            [high - value for value, (_, high) in zip(values, ends, strict=True)],
-        ]
+def _first_metric(frame: pd.DataFrame) -> str:
+    return next(iter(frame.loc[frame["kind"].isin(["run", "avg"]), "metric"]), "")
+
+
+def _numbers(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The lines of runs and averages; those that are meant to be empty are left out."""
+    return frame[frame["kind"].isin(["run", "avg"]) & (frame["metric"] == metric)]
+
+
+def _whiskers(lines: pd.DataFrame) -> tuple[pd.Series, list[pd.Series]]:
+    """The upper end of each interval, and its reach below and above the value; 0 without one."""
+    low, high = lines["ci_low"].fillna(lines["value"]), lines["ci_high"].fillna(lines["value"])
+    return high, [lines["value"] - low, high - lines["value"]]
+
+
+def _bars_of(axes: Axes, lines: pd.DataFrame, places: pd.Series, width: float, index: int) -> None:
+    drawn = lines[lines["value"].notna()]
+    if len(drawn):
+        highs, spread = _whiskers(drawn)
         axes.bar(
-            [x for x, _ in drawn],
-            values,
+            places[drawn.index],
+            drawn["value"],
             width * 0.92,
             yerr=spread,
-            color=colour,
-            label=lines[0].row,
+            color=ROWS[index % len(ROWS)],
+            label=lines["row"].iloc[0],
             error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2.5, "capthick": 1},
         )
-        for (x, _), value, (_, high) in zip(drawn, values, ends, strict=True):
+        for place, value, high in zip(places[drawn.index], drawn["value"], highs, strict=True):
             axes.annotate(
                 f"{value:.1f}",
-                (x, high),
+                (place, high),
                 xytext=(0, 2.5),
                 textcoords="offset points",
                 ha="center",
                 fontsize=7.5,
                 color=INK,
             )
-    printed = [
-        (x, float(line.published)) for x, line in zip(places, lines, strict=True) if line.published
-    ]
-    if printed:
+    printed = lines.loc[lines["published"] != "", "published"].astype(float)
+    if len(printed):
         axes.plot(
-            [x for x, _ in printed],
-            [value for _, value in printed],
+            places[printed.index],
+            printed,
             linestyle="none",
             marker="D",
             markersize=4,
@@ -191,10 +189,84 @@ def _bars_of(
         )
 
 
-def _spots(groups: Sequence[tuple[Frame, str]]) -> dict[tuple[Frame, str], float]:
-    """Where each group of bars stands; an average a little apart."""
-    return {group: i + 0.25 * (group[1] == "avg") for i, group in enumerate(groups)}
+def row_bars(title: str, frame: pd.DataFrame) -> Figure:
+    """Bars of every row with 95 % whiskers, a panel for each column of each protocol and rule.
+
+    Of several metrics the first is drawn. Grey: a group's first row, where others are compared
+    with it; orange: the best of its group; ≈: not significantly below it. Rows that stand in no
+    column are left out.
+    """
+    metric, blocks = _first_metric(frame), comparables(frame)
+    panels = []
+    for block in blocks:
+        lines = _numbers(block.lines, metric)
+        columns = sorted(lines["column"].unique(), key=lambda name: name == "avg")
+        panels += [(block.title, name, lines[lines["column"] == name]) for name in columns]
+    drawn = pd.concat([part for _, _, part in panels])
+    rows = list(drawn[["group", "row"]].drop_duplicates().itertuples(index=False, name=None))
+    across = max(1, min(ACROSS, len(panels)))
+    down = max(1, -(-len(panels) // across))
+    height = down * (0.21 * max(1, len(rows)) + 0.5) + 0.9
+    figure = Figure(figsize=(2.6 + 1.75 * across, height), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (head, column, part) in zip(grid.flat, panels, strict=False):
+        _draw_rows(axes, part, rows)
+        axes.set_title("\n".join(filter(None, [head, column])), fontsize=9.5)
+    for axes in grid[:, 0]:
+        axes.set_yticks(np.arange(len(rows)), [name for _, name in rows], fontsize=8.5)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    about = [f"{metric} (%)", *dict.fromkeys(drawn["model"])]
+    about += [f"protocol {in_words(block.protocol)}" for block in blocks] * (len(blocks) == 1)
+    about += sizes_of(drawn)
+    about += ["95 % intervals", "grey: the first row", "orange: the best of its group"]
+    about += [f"{NEAR_BEST}: not significantly below it"] * bool(drawn["near_best"].any())
+    about_text = " · ".join(filter(None, about))
+    figure.supxlabel(about_text, fontsize=8.5, color=GREY, x=0.01, ha="left")
+    return figure
 
 
-def _value(line: Line | None) -> float:
-    return float("nan") if line is None or line.value is None else line.value
+def _draw_rows(axes: Axes, lines: pd.DataFrame, rows: Sequence[tuple[str, str]]) -> None:
+    """One bar for each row that has a value; a thin line between groups."""
+    for group, members in lines.groupby("group", sort=False):
+        drawn = members[members["value"].notna()]
+        comparable = len(drawn) > 1 and len(drawn[["code", "rule"]].drop_duplicates()) == 1
+        best = drawn["value"].idxmax() if comparable else None
+        for line in drawn.itertuples():
+            first = line.row == drawn["row"].iloc[0] and line.row in set(members["versus"])
+            colour = BEST if line.Index == best else BASE if first else PLAIN
+            _draw_row(axes, rows.index((group, line.row)), line, colour)
+    groups = [group for group, _ in rows]
+    for place in range(1, len(groups)):
+        if groups[place] != groups[place - 1]:
+            axes.axhline(place - 0.5, color=GREY, linewidth=0.6)
+    most = _whiskers(lines)[0].fillna(0.0).max()
+    axes.set_xlim(0, 1.3 * most or 1)
+    axes.grid(axis="x", color=PALE, linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(length=0, labelsize=8)
+
+
+def _draw_row(axes: Axes, place: int, line: Any, colour: str) -> None:
+    ends = (line.ci_low, line.ci_high)
+    low, high = (line.value if np.isnan(end) else end for end in ends)
+    axes.barh(
+        place,
+        line.value,
+        0.74,
+        xerr=[[line.value - low], [high - line.value]],
+        color=colour,
+        error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 1.8, "capthick": 0.9},
+    )
+    axes.annotate(
+        f"{line.value:.1f}" + f" {NEAR_BEST}" * line.near_best,
+        (high, place),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7.5,
+        color=INK,
+    )

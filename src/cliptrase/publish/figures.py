@@ -19,9 +19,8 @@ from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.plan import Plan
 from cliptrase.publish import MAIN_RESULTS
 from cliptrase.publish.cells import tidy
-from cliptrase.publish.charts import bars, heat_map
-from cliptrase.publish.row_charts import row_bars
-from cliptrase.publish.runs import Shelf
+from cliptrase.publish.charts import bars, heat_map, row_bars
+from cliptrase.publish.results import Shelf
 from cliptrase.publish.style import SETTINGS, save
 from cliptrase.publish.tables import common_arguments
 

@@ -1,16 +1,23 @@
-"""A table as the paper sets it: cells placed in panels, sections, rows and columns, with footnotes.
+"""A table as the paper sets it: the lines of the tidy frame in panels, sections, rows and columns.
 
-`arrange` knows nothing of Markdown or LaTeX; `render` knows nothing of runs.
+Each placed line has its marks: the best of its column, its footnotes. `render` pivots the panels
+and writes them as Markdown and LaTeX.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
-from cliptrase.publish.cells import Line
-from cliptrase.publish.frames import frames, titles
-from cliptrase.publish.remarks import NEAR_BEST, facts, reading, remarks_of, unique
+import pandas as pd
+
+from cliptrase import config
+from cliptrase.plan import Plan, Table
+from cliptrase.publish.compare import comparables
+from cliptrase.publish.published import read_published
+from cliptrase.publish.remarks import NEAR_BEST, facts, reading, remarks_of
 
 WITH, WITHOUT = "with background", "without background"
 FLOPS, MIN_SAMPLES = "flops", "min_samples"
@@ -28,48 +35,31 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One printed cell: its line of the CSV, whether it is the best of its column, its marks."""
-
-    line: Line
-    best: bool = False
-    marks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TableRow:
-    label: str
-    versus: str  # the row that the differences are to, or ""
-    entries: tuple[Entry | None, ...]
-    marks: tuple[str, ...] = ()  # ≈: its average, or its only number, may be as good as the best
-
-
-@dataclass(frozen=True)
-class Section:
-    title: str
-    rows: tuple[TableRow, ...]
-
-
-@dataclass(frozen=True)
 class Panel:
-    """A block of rows under its own head: numbers of one protocol under one choice of its settings,
-    and of one rule."""
+    """A block of rows under its own head: numbers that may stand side by side.
+
+    `corner` is what the first column lists. `cells` has the tidy frame's columns and those of its
+    place: `section` (a title, or nothing), `label` and `label_marks` (of the row), `to` (the row
+    that its differences are to), `down` and `across` (row and column, counted from 0), `best` (is
+    it the best of its column?) and `marks` (its footnotes, separated by commas).
+    """
 
     title: str
-    corner: str  # what the first column lists
+    corner: str
     columns: tuple[Column, ...]
-    sections: tuple[Section, ...]
+    cells: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A whole table. `notes`: mark → text, in order of appearance; `remarks`: unmarked lines."""
+    """A whole table. `notes`: footnote → its mark, in order of appearance; `remarks`: unmarked
+    lines below the table."""
 
     name: str
     title: str
     facts: tuple[str, ...]  # suite, model, protocol, rule, size: one short phrase each
     panels: tuple[Panel, ...]
-    notes: tuple[tuple[str, str], ...]
+    notes: dict[str, str]
     remarks: tuple[str, ...]
 
 
@@ -81,162 +71,118 @@ class _Notes:
 
     def mark(self, text: str) -> str:
         if text not in self.marks:
-            count = len(self.marks)
-            letters = "abcdefghijklmnopqrstuvwxyz"
-            self.marks[text] = letters[count % 26] * (count // 26 + 1)
+            repeats, letter = divmod(len(self.marks), 26)
+            self.marks[text] = "abcdefghijklmnopqrstuvwxyz"[letter] * (repeats + 1)
         return self.marks[text]
 
 
-def arrange(
-    name: str,
-    title: str,
-    lines: list[Line],
-    *,
-    suite: str,
-    kind: str,
-    order: Sequence[str],
-    background: Callable[[str], bool],
-) -> Sheet:
-    """Place the `lines` of one table.
-
-    `kind`: "metrics" or "grid". `order`: benchmarks in the order of their columns.
-    `background(benchmark)`: does it score a background class?
-    """
+def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
+    """The table as it is typeset, from the tidy frame of its cells."""
     notes = _Notes()
-    if kind == "grid":
-        panels, remarks = _grid(lines, notes)
+    if table.kind == "grid":
+        panels, remarks = _grid(frame, table.chosen, notes)
     else:
-        benchmarks = [name for name in order if background(name)]
-        groups = dict.fromkeys(benchmarks, WITH)
-        groups |= dict.fromkeys((name for name in order if name not in groups), WITHOUT)
-        panels, remarks = _metrics(lines, notes, groups), []
+        panels, remarks = _metrics(frame, _headings(plan, table), notes), []
     return Sheet(
-        name=name,
-        title=title,
-        facts=facts(suite, lines),
+        name=table.name,
+        title=table.title,
+        facts=facts(plan.suite, frame),
         panels=tuple(panels),
-        notes=tuple((mark, text) for text, mark in notes.marks.items()),
-        remarks=(reading(kind), *remarks, *remarks_of(lines)),
+        notes=notes.marks,
+        remarks=(reading(table.kind), *remarks, *remarks_of(frame)),
     )
 
 
-def _metrics(lines: list[Line], notes: _Notes, groups: dict[str, str]) -> list[Panel]:
-    """Rows × benchmarks, a panel for each protocol and rule, and one for quoted rows.
+def _headings(plan: Plan, table: Table) -> dict[str, str]:
+    """Benchmark → the heading above its column: those with a background first, as in the paper.
 
-    `groups`: benchmark → its heading, in the order of the columns.
+    The table's benchmarks; then, for quoted rows, those of the paper's longest row.
     """
-    found = frames(lines)
-    panels = [
-        _panel(title, chosen, notes, groups)
-        for title, chosen in zip(titles(list(found)), found.values(), strict=True)
-    ]
-    quoted = [line for line in lines if line.kind == "quoted"]
-    if quoted:
-        panels.append(_panel(QUOTED, quoted, notes, groups))
-    return panels
+    rows: dict[str, list[str]] = {}
+    for name, row, benchmark, _ in read_published():
+        if name == table.name and benchmark not in ("", "avg"):
+            rows.setdefault(row, []).append(benchmark)
+    names = [*table.benchmarks, *max(rows.values(), key=len, default=[])]
+    headings = {name: WITH if has_background(plan, name) else WITHOUT for name in names}
+    return dict(sorted(headings.items(), key=lambda item: item[1] == WITHOUT))
 
 
-def _panel(title: str, lines: list[Line], notes: _Notes, groups: dict[str, str]) -> Panel:
-    columns = _columns(lines, groups)
-    metrics = unique(line.metric for line in lines if line.metric != FLOPS)
-    parts = unique(line.group for line in lines)
+def has_background(plan: Plan, benchmark: str) -> bool:
+    """Whether a benchmark scores a background class: as its run says, else as its YAML does."""
+    for run in plan.runs.values():
+        if run.benchmark.name == benchmark:
+            return run.has_background
+    return config.load("benchmark", benchmark)["background"] is not None
+
+
+def _metrics(frame: pd.DataFrame, headings: dict[str, str], notes: _Notes) -> list[Panel]:
+    """Rows × benchmarks, a panel for each protocol and rule, and one for quoted rows."""
+    blocks = [(each.title, each.lines) for each in comparables(frame)]
+    quoted = frame[frame["kind"] == "quoted"]
+    if len(quoted):
+        blocks.append((QUOTED, quoted))
+    return [_metrics_panel(title, lines, headings, notes) for title, lines in blocks]
+
+
+def _metrics_panel(
+    title: str, lines: pd.DataFrame, headings: dict[str, str], notes: _Notes
+) -> Panel:
+    """A section for each metric and group of rows; FLOPs stand in those of every metric."""
+    metrics = [metric for metric in lines["metric"].unique() if metric != FLOPS]
+    groups = list(lines["group"].unique())
     sections = []
-    for metric in metrics:
-        for part in parts:
-            held = [line for line in lines if line.group == part and line.metric in (metric, FLOPS)]
-            if any(line.metric == metric for line in held):
-                titles = [metric] * (len(metrics) > 1) + [part] * (len(parts) > 1)
-                sections.append(_section(" · ".join(titles), held, columns, notes))
-    return Panel(title, "", columns, tuple(sections))
+    for metric, group in itertools.product(metrics, groups):
+        section = lines[(lines["group"] == group) & lines["metric"].isin([metric, FLOPS])]
+        if (section["metric"] == metric).any():
+            titles = [metric] * (len(metrics) > 1) + [group] * (len(groups) > 1)
+            sections.append(section.assign(section=" · ".join(titles)))
+    cells = pd.concat(sections)
+    cells["place"] = cells["column"].mask(cells["metric"] == FLOPS, FLOPS)
+    columns = _columns(set(cells["place"]), headings)
+    cells = _placed(cells.assign(label=cells["row"]), columns)
+    cells["best"] = _is_best(cells, ["section", "across"])
+    return Panel(title, "", columns, _with_marks(cells, notes))
 
 
-def _columns(lines: list[Line], groups: dict[str, str]) -> tuple[Column, ...]:
-    """Benchmarks with a background first, then those without (as in the paper), avg, FLOPs."""
-    present = {line.column for line in lines}
-    shown = {name: group for name, group in groups.items() if name in present}
-    headed = len(set(shown.values())) > 1
-    columns = [Column(name, name, group if headed else "") for name, group in shown.items()]
-    if "avg" in present:
-        columns.append(Column("avg", "avg"))
-    if any(line.metric == FLOPS for line in lines):
-        columns.append(Column(FLOPS, "FLOPs"))
+def _columns(places: set[str], headings: dict[str, str]) -> tuple[Column, ...]:
+    """Benchmarks under their headings, avg, FLOPs."""
+    shown = {name: heading for name, heading in headings.items() if name in places}
+    several = len(set(shown.values())) > 1
+    columns = [Column(name, name, heading if several else "") for name, heading in shown.items()]
+    columns += [Column("avg", "avg")] * ("avg" in places)
+    columns += [Column(FLOPS, "FLOPs")] * (FLOPS in places)
     return tuple(columns)
 
 
-def _section(title: str, lines: list[Line], columns: tuple[Column, ...], notes: _Notes) -> Section:
-    rows = []
-    for row in unique(line.row for line in lines):
-        placed = {
-            FLOPS if line.metric == FLOPS else line.column: line
-            for line in lines
-            if line.row == row
-        }
-        compared = [line.versus for line in placed.values() if line.versus]
-        versus = max(compared, key=compared.count, default="")
-        texts = unique(line.row_note for line in placed.values() if line.row_note)
-        marks = [NEAR_BEST] * _near_best(placed) + [notes.mark(text) for text in texts]
-        entries = tuple(
-            _entry(placed[column.key], notes, versus) if column.key in placed else None
-            for column in columns
-        )
-        rows.append(TableRow(row, versus, entries, tuple(marks)))
-    best = [_best(row.entries[i] for row in rows) for i in range(len(columns))]
-    return Section(title, tuple(_with_best(row, best) for row in rows))
-
-
-def _near_best(placed: dict[str, Line]) -> bool:
-    """Whether a row is as good as the best: its average is, or its only number."""
-    numbers = [line for key, line in placed.items() if key != FLOPS]
-    return placed["avg"].near_best if "avg" in placed else [n.near_best for n in numbers] == [True]
-
-
-def _grid(lines: list[Line], notes: _Notes) -> tuple[list[Panel], list[str]]:
+def _grid(frame: pd.DataFrame, chosen: str, notes: _Notes) -> tuple[list[Panel], list[str]]:
     """eps down, min_samples across; the chosen point carries a dagger, the best cell is bold.
 
     A panel for each benchmark and metric, and a remark about the best cell of each.
     """
-    chosen = next((line.versus for line in lines if line.versus), "")
     remarks = [f"† The chosen point, {chosen}."] if chosen else []
     panels = []
-    kinds = unique((line.benchmark, line.metric) for line in lines)
-    for kind in kinds:
-        own = [line for line in lines if (line.benchmark, line.metric) == kind]
+    kinds = list(frame.groupby(["benchmark", "metric"], sort=False))
+    for kind, lines in kinds:
         title = ", ".join(kind) if len(kinds) > 1 else ""
-        cells = {grid_point(line.row): line for line in own if line.kind != "best"}
-        panels.append(_grid_panel(title, cells, chosen, notes))
-        remarks += [_best_remark(title, line) for line in own if line.kind == "best"]
+        cells = lines[lines["kind"] != "best"].sort_values("eps", kind="stable")
+        cells = cells.assign(
+            section="", label=cells["eps"].map("{:g}".format), place=cells["min_samples"].map(str)
+        )
+        columns = tuple(
+            Column(f"{value}", f"{value}", MIN_SAMPLES)
+            for value in sorted(cells["min_samples"].unique())
+        )
+        cells = _placed(cells, columns)
+        cells["best"] = _is_best(cells, ["section"])
+        panels.append(Panel(title, "eps", columns, _with_marks(cells, notes, chosen)))
+        best = lines[lines["kind"] == "best"]
+        remarks += [_best_remark(title, line) for line in best.itertuples()]
     return panels, remarks
 
 
-def _grid_panel(
-    title: str, cells: dict[tuple[float, int], Line], chosen: str, notes: _Notes
-) -> Panel:
-    samples = sorted({point[1] for point in cells})
-    columns = tuple(Column(f"{value}", f"{value}", MIN_SAMPLES) for value in samples)
-    rows = []
-    for eps in sorted({point[0] for point in cells}):
-        entries = []
-        for value in samples:
-            line = cells.get((eps, value))
-            entry = None if line is None else _entry(line, notes)
-            if entry is not None and entry.line.row == chosen:
-                entry = replace(entry, marks=("†", *entry.marks))
-            entries.append(entry)
-        rows.append(TableRow(f"{eps:g}", "", tuple(entries)))
-    best = _best(entry for row in rows for entry in row.entries)
-    rows = [_with_best(row, [best] * len(columns)) for row in rows]
-    return Panel(title, "eps", columns, (Section("", tuple(rows)),))
-
-
-def grid_point(row: str) -> tuple[float, int]:
-    """`eps=0.7 min_samples=3` → (0.7, 3)."""
-    values = dict(part.split("=", 1) for part in row.split())
-    return float(values["eps"]), int(values["min_samples"])
-
-
-def _best_remark(title: str, line: Line) -> str:
+def _best_remark(title: str, line: Any) -> str:
     text = f"Best cell{' of ' if title else ''}{title}: "
-    if line.value is None:
+    if pd.isna(line.value):
         text += f"not known, {line.reason}"
     else:
         text += f"{line.value:.{DIGITS}f} at {line.best_of}"
@@ -247,37 +193,63 @@ def _best_remark(title: str, line: Line) -> str:
     return text + "."
 
 
-def _entry(line: Line, notes: _Notes, versus: str = "") -> Entry:
-    """A cell with its marks; `versus`: the row that most of its row is compared with."""
-    texts = [line.reason] if line.value is None and line.reason else []
-    texts += [line.diff_reason] if line.diff_reason else []
-    if line.diff is not None and versus and line.versus != versus:
-        texts.append(f"compared with {line.versus}")
-    texts += [line.note] if line.note else []
-    marks = tuple(notes.mark(text) for text in texts)
-    return Entry(line, marks=(NEAR_BEST, *marks) if line.near_best else marks)
+def _placed(cells: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
+    """The cells that have a column, row by row: sections and rows in order of appearance."""
+    positions = {column.key: index for index, column in enumerate(columns)}
+    cells = cells[cells["place"].isin(positions)]
+    down = cells.groupby(["section", "label"], sort=False).ngroup()
+    cells = cells.assign(down=down, across=cells["place"].map(positions))
+    return cells.sort_values(["down", "across"], ignore_index=True)
 
 
-def _best(entries: Iterable[Entry | None]) -> float | None:
-    """The highest value as printed, where there are at least two to compare: never of FLOPs, nor of
-    runs by different code or under different rules."""
-    found = [
-        (entry.line.value, (entry.line.code, entry.line.rule))
-        for entry in entries
-        if entry is not None and entry.line.value is not None and entry.line.metric != FLOPS
+def _is_best(cells: pd.DataFrame, place: list[str]) -> pd.Series:
+    """Whether a value is, as printed, the highest of its place, where there are at least two to
+    compare: never of FLOPs, nor of runs by different code or under different rules."""
+    numbers = cells[cells["value"].notna() & (cells["metric"] != FLOPS)]
+    numbers = numbers.assign(
+        printed=[round(value, DIGITS) for value in numbers["value"]],
+        made=numbers["code"] + " " + numbers["rule"],
+    )
+    places = numbers.groupby(place)
+    comparable = (places["made"].transform("size") > 1) & (places["made"].transform("nunique") == 1)
+    best = comparable & (numbers["printed"] == places["printed"].transform("max"))
+    return best.reindex(cells.index, fill_value=False)
+
+
+def _with_marks(cells: pd.DataFrame, notes: _Notes, chosen: str | None = None) -> pd.DataFrame:
+    """The cells with the marks of their rows and their own; `chosen`: the marked point of a grid,
+    whose cells are all compared with it."""
+    rows = []
+    for _, row in cells.groupby("down"):
+        versus = [name for name in row["versus"] if name and chosen is None]
+        to = max(versus, key=versus.count, default="")
+        label_marks = [NEAR_BEST] * _row_is_near_best(row)
+        label_marks += [notes.mark(text) for text in row["row_note"].unique() if text]
+        marks = []
+        for cell in row.itertuples():
+            dagger = ["†"] * (chosen is not None and cell.row == chosen)
+            near = [NEAR_BEST] * cell.near_best
+            marks.append(",".join([*dagger, *near, *map(notes.mark, _footnotes(cell, to))]))
+        rows.append(row.assign(to=to, label_marks=",".join(label_marks), marks=marks))
+    return pd.concat(rows)
+
+
+def _footnotes(cell: Any, to: str) -> Iterable[str]:
+    """The footnotes of a cell; `to`: the row that most of its row is compared with."""
+    elsewhere = to and cell.versus != to and pd.notna(cell.diff)
+    texts = [
+        cell.reason if pd.isna(cell.value) else "",
+        cell.diff_reason,
+        f"compared with {cell.versus}" if elsewhere else "",
+        cell.versions_note,
+        cell.note,
     ]
-    comparable = len(found) > 1 and len({made for _, made in found}) == 1
-    return round(max(value for value, _ in found), DIGITS) if comparable else None
+    return filter(None, texts)
 
 
-def _with_best(row: TableRow, best: list[float | None]) -> TableRow:
-    entries = [
-        replace(entry, best=True)
-        if entry is not None
-        and top is not None
-        and entry.line.value is not None
-        and round(entry.line.value, DIGITS) == top
-        else entry
-        for entry, top in zip(row.entries, best, strict=True)
-    ]
-    return replace(row, entries=tuple(entries))
+def _row_is_near_best(row: pd.DataFrame) -> bool:
+    """Whether a row is as good as the best: its average is, or its only number."""
+    numbers = row[row["place"] != FLOPS]
+    average = numbers[numbers["place"] == "avg"]
+    deciding = average if len(average) else numbers
+    return deciding["near_best"].tolist() == [True]

@@ -1,54 +1,42 @@
-"""A sheet as Markdown (renders on any forge) and as LaTeX (needs booktabs only); lines as CSV."""
+"""A sheet as Markdown (renders on any forge) and as LaTeX (needs booktabs only); a frame as CSV.
+
+A panel's cells become text, the text is pivoted to rows × columns, and pandas lays it out.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
 
-from cliptrase.publish.cells import COLUMNS, Line
-from cliptrase.publish.layout import DIGITS, MIN_SAMPLES, Column, Entry, Panel, Sheet, TableRow
+import pandas as pd
+from tabulate import DataRow, TableFormat
+
+from cliptrase.publish.cells import COLUMNS
+from cliptrase.publish.layout import DIGITS, FLOPS, MIN_SAMPLES, Column, Panel, Sheet
 
 MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
 WIDE = 7  # from this many columns on, LaTeX puts an interval below its value, not beside it
 
 
-def to_csv(lines: Iterable[Line]) -> str:
+def to_csv(frame: pd.DataFrame) -> str:
     """Tidy CSV: one cell a line, per cent with four decimals, empty where there is no number."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for line in distinctly_named(lines):
-        writer.writerow([_plain(getattr(line, column)) for column in COLUMNS])
-    return buffer.getvalue()
+    table = distinctly_named(frame)[list(COLUMNS)]
+    numbers = table.select_dtypes("float64")
+    table = table.assign(**numbers.mask(numbers.abs() < 0.00005, 0.0))  # no -0.0000
+    return table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
-def distinctly_named(lines: Iterable[Line]) -> list[Line]:
+def distinctly_named(frame: pd.DataFrame) -> pd.DataFrame:
     """The lines, a row name that two groups share followed by its group: `base (small images)`."""
-    lines = list(lines)
-    groups: dict[str, set[str]] = {}
-    for line in lines:
-        groups.setdefault(line.row, set()).add(line.group)
-    shared = {row for row, names in groups.items() if len(names) > 1}
-
-    def named(row: str, group: str) -> str:
-        return f"{row} ({group})" if row in shared and group else row
-
-    return [
-        replace(line, row=named(line.row, line.group), versus=named(line.versus, line.group))
-        for line in lines
-    ]
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        text = f"{value:.4f}"
-        return "0.0000" if text == "-0.0000" else text
-    return str(value)
+    groups = frame.groupby("row")["group"].nunique()
+    shared = groups.index[groups > 1]
+    suffix = (" (" + frame["group"] + ")").where(frame["group"] != "", "")
+    names = {
+        key: frame[key] + suffix.where(frame[key].isin(shared), "") for key in ("row", "versus")
+    }
+    return frame.assign(**names)
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -59,14 +47,31 @@ def number(value: float, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def interval(low: float | None, high: float | None, sign: bool = False) -> str:
+def interval(low: float, high: float, sign: bool = False) -> str:
     """`[29.83, 32.10]`, or nothing where there is none."""
-    if low is None or high is None:
+    if pd.isna(low) or pd.isna(high):
         return ""
     return f"[{number(low, sign)}, {number(high, sign)}]"
 
 
+def _sections(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
+    """The title of each section, and of each of its rows the first cell, which names the row."""
+    rows = panel.cells.drop_duplicates("down").itertuples()
+    return ((title, list(section)) for title, section in groupby(rows, lambda row: row.section))
+
+
 # --- Markdown ------------------------------------------------------------------------------
+
+GITHUB = TableFormat(
+    lineabove=None,
+    linebelowheader=lambda widths, _: f"| --- | {' | '.join(['---:'] * (len(widths) - 1))} |",
+    linebetweenrows=None,
+    linebelow=None,
+    headerrow=DataRow("| ", " | ", " |"),
+    datarow=DataRow("| ", " | ", " |"),
+    padding=0,
+    with_header_hide=None,
+)
 
 
 def to_markdown(sheet: Sheet) -> str:
@@ -75,31 +80,26 @@ def to_markdown(sheet: Sheet) -> str:
     for panel in sheet.panels:
         if panel.title:
             parts.append(f"**{_md(panel.title)}**")
-        parts.append("\n".join(_md_panel(panel)))
+        parts.append(_md_panel(panel))
     if sheet.notes:
-        parts.append("  \n".join(f"<sup>{mark}</sup> {_md(text)}" for mark, text in sheet.notes))
+        notes = sheet.notes.items()
+        parts.append("  \n".join(f"<sup>{mark}</sup> {_md(text)}" for text, mark in notes))
     parts.append("  \n".join(_md(remark) for remark in sheet.remarks))
     return "\n\n".join(parts) + "\n"
 
 
-def _md_panel(panel: Panel) -> list[str]:
+def _md_panel(panel: Panel) -> str:
+    texts = panel.cells.assign(text=[_md_cell(cell) for cell in panel.cells.itertuples()])
+    pivoted = texts.pivot(index="down", columns="across", values="text").fillna("")
+    rows = []
+    for title, section in _sections(panel):
+        if title:
+            rows.append([f"***{_md(title)}***", *[""] * len(panel.columns)])
+        rows += [[_md_label(row), *pivoted.loc[row.down]] for row in section]
     grid = panel.columns[0].group == MIN_SAMPLES
     corner = f"{panel.corner} ↓ {MIN_SAMPLES} →" if grid else panel.corner
-    head = [_md(corner)] + [_md_head(column) for column in panel.columns]
-    rows = [_md_line(head), _md_line(["---", *("---:" for _ in panel.columns)])]
-    for section in panel.sections:
-        if section.title:
-            rows.append(_md_line([f"***{_md(section.title)}***", *("" for _ in panel.columns)]))
-        for row in section.rows:
-            label = _md(row.label) + _md_marks(row.marks)
-            if row.versus:
-                label += f"<br><sub>to {_md(row.versus)}</sub>"
-            rows.append(_md_line([label, *(_md_entry(entry) for entry in row.entries)]))
-    return rows
-
-
-def _md_line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    table = pd.DataFrame(rows, columns=[_md(corner), *map(_md_head, panel.columns)])
+    return table.to_markdown(index=False, tablefmt=GITHUB, stralign=None, disable_numparse=True)
 
 
 def _md_head(column: Column) -> str:
@@ -108,34 +108,38 @@ def _md_head(column: Column) -> str:
     return f"{_md(column.label)}<br><sub>{_md(column.group)}</sub>"
 
 
-def _md_entry(entry: Entry | None) -> str:
-    if entry is None:
-        return ""
-    line = entry.line
-    marks = _md_marks(entry.marks)
-    if line.kind == "quoted":
-        return f"{line.published}{marks}"
-    if line.metric == "flops":
-        pieces = [ABSENT if line.value is None else f"{number(line.value)}×"]
-    elif line.value is None:
-        pieces = ["" if line.kind == "absent" else ABSENT]
+def _md_label(row: Any) -> str:
+    label = _md(row.label) + _md_marks(row.label_marks)
+    return label + (f"<br><sub>to {_md(row.to)}</sub>" if row.to else "")
+
+
+def _md_cell(cell: Any) -> str:
+    marks = _md_marks(cell.marks)
+    if cell.kind == "quoted":
+        return f"{cell.published}{marks}"
+    if pd.isna(cell.value):
+        pieces = ["" if cell.kind == "absent" else ABSENT]
+    elif cell.metric == FLOPS:
+        pieces = [f"{number(cell.value)}×"]
     else:
-        value = number(line.value)
-        pieces = [f"**{value}**" if entry.best else value]
-        if line.ci_low is not None:
-            pieces[0] += f" {interval(line.ci_low, line.ci_high)}"
+        value = number(cell.value)
+        spread = interval(cell.ci_low, cell.ci_high)
+        pieces = [(f"**{value}**" if cell.best else value) + (f" {spread}" if spread else "")]
     pieces[0] += marks
-    if line.diff is not None:
-        difference = f"{number(line.diff, True)} {interval(line.diff_low, line.diff_high, True)}"
+    if pd.notna(cell.diff):
+        difference = f"{number(cell.diff, True)} {interval(cell.diff_low, cell.diff_high, True)}"
         pieces.append(f"<sub>{difference.strip()}</sub>")
-    if line.published:
-        delta = "" if line.delta is None else f" ({number(line.delta, True)})"
-        pieces.append(f"<sub>paper {line.published}{delta}</sub>")
+    if cell.published:
+        pieces.append(f"<sub>paper {cell.published}{_delta(cell)}</sub>")
     return "<br>".join(piece.replace(" ", "\N{NO-BREAK SPACE}") for piece in pieces)
 
 
-def _md_marks(marks: Sequence[str]) -> str:
-    return f"<sup>{','.join(marks)}</sup>" if marks else ""
+def _delta(cell: Any) -> str:
+    return "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
+
+
+def _md_marks(marks: str) -> str:
+    return f"<sup>{marks}</sup>" if marks else ""
 
 
 def _md(text: str) -> str:
@@ -184,6 +188,9 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(char, char) for char in text)
 
 
+VALUE, INTERVAL, DIFFERENCE, DIFFERENCE_INTERVAL, PRINTED = range(5)  # the layers of a row
+
+
 def to_latex(sheet: Sheet) -> str:
     """The sheet as one `table*` float. Only booktabs is needed in the preamble."""
     title = re.sub(r"^(Table|Figure) \d+\. *", "", sheet.title)
@@ -202,112 +209,98 @@ def to_latex(sheet: Sheet) -> str:
         out += _tex_panel(panel)
     out.append(r"\par\smallskip")
     out.append(r"\begin{minipage}{\textwidth}\scriptsize\raggedright")
-    out += [rf"\textsuperscript{{{tex(mark)}}} {tex(text)}\par" for mark, text in sheet.notes]
+    notes = sheet.notes.items()
+    out += [rf"\textsuperscript{{{tex(mark)}}} {tex(text)}\par" for text, mark in notes]
     out += [rf"{tex(remark)}\par" for remark in sheet.remarks]
     out += [r"\end{minipage}", r"\end{table*}"]
     return "\n".join(out) + "\n"
 
 
 def _tex_panel(panel: Panel) -> list[str]:
+    """A row of values and, below it, rows of intervals, differences and printed numbers."""
     width = len(panel.columns)
-    tight = width > WIDE + 1 and any(line.ci_low is not None for line in _lines(panel))
-    out = [rf"\footnotesize\setlength{{\tabcolsep}}{{{'1pt' if tight else '3pt'}}}"]
-    out += [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
-    out += _tex_groups(panel.columns)
-    out.append(_tex_line([tex(panel.corner), *(tex(column.label) for column in panel.columns)]))
-    for section in panel.sections:
-        out.append(r"\midrule")
-        if section.title:
-            out.append(rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{tex(section.title)}}}}} \\")
-        above: list[str] = []
-        for row in section.rows:
-            if len(above) > 1:
-                out.append(r"\addlinespace[2pt]")
-            above = _tex_row(row, stacked=width >= WIDE)
-            out += above
-    return [*out, r"\bottomrule", r"\end{tabular}"]
+    layers = pd.DataFrame(
+        [
+            (cell.down, layer, cell.across, rf"{{\tiny {text}}}" if layer else text)
+            for cell in panel.cells.itertuples()
+            for layer, text in _tex_cell(cell, stacked=width >= WIDE).items()
+            if text or layer == VALUE
+        ],
+        columns=["down", "layer", "across", "text"],
+    )
+    pivoted = layers.pivot(index=["down", "layer"], columns="across", values="text").fillna("")
+    rows = []
+    for number_of_section, (title, section) in enumerate(_sections(panel)):
+        before = "\\midrule\n" * (number_of_section > 0)
+        if title:
+            before += rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{tex(title)}}}}} \\" + "\n"
+        for row in section:
+            labels = _tex_labels(row)
+            own = pivoted.loc[row.down]
+            for layer, texts in own.iterrows():
+                # `{}` keeps a first "[" from being read as the optional argument of the `\\` above
+                rows.append([before + "{}" + labels.get(layer, ""), *texts])
+                before = ""
+            before = "\\addlinespace[2pt]\n" * (len(own) > 1)
+    heads = ["{}" + tex(panel.corner), *(tex(column.label) for column in panel.columns)]
+    tabular = pd.DataFrame(rows, columns=heads).to_latex(
+        index=False, escape=False, column_format="l" + "r" * width
+    )
+    tight = width > WIDE + 1 and panel.cells["ci_low"].notna().any()
+    return [
+        rf"\footnotesize\setlength{{\tabcolsep}}{{{'1pt' if tight else '3pt'}}}",
+        tabular.replace("\\toprule\n", "\\toprule\n" + _tex_groups(panel.columns), 1).rstrip("\n"),
+    ]
 
 
-def _lines(panel: Panel) -> Iterator[Line]:
-    entries = (entry for part in panel.sections for row in part.rows for entry in row.entries)
-    return (entry.line for entry in entries if entry is not None)
-
-
-def _tex_groups(columns: tuple[Column, ...]) -> list[str]:
+def _tex_groups(columns: tuple[Column, ...]) -> str:
     """The headings that span columns, with a rule under each."""
     if not any(column.group for column in columns):
-        return []
-    spans: list[tuple[str, int, int]] = []
-    for position, column in enumerate(columns, start=2):
-        if spans and spans[-1][0] == column.group:
-            spans[-1] = (column.group, spans[-1][1], position)
-        else:
-            spans.append((column.group, position, position))
-    cells = [
-        rf"\multicolumn{{{last - first + 1}}}{{c}}{{{tex(name)}}}" for name, first, last in spans
-    ]
-    rules = "".join(rf"\cmidrule(lr){{{first}-{last}}}" for name, first, last in spans if name)
-    return [_tex_line(["", *cells]), rules]
+        return ""
+    cells, rules, last = ["{}"], "", 1
+    for name, spanned in groupby(columns, lambda column: column.group):
+        first, last = last + 1, last + len(list(spanned))
+        cells.append(rf"\multicolumn{{{last - first + 1}}}{{c}}{{{tex(name)}}}")
+        rules += rf"\cmidrule(lr){{{first}-{last}}}" if name else ""
+    return " & ".join(cells) + " \\\\\n" + rules + "\n"
 
 
-def _tex_row(row: TableRow, stacked: bool) -> list[str]:
-    """A row of values and, below it, rows of intervals, differences and printed numbers."""
-    layers = [_tex_entry(entry, stacked) for entry in row.entries]
-    heads = {"value": tex(row.label) + _tex_marks(row.marks), "printed": r"\quad paper"}
-    if row.versus:
-        heads["difference"] = rf"\quad to {tex(row.versus)}"
-    out = []
-    for layer in ("value", "interval", "difference", "difference interval", "printed"):
-        cells = [entry.get(layer, "") for entry in layers]
-        if layer == "value" or any(cells):
-            small = layer != "value"
-            head = heads.get(layer, "")
-            cells = [head, *cells]
-            out.append(
-                _tex_line(rf"{{\tiny {cell}}}" if small and cell else cell for cell in cells)
-            )
-    return out
+def _tex_labels(row: Any) -> dict[int, str]:
+    """What stands at the left of each layer of a row."""
+    labels = {VALUE: tex(row.label) + _tex_marks(row.label_marks), PRINTED: r"{\tiny \quad paper}"}
+    if row.to:
+        labels[DIFFERENCE] = rf"{{\tiny \quad to {tex(row.to)}}}"
+    return labels
 
 
-def _tex_entry(entry: Entry | None, stacked: bool) -> dict[str, str]:
+def _tex_cell(cell: Any, stacked: bool) -> dict[int, str]:
     """The layers of one cell: which lines of the row it fills, and with what."""
-    if entry is None:
-        return {}
-    line = entry.line
-    marks = _tex_marks(entry.marks)
-    if line.kind == "quoted":
-        return {"value": tex(line.published) + marks}
-    layers: dict[str, str] = {}
-    if line.value is None:
-        layers["value"] = ("" if line.kind == "absent" else "--") + marks
-    elif line.metric == "flops":
-        layers["value"] = rf"{tex(number(line.value))}$\times$" + marks
+    marks = _tex_marks(cell.marks)
+    if cell.kind == "quoted":
+        return {VALUE: tex(cell.published) + marks}
+    layers: dict[int, str] = {}
+    if pd.isna(cell.value):
+        layers[VALUE] = ("" if cell.kind == "absent" else "--") + marks
+    elif cell.metric == FLOPS:
+        layers[VALUE] = rf"{tex(number(cell.value))}$\times$" + marks
     else:
-        value = tex(number(line.value))
-        layers["value"] = (rf"\textbf{{{value}}}" if entry.best else value) + marks
-        spread = tex(interval(line.ci_low, line.ci_high))
+        value = tex(number(cell.value))
+        layers[VALUE] = (rf"\textbf{{{value}}}" if cell.best else value) + marks
+        spread = tex(interval(cell.ci_low, cell.ci_high))
         if stacked:
-            layers["interval"] = spread
+            layers[INTERVAL] = spread
         elif spread:
-            layers["value"] += rf" {{\tiny {spread}}}"
-    if line.diff is not None:
+            layers[VALUE] += rf" {{\tiny {spread}}}"
+    if pd.notna(cell.diff):
         # stacked: no room for plus signs in ten columns
-        spread = tex(interval(line.diff_low, line.diff_high, sign=not stacked))
-        layers["difference"] = tex(number(line.diff, True))
+        spread = tex(interval(cell.diff_low, cell.diff_high, sign=not stacked))
+        layers[DIFFERENCE] = tex(number(cell.diff, True)) + ("" if stacked else f" {spread}")
         if stacked:
-            layers["difference interval"] = spread
-        else:
-            layers["difference"] += f" {spread}"
-    if line.published:
-        delta = "" if line.delta is None else f" ({number(line.delta, True)})"
-        layers["printed"] = tex(line.published + delta)
+            layers[DIFFERENCE_INTERVAL] = spread
+    if cell.published:
+        layers[PRINTED] = tex(cell.published + _delta(cell))
     return layers
 
 
-def _tex_marks(marks: Sequence[str]) -> str:
-    return rf"\textsuperscript{{{tex(','.join(marks))}}}" if marks else ""
-
-
-def _tex_line(cells: Iterable[str]) -> str:
-    # `{}` keeps a first "[" from being read as the optional argument of the `\\` before it
-    return "{}" + " & ".join(cells) + r" \\"
+def _tex_marks(marks: str) -> str:
+    return rf"\textsuperscript{{{tex(marks)}}}" if marks else ""

@@ -1,8 +1,8 @@
-"""Runs and tables of a suite → W&B, from files alone; a ledger remembers what is there already.
+"""Runs and tables of a suite → W&B, from files alone; a ledger remembers what was published.
 
 `python -m cliptrase.publish wandb SUITE`, or `cliptrase publish SUITE`. Offline by default: no
-account, no network; `wandb sync` can send the offline folders later. A W&B that fails costs a
-warning and is tried again next time, never more.
+account, no network; `wandb sync` can send the offline folders later. Where W&B fails there is a
+warning, and the next time tries again.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import pandas as pd
+
 from cliptrase import config, plan
+from cliptrase.config import Run
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.files import atomic_write
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import COLUMNS, Line, tidy
+from cliptrase.publish.cells import COLUMNS, tidy
 from cliptrase.publish.render import distinctly_named, to_csv
-from cliptrase.publish.runs import Run, Shelf
+from cliptrase.publish.results import Result, Shelf
 from cliptrase.publish.tables import common_arguments
 
 log = logging.getLogger(__name__)
@@ -89,18 +92,19 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Item:
-    """One W&B run to be: `fill` logs its content into the run that W&B has begun."""
+    """What one W&B run will hold. `tables`: name → a table to log."""
 
     name: str
     sha256: str
     job_type: str
     tags: tuple[str, ...]
-    config: dict[str, Any]
-    fill: Callable[[Any], None]
+    config: Mapping[str, object]
+    summary: Mapping[str, object]
+    tables: Mapping[str, pd.DataFrame]
 
 
 def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledger:
-    """Publish what the ledger does not know yet; returns the ledger, which is also written.
+    """Publish what is not in the ledger yet; returns the ledger, which is also written.
 
     Whatever W&B raises becomes a warning and an entry under `failed`. Raises UserError only for a
     ledger that cannot be read or written.
@@ -110,8 +114,7 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
     if tracking.mode != "disabled":
         entries = ledger.places.setdefault(tracking.place, {})
         for item in _items(suite, Shelf(suite, results, data)):
-            known = entries.get(item.name, {})
-            if known.get("sha256") == item.sha256:
+            if entries.get(item.name, {}).get("sha256") == item.sha256:
                 continue
             try:
                 entry = _send(item, suite.suite, folder, tracking)
@@ -124,7 +127,7 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
                     break
                 continue
             entries[item.name] = entry
-            ledger.write(tracking)  # at once: killed now, the next time goes on from here
+            ledger.write(tracking)  # at once: if it is killed now, the next time goes on from here
             _forget_folders(folder, entry)
     ledger.write(tracking)
     return ledger
@@ -133,68 +136,52 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
 def _items(suite: Plan, shelf: Shelf) -> Iterator[Item]:
     """The runs that a table other than a grid shows, then the tables, in one W&B run."""
     for name in suite.main_runs:
-        run, _ = shelf.find(name)
-        if run is not None:
-            yield _run_item(run, suite.runs[name])
-    tables = {name: tidy(suite, shelf, table) for name, table in suite.tables.items()}
-    text = "".join(to_csv(lines) for lines in tables.values())
+        result, _ = shelf.find(name)
+        if result is not None:
+            yield _run_item(result, suite.runs[name])
+    frames = {name: tidy(suite, shelf, table) for name, table in suite.tables.items()}
+    text = "".join(to_csv(frame) for frame in frames.values())
     yield Item(
         name=TABLES,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         job_type="tables",
         tags=(TABLES,),
-        config={"suite": suite.suite, "title": suite.title, "tables": list(tables)},
-        fill=lambda begun: _log_tables(begun, tables),
+        config={"suite": suite.suite, "title": suite.title, "tables": list(frames)},
+        summary={},
+        tables={name: _numeric(distinctly_named(frame)) for name, frame in frames.items()},
     )
 
 
-def _run_item(run: Run, settings: config.Run) -> Item:
-    benchmark, method = settings["benchmark"]["name"], settings["method"]["name"]
-    return Item(
-        name=run.name,
-        sha256=run.sha256,
-        job_type="evaluate",
-        tags=(benchmark, method, str(settings["image_size"])),
-        config=config.identity(settings) | {"commit": run.commit, "run": run.name},
-        fill=lambda begun: _log_run(begun, run),
-    )
+def _numeric(frame: pd.DataFrame) -> pd.DataFrame:
+    """The CSV's columns. W&B's columns have one type each: printed numbers become numbers."""
+    table = frame[list(COLUMNS)]
+    return table.assign(published=pd.to_numeric(table["published"].replace("", None)))
 
 
-def _log_run(begun: Any, run: Run) -> None:
-    import wandb
-
-    summary: dict[str, Any] = {}
-    for metric, (low, high) in run.metrics["ci"].items():
-        summary |= {metric: run.value(metric), f"{metric}/low": low, f"{metric}/high": high}
-    for rule, values in run.metrics["rules"].items():
+def _run_item(result: Result, run: Run) -> Item:
+    metrics = result.metrics
+    summary = {
+        key: metrics[key] for key in ("rule", "images", "skipped", "classes", "vocabulary", "flops")
+    }
+    for metric, (low, high) in metrics["ci"].items():
+        summary |= {metric: result.value(metric), f"{metric}/low": low, f"{metric}/high": high}
+    for rule, values in metrics["rules"].items():
         summary |= {f"rules/{rule}/{metric}": value for metric, value in values.items()}
-    for key in ("rule", "images", "skipped", "classes", "vocabulary", "flops"):
-        summary[key] = run.metrics[key]
-    begun.summary.update(summary)
-    rows = [[one["name"], one["value"]] for one in run.metrics["iou"]]
-    begun.log({"iou": wandb.Table(columns=["class", "IoU"], data=rows)})
-
-
-def _log_tables(begun: Any, tables: dict[str, list[Line]]) -> None:
-    import wandb
-
-    columns: list[str | int] = list(COLUMNS)
-    for name, lines in tables.items():
-        named = distinctly_named(lines)
-        rows = [[_number_if(column, getattr(line, column)) for column in COLUMNS] for line in named]
-        begun.log({name: wandb.Table(columns=columns, data=rows)})
-
-
-def _number_if(column: str, value: Any) -> Any:
-    """W&B's columns have one type each: printed numbers as numbers, where there is none None."""
-    if column == "published":
-        return float(value) if value else None
-    return value
+    ious = [(each["name"], each["value"]) for each in metrics["iou"]]
+    return Item(
+        name=result.name,
+        sha256=result.sha256,
+        job_type="evaluate",
+        tags=(run.benchmark.name, run.method.name, str(run.image_size)),
+        config=run.identity | {"commit": result.commit, "run": result.name},
+        summary=summary,
+        tables={"iou": pd.DataFrame(ious, columns=["class", "IoU"])},
+    )
 
 
 def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str, str]:
     """Publish one item and return its entry for the ledger. Raises what W&B raises."""
-    import wandb  # half a second: not where everything is published already
+    import wandb  # takes half a second: only where there is something to publish
 
     folder.mkdir(parents=True, exist_ok=True)
     if tracking.mode == "online" and not wandb.login(prompt=False):
@@ -207,7 +194,7 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
         group=suite,
         job_type=item.job_type,
         tags=list(item.tags),
-        config=item.config,
+        config=dict(item.config),
         mode=cast(Literal["online", "offline"], tracking.mode),
         dir=folder.parent,
         resume="allow" if tracking.mode == "online" else None,
@@ -222,7 +209,10 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
         ),
     )
     try:
-        item.fill(begun)
+        begun.summary.update(dict(item.summary))
+        for name, table in item.tables.items():
+            rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+            begun.log({name: wandb.Table(columns=list(table.columns), data=rows)})
     except BaseException:
         begun.finish(exit_code=1)
         raise

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line, tidy
-from cliptrase.publish.layout import Panel, Sheet, arrange
-from cliptrase.publish.runs import Shelf
+from cliptrase.publish.cells import FIELDS, Line, tidy
+from cliptrase.publish.layout import Panel
+from cliptrase.publish.results import Shelf
 
 DISCREPANCIES, PEERS = "table_discrepancies", "table_peers"
 
 
-def lines_of(suite: Plan, results: Path, table: str) -> list[Line]:
-    return tidy(suite, Shelf(suite, results, results / "no-data"), suite.tables[table])
+def frame_of(suite: Plan, results: Path, table: str, data: Path | None = None) -> pd.DataFrame:
+    shelf = Shelf(suite, results, data or results / "no-data")
+    return tidy(suite, shelf, suite.tables[table])
+
+
+def lines_of(suite: Plan, results: Path, table: str, data: Path | None = None) -> list[Line]:
+    return lines_in(frame_of(suite, results, table, data))
+
+
+def lines_in(frame: pd.DataFrame) -> list[Line]:
+    """The lines of a tidy frame; None where there is no number."""
+    values = frame[FIELDS].astype(object).where(frame[FIELDS].notna(), None)
+    return [Line(**line) for line in values.to_dict("records")]
 
 
 def pick(lines: list[Line], row: str, column: str) -> Line:
@@ -28,17 +41,11 @@ def markdown_row(text: str, row: str) -> list[str]:
     return [cell.strip() for cell in found.split(" | ")[1:]]
 
 
-def sheet_from(lines: list[Line]) -> Sheet:
-    order = [name for name in names_of(lines) if name != "avg"]
-    return arrange(
-        "t", "T", lines, suite="s", kind="metrics", order=order, background=lambda _: False
-    )
-
-
 def names_of(lines: list[Line]) -> list[str]:
     return list(dict.fromkeys(line.column for line in lines))
 
 
-def lines_in(panel: Panel) -> list[Line]:
-    entries = (e for section in panel.sections for row in section.rows for e in row.entries)
-    return [entry.line for entry in entries if entry]
+def marked_best(panel: Panel, column: str) -> list[str]:
+    """The rows whose number in a column is bold."""
+    cells = panel.cells[panel.cells["best"] & (panel.cells["place"] == column)]
+    return list(cells["row"])

@@ -17,16 +17,15 @@ from tests.unit.publish.reading import (
 )
 
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line
+from cliptrase.publish.cells import Line, to_frame
+from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_latex, to_markdown
-from cliptrase.publish.tables import sheet_of
 from cliptrase.runs import bootstrap, metrics, seal
 
 
 def test_numbers_under_different_rules_have_no_best(paper: Plan, discrepancies: list[Line]) -> None:
-    (panel,) = sheet_of(paper, paper.tables[DISCREPANCIES], discrepancies).panels
-    best = {section.title: any(e.best for row in section.rows for e in row.entries if e)
-            for section in panel.sections}  # fmt: skip
+    (panel,) = sheet_of(paper, paper.tables[DISCREPANCIES], to_frame(discrepancies)).panels
+    best = panel.cells.groupby("section")["best"].any()
     assert not best["D-26: which classes mIoU averages"]
     assert best["from the text to the released code"]
 
@@ -85,16 +84,18 @@ def test_rows_and_cells_carry_the_mark_and_a_line_explains_it(
     alike = [replace(line, near_best=line.row in ("GEM", "SCLIP")) for line in peers]
     alike = [replace(x, near_best=x.near_best and (x.row, x.column) != ("GEM", "avg"))
              for x in alike]  # fmt: skip
-    sheet = sheet_of(paper, paper.tables[PEERS], alike)
+    sheet = sheet_of(paper, paper.tables[PEERS], to_frame(alike))
     text, latex = to_markdown(sheet), to_latex(sheet)
     assert "| SCLIP<sup>≈</sup><br>" in text and "| GEM<br>" in text
     assert markdown_row(text, "GEM")[0].count("<sup>≈</sup>") == 1
     assert markdown_row(text, "NACLIP")[0].count("≈") == 0
     assert "≈ The difference to the best of the column is not significant" in text
     assert r"SCLIP\textsuperscript{$\approx$} &" in latex and "≈" not in latex
-    assert "≈" not in to_csv(alike)
+    assert "≈" not in to_csv(to_frame(alike))
     assert "≈" not in to_markdown(
-        sheet_of(paper, paper.tables[PEERS], [replace(line, near_best=False) for line in peers])
+        sheet_of(
+            paper, paper.tables[PEERS], to_frame([replace(line, near_best=False) for line in peers])
+        )
     )
 
 

@@ -9,19 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.unit.publish.reading import lines_of
 
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import COLUMNS, Line, missing, tidy
-from cliptrase.publish.render import to_markdown
-from cliptrase.publish.runs import Run, Shelf
-from cliptrase.publish.tables import sheet_of
+from cliptrase.publish.cells import COLUMNS, Line, missing, to_frame
+from cliptrase.publish.layout import sheet_of
+from cliptrase.publish.render import to_csv, to_markdown
+from cliptrase.publish.results import Result
 from cliptrase.runs import bootstrap, metrics, seal, store
 
 Make = Callable[..., list[str]]
-
-
-def lines_of(suite: Plan, results: Path, table: str, data: Path | None = None) -> list[Line]:
-    return tidy(suite, Shelf(suite, results, data or results / "no-data"), suite.tables[table])
 
 
 def pick(lines: list[Line], row: str, benchmark: str, metric: str = "mIoU") -> Line:
@@ -160,7 +157,7 @@ def test_an_average_needs_every_benchmark(paper: Plan, few: Path) -> None:
     assert pick(lines, "SCLIP", "voc20").value is not None
     below = pick(lines, "CLIPtrase", "pc59")
     assert below.value is not None and below.versus == "SCLIP" and below.diff is None
-    assert missing(lines)[:2] == (2, 30)
+    assert missing(to_frame(lines))[:2] == (2, 30)
 
 
 def test_flops_are_relative_to_the_first_row(paper: Plan, whole_paper: Path) -> None:
@@ -298,13 +295,13 @@ def test_no_difference_between_runs_of_different_code(
     assert mixed.value is None and mixed.reason.startswith("no average: the runs were made by")
     assert pick(lines, "CLIP", "avg").value is not None
     table = paper.tables["table1_main"]
-    text = to_markdown(sheet_of(paper, table, lines))
+    text = to_markdown(sheet_of(paper, table, to_frame(lines)))
     assert "made by different code (0000000000, ffffffffff)" in text
     assert "no difference: the runs were made by different code" in text
     row = next(line for line in text.splitlines() if line.startswith("| CLIPtrase"))
     assert "**" not in row.split(" | ")[5], "the best of runs by different code"
     alike = lines_of(paper, whole_paper, "table1_main")
-    assert "different code" not in to_markdown(sheet_of(paper, table, alike))
+    assert "different code" not in to_markdown(sheet_of(paper, table, to_frame(alike)))
 
 
 def test_a_grid_of_different_code_has_no_best(paper: Plan, tmp_path: Path, make: Make) -> None:
@@ -316,7 +313,7 @@ def test_a_grid_of_different_code_has_no_best(paper: Plan, tmp_path: Path, make:
     lines = lines_of(paper, tmp_path, "fig7_sensitivity")
     best = pick(lines, "best", "voc20")
     assert best.value is None and best.reason.startswith("no best: the runs were made by different")
-    grid = to_markdown(sheet_of(paper, paper.tables["fig7_sensitivity"], lines))
+    grid = to_markdown(sheet_of(paper, paper.tables["fig7_sensitivity"], to_frame(lines)))
     assert "**" not in grid
 
 
@@ -324,7 +321,7 @@ def test_a_cell_without_a_value_is_not_the_best(
     paper: Plan, whole_paper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, *_ = runs_of(paper, "fig7_sensitivity")
-    monkeypatch.setattr(Run, "value", lambda run, _: None if run.name == first else 0.0)
+    monkeypatch.setattr(Result, "value", lambda run, _: None if run.name == first else 0.0)
     best = lines_of(paper, whole_paper, "fig7_sensitivity")[-1]
     assert (best.run, best.value) == (second, 0.0)
 
@@ -346,3 +343,41 @@ def test_no_difference_between_other_images(paper: Plan, few: Path, make: Make) 
     line = pick(lines, "SCLIP", "voc20")
     assert line.value is not None and line.diff is None and "other images" in line.diff_reason
     assert pick(lines, "SCLIP", "avg").diff is None
+
+
+def test_runs_under_other_versions_are_paired_with_a_footnote(paper: Plan, few: Path) -> None:
+    versions = {"torch": "2.13.0", "numpy": "2.4.6", "snakemake": "9.27.1"}
+    other = versions | {"torch": "2.14.1", "numpy": "2.5.0", "snakemake": "9.30.0"}
+    changed = run_of(paper, "table1_main", "SCLIP", "voc20")
+    for folder in (few / "runs").iterdir():
+        path = folder / seal.PROVENANCE
+        made = other if folder.name == changed else versions
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": made}))
+    lines = lines_of(paper, few, "table1_main")
+    note = "made under other versions: torch 2.14.1 and 2.13.0, numpy 2.5.0 and 2.4.6"
+    swapped = "made under other versions: torch 2.13.0 and 2.14.1, numpy 2.4.6 and 2.5.0"
+    line, below = pick(lines, "SCLIP", "voc20"), pick(lines, "CLIPtrase", "voc20")
+    assert (line.versions_note, below.versions_note) == (note, swapped)
+    assert line.diff is not None and below.diff is not None
+    averages = [pick(lines, row, "avg") for row in ("SCLIP", "CLIPtrase")]
+    assert {line.versions_note for line in averages} == {swapped}
+    marked = {(x.row, x.column) for x in lines if x.versions_note}
+    assert marked == {(row, at) for row in ("SCLIP", "CLIPtrase") for at in ("voc20", "avg")}
+    sheet = sheet_of(paper, paper.tables["table1_main"], to_frame(lines))
+    text = to_markdown(sheet)
+    assert text.count(f"<sup>{sheet.notes[note]}</sup> {note}") == 1
+    assert text.count("other versions") == 2 and "snakemake" not in text
+    assert "other versions" not in to_csv(to_frame(lines))
+
+
+def test_a_row_near_the_best_of_other_versions_has_the_footnote(
+    paper: Plan, whole_paper: Path, tmp_path: Path
+) -> None:
+    near = next(x for x in lines_of(paper, whole_paper, "table_peers") if x.near_best and x.run)
+    shutil.copytree(whole_paper / "runs", tmp_path / "runs")
+    path = tmp_path / "runs" / near.run / seal.PROVENANCE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {"pillow": "1.0"}}))
+    line = pick(lines_of(paper, tmp_path, "table_peers"), near.row, near.benchmark)
+    assert line.near_best and line.versions_note == (
+        "made under other versions: pillow 1.0 and unknown"
+    )

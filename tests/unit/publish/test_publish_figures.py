@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from tests.unit.publish.reading import lines_of
 
 from cliptrase import plan as planning
 from cliptrase.data.make.recipes import recipe
@@ -23,19 +24,15 @@ from cliptrase.model.load import load_clip
 from cliptrase.plan import Plan
 from cliptrase.publish import chart_names
 from cliptrase.publish.attention import last_attention, patch_classes, ranking, shown_patch
-from cliptrase.publish.cells import Line, tidy
+from cliptrase.publish.cells import to_frame
 from cliptrase.publish.charts import bars, heat_map
 from cliptrase.publish.figures import draw_charts, main
 from cliptrase.publish.label_maps import label_maps
-from cliptrase.publish.runs import Shelf
+from cliptrase.publish.results import Shelf
 from cliptrase.publish.scenes import Scene, shown_runs, truth_map
 from cliptrase.publish.style import SETTINGS, save
 
 CHARTS = {"main_results", "fig7_sensitivity", "table_discrepancies", "table_peers"}
-
-
-def lines_of(suite: Plan, results: Path, table: str) -> list[Line]:
-    return tidy(suite, Shelf(suite, results, results / "no-data"), suite.tables[table])
 
 
 def test_charts_are_the_same_bytes_and_hold_no_date(
@@ -62,7 +59,7 @@ def test_the_heat_map_shows_every_cell_and_frames_the_chosen_one(
     paper: Plan, whole_paper: Path
 ) -> None:
     lines = lines_of(paper, whole_paper, "fig7_sensitivity")
-    figure = heat_map("Figure 7", lines)
+    figure = heat_map("Figure 7", to_frame(lines))
     axes = figure.axes[0]
     shown = {
         (round(text.get_position()[1]), round(text.get_position()[0])): text
@@ -83,17 +80,17 @@ def test_the_heat_map_shows_every_cell_and_frames_the_chosen_one(
 
 
 def test_charts_of_missing_runs_are_drawn_with_gaps(paper: Plan, tmp_path: Path) -> None:
-    figure = heat_map("Figure 7", lines_of(paper, tmp_path, "fig7_sensitivity"))
+    figure = heat_map("Figure 7", to_frame(lines_of(paper, tmp_path, "fig7_sensitivity")))
     hatched = [patch for patch in figure.axes[0].patches if patch.get_hatch()]
     assert len(hatched) == 64
-    figure = bars("Table 1", lines_of(paper, tmp_path, "table1_main"))
+    figure = bars("Table 1", to_frame(lines_of(paper, tmp_path, "table1_main")))
     assert not figure.axes[0].containers
     save(figure, tmp_path, "bars")
 
 
 def test_bars_stand_at_the_values_with_their_intervals(paper: Plan, whole_paper: Path) -> None:
     lines = lines_of(paper, whole_paper, "table1_main")
-    figure = bars("Table 1", lines)
+    figure = bars("Table 1", to_frame(lines))
     axes = figure.axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == ["CLIP", "SCLIP", "CLIPtrase", "paper"]

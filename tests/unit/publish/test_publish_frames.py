@@ -7,29 +7,39 @@ import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from tests.unit.publish.reading import (
     DISCREPANCIES,
+    PEERS,
     lines_in,
     lines_of,
+    marked_best,
     names_of,
     pick,
-    sheet_from,
 )
 
 from cliptrase import config
 from cliptrase import plan as planning
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line
-from cliptrase.publish.charts import bars
-from cliptrase.publish.frames import Frame, frames, titles
+from cliptrase.publish.cells import Line, to_frame
+from cliptrase.publish.charts import bars, row_bars
+from cliptrase.publish.compare import comparables
+from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.remarks import facts
 from cliptrase.publish.render import to_csv, to_latex, to_markdown
-from cliptrase.publish.row_charts import row_bars
-from cliptrase.publish.tables import sheet_of
+
+
+def keys(lines: list[Line]) -> list[tuple[str, str]]:
+    """Protocol and rule of each block of lines that may stand side by side."""
+    return [(each.protocol, each.rule) for each in comparables(to_frame(lines))]
+
+
+def titles(lines: list[Line]) -> list[str]:
+    return [each.title for each in comparables(to_frame(lines))]
 
 
 def mixed(lines: list[Line], change: Callable[[Line], dict[str, str]]) -> list[Line]:
@@ -39,11 +49,11 @@ def mixed(lines: list[Line], change: Callable[[Line], dict[str, str]]) -> list[L
 def test_two_rules_are_side_by_side_where_rows_name_them(
     paper: Plan, discrepancies: list[Line]
 ) -> None:
-    sheet = sheet_of(paper, paper.tables[DISCREPANCIES], discrepancies)
+    sheet = sheet_of(paper, paper.tables[DISCREPANCIES], to_frame(discrepancies))
     assert "rule cliptrase, mmseg" in sheet.facts
     assert pick(discrepancies, "D-26 rule mmseg", "pc59").rule == "mmseg"
     assert pick(discrepancies, "D-26 rule cliptrase (released)", "avg").rule == "cliptrase"
-    assert list(frames(discrepancies)) == [Frame("crop", "cliptrase")]
+    assert keys(discrepancies) == [("crop", "cliptrase")]
 
 
 SPLITS = {
@@ -54,18 +64,18 @@ SPLITS = {
 
 @pytest.mark.parametrize("what", SPLITS)
 def test_two_protocols_or_rules_never_share_a_column_or_a_group_of_bars(
-    what: str, peers: list[Line]
+    paper: Plan, what: str, peers: list[Line]
 ) -> None:
     lines = mixed(peers, SPLITS[what])
-    sheet = sheet_from(lines)
+    sheet = sheet_of(paper, paper.tables[PEERS], to_frame(lines))
     assert len(sheet.panels) == 2 and all(panel.title for panel in sheet.panels)
     for panel in sheet.panels:
-        assert len({getattr(line, what) for line in lines_in(panel)}) == 1
-    assert sorted(line.row for panel in sheet.panels for line in lines_in(panel)) == sorted(
+        assert len({getattr(line, what) for line in lines_in(panel.cells)}) == 1
+    assert sorted(line.row for panel in sheet.panels for line in lines_in(panel.cells)) == sorted(
         line.row for line in lines
     )
     columns = len({line.column for line in lines})
-    axes = bars("T", lines).axes[0]
+    axes = bars("T", to_frame(lines)).axes[0]
     ticks = axes.get_xticks()
     assert len(ticks) == 2 * columns
     names = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -78,29 +88,56 @@ def test_two_protocols_or_rules_never_share_a_column_or_a_group_of_bars(
     assert len(groups) == 2 * columns
     assert all(found <= own or not found & own for found in groups.values())
     assert sum(found <= own for found in groups.values()) == columns
-    panels = [ax for ax in row_bars("T", lines).axes if ax.get_visible()]
+    panels = [ax for ax in row_bars("T", to_frame(lines)).axes if ax.get_visible()]
     assert len(panels) == 2 * columns
     counts = [len(ax.patches) for ax in panels]
     assert counts == [*[8 if name == "voc20" else 7 for name in names_of(lines)], *[2] * columns]
 
 
-def test_a_row_that_names_its_rule_stands_beside_another(peers: list[Line]) -> None:
+def test_a_row_that_chooses_its_rule_stands_beside_another(paper: Plan, peers: list[Line]) -> None:
     lines = mixed(peers, SPLITS["rule"])
-    said = [replace(x, row=f"{x.row}, rule mmseg") if x.rule == "mmseg" else x for x in lines]
-    assert len(frames(said)) == 1 and len(sheet_from(said).panels) == 1
-    only_one = [replace(x, row=f"{x.row}, rule mmseg") if x.row == "GEM" else x for x in lines]
-    assert list(frames(only_one)) == [Frame("crop", "cliptrase"), Frame("crop", "mmseg")]
-    assert {line.row for line in frames(only_one)[Frame("crop", "mmseg")]} == {"SCLIP"}
+    both = [replace(x, chooses_rule=x.rule == "mmseg") for x in lines]
+    assert keys(both) == [("crop", "cliptrase")]
+    assert len(sheet_of(paper, paper.tables[PEERS], to_frame(both)).panels) == 1
+    one = [replace(x, chooses_rule=x.row == "GEM") for x in lines]
+    assert keys(one) == [("crop", "cliptrase"), ("crop", "mmseg")]
+    _, apart = comparables(to_frame(one))
+    assert set(apart.lines["row"]) == {"SCLIP"}
+    first = [replace(x, rule="mmseg", chooses_rule=True) if x.row == "CLIP" else x for x in peers]
+    assert keys(first) == [("crop", "cliptrase")], "the first row does not choose for the others"
 
 
-def test_an_empty_cell_stands_with_the_others_of_its_row(discrepancies: list[Line]) -> None:
+def test_whether_a_row_chooses_its_rule_is_in_its_overrides_and_not_in_its_name(
+    make: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "conf"
+    shutil.copytree(config.CONF, conf)
+    monkeypatch.setattr(config, "CONF", conf)
+    table = conf / "table" / f"{DISCREPANCIES}.yaml"
+    text = table.read_text()
+    assert text.count("D-26 rule mmseg") == 1
+    table.write_text(text.replace("D-26 rule mmseg", "D-26 classes that are there"))
+    plan = planning.load("paper")
+    rows = plan.tables[DISCREPANCIES].rows
+    assert [row.name for row in rows if row.chooses_rule] == ["D-26 classes that are there"]
+    make(plan, tmp_path, {c.run for row in rows if "D-26" in row.group for c in row.cells if c.run})
+    lines = lines_of(plan, tmp_path, DISCREPANCIES)
+    (panel,) = sheet_of(plan, plan.tables[DISCREPANCIES], to_frame(lines)).panels
+    assert pick(lines, "D-26 classes that are there", "pc59").rule == "mmseg"
+    assert panel.title == "" and "D-26 classes that are there" in set(panel.cells["row"])
+
+
+def test_an_empty_cell_stands_with_the_others_of_its_row(
+    paper: Plan, discrepancies: list[Line]
+) -> None:
     lines = [replace(x, protocol="slide") if x.row.startswith("D-21") else x for x in discrepancies]
-    found = frames(lines)
-    assert titles(list(found)) == ["protocol crop", "protocol slide"]
-    assert len(found[Frame("slide", "cliptrase")]) == 20
+    assert titles(lines) == ["protocol crop", "protocol slide"]
+    _, slide = comparables(to_frame(lines))
+    assert (slide.protocol, slide.rule, len(slide.lines)) == ("slide", "cliptrase", 20)
     bare = [x for x in discrepancies if x.row.startswith("D-21") and x.kind == "absent"]
-    assert list(frames(bare)) == [Frame("crop", "cliptrase")]
-    assert [panel.title for panel in sheet_from(bare).panels] == [""]
+    assert keys(bare) == [("crop", "cliptrase")]
+    sheet = sheet_of(paper, paper.tables[DISCREPANCIES], to_frame(bare))
+    assert [panel.title for panel in sheet.panels] == [""]
 
 
 # --- settings of a protocol ------------------------------------------------------------------
@@ -142,9 +179,9 @@ LARGE, SHARP = "slide(short_side=448)", "slide(short_side=448,logit_scale=65)"
 
 def test_runs_under_two_settings_share_no_column(settings: tuple[Plan, list[Line]]) -> None:
     plan, lines = settings
-    sheet = sheet_of(plan, plan.tables["settings"], lines)
+    sheet = sheet_of(plan, plan.tables["settings"], to_frame(lines))
     held = {
-        panel.title: list(dict.fromkeys(line.row for line in lines_in(panel)))
+        panel.title: list(dict.fromkeys(line.row for line in lines_in(panel.cells)))
         for panel in sheet.panels
     }
     assert held == {
@@ -152,11 +189,7 @@ def test_runs_under_two_settings_share_no_column(settings: tuple[Plan, list[Line
         "protocol slide, short_side 448": ["CLIP at 448", "SCLIP at 448"],
         "protocol slide, short_side 448, logit_scale 65": ["GEM"],
     }
-    best = [
-        [entry.line.row for s in panel.sections for row in s.rows for entry in row.entries
-         if entry and entry.best and entry.line.column == "pc59"]
-        for panel in sheet.panels
-    ]  # fmt: skip
+    best = [marked_best(panel, "pc59") for panel in sheet.panels]
     assert [len(found) for found in best] == [2, 1, 0]  # SCLIP twice: one run, two rows
     assert "**protocol slide, short_side 448**" in to_markdown(sheet)
     assert "{protocol slide, short\\_side 448}" in to_latex(sheet).replace("\\footnotesize ", "")
@@ -165,7 +198,7 @@ def test_runs_under_two_settings_share_no_column(settings: tuple[Plan, list[Line
 def test_the_csv_says_which_settings(settings: tuple[Plan, list[Line]]) -> None:
     _, lines = settings
     found: dict[str, set[str]] = {}
-    for row in csv.DictReader(io.StringIO(to_csv(lines))):
+    for row in csv.DictReader(io.StringIO(to_csv(to_frame(lines)))):
         found.setdefault(row["row"], set()).add(row["protocol"])
     assert found == {
         "CLIP": {"slide"},
@@ -190,7 +223,7 @@ def test_no_difference_and_no_mark_reaches_other_settings(
 
 def test_bars_of_two_settings_are_apart(settings: tuple[Plan, list[Line]]) -> None:
     _, lines = settings
-    panels = [ax for ax in row_bars("T", lines).axes if ax.get_visible()]
+    panels = [ax for ax in row_bars("T", to_frame(lines)).axes if ax.get_visible()]
     heads = [ax.get_title().rpartition("\n")[0] for ax in panels]
     assert heads == [
         *["protocol slide"] * 3,
@@ -203,14 +236,16 @@ def test_bars_of_two_settings_are_apart(settings: tuple[Plan, list[Line]]) -> No
 def test_the_head_says_what_the_windows_are(settings: tuple[Plan, list[Line]]) -> None:
     _, lines = settings
     usual = [line for line in lines if line.protocol == "slide"]
-    assert "windows of 224 px, short side 336, stride 112" in facts("s", usual)
+    assert "windows of 224 px, short side 336, stride 112" in facts("s", to_frame(usual))
     city = [replace(x, short_side=560) if x.benchmark == "pc59" else x for x in usual]
-    assert "windows of 224 px, short side 336 (560 on pc59), stride 112" in facts("s", city)
-    assert "windows of 224 px, short side 336 and 448, stride 112" in facts("s", lines)
+    assert "windows of 224 px, short side 336 (560 on pc59), stride 112" in facts(
+        "s", to_frame(city)
+    )
+    assert "windows of 224 px, short side 336 and 448, stride 112" in facts("s", to_frame(lines))
 
 
 def test_a_crop_s_head_says_its_size(peers: list[Line]) -> None:
-    assert "336 px" in facts("s", peers)
+    assert "336 px" in facts("s", to_frame(peers))
 
 
 def test_an_average_over_two_settings_is_in_neither_column() -> None:
@@ -219,25 +254,8 @@ def test_an_average_over_two_settings_is_in_neither_column() -> None:
         Line("t", "r", "voc20", "mIoU", 224, protocol="slide(short_side=560)", rule="mmseg"),
         Line("t", "r", "avg", "mIoU", 224, protocol="slide slide(short_side=560)", rule="mmseg"),
     ]
-    assert titles(list(frames(lines))) == [
+    assert titles(lines) == [
         "protocol slide",
         "protocol slide, short_side 560",
         "protocol slide and slide, short_side 560",
     ]
-
-
-# --- the words of a row ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "apart"),
-    [
-        ("GEM, rule detectron2", False),
-        ("rule detectron2: GEM", False),
-        ("GEM, rule detectron2_v06", True),
-        ("GEM, overrule detectron2", True),
-    ],
-)
-def test_a_row_names_its_rule_in_whole_words(peers: list[Line], name: str, apart: bool) -> None:
-    lines = mixed(peers, lambda x: {"rule": "detectron2", "row": name} if x.row == "GEM" else {})
-    assert (len(frames(lines)) == 2) == apart

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.unit.publish.reading import lines_of
 
 from cliptrase import config
 from cliptrase import plan as planning
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import tidy
+from cliptrase.publish.cells import to_frame
+from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_markdown
-from cliptrase.publish.runs import Shelf
-from cliptrase.publish.tables import sheet_of
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_rows_of_one_name_are_compared_within_their_own_group(
 ) -> None:
     make(two_groups, tmp_path)
     table = two_groups.tables["two"]
-    lines = tidy(two_groups, Shelf(two_groups, tmp_path, tmp_path / "no-data"), table)
+    lines = lines_of(two_groups, tmp_path, "two")
     found = {(line.group, line.row, line.benchmark): line for line in lines}
     assert len(found) == len(lines) == 2 * 2 * 3
     for (group, row, benchmark), line in found.items():
@@ -62,7 +62,7 @@ def test_rows_of_one_name_are_compared_within_their_own_group(
     differences = {found[group, "ours", "avg"].diff for group in ("small", "large")}
     assert len(differences) == 2
 
-    rows = list(csv.DictReader(io.StringIO(to_csv(lines))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(to_frame(lines)))))
     assert len({(row["row"], row["benchmark"]) for row in rows}) == len(rows)
     assert {(row["row"], row["versus"]) for row in rows} == {
         ("base (small)", ""),
@@ -70,7 +70,7 @@ def test_rows_of_one_name_are_compared_within_their_own_group(
         ("base (large)", ""),
         ("ours (large)", "base (large)"),
     }
-    markdown = to_markdown(sheet_of(two_groups, table, lines))
+    markdown = to_markdown(sheet_of(two_groups, table, to_frame(lines)))
     assert re.findall(r"(?m)^\| ([^|]+) \| [^-]", markdown) == [
         "***small***",
         "base",

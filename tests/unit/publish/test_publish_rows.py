@@ -19,9 +19,9 @@ from tests.unit.publish.reading import (
 )
 
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line, missing
+from cliptrase.publish.cells import Line, missing, to_frame
+from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import number, tex, to_csv, to_latex, to_markdown
-from cliptrase.publish.tables import sheet_of
 
 OURS = "D-26 rule cliptrase (released)"
 READINGS = (
@@ -43,10 +43,10 @@ def test_a_step_that_a_benchmark_does_not_have_is_empty_with_its_reason(
             assert (line.run, line.ci_low, line.diff, line.versus) == ("", None, None, "")
             assert line.protocol == "crop" and line.model == "vit_b16" and not line.published
             assert line.rule == "cliptrase" and line.vocabulary
-    assert missing(discrepancies) == (0, 97, {})
-    sheet = sheet_of(paper, paper.tables[DISCREPANCIES], discrepancies)
+    assert missing(to_frame(discrepancies)) == (0, 97, {})
+    sheet = sheet_of(paper, paper.tables[DISCREPANCIES], to_frame(discrepancies))
     text = to_markdown(sheet)
-    marks = {text: mark for mark, text in sheet.notes}
+    marks = {text: mark for text, mark in sheet.notes.items()}
     reason = "D-13: the released code multiplies by the [CLS] logits on VOC20 only"
     cells = markdown_row(text, D13)
     assert cells.count(f"<sup>{marks[reason]}</sup>") == 8
@@ -55,15 +55,19 @@ def test_a_step_that_a_benchmark_does_not_have_is_empty_with_its_reason(
     )
     assert "are missing" not in text
     assert f"\\textsuperscript{{{marks[reason]}}}" in to_latex(sheet)
-    rows = [row for row in csv.DictReader(io.StringIO(to_csv(discrepancies))) if row["row"] == D13]
+    rows = [
+        row
+        for row in csv.DictReader(io.StringIO(to_csv(to_frame(discrepancies))))
+        if row["row"] == D13
+    ]
     assert [row["benchmark"] for row in rows if row["value"] or row["run"]] == ["voc20"]
     assert len(rows) == 10
 
 
 def test_runs_that_are_missing_are_still_counted(paper: Plan, tmp_path: Path) -> None:
     lines = lines_of(paper, tmp_path, DISCREPANCIES)
-    assert missing(lines)[:2] == (97, 97)
-    assert "not on every" not in "".join(missing(lines)[2])
+    assert missing(to_frame(lines))[:2] == (97, 97)
+    assert "not on every" not in "".join(missing(to_frame(lines))[2])
 
 
 def test_a_column_holds_two_definitions_of_a_benchmark(
@@ -75,12 +79,12 @@ def test_a_column_holds_two_definitions_of_a_benchmark(
     assert text.run.startswith("voc21_standard.") and code.run.startswith("voc21.")
     assert code.versus == text.row
     assert code.diff == pytest.approx(code.value - text.value)
-    sheet = sheet_of(paper, paper.tables[DISCREPANCIES], discrepancies)
+    sheet = sheet_of(paper, paper.tables[DISCREPANCIES], to_frame(discrepancies))
     heads = [column.key for column in sheet.panels[0].columns]
     assert "voc21_standard" not in heads and len(sheet.panels) == 1
     cells = markdown_row(to_markdown(sheet), text.row)
     assert number(text.value) in cells[heads.index("voc21")]
-    rows = {row["row"]: row for row in csv.DictReader(io.StringIO(to_csv(discrepancies)))
+    rows = {row["row"]: row for row in csv.DictReader(io.StringIO(to_csv(to_frame(discrepancies))))
             if row["benchmark"].startswith("voc21_")}  # fmt: skip
     assert set(rows) == {text.row}
 
@@ -93,7 +97,7 @@ def test_two_lists_of_words_for_one_benchmark_are_both_named(
     assert mended.vocabulary.startswith("voc20+voc21_background_mended@")
     assert released.vocabulary.startswith("voc20+voc21_background@")
     assert len({line.vocabulary[-10:] for line in (mended, released)}) == 2
-    text = to_markdown(sheet_of(paper, paper.tables[DISCREPANCIES], discrepancies))
+    text = to_markdown(sheet_of(paper, paper.tables[DISCREPANCIES], to_frame(discrepancies)))
     assert f"voc21: {released.vocabulary}, 6 images" in text
     assert f"voc21 in {mended.row}: {mended.vocabulary}" in text
 
@@ -105,8 +109,8 @@ def test_a_cell_that_is_compared_with_another_row_than_its_neighbours_says_so(
         replace(line, versus="SCLIP") if (line.row, line.column) == ("GEM", "voc20") else line
         for line in peers
     ]
-    sheet = sheet_of(paper, paper.tables[PEERS], odd)
-    (mark,) = [mark for mark, text in sheet.notes if text == "compared with SCLIP"]
+    sheet = sheet_of(paper, paper.tables[PEERS], to_frame(odd))
+    (mark,) = [mark for text, mark in sheet.notes.items() if text == "compared with SCLIP"]
     text = to_markdown(sheet)
     assert "| GEM<br><sub>to CLIP</sub> |" in text
     heads = [column.key for column in sheet.panels[0].columns]
@@ -124,7 +128,7 @@ def test_every_line_but_a_quoted_one_names_protocol_words_and_rule(
     paper: Plan, whole_paper: Path, table: str
 ) -> None:
     lines = lines_of(paper, whole_paper, table)
-    for row in csv.DictReader(io.StringIO(to_csv(lines))):
+    for row in csv.DictReader(io.StringIO(to_csv(to_frame(lines)))):
         assert row["protocol"] in ("crop", "slide") and row["model"] == "vit_b16"
         assert re.fullmatch(r"([a-z0-9_]+(\+[a-z0-9_]+)?@[0-9a-f]{10} ?)+", row["vocabulary"])
         assert row["rule"] in ("cliptrase", "mmseg")
@@ -176,8 +180,8 @@ def test_a_row_has_its_footnote_on_its_label(
     paper: Plan, whole_paper: Path, table: str, rows: list[str], note: str
 ) -> None:
     lines = lines_of(paper, whole_paper, table)
-    sheet = sheet_of(paper, paper.tables[table], lines)
-    (mark,) = [mark for mark, text in sheet.notes if text == note]
+    sheet = sheet_of(paper, paper.tables[table], to_frame(lines))
+    (mark,) = [mark for text, mark in sheet.notes.items() if text == note]
     text, latex = to_markdown(sheet), to_latex(sheet)
     labels = [line.split("<br>")[0] for line in text.splitlines() if line.startswith("| ")]
     marked = [label for label in labels if re.search(rf"<sup>(≈,)?{mark}(</sup>|,)", label)]
@@ -188,7 +192,7 @@ def test_a_row_has_its_footnote_on_its_label(
         row.replace("_", r"\_") for row in rows
     ]
     assert f"\\textsuperscript{{{mark}}} {tex(note)}\\par" in latex
-    assert note not in to_csv(lines)
+    assert note not in to_csv(to_frame(lines))
 
 
 def test_a_label_has_its_footnote_beside_the_mark_of_the_best(
@@ -196,7 +200,7 @@ def test_a_label_has_its_footnote_beside_the_mark_of_the_best(
 ) -> None:
     row = "CLIPtrase, paper's text"
     alike = [replace(line, near_best=line.row == row) for line in peers]
-    sheet = sheet_of(paper, paper.tables[PEERS], alike)
-    (mark,) = [mark for mark, text in sheet.notes if text == READINGS]
+    sheet = sheet_of(paper, paper.tables[PEERS], to_frame(alike))
+    (mark,) = [mark for text, mark in sheet.notes.items() if text == READINGS]
     assert f"| {row}<sup>≈,{mark}</sup><br>" in to_markdown(sheet)
     assert f"{row}\\textsuperscript{{$\\approx$,{mark}}} &" in to_latex(sheet)

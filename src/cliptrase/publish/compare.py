@@ -1,0 +1,105 @@
+"""What may be compared with what: runs in pairs, and the lines of a table side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cliptrase.plan.settings import in_words
+from cliptrase.publish.results import Result, Values
+from cliptrase.runs import bootstrap
+
+SHORT = 10  # digits of a digest, as of a commit
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")  # can move a number
+
+# --- runs in pairs: one run of each row, or for an average one a benchmark ------------------------
+
+
+def mean_value(runs: Sequence[Result], metric: str) -> float | None:
+    """The mean of a metric over runs of several benchmarks, None where one has no value."""
+    values = [value for run in runs if (value := run.value(metric)) is not None]
+    return sum(values) / len(values) if values and len(values) == len(runs) else None
+
+
+def mean_resampled(runs: Sequence[Result], metric: str) -> Values:
+    """The same in each resample: the mean of the runs' resampled values."""
+    return bootstrap.average([run.resampled[metric] for run in runs])
+
+
+def paired_difference(
+    runs: Sequence[Result], others: Sequence[Result], metric: str
+) -> tuple[float, float, float] | None:
+    """The mean of `runs` minus that of `others`, with its interval from the same resamples."""
+    value, other = mean_value(runs, metric), mean_value(others, metric)
+    if value is None or other is None:
+        return None
+    resampled, others_resampled = mean_resampled(runs, metric), mean_resampled(others, metric)
+    return bootstrap.difference(value, resampled, other, others_resampled)
+
+
+def why_no_pair(runs: Sequence[Result], others: Sequence[Result]) -> str:
+    """Why the two cannot be compared image by image, or nothing."""
+    if other_code := different_code([*runs, *others]):
+        return other_code
+    pairs = zip(runs, others, strict=True)
+    if any(run.image_list != other.image_list for run, other in pairs):
+        return "the two rows are of other images"
+    return ""
+
+
+def different_code(runs: Sequence[Result]) -> str:
+    """Says so where runs that are compared were not all made by the same code."""
+    codes = sorted({run.code[:SHORT] for run in runs})
+    return f"the runs were made by different code, {' and '.join(codes)}" if codes[1:] else ""
+
+
+def different_versions(runs: Sequence[Result]) -> str:
+    """Says so where runs that are compared were made with other versions of PACKAGES."""
+    differences = []
+    for package in PACKAGES:
+        versions = dict.fromkeys(run.versions.get(package) or "unknown" for run in runs)
+        if len(versions) > 1:
+            differences.append(f"{package} {' and '.join(versions)}")
+    return f"made under other versions: {', '.join(differences)}" if differences else ""
+
+
+# --- lines side by side --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Lines of one protocol, under one choice of its settings (`slide(short_side=448)`), and of one
+    metric rule. Columns, and groups of bars, are of one of these; `title` tells it from the others.
+    """
+
+    protocol: str
+    rule: str
+    title: str
+    lines: pd.DataFrame
+
+
+def comparables(frame: pd.DataFrame) -> list[Comparable]:
+    """The lines of a table that may stand side by side, in order of appearance, but for the quoted.
+
+    A row of another rule than most stands with the others only where the row itself sets
+    `protocol.rule`: two rules are then compared on purpose.
+    """
+    lines = frame[frame["kind"] != "quoted"]
+    first = lines.sort_values("chooses_rule", kind="stable").drop_duplicates("protocol")
+    usual = lines["protocol"].map(dict(zip(first["protocol"], first["rule"], strict=True)))
+    rules = lines["rule"].mask(lines["chooses_rule"], usual)
+    groups = list(lines.groupby([lines["protocol"], rules], sort=False))
+    protocols = [protocol for (protocol, _), _ in groups]
+    several_rules = len(set(protocols)) < len(protocols)
+
+    def title(protocol: str, rule: str) -> str:
+        if len(groups) == 1:
+            return ""
+        words = " and ".join(in_words(each) for each in protocol.split())
+        return f"protocol {words}" + (f", rule {rule}" if several_rules else "")
+
+    return [
+        Comparable(protocol, rule, title(protocol, rule), part) for (protocol, rule), part in groups
+    ]
