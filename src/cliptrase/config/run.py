@@ -126,9 +126,7 @@ def resolve(overrides: Iterable[str]) -> Run:
         if asked != "auto":
             tree["model"]["precision"] = asked
     settings = _settings(tree, written)
-    usual = settings.protocol.vocabularies if isinstance(settings.protocol, Slide) else None
-    chosen = validated(_Chosen, {"vocabulary": tree["vocabulary"]}).vocabulary
-    vocabulary = describe_vocabulary(written, chosen, usual, words_given)
+    vocabulary = describe_vocabulary(written, tree["vocabulary"], settings.protocol, words_given)
     rest = ("limit", "batch_size", "workers", "out", "data")
     parts = {name: getattr(settings, name) for name in Settings.model_fields}
     parts |= {"benchmark": _benchmark(written), "vocabulary": vocabulary}
@@ -173,10 +171,6 @@ def stock(run: Run) -> tuple[Method, Protocol, str]:
     return _stock(files.CONF, *key)
 
 
-class _Chosen(Frozen):
-    vocabulary: Any
-
-
 @functools.lru_cache(maxsize=1024)
 def _stock(
     conf: Path, benchmark: str, method: str, protocol: str, model: Model, image_size: int
@@ -188,8 +182,7 @@ def _stock(
         return *_method_and_protocol(tree, _written_benchmark(tree["benchmark"]), model), ""
     written = _written_benchmark(tree["benchmark"])
     fitted = _method_and_protocol(tree, written, model)
-    usual = fitted[1].vocabularies if isinstance(fitted[1], Slide) else None
-    return *fitted, describe_vocabulary(written, None, usual, False).classes.name
+    return *fitted, describe_vocabulary(written, None, fitted[1], False).classes.name
 
 
 def _written_benchmark(content: Any) -> WrittenBenchmark | WrittenFolder:

@@ -20,6 +20,7 @@ from cliptrase.config.kinds import (
     VOTE,
     ProtocolFacts,
 )
+from cliptrase.config.metric_names import RULES
 from cliptrase.config.validation import (
     Frozen,
     OptionalText,
@@ -44,10 +45,10 @@ def _block(value: Any) -> int:
     return value
 
 
-Rule = Literal["cliptrase", "mmseg", "detectron2_v06", "detectron2"]
-Heads = Literal["mean", "concatenated"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Flag = Annotated[bool, one_of((True, False))]
+Rule = Annotated[str, one_of(*RULES)]
+Heads = Annotated[str, one_of("mean", "concatenated")]
+Precision = Annotated[str, one_of("fp32", "bf16", "fp16")]
+Flag = Annotated[bool, one_of(True, False)]
 Count = Annotated[int, whole(1)]
 Block = Annotated[int, BeforeValidator(_block)]
 Scale = Annotated[float, number(0, 10_000)]
@@ -59,18 +60,12 @@ SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_he
 
 def _terms(value: Any) -> tuple[str, ...]:
     """In one order, whatever order they are written in: it is one run."""
-    if not isinstance(value, list | tuple):
-        raise UserError(
-            f"method.attention.terms={value}: give a list without doubles, as [qq,kk,vv]"
-        )
-    for term in value:
-        if term not in TERMS:
-            hint = nearest(str(term), TERMS)
-            raise UserError(f"method.attention.terms: unknown term {term!r}; {hint}")
-    if len(set(value)) != len(value):
-        raise UserError(
-            f"method.attention.terms={value}: give a list without doubles, as [qq,kk,vv]"
-        )
+    unknown = [term for term in value if term not in TERMS] if isinstance(value, list) else []
+    if unknown:
+        hint = nearest(str(unknown[0]), TERMS)
+        raise UserError(f"method.attention.terms: unknown term {unknown[0]!r}; {hint}")
+    if not isinstance(value, list | tuple) or len(set(value)) != len(value):
+        raise ValueError("give a list without doubles, as [qq,kk,vv]")
     return tuple(sorted(value, key=TERMS.index))
 
 
@@ -78,14 +73,14 @@ class Attention(Frozen):
     """What replaces the attention of the blocks first_block … last_block, counted as in a 12-block
     model, from the end on other depths."""
 
-    kind: Annotated[str, one_of(ATTENTION)]
+    kind: Annotated[str, one_of(*ATTENTION)]
     terms: Annotated[tuple[str, ...], BeforeValidator(_terms)]
     first_block: Block
     last_block: Block
     residual: Flag
     ffn: Flag
     omega: Annotated[float, number(0, 10_000)] | None = None
-    row_sum: Literal["none", 1, 3] = "none"
+    row_sum: Annotated[str | int, one_of("none", 1, 3)] = "none"
     heads: Heads = "mean"
 
     @model_validator(mode="after")
@@ -93,14 +88,10 @@ class Attention(Frozen):
         """Refuse keys that the kind does not read."""
         kind, reads = ATTENTION[self.kind], ATTENTION[self.kind].reads
         terms = list(self.terms)
-        if "terms" not in reads and terms:
-            raise UserError(
-                f"method.attention.terms={terms}: kind {self.kind} compares nothing; take []"
-            )
-        if "terms" in reads and not terms:
-            raise UserError(
-                f"method.attention.terms={terms}: give a list without doubles, as [qq,kk,vv]"
-            )
+        if ("terms" in reads) != bool(terms):
+            cure = f"kind {self.kind} compares nothing; take []"
+            cure = "give a list without doubles, as [qq,kk,vv]" if "terms" in reads else cure
+            raise UserError(f"method.attention.terms={terms}: {cure}")
         if kind.two_paths and (self.residual, self.ffn) != (True, False):
             raise UserError(
                 f"method.attention.kind={self.kind}: its path has a residual and no FFN; take "
@@ -132,7 +123,7 @@ class Correlation(Frozen):
     """Of which block of the unmodified model, and how tokens are compared."""
 
     block: Block
-    kind: Annotated[str, one_of(SHARED_MATRIX)]
+    kind: Annotated[str, one_of(*SHARED_MATRIX)]
     heads: Heads = "mean"
 
 
@@ -146,23 +137,23 @@ class Regions(Frozen):
     """How patches are clustered, and how their regions vote."""
 
     correlation: Correlation
-    cluster: Literal["rows", "features"]
-    denoise: Annotated[str, one_of(DENOISE)]
+    cluster: Annotated[str, one_of("rows", "features")]
+    denoise: Annotated[str, one_of(*DENOISE)]
     eps: Annotated[float, number(0)]
     min_samples: Count
     upsample: Annotated[int, whole(1, 32)]
     median: Annotated[int, AfterValidator(_odd), whole(1, 99)]
-    vote: Annotated[str, one_of(("auto", *VOTE))]  # auto is filled in before
-    algorithm: Annotated[str, one_of(CLUSTERING)] = "dbscan"
+    vote: Annotated[str, one_of("auto", *VOTE)]  # auto is filled in before
+    algorithm: Annotated[str, one_of(*CLUSTERING)] = "dbscan"
     l2_rows: Flag = False
-    passes: Literal[1, 2] = 1
+    passes: Annotated[int, one_of(1, 2)] = 1
 
 
 class Method(Frozen):
     name: Text
     attention: Attention
     regions: Regions | None
-    cls_logits: Annotated[bool, one_of(("auto", True, False))]  # auto is filled in before
+    cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
 
     @property
     def vote(self) -> str:
@@ -194,9 +185,8 @@ def _probability(value: Any) -> float:
 
 def _sclip(value: Any) -> Any:
     if value not in ("sclip", None):
-        raise UserError(
-            f"protocol.vocabularies={value}: must be sclip, or null for the benchmarks' own lists; "
-            "vocabulary=… chooses any other"
+        raise ValueError(
+            "must be sclip, or null for the benchmarks' own lists; vocabulary=… chooses any other"
         )
     return value
 
@@ -210,7 +200,7 @@ class Slide(Frozen):
     logit_scale: Scale
     background_threshold: Annotated[float, BeforeValidator(_probability)]
     # which lists it chose is in the run's vocabulary
-    vocabularies: Annotated[Literal["sclip"] | None, BeforeValidator(_sclip)] = Field(exclude=True)
+    vocabularies: Annotated[str | None, BeforeValidator(_sclip)] = Field(exclude=True)
     rule: Rule
 
     @property
@@ -229,7 +219,7 @@ class WrittenModel(Frozen):
     """A model as its YAML says it."""
 
     label: Text
-    kind: Literal["local", "open_clip"]
+    kind: Annotated[str, one_of("local", "open_clip")]
     name: OptionalText = None
     pretrained: OptionalText = None
     path: OptionalText = None
@@ -250,7 +240,7 @@ class Model(Frozen):
     """
 
     label: str
-    kind: Literal["local", "open_clip"]
+    kind: str  # local | open_clip
     name: str | None
     pretrained: str | None
     path: str | None = Field(exclude=True)
@@ -274,25 +264,32 @@ def _is_raw(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
 
 
-def _ignored(value: Any) -> int:
-    if value not in (255, 65535) or isinstance(value, bool):
-        raise ValueError("must be 255 or 65535")
-    return value
-
-
 def _background(value: Any) -> Any:
-    listed = isinstance(value, list | tuple) and all(map(_is_raw, value))
-    if value is not None and value != "ignored" and not listed:
+    if isinstance(value, list | tuple) and all(map(_is_raw, value)):
+        return tuple(value)
+    if value not in (None, "ignored"):
         raise ValueError(
             "must be null, ignored (every ignored pixel is background) or a list of raw labels, "
             "as [0]"
         )
-    return tuple(value) if listed else value
+    return value
+
+
+def _ignore(value: Any) -> int:
+    if not _is_raw(value) or value not in (255, 65535):
+        raise ValueError("must be 255 or 65535")
+    return value
 
 
 def _skip(value: Any) -> Any:
-    if value != "none" and not _is_raw(value):
+    if value is not None and value != "none" and not _is_raw(value):
         raise ValueError("must be a label value, or none")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
     return value
 
 
@@ -300,16 +297,10 @@ class Labels(Frozen):
     """How raw labels are scored: a table, the ignored value, what the background is."""
 
     map: OptionalText
-    ignore: Annotated[int, BeforeValidator(_ignored)]
-    background: Annotated[Any, BeforeValidator(_background)]
+    ignore: Annotated[int, BeforeValidator(_ignore)]
+    background: Annotated[tuple[int, ...] | str | None, BeforeValidator(_background)]
     scored: Count | None = None
-    skip: Annotated[Any, BeforeValidator(_skip)] = None
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
+    skip: Annotated[int | str | None, BeforeValidator(_skip)] = None
 
 
 class _WrittenBenchmark(Frozen):

@@ -1,18 +1,17 @@
 """pydantic's validation errors in the project's words: key, value, what exists, nearest match.
 
-Models derive from `Frozen`. A validator of a field raises ValueError with the end of the sentence
-("must be odd"); whatever concerns several fields raises UserError with the whole sentence.
+A validator of a field raises ValueError with the end of a sentence ("must be odd"); whatever
+concerns several fields raises UserError with the whole sentence.
 """
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from cliptrase.errors import UserError, nearest
 
@@ -21,6 +20,24 @@ class Frozen(BaseModel):
     """A value of fixed fields, compared and hashed by them; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys(cls, content: Any) -> Any:
+        if isinstance(content, BaseModel):
+            return content
+        needed = [name for name, field in cls.model_fields.items() if field.is_required()]
+        if not isinstance(content, dict):
+            keys = f"must hold the keys {', '.join(needed)}" if needed else "must be a mapping"
+            raise ValueError(keys)
+        for key in content:
+            if key not in cls.model_fields:
+                hint = nearest(str(key), cls.model_fields)
+                raise PydanticCustomError("unknown", "{hint}", {"key": str(key), "hint": hint})
+        for key in needed:
+            if key not in content:
+                raise PydanticCustomError("missing_key", "is missing", {"key": key})
+        return content
 
     # The next four serve code that still reads a run as a mapping.
     def __getitem__(self, key: str) -> Any:
@@ -81,6 +98,28 @@ def validated(
         raise UserError(sentence(_problem(model, error, where))) from None
 
 
+def _problem(model: type[BaseModel], error: ValidationError, where: str) -> Problem:
+    about = error.errors()[0]
+    inner = about.get("ctx", {}).get("key")
+    path = [*about["loc"], *([inner] if isinstance(inner, str) else [])]
+    field = model.model_fields.get(str(path[0])) if path else None
+    kinds = {"missing_key": "missing", "unknown": "unknown"}
+    return Problem(
+        kind=kinds.get(about["type"], "value"),
+        path=".".join(filter(None, [where, *map(str, path)])),
+        value=about["input"],
+        fault=_in_words(about["msg"]),
+        wanted=(field.description if field else None) or "",
+    )
+
+
+def _in_words(message: str) -> str:
+    """pydantic's own messages in the style of ours."""
+    message = message.removeprefix("Value error, ").replace("Input should", "must")
+    message = message.replace("valid tuple", "list")
+    return message[:1].lower() + message[1:] if message.startswith("Must") else message
+
+
 def show(value: Any) -> str:
     """A value as it is written in YAML and on the command line."""
     if value is None or isinstance(value, bool):
@@ -116,9 +155,8 @@ def number(above: float, at_most: float = float("inf")) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def one_of(choices: Iterable[str | bool]) -> BeforeValidator:
-    """Annotates a str or a bool: one of some choices (of which 1 is not true)."""
-    choices = tuple(choices)
+def one_of(*choices: str | int | None) -> BeforeValidator:
+    """Annotates a value that is one of some choices (of which 1 is not true)."""
 
     def check(value: Any) -> Any:
         if not any(value == choice and type(value) is type(choice) for choice in choices):
@@ -138,74 +176,6 @@ Text = Annotated[str, BeforeValidator(_text)]  # a number is a text too
 OptionalText = Annotated[
     str | None, BeforeValidator(lambda value: None if value is None else _text(value))
 ]
-
-
-def _problem(model: type[BaseModel], error: ValidationError, where: str) -> Problem:
-    # an unknown key first: the key that is missing may be what was meant
-    about = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    path = [part for part in about["loc"] if not str(part).startswith("function-")]
-    key = ".".join(filter(None, [where, *map(str, path)]))
-    kinds = {"missing": "missing", "extra_forbidden": "unknown"}
-    kind = kinds.get(about["type"], "value")
-    field = model.model_fields.get(str(path[0])) if path else None
-    wanted = (field.description if field else None) or ""
-    fault = _fault(model, path, about["type"], about["input"], about["msg"])
-    return Problem(kind, key, about["input"], fault, wanted)
-
-
-def _fault(model: type[BaseModel], path: list[Any], kind: str, value: Any, message: str) -> str:
-    """What is wrong with the value at a path, as the end of a sentence."""
-    if kind == "extra_forbidden":
-        section = next(filter(_is_model, _alternatives(_annotation(model, path[:-1]))), None)
-        return nearest(str(path[-1]), section.model_fields if section else ())
-    field = _annotation(model, path)
-    if kind == "literal_error":
-        return f"unknown value; {nearest(show(value), map(show, _literals(field)))}"
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
-        section = next(filter(_is_model, _alternatives(field)), None)
-        keys = section.model_fields if section else {}
-        needed = [name for name, about in keys.items() if about.is_required()]
-        return f"must hold the keys {', '.join(needed)}" if needed else "must be a mapping"
-    if kind == "value_error":
-        return message.removeprefix("Value error, ")
-    message = message.replace("Input should", "must").replace("valid tuple", "list")
-    return message[:1].lower() + message[1:]
-
-
-def _annotation(model: Any, path: list[Any]) -> Any:
-    """The type of the field at a path."""
-    found = model
-    for part in path:
-        section = next(filter(_is_model, _alternatives(found)), None)
-        if section is not None and part in section.model_fields:
-            found = section.model_fields[part].annotation
-        else:
-            inner = [typing.get_args(each) for each in _alternatives(found)]
-            items = [each for args in inner for each in args if each is not ...]
-            found = items[-1] if items else Any
-    return found
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    while typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [part for each in typing.get_args(annotation) for part in _alternatives(each)]
-    return [annotation]
-
-
-def _literals(annotation: Any) -> list[Any]:
-    found: list[Any] = []
-    for each in _alternatives(annotation):
-        if typing.get_origin(each) is typing.Literal:
-            found += typing.get_args(each)
-        elif each is type(None):
-            found.append(None)
-    return found
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def defaults(model: Any) -> Mapping[str, Any]:

@@ -9,7 +9,14 @@ import functools
 import hashlib
 from pathlib import Path
 
-from cliptrase.config.schema import Vocabulary, WordList, WrittenBenchmark, WrittenFolder
+from cliptrase.config.schema import (
+    Protocol,
+    Slide,
+    Vocabulary,
+    WordList,
+    WrittenBenchmark,
+    WrittenFolder,
+)
 from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
     background_path,
@@ -24,19 +31,20 @@ from cliptrase.data.read.vocabularies import (
 def describe_vocabulary(
     benchmark: WrittenBenchmark | WrittenFolder,
     chosen: object,
-    protocol_lists: str | None,
+    protocol: Protocol,
     given: bool,
 ) -> Vocabulary:
     """Classes, background words (None where the benchmark scores no background) and templates.
 
     chosen: what `vocabulary=` names, None for nothing; it brings its background words along where
-    there is a list of them beside it. protocol_lists: `sclip` where the protocol has lists of its
-    own for benchmarks; they count unless the benchmark's words are `given` on the command line.
+    there is a list of them beside it. Some protocols have lists of their own for benchmarks; those
+    count unless the benchmark's words are `given` on the command line.
 
     Raises UserError naming the key or the file.
     """
-    if chosen is None and not given and protocol_lists is not None:
-        chosen = _protocol_list(benchmark, protocol_lists)
+    kind = protocol.vocabularies if isinstance(protocol, Slide) else None
+    if chosen is None and not given and kind is not None:
+        chosen = _protocol_list(benchmark, kind)
     classes = vocabulary_path(benchmark.classes if chosen is None else str(chosen))
     background = None
     if benchmark.background is not None:
