@@ -115,9 +115,11 @@ def _problem(model: type[BaseModel], error: ValidationError, where: str) -> Prob
 
 def _in_words(message: str) -> str:
     """pydantic's own messages in the style of ours."""
-    message = message.removeprefix("Value error, ").replace("Input should", "must")
-    message = message.replace("valid tuple", "list")
-    return message[:1].lower() + message[1:] if message.startswith("Must") else message
+    if message.startswith("Value error, "):
+        return message.removeprefix("Value error, ")
+    message = message.replace("Input should", "must").replace("valid tuple", "list")
+    message = message.replace("be a valid dictionary", "be a mapping")
+    return message[:1].lower() + message[1:]
 
 
 def show(value: Any) -> str:
