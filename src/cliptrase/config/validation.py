@@ -104,19 +104,18 @@ def _problem(model: type[BaseModel], error: ValidationError, where: str) -> Prob
     path = [*about["loc"], *([inner] if isinstance(inner, str) else [])]
     field = model.model_fields.get(str(path[0])) if path else None
     kinds = {"missing_key": "missing", "unknown": "unknown"}
+    ours = about["type"] in {*kinds, "value_error"}
     return Problem(
         kind=kinds.get(about["type"], "value"),
         path=".".join(filter(None, [where, *map(str, path)])),
         value=about["input"],
-        fault=_in_words(about["msg"]),
+        fault=about["msg"].removeprefix("Value error, ") if ours else _in_words(about["msg"]),
         wanted=(field.description if field else None) or "",
     )
 
 
 def _in_words(message: str) -> str:
     """pydantic's own messages in the style of ours."""
-    if message.startswith("Value error, "):
-        return message.removeprefix("Value error, ")
     message = message.replace("Input should", "must").replace("valid tuple", "list")
     message = message.replace("be a valid dictionary", "be a mapping")
     return message[:1].lower() + message[1:]
