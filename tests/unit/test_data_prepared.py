@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from cliptrase import config
 from cliptrase.data import open_dataset
 from cliptrase.data.make import prepare, recipes
 from cliptrase.data.read import prepared
