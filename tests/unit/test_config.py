@@ -317,6 +317,14 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method.attention.first_block=0"], ["first_block=0"]),
         (["method.attention.first_block=12", "method.attention.last_block=11"], ["comes after"]),
         (["method.regions.correlation.block=13"], ["block=13"]),
+        (
+            ["model=shapes_clip", "method=clip_surgery", "method.attention.first_block=6"],
+            ["first_block=6: a model of 6 blocks has the blocks 7 to 12"],
+        ),
+        (
+            ["model=shapes_clip", "method.regions.correlation.block=1"],
+            ["correlation.block=1: a model of 6 blocks has the blocks 7 to 12"],
+        ),
         (["device=gpu"], ["device=gpu", "cuda"]),
         (["limit=0"], ["limit=0"]),
         (["+limit=3"], ["write key=value"]),
