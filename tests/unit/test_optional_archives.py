@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ def server(tmp_path):
         yield running
 
 
-def test_an_optional_archive_is_not_fetched_where_nobody_asks(tmp_path: Path, server) -> None:
+def test_an_optional_archive_is_not_fetched_where_nobody_asks(
+    tmp_path: Path, server, caplog
+) -> None:
     data = tmp_path / "data"
     edited.place(data, "coco", {"curated": dict})
     (data / "raw" / edited.CURATED).unlink()
@@ -39,6 +42,8 @@ def test_an_optional_archive_is_not_fetched_where_nobody_asks(tmp_path: Path, se
         read_subset("coco", "coco27", data)
     server.faults[f"/{edited.CURATED}"] = Fault(status=404)
     prepare.main(words)
+    assert re.search(rf"without {edited.CURATED}: .*404", caplog.text)
+    prepare.main([*words, "--force"])
     with pytest.raises(UserError, match=r"was prepared without it \(.*404"):
         read_subset("coco", "coco27", data)
     server.faults.clear()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cliptrase.data.fetch import receipts
+from cliptrase.data.fetch import download, receipts
 from cliptrase.data.fetch.lock import alone
 from cliptrase.data.fetch.sources import (
     Archive,
@@ -58,29 +58,21 @@ def prepare(
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with alone(target.parent / f".{dataset}.lock", dataset):
-            if not force and _is_current(target, recipe):
-                used = (prepared.read_selfcheck(target) or {}).get("archives", {})
+            check = None if force else _current(target, recipe)
+            if check is not None:
+                used = check.get("archives", {})
                 unused = [archive for archive in recipe.optional if archive.name not in used]
-                without = _optional(unused, data, mirror, fetch=optional)
-                if len(without) == len(unused):  # there is nothing to add
-                    if optional:
-                        _keep_reasons(target, without)
+                if len(_optional(unused, data, mirror, fetch=optional)) == len(unused):
                     return target
             _fetch(dataset, recipe, data, mirror)
-            without = _optional(recipe.optional, data, mirror, fetch=optional)
-            check = _put(target, recipe, without)
-            for archive in (*recipe.archives, *recipe.optional):
-                if archive.name in check["archives"]:
-                    receipts.confirm_first(archive, data)
+            _put(target, recipe, _optional(recipe.optional, data, mirror, fetch=optional))
     return target
 
 
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    from cliptrase.data.fetch.download import log_progress, take_mirror
-
-    words, mirror = take_mirror(sys.argv[1:] if arguments is None else arguments)
+    words, mirror = download.take_mirror(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
     )
@@ -96,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=_count, metavar="N", help="as many as cores, 4 at most")
     options = parser.parse_args(words)
-    log_progress()
+    download.log_progress()
     try:
         with at_most(options.threads):
             folder = prepare(
@@ -124,8 +116,6 @@ def _count(text: str) -> int:
 
 def _fetch(dataset: str, recipe: Recipe, data: Path | str, mirror: str | None) -> None:
     """Fetch and check the archives that a dataset cannot do without."""
-    from cliptrase.data.fetch import download  # httpx: only where something is fetched
-
     if recipe.source and mirror_of(mirror) is None:
         gated = missing_gated(recipe.source, data)
         if gated:
@@ -142,8 +132,6 @@ def _optional(
 
     Without `fetch` only those that are there are checked.
     """
-    from cliptrase.data.fetch import download
-
     without = {}
     for archive in archives:
         if not fetch and not raw_path(archive, data).is_file():
@@ -153,27 +141,17 @@ def _optional(
             download.fetch(archive, data, mirror=mirror)
         except UserError as error:
             without[archive.name] = str(error)
+            LOG.warning("without %s: %s", archive.name, error)
     return without
 
 
-def _keep_reasons(target: Path, without: dict[str, str]) -> None:
-    """Keep in the self-check why the dataset is still without optional archives."""
-    check = prepared.read_selfcheck(target) or {}
-    before = check.get("without", {})
-    if before != before | without:
-        check["without"] = before | without
-        write_json(target / prepared.SELFCHECK, {**check})
-    for name, reason in without.items():
-        LOG.warning("%s: still without %s: %s", target.name, name, reason)
-
-
-def _put(target: Path, recipe: Recipe, without: dict[str, str]) -> SelfCheck:
-    """Make a dataset beside its place and put it there, whole; its self-check."""
+def _put(target: Path, recipe: Recipe, without: dict[str, str]) -> None:
+    """Make a dataset beside its place and put it there, whole."""
     for leftover in target.parent.glob(f".{target.name}.[0-9]*"):
         shutil.rmtree(leftover)
     folder = target.parent / f".{target.name}.{os.getpid()}"
     try:
-        check = _make(folder, target, recipe, without)
+        used = _make(folder, target.name, recipe, without)
         _replace(folder, target)
     except UserError as error:
         for archive in recipe.archives:  # a foreign one must not count against the right one
@@ -181,13 +159,14 @@ def _put(target: Path, recipe: Recipe, without: dict[str, str]) -> SelfCheck:
         raise UserError(_with_cure(str(error), target.name, recipe)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return check
+    for archive in used:
+        receipts.confirm_first(archive, recipe.data)
 
 
 def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
     """A message that begins with the dataset's name and ends with what to delete before a retry."""
     text = fault if fault.startswith((f"{dataset}:", f"{dataset},")) else f"{dataset}: {fault}"
-    if not recipe.source:
+    if not recipe.archives:
         return text
     paths = ", ".join(str(raw_path(archive, recipe.data)) for archive in recipe.archives)
     where = "" if recipe.data == Path("data") else f" --data {recipe.data}"
@@ -197,30 +176,29 @@ def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
     )
 
 
-def _make(folder: Path, target: Path, recipe: Recipe, without: dict[str, str]) -> SelfCheck:
-    """Write all files of a dataset into a folder and check them; its self-check.
+def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -> list[Archive]:
+    """Write all files of a dataset into a folder and check them; the archives that were used.
 
     without: as `_optional` returns it; archives at fault are added.
     """
     folder.mkdir()
-    dataset, arrow, source = target.name, folder / prepared.ARROW, recipe.source
-    progress = tqdm(
-        recipe.records(), desc=dataset, total=recipe.count, unit=" images", disable=None
+    arrow = folder / prepared.ARROW
+    records = recipe.records()
+    prepared.write_arrow(
+        arrow, tqdm(records, desc=dataset, total=recipe.count, unit=" images", disable=None)
     )
-    prepared.write_arrow(arrow, progress)
-    with open(arrow, "rb") as file:
-        os.fsync(file.fileno())
     samples = prepared.PreparedSamples(folder, dataset)
-    check = prepared.self_check(samples, source.expected.label_values if source else None)
+    values = recipe.source.expected.label_values if recipe.source else None
+    check = prepared.self_check(samples, values)
     if check["count"] != recipe.count:
         raise UserError(f"{dataset}: {check['count']} samples instead of {recipe.count}")
-    if source:
-        check_figures(source, check)
+    used: list[Archive] = []
+    if recipe.source:
+        check_figures(recipe.source, check)
         check["subsets"] = _write_subsets(folder, recipe, samples.ids, without)
-        for name, reason in without.items():
-            LOG.warning("%s: without %s: %s", dataset, name, reason)
-        digests = _digests(recipe)
-        check["archives"] = {name: digests[name] for name in digests if name not in without}
+        optional = [archive for archive in recipe.optional if archive.name not in without]
+        used = [*recipe.archives, *optional]
+        check["archives"] = _digests(used, recipe.data)
         check["stated"] = recipe.stated(check["archives"])
         check["without"] = without
     check["dataset"] = dataset
@@ -228,7 +206,7 @@ def _make(folder: Path, target: Path, recipe: Recipe, without: dict[str, str]) -
     check["recipe_sha256"] = recipe.digest()
     check["arrow_bytes"] = arrow.stat().st_size
     write_json(folder / prepared.SELFCHECK, {**check})
-    return check
+    return used
 
 
 def _write_subsets(
@@ -246,6 +224,7 @@ def _write_subsets(
             subsets = recipe.subsets(ids, archive)
         except UserError as error:
             without[archive.name] = str(error)
+            LOG.warning("without %s: %s", archive.name, error)
             receipts.forget_first(archive, recipe.data)
             continue
         for name, subset in subsets.items():
@@ -256,33 +235,29 @@ def _write_subsets(
     return digests
 
 
-def _is_current(target: Path, recipe: Recipe) -> bool:
-    """Whether a dataset is whole, of this code and these sources, and of the archives there now.
+def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
+    """The self-check of a dataset that is whole, of this code, these sources and these archives.
 
-    An archive that was deleted since, as large ones are, does not count.
+    None for any other. An archive that was deleted since, as large ones are, does not count.
     """
     check = prepared.read_selfcheck(target)
     if check is None or recipe.outdated(check) or check.get("count") != recipe.count:
-        return False
+        return None
     used = check.get("archives", {})
-    if used != used | _digests(recipe):
-        return False
+    if used != used | _digests([*recipe.archives, *recipe.optional], recipe.data):
+        return None
     for name, digest in check.get("subsets", {}).items():
         path = target / prepared.SUBSETS / f"{name}.txt"
         if not path.is_file() or sha256_file(path) != digest:
-            return False
+            return None
     arrow = target / prepared.ARROW
-    return arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes")
+    return check if arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes") else None
 
 
-def _digests(recipe: Recipe) -> dict[str, str]:
-    """Name → sha256 of the archives that are there and checked, by their receipts."""
-    digests = {}
-    for archive in (*recipe.archives, *recipe.optional):
-        receipt = receipts.read_receipt(archive, recipe.data) or {}
-        if "sha256" in receipt:
-            digests[archive.name] = receipt["sha256"]
-    return digests
+def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:
+    """Name → sha256 of the archives that were checked, by their receipts."""
+    known = ((archive, receipts.read_receipt(archive, data) or {}) for archive in archives)
+    return {archive.name: receipt["sha256"] for archive, receipt in known if "sha256" in receipt}
 
 
 def _replace(folder: Path, target: Path) -> None:

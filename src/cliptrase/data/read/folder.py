@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from cliptrase.errors import UserError
 from cliptrase.files import sha256_file
 
-if TYPE_CHECKING:
-    from cliptrase.data.read.images import Header
-
+Value = TypeVar("Value")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 SWAPPED = "are benchmark.images and benchmark.labels swapped?"
@@ -57,15 +55,13 @@ def ignore_value(labels: Path | str) -> int:
 
     Only headers are read. Raises UserError: missing or empty folder, masks of both kinds.
     """
-    depths = {path: _header(path).bits for path in _masks(labels).values()}
-    if len(set(depths.values())) > 1:
-        one = next(path for path, bits in depths.items() if bits == 8)
-        other = next(path for path, bits in depths.items() if bits == 16)
+    mask_of = {_bits(path): path for path in reversed(_masks(labels).values())}
+    if len(mask_of) > 1:
         raise UserError(
-            f"{labels}: {one.name} has 8 bits and {other.name} has 16, so the ignored value "
-            "is unclear; save all masks alike"
+            f"{labels}: {mask_of[8].name} has 8 bits and {mask_of[16].name} has 16, so the ignored "
+            "value is unclear; save all masks alike"
         )
-    return 255 if 8 in depths.values() else 65535
+    return 255 if 8 in mask_of else 65535
 
 
 def folder_digest(images: Path | str, labels: Path | str) -> str:
@@ -76,10 +72,10 @@ def folder_digest(images: Path | str, labels: Path | str) -> str:
     paired = pairs(images, labels)
     files = [("image", pair.image) for pair in paired] + [("mask", pair.mask) for pair in paired]
     with ThreadPoolExecutor(4) as pool:
-        contents = pool.map(_content, (path for _, path in files))
+        digests = pool.map(_digest, (path for _, path in files))
         lines = [
-            f"{kind}/{path.name}\0{size}\0{digest}\n"
-            for (kind, path), (size, digest) in zip(files, contents, strict=True)
+            f"{kind}/{path.name}\0{path.stat().st_size}\0{digest}\n"
+            for (kind, path), digest in zip(files, digests, strict=True)
         ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -96,25 +92,25 @@ def _masks(labels: Path | str) -> dict[str, Path]:
 
 
 def _by_stem(folder: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     others: list[str] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.is_file():
             continue
         if path.suffix.lower() not in suffixes:
             others.append(path.suffix)
-        elif path.stem in found:
+        elif path.stem in files:
             raise UserError(
-                f"{path}: the same name as {found[path.stem].name}; keep one {what} of that name"
+                f"{path}: the same name as {files[path.stem].name}; keep one {what} of that name"
             )
         else:
-            found[path.stem] = path
-    if not found:
+            files[path.stem] = path
+    if not files:
         hint = "subfolders are not searched"
         if any(suffix.lower() in IMAGE_SUFFIXES for suffix in others):
             hint = f"it holds pictures ({sorted(set(others))[0]}): {SWAPPED}"
         raise UserError(f"{folder}: no {what} in this folder ({', '.join(suffixes)}); {hint}")
-    return found
+    return files
 
 
 def _lacking(lacking: list[str], pictures: dict[str, Path], labels: Path) -> str:
@@ -132,23 +128,27 @@ def _and_more(names: list[str]) -> str:
     return f" (nor for {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def _content(path: Path) -> tuple[int, str]:
-    stat = path.stat()
-    return stat.st_size, _digest(path.absolute(), stat.st_size, stat.st_mtime_ns)
+def _once_a_file(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
+    """Read a file again only if its size or time has changed."""
+
+    @functools.lru_cache(maxsize=1 << 16)
+    def cached(path: Path, size: int, mtime_ns: int) -> Value:
+        return read(path)
+
+    def current(path: Path) -> Value:
+        stat = path.stat()
+        return cached(path.absolute(), stat.st_size, stat.st_mtime_ns)
+
+    return current
 
 
-def _header(path: Path) -> Header:
-    stat = path.stat()
-    return _cached_header(path.absolute(), stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _digest(path: Path, size: int, mtime_ns: int) -> str:
+@_once_a_file
+def _digest(path: Path) -> str:
     return sha256_file(path)
 
 
-@functools.lru_cache(maxsize=1 << 16)
-def _cached_header(path: Path, size: int, mtime_ns: int) -> Header:
+@_once_a_file
+def _bits(path: Path) -> int:
     from cliptrase.data.read.images import read_header
 
-    return read_header(path)
+    return read_header(path).bits

@@ -138,6 +138,8 @@ def write_arrow(path: Path, records: Iterable[Record]) -> None:
         for record in records:
             writer.write({"id": record.id, "image": record.image, "label": record.label})
         writer.finalize()
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_sums(folder: Path, samples: PreparedSamples) -> str:
