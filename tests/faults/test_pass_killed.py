@@ -11,7 +11,8 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.evaluate import passes, tally
 from cliptrase.evaluate.truth import Loader
-from cliptrase.runs import code, finished, store
+from cliptrase.runs import code, store
+from cliptrase.runs.finished import status
 
 IMAGES, SAVE_EVERY = 7, 2
 
@@ -213,7 +214,7 @@ def test_a_pass_whose_other_runs_are_done_goes_on(runs, whole, read, tmp_path, m
     read.clear()
     assert finish(runs, tmp_path) == whole
     assert read == [0, 4, 5, 6]
-    assert second in finished.unfinished(runs, tmp_path / "elsewhere", tmp_path)
+    assert not status(runs[second], tmp_path / "elsewhere").finished
 
 
 @pytest.mark.parametrize("fault", ["cut off", "no archive", "other code", "a run is missing"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from cliptrase.config.schema import Model
 from cliptrase.evaluate.encoded import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
-from cliptrase.evaluate.protocols import Maps
 from cliptrase.model.load import load_clip
 from cliptrase.runs.provenance import Stages
 
@@ -25,30 +24,6 @@ log = logging.getLogger(__name__)
 
 TOLERATED = 1e-5  # of the pixels
 FEW = 4  # runs up to which a second image costs little
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Pixels of all runs on some images, and how many of them are another class on a CPU."""
-
-    pixels: int
-    differing: int
-    images: int
-    runs: int
-
-    @classmethod
-    def of(cls, ours: Maps, theirs: Maps) -> Agreement:
-        """Class maps (B, H, W) by run, both of the same images and runs."""
-        return cls(
-            pixels=sum(one.size for one in theirs.values()),
-            differing=sum(int(np.count_nonzero(ours[run] != theirs[run])) for run in theirs),
-            images=len(next(iter(theirs.values()))),
-            runs=len(theirs),
-        )
-
-    @property
-    def enough(self) -> bool:
-        return self.differing <= TOLERATED * self.pixels
 
 
 def needed(device: torch.device) -> bool:
@@ -69,19 +44,19 @@ def with_cpu(predictor: Predictor, model: Model, positions: Sequence[int]) -> di
     protocol = predictor.load.protocol
     with torch.inference_mode():
         singly = [protocol.maps(clip, [image.shown], jobs, 1, Stages()) for image in images]
-    found = Agreement.of(
-        ours, {run: np.concatenate([one[run] for one in singly]) for run in singly[0]}
-    )
-    level = logging.INFO if found.enough or clip.precision != "fp32" else logging.WARNING
-    log.log(
-        level,
-        "%d of %d pixels differ from the CPU (images: %d, runs: %d)",
-        found.differing,
-        found.pixels,
-        found.images,
-        found.runs,
-    )
-    return asdict(found)
+    theirs = {run: np.concatenate([maps[run] for maps in singly]) for run in singly[0]}
+    differing = sum(int(np.count_nonzero(ours[run] != classes)) for run, classes in theirs.items())
+    pixels = sum(classes.size for classes in theirs.values())
+    message = "%d of %d pixels differ from the CPU (images: %d, runs: %d)"
+    expected = enough(differing, pixels) or clip.precision != "fp32"
+    level = logging.INFO if expected else logging.WARNING
+    log.log(level, message, differing, pixels, len(images), len(theirs))
+    return {"pixels": pixels, "differing": differing, "images": len(images), "runs": len(theirs)}
+
+
+def enough(differing: int, pixels: int) -> bool:
+    """Whether so few pixels are of another class on a CPU that they are rounding."""
+    return differing <= TOLERATED * pixels
 
 
 def _on_cpu(jobs: dict[str, Job]) -> dict[str, Job]:

@@ -89,10 +89,10 @@ def run_pass(
         workers = workers or cores()
         batch_size = batch_size or next(iter(todo.values())).batch_size
         with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
-            # it may have waited for a GPU
-            todo = finished.unfinished(todo, out, data, freeze_code=freeze_code)
+            # another pass may have made them while this one waited for a GPU
+            todo = store.rescore(todo, out, data, freeze_code=freeze_code)
             in_batches = chosen.type == "cuda" if batched is None else batched
-            if todo:  # nothing keeps the pass, and its model, until the GPU is given up
+            if todo:  # no variable holds the pass, or its model would outlast the use of the GPU
                 _Pass(todo, Path(data), chosen, batch_size, workers, pool, freeze_code).make(
                     Path(partial), save_every, in_batches, Path(out)
                 )
@@ -114,12 +114,12 @@ class _Pass:
         any_code: bool,
     ) -> None:
         self.started, self.stages = now(), Stages()
-        self.told: dict[str, Any] = {}  # more for provenance.json
+        self.compared: dict[str, object] = {}  # with the CPU, for provenance.json
         self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
         first = next(iter(runs.values()))
         dataset = first.benchmark.dataset
         self.data = {name: finished.data_digest(run, data) for name, run in runs.items()}
-        self.basis: dict[str, Any] = {
+        self.basis: dict[str, object] = {
             "code": code.prediction_digest(),
             "versions": {package: versions()[package] for package in COMPUTING},
             "data": finished.dataset_digest(dataset, data),
@@ -159,16 +159,16 @@ class _Pass:
         if batched and positions and agreement.needed(self.device):
             with self.stages("compare"):
                 model = next(iter(self.runs.values())).model
-                self.told["unlike_cpu"] = agreement.with_cpu(self.predictor, model, positions)
+                self.compared["unlike_cpu"] = agreement.with_cpu(self.predictor, model, positions)
         if batched:
             results = self.predictor.batched(self.pool, positions)
         else:
             results = self.predictor.singly(self.pool, positions, ahead=2 * self.workers)
         with contextlib.closing(results):
             since = saved = time.perf_counter()
-            for position, found in _shown(results, progress.position, total):
+            for position, counts in _shown(results, progress.position, total):
                 for name, tally in progress.tallies.items():
-                    tally.add(position, found[name])
+                    tally.add(position, counts[name])
                 progress.position = position + 1
                 self.stages.add({"images": time.perf_counter() - since})
                 since = time.perf_counter()
@@ -184,10 +184,9 @@ class _Pass:
             self.stages,
             self.started,
             str(self.device),
-            self.basis["data"],
             workers=self.workers,
             runs_in_pass=len(self.runs),
-            **self.told,
+            **self.compared,
         )
         for name, run in self.runs.items():
             tally = self.progress.tallies[name]
@@ -210,9 +209,9 @@ def _words(run: Run) -> str:
 def _check_shared(runs: dict[str, Run]) -> None:
     """Raise UserError where one stream over the images could not serve all runs."""
     for key, part in SHARED.items():
-        found = {str(part(run)) for run in runs.values()}
-        if len(found) > 1:
-            raise UserError(f"the runs of a pass must share {key}: {', '.join(sorted(found))}")
+        values = {str(part(run)) for run in runs.values()}
+        if len(values) > 1:
+            raise UserError(f"the runs of a pass must share {key}: {', '.join(sorted(values))}")
 
 
 def _shown(results: Iterator[T], done: int, total: int) -> Iterator[T]:

@@ -6,6 +6,7 @@ import json
 import logging
 import zipfile
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ ARRAYS = ("confusion", "skipped", "entries", "ends")
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One run on one image: what of its confusion matrix and of its counts is not 0."""
+    """One run on one image: the cells of its confusion matrix and the counts that are not 0."""
 
     cells: NDArray[np.int64]  # flat indices into (K, K)
     pixels: NDArray[np.int64]  # in each of them
@@ -31,14 +32,12 @@ class ImageResult:
     @classmethod
     def of(cls, truth: GroundTruth, prediction: NDArray[np.integer]) -> ImageResult:
         """`prediction` (n, n) in 0..K-1."""
-        table, classes = truth.columns(prediction)
-        row, column = table.nonzero()
-        tp, pred = np.zeros((2, truth.classes), np.int64)
-        gt, pred[classes] = table.sum(axis=1), table.sum(axis=0)
-        tp[classes] = table[classes, np.arange(len(classes))]
+        matrix = truth.confusion(prediction)
+        tp, gt, pred = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
         seen = np.flatnonzero(gt + pred)
         entries = np.stack([seen, tp[seen], gt[seen], pred[seen]], axis=1).astype(np.int32)
-        return cls(row * truth.classes + classes[column], table[row, column], entries)
+        cells = np.flatnonzero(matrix)
+        return cls(cells, matrix.reshape(-1)[cells], entries)
 
 
 class Tally:
@@ -97,7 +96,7 @@ class Progress:
     position: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def save(self, path: Path, basis: dict[str, Any]) -> None:
+    def save(self, path: Path, basis: Mapping[str, object]) -> None:
         """Write everything to `path`. `basis` is what must be equal for a resume to be right."""
         names = list(self.tallies)
         about = {"basis": basis, "runs": names, "position": self.position, "seconds": self.seconds}
@@ -108,7 +107,7 @@ class Progress:
         with atomic_write(path) as file:
             np.savez(file, **arrays)
 
-    def resume(self, path: Path, basis: dict[str, Any]) -> None:
+    def resume(self, path: Path, basis: Mapping[str, object]) -> None:
         """Take over what `path` holds, if it was made on the same `basis` and has all runs."""
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -117,7 +116,7 @@ class Progress:
                     log.info("%s is from other code, data or runs: starting over", path)
                     return
                 numbers = {name: number for number, name in enumerate(about["runs"])}
-                found = {
+                arrays = {
                     name: {key: file[f"{numbers[name]}.{key}"] for key in ARRAYS}
                     for name in self.tallies
                 }
@@ -127,6 +126,6 @@ class Progress:
             log.warning("%s cannot be read (%s): starting over", path, error)
             return
         for name, tally in self.tallies.items():
-            tally.load(found[name])
+            tally.load(arrays[name])
         self.position, self.seconds = about["position"], about["seconds"]
         log.info("going on from image %d", self.position)

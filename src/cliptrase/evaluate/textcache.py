@@ -75,7 +75,7 @@ def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> st
         "model": model.model_dump(mode="json", exclude=set(IMAGES_ONLY)),
         "device": clip.device.type,
         "torch": torch.__version__,
-        "code": code.digest(code.closure("cliptrase.model.text", "cliptrase.model.load")),
+        "code": code.digest(code.closure("model.text", "model.load")),
     }
     text = json.dumps(basis, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -22,22 +22,11 @@ import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PREDICTS = "cliptrase.evaluate.passes"
-SCORES = "cliptrase.runs.scoring"
-CONFIG = ("cliptrase.config.kinds", "cliptrase.config.metric_names")
-OUTSIDE = (
-    "cliptrase.config",
-    "cliptrase.data.fetch",
-    "cliptrase.data.make",
-    "cliptrase.errors",
-    "cliptrase.files",
-    "cliptrase.machine",
-    "cliptrase.resources",
-    "cliptrase.runs.code",
-    "cliptrase.runs.finished",
-    "cliptrase.runs.provenance",
-    "cliptrase.runs.scoring",
-    "cliptrase.runs.store",
+PREDICTS, SCORES = "evaluate.passes", "runs.scoring"
+CONFIG = ("config.kinds", "config.metric_names")
+OUTSIDE = re.compile(
+    r"(config|data\.fetch|data\.make|errors|files|machine|resources"
+    r"|runs\.(code|finished|provenance|scoring|store))(\..+)?"
 )
 REFERENCE = re.compile(r"cliptrase(\.\w+)+:\w+")  # a function that config/kinds.py names
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -55,21 +44,20 @@ def scoring_digest(package: Path = PACKAGE) -> str:
     return digest(closure(SCORES, package=package) - closure(PREDICTS, package=package))
 
 
-def code_files() -> list[Path]:
-    """All files of the two digests, sorted."""
-    return sorted(closure(PREDICTS, SCORES))
-
-
 def closure(*modules: str, package: Path = PACKAGE) -> frozenset[Path]:
-    """The files of these modules and of all that they import from `package`, also in functions."""
+    """The files of these modules of the package (`evaluate.passes`), and of all that they import
+    from it, also within functions."""
     files: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        file = None if _is_outside(module) and module not in modules else _file(module, package)
-        if file is not None and module not in files:
-            files[module] = file
-            waiting += [module.rpartition(".")[0], *_read(file)[0]]
+        outside = OUTSIDE.fullmatch(module) and module not in (*modules, *CONFIG)
+        if module and module not in files and not outside:
+            path = package.joinpath(*module.split("."))
+            for file in (path.with_suffix(".py"), path / "__init__.py"):
+                if file.is_file():
+                    files[module] = file
+                    waiting += [module.rpartition(".")[0], *_read(file)[0]]
     return frozenset(files.values())
 
 
@@ -80,55 +68,32 @@ def digest(files: frozenset[Path]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _is_outside(module: str) -> bool:
-    listed = any(f"{module}.".startswith(f"{name}.") for name in OUTSIDE)
-    return listed and module not in CONFIG
-
-
-def _file(module: str, package: Path) -> Path | None:
-    """The file of a module of the package, None for any other name."""
-    root, _, rest = module.partition(".")
-    if root != "cliptrase" or not rest:
-        return None
-    path = package.joinpath(*rest.split("."))
-    files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in files if file.is_file()), None)
-
-
 @functools.cache
 def _read(file: Path) -> tuple[list[str], str]:
-    """The names that a file imports, and the digest of its syntax tree without docstrings.
+    """The modules of the package that a file may import, and the digest of its syntax tree.
 
     Read once a process: a digest is of the code that the process runs.
     """
-    tree, imported, words = ast.parse(file.read_bytes()), list[str](), list[str]()
+    tree, names = ast.parse(file.read_bytes()), list[str]()
     for node in ast.walk(tree):
         match node:
             case ast.Import():
-                imported += [name.name for name in node.names]
+                names += [name.name for name in node.names]
             case ast.ImportFrom(module=str(module)):
-                imported += [module, *(f"{module}.{name.name}" for name in node.names)]
+                names += [module, *(f"{module}.{name.name}" for name in node.names)]
             case ast.Constant(value=str(text)) if REFERENCE.fullmatch(text):
-                imported.append(text.partition(":")[0])
+                names.append(text.partition(":")[0])
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
-    _spell(tree, words)
-    return imported, hashlib.sha256(" ".join(words).encode()).hexdigest()
+    imported = [name.removeprefix("cliptrase.") for name in names if name.startswith("cliptrase.")]
+    return imported, hashlib.sha256(_spelled(tree).encode()).hexdigest()
 
 
-def _spell(node: object, words: list[str]) -> None:
-    """Append a syntax tree as words, the same under every version of Python: `ast.dump` differs,
-    because newer versions have more fields, which are empty for the code of older ones."""
+def _spelled(node: object) -> str:
+    """A syntax tree as text, the same under every version of Python: `ast.dump` is not, as newer
+    versions have more fields, which are empty for the code of older ones."""
     if isinstance(node, ast.AST):
-        words.append(f"({type(node).__name__}")
-        for name in node._fields:
-            value = getattr(node, name, None)
-            if value is not None and value != []:
-                words.append(name)
-                _spell(value, words)
-        words.append(")")
-    elif isinstance(node, list):
-        for item in node:
-            _spell(item, words)
-    else:
-        words.append(repr(node))
+        fields = [(name, getattr(node, name, None)) for name in node._fields]
+        spelled = [f"{name}={_spelled(value)}" for name, value in fields if value not in (None, [])]
+        return f"{type(node).__name__}({' '.join(spelled)})"
+    return f"[{' '.join(map(_spelled, node))}]" if isinstance(node, list) else repr(node)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,34 +39,12 @@ class GroundTruth:
 
         Raises ValueError where a scored pixel is predicted as anything else.
         """
-        k = self.classes
-        return np.bincount(self.rows + self._predicted(prediction), minlength=k * k).reshape(k, k)
-
-    def columns(
-        self, prediction: NDArray[np.integer]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The columns (K, m) of `confusion` that are not 0, and maybe others, and their classes
-        (m,): of many classes few are predicted, and the whole matrix takes longer to look through
-        than the picture."""
-        predicted, k = self._predicted(prediction), self.classes
-        if k * k <= predicted.size:
-            return self.confusion(prediction), np.arange(k)
-        there = np.zeros(k, np.bool_)
-        there[predicted] = True
-        classes = np.flatnonzero(there)
-        place = there.cumsum() - 1
-        cells = self.labels * len(classes) + place[predicted]
-        table = np.bincount(cells, minlength=k * len(classes))
-        return table.reshape(k, len(classes)), classes
-
-    def _predicted(self, prediction: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Predicted class (P,) of each scored pixel."""
-        flat = prediction.reshape(-1)
-        predicted = flat if self.scored is None else flat[self.scored]
-        k = self.classes
+        predicted, k = prediction.reshape(-1), self.classes
+        if self.scored is not None:
+            predicted = predicted[self.scored]
         if predicted.size and not (predicted.min() >= 0 and predicted.max() < k):
             raise ValueError(f"a prediction is outside 0..{k - 1}")
-        return predicted
+        return np.bincount(self.rows + predicted, minlength=k * k).reshape(k, k)
 
 
 def confusion(
@@ -86,7 +63,3 @@ class ImageCounts:
     tp: NDArray[np.int32]  # (n, K)
     gt: NDArray[np.int32]  # (n, K)
     pred: NDArray[np.int32]  # (n, K)
-
-    def save(self, path: Path) -> None:
-        """Write per_image.npz."""
-        np.savez_compressed(path, **vars(self))

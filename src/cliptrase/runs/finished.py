@@ -72,21 +72,6 @@ def status(
     return Status("finished")
 
 
-def unfinished(
-    runs: Mapping[str, Run],
-    runs_folder: Path | str,
-    data: Path | str = "data",
-    *,
-    freeze_code: bool = False,
-) -> dict[str, Run]:
-    """Those of `runs` (name → run) that are not finished. Raises UserError as `status`."""
-    return {
-        name: run
-        for name, run in runs.items()
-        if not status(run, runs_folder, data, freeze_code=freeze_code).finished
-    }
-
-
 def pass_file(results: Path | str, suite: str, name: str) -> Path:
     """Where a pass writes which runs it made."""
     return Path(results) / "passes" / suite / f"{name}.json"

@@ -14,11 +14,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from cliptrase.runs import code
 
-code_files, code_digest = code.code_files, code.prediction_digest  # until runs/code.py is asked
+
+def code_files() -> list[Path]:
+    """To be replaced by `code.closure`."""
+    return sorted(code.closure(code.PREDICTS, code.SCORES))
+
+
+code_digest = code.prediction_digest
 VERSIONS = (
     "cliptrase",
     "torch",
@@ -70,19 +75,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def describe(
-    stages: Stages, started: str, device: str, data: str | None, **more: Any
-) -> dict[str, Any]:
-    """What provenance.json says of a pass, as plain types; the store adds the digests of the run's
-    label table and other files.
+def describe(stages: Stages, started: str, device: str, **more: object) -> dict[str, object]:
+    """What provenance.json says of a pass; what it says of a run is added to it.
 
-    `data` is the digest of the prepared dataset. Peak memory of a stage is the process's high-water
-    mark when the stage last ended, in bytes.
+    Peak memory of a stage is the process's high-water mark when the stage last ended, in bytes.
     """
     return {
         "code": code.prediction_digest(),
         "scoring": code.scoring_digest(),
-        "data": data,
         "commit": commit(),
         "started": started,
         "finished": now(),
@@ -102,13 +102,15 @@ def describe(
 @functools.cache
 def versions() -> dict[str, str | None]:
     """Python's version and those of the packages that matter; None for one that is not there."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    installed = {name: _version(name) for name in VERSIONS}
+    return {"python": platform.python_version(), **installed}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

@@ -20,11 +20,17 @@ from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
+from cliptrase.runs.finished import status
 from cliptrase.runs.metrics import METRICS, class_counts, scores
 from cliptrase.segment import ways
 
 IMAGES, SIZE = 6, 112
 CLIPTRASE = ["benchmark=shapes_bg", "method=cliptrase"]
+
+
+def unfinished(runs, out, data, **options):
+    """The names of the runs that are not finished."""
+    return [name for name in runs if not status(runs[name], out, data, **options).finished]
 
 
 def contents(folder):
@@ -199,11 +205,11 @@ def test_a_finished_run_is_made_again_for_other_code_only(
 
     with monkeypatch.context() as patched:
         patched.setattr(code, "prediction_digest", lambda: "other code")
-        assert finished.unfinished(runs, tmp_path, data)
-        assert not finished.unfinished(runs, tmp_path, data, freeze_code=True)
+        assert unfinished(runs, tmp_path, data)
+        assert not unfinished(runs, tmp_path, data, freeze_code=True)
         assert made()["at"] != first["at"]
-        assert not finished.unfinished(runs, tmp_path, data)
-    assert finished.unfinished(runs, tmp_path, data)
+        assert not unfinished(runs, tmp_path, data)
+    assert unfinished(runs, tmp_path, data)
 
 
 def test_a_run_of_another_label_table_is_made_again(runs_of, make, data, tmp_path, monkeypatch):
@@ -212,21 +218,21 @@ def test_a_run_of_another_label_table_is_made_again(runs_of, make, data, tmp_pat
     shutil.copytree(label_tables.TABLES, tables)
     monkeypatch.setattr(finished, "TABLES", tables)
     make(runs, tmp_path)
-    assert not finished.unfinished(runs, tmp_path, data)
+    assert not unfinished(runs, tmp_path, data)
     table = tables / f"{next(iter(runs.values())).benchmark.labels.map}.csv"
     content = table.read_bytes()
     table.write_bytes(content.rstrip(b"\n0123456789") + b"0\n")
     assert table.read_bytes() != content
-    assert list(finished.unfinished(runs, tmp_path, data, freeze_code=True)) == list(runs)
+    assert unfinished(runs, tmp_path, data, freeze_code=True) == list(runs)
     table.write_bytes(content)
-    assert not finished.unfinished(runs, tmp_path, data)
+    assert not unfinished(runs, tmp_path, data)
 
 
 def test_a_run_of_other_pixels_is_made_again(runs_of, make, data, tmp_path):
     """The dataset prepared once more, one pixel of one image changed."""
     runs = runs_of(["benchmark=shapes", "method=clip"])
     make(runs, tmp_path)
-    assert not finished.unfinished(runs, tmp_path, data)
+    assert not unfinished(runs, tmp_path, data)
     samples = prepared.PreparedSamples(prepared.prepared_folder("shapes", data))
     for changed in (False, True):
         folder = prepared.prepared_folder("shapes", tmp_path / f"data-{changed}")
@@ -240,8 +246,8 @@ def test_a_run_of_other_pixels_is_made_again(runs_of, make, data, tmp_path):
         prepared.write_arrow(folder / prepared.ARROW, records)
         check = prepared.self_check(prepared.PreparedSamples(folder))
         (folder / prepared.SELFCHECK).write_text(json.dumps(check))
-        left = finished.unfinished(runs, tmp_path, tmp_path / f"data-{changed}", freeze_code=True)
-        assert list(left) == list(runs) * changed
+        left = unfinished(runs, tmp_path, tmp_path / f"data-{changed}", freeze_code=True)
+        assert left == list(runs) * changed
 
 
 @pytest.mark.parametrize("which", ["out", "partial"])

@@ -15,7 +15,7 @@ from cliptrase.data.make import prepare
 from cliptrase.data.read.prepared import open_prepared, read_selfcheck, read_subset, verify_prepared
 from cliptrase.errors import UserError
 from cliptrase.evaluate.tally import Progress
-from cliptrase.runs import finished
+from cliptrase.runs import finished, store
 
 IDS = edited.ids("coco")
 
@@ -118,11 +118,11 @@ def test_a_pass_over_two_lists_writes_down_each_run_s_own(tmp_path: Path, make, 
     for name, run in runs.items():
         said = json.loads((folders[name] / "provenance.json").read_text())["data"]
         assert said == finished.data_digest(run, data)
-    assert not finished.unfinished(runs, tmp_path / "out", data)
+    assert not store.rescore(runs, tmp_path / "out", data)
     placed(data, listing(IDS[:2]))
     (data / "raw" / f"{edited.CURATED}.first.json").unlink()
     prepare.prepare("coco", data, force=True)
-    again = finished.unfinished(runs, tmp_path / "out", data)
+    again = store.rescore(runs, tmp_path / "out", data)
     assert [run.benchmark.subset for run in again.values()] == ["coco27"]
 
 
