@@ -1,6 +1,7 @@
 """CLIPtrase and its options, slowly: NumPy in float64, scikit-learn's DBSCAN, SciPy's median.
 
 Written from the paper and the description of the released code; shares no line with the package.
+Takes any ViT of open_clip with square patches; the constants are the shape of the small random one.
 """
 
 from __future__ import annotations
@@ -35,38 +36,49 @@ def cubic(x: float, a: float = -0.75) -> float:
     return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
 
 
-def positions(trained: np.ndarray) -> np.ndarray:
+def positions(trained: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """The released code's resize: the given scale, (h + 0.1) / h0, sets where it samples."""
-    grid = trained[1:].reshape(TRAINED, TRAINED, -1)
-    resized = np.zeros((ROWS, COLUMNS, WIDTH))
-    for row in range(ROWS):
-        y = (row + 0.5) * TRAINED / (ROWS + 0.1) - 0.5
-        for column in range(COLUMNS):
-            x = (column + 0.5) * TRAINED / (COLUMNS + 0.1) - 0.5
+    side = math.isqrt(len(trained) - 1)
+    if rows == columns == side:
+        return trained
+    grid = trained[1:].reshape(side, side, -1)
+    resized = np.zeros((rows, columns, grid.shape[2]))
+    for row in range(rows):
+        y = (row + 0.5) * side / (rows + 0.1) - 0.5
+        for column in range(columns):
+            x = (column + 0.5) * side / (columns + 0.1) - 0.5
             for i in range(math.floor(y) - 1, math.floor(y) + 3):
                 for j in range(math.floor(x) - 1, math.floor(x) + 3):
-                    source = grid[min(max(i, 0), TRAINED - 1), min(max(j, 0), TRAINED - 1)]
+                    source = grid[min(max(i, 0), side - 1), min(max(j, 0), side - 1)]
                     resized[row, column] += cubic(y - i) * cubic(x - j) * source
-    return np.concatenate([trained[:1], resized.reshape(ROWS * COLUMNS, -1)])
+    return np.concatenate([trained[:1], resized.reshape(rows * columns, -1)])
+
+
+def grid_of(visual: Any, image: np.ndarray) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    side = visual.conv1.weight.shape[-1]
+    return image.shape[1] // side, image.shape[2] // side
 
 
 def tokens_of(visual: Any, image: np.ndarray) -> np.ndarray:
     kernel = array(visual.conv1.weight)
+    (rows, columns), side = grid_of(visual, image), kernel.shape[-1]
     patches = [
-        np.einsum("ochw,chw->o", kernel, image[:, r : r + PATCH, c : c + PATCH])
-        for r in range(0, ROWS * PATCH, PATCH)
-        for c in range(0, COLUMNS * PATCH, PATCH)
+        np.einsum("ochw,chw->o", kernel, image[:, r : r + side, c : c + side])
+        for r in range(0, rows * side, side)
+        for c in range(0, columns * side, side)
     ]
     x = np.stack([array(visual.class_embedding), *patches])
-    return layer_norm(x + positions(array(visual.positional_embedding)), visual.ln_pre)
+    trained = array(visual.positional_embedding)
+    return layer_norm(x + positions(trained, rows, columns), visual.ln_pre)
 
 
 def heads_of(block: Any, x: np.ndarray) -> dict[str, np.ndarray]:
     """q, k, v: (heads, L, d)."""
     joint = layer_norm(x, block.ln_1) @ array(block.attn.in_proj_weight).T
     joint = joint + array(block.attn.in_proj_bias)
-    split = [part.reshape(len(x), HEADS, -1).transpose(1, 0, 2) for part in np.split(joint, 3, 1)]
-    return dict(zip("qkv", split, strict=True))
+    by_head = joint.reshape(len(x), 3, block.attn.num_heads, -1).transpose(1, 2, 0, 3)
+    return dict(zip("qkv", by_head, strict=True))
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -84,8 +96,9 @@ def alike(a: np.ndarray, b: np.ndarray, kind: str, heads: str) -> np.ndarray:
 
 def run_block(block: Any, x: np.ndarray, a: Any) -> np.ndarray:
     parts = heads_of(block, x)
-    scale = (WIDTH // HEADS) ** -0.5
-    attention = np.zeros((HEADS, len(x), len(x)))
+    heads, _, width = parts["q"].shape
+    scale = width**-0.5
+    attention = np.zeros((heads, len(x), len(x)))
     for first, second in a.terms:
         if a.kind == "softmax":
             scores = scale * parts[first] @ parts[second].transpose(0, 2, 1)
@@ -96,7 +109,7 @@ def run_block(block: Any, x: np.ndarray, a: Any) -> np.ndarray:
             attention += shared / len(a.terms)
     if a.row_sum != "none":
         attention *= a.row_sum / np.abs(attention).sum(axis=-1, keepdims=True)
-    mixed = (attention @ parts["v"]).transpose(1, 0, 2).reshape(len(x), WIDTH)
+    mixed = (attention @ parts["v"]).transpose(1, 0, 2).reshape(len(x), heads * width)
     out = mixed @ array(block.attn.out_proj.weight).T + array(block.attn.out_proj.bias)
     out = out + x if a.residual else out
     if a.ffn:
@@ -127,10 +140,18 @@ class Reference:
     """Everything of one image and method, in the order of the paper's section 4."""
 
     def __init__(
-        self, clip: Any, image: np.ndarray, text: np.ndarray, method: Any, fit_eps: bool = False
+        self,
+        clip: Any,
+        image: np.ndarray,
+        text: np.ndarray,
+        method: Any,
+        fit_eps: bool = False,
+        classes: int = CLASSES,
     ):
-        """fit_eps: cluster with an eps that no distance is near, not the method's."""
+        """fit_eps: cluster with an eps that no distance is near, not the method's. classes: names
+        of `text` before the words for the background."""
         visual = clip.visual
+        rows, columns = grid_of(visual, image)
         blocks = visual.transformer.resblocks
         entering = [tokens_of(visual, image)]
         for block in blocks:
@@ -144,8 +165,8 @@ class Reference:
         logits = 100 * cosines[1:].T
         if method.cls_logits:
             logits = logits * (100 * cosines[0])[:, None]
-        self.logits = bilinear(logits.reshape(WORDS, ROWS, COLUMNS), image.shape[1:])
-        self.before = np.minimum(self.logits.argmax(axis=0), CLASSES)
+        self.logits = bilinear(logits.reshape(len(text), rows, columns), image.shape[1:])
+        self.before = np.minimum(self.logits.argmax(axis=0), classes)
         r = method.regions
         self.votes = self.votes_in(method)
         if not self.votes:
@@ -176,8 +197,8 @@ class Reference:
             self.labels[kept] = self.clustered(clustered[kept], r)
         self.maps = []
         for cluster in range(self.labels.max() + 1):
-            mean = m[self.labels == cluster].mean(axis=0).reshape(ROWS, COLUMNS)
-            fine = bilinear(mean, (ROWS * r.upsample, COLUMNS * r.upsample))
+            mean = m[self.labels == cluster].mean(axis=0).reshape(rows, columns)
+            fine = bilinear(mean, (rows * r.upsample, columns * r.upsample))
             fine = median_filter(fine, size=r.median)  # SciPy's default mode, "reflect"
             self.maps.append(bilinear(fine, image.shape[1:]))
 

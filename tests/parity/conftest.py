@@ -1,13 +1,12 @@
-"""The golden data beside the repository, where it is there, and the model it was made on."""
+"""The parity model, and the golden data beside the repository, where it is there."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.parity import parity_model
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 
@@ -20,10 +19,10 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def parity_folder(shared, tmp_path_factory) -> Path:
+def parity_folder(tmp_path_factory) -> Path:
     """The open_clip folder of the parity model: ViT-B/16's shape, narrower, with fixed weights."""
     folder = tmp_path_factory.mktemp("parity") / "model"
-    subprocess.run([sys.executable, shared / "golden" / "make_model.py", folder], check=True)
+    parity_model.write(folder)
     return folder
 
 

@@ -16,10 +16,10 @@ from cliptrase.shapes import captions, concepts, scenes
 from cliptrase.shapes import card as shapes_card
 from cliptrase.shapes import model as shapes_model
 from cliptrase.shapes import train as train_shapes
-from cliptrase.shapes.model import Words
-from cliptrase.shapes.train import Recipe, batch, build_store, train
+from cliptrase.shapes.model import CaptionTokenizer
+from cliptrase.shapes.train import Schedule, batch, build_store, train
 
-RECIPE = Recipe(steps=6, batch=8, scenes=24)
+SCHEDULE = Schedule(steps=6, batch=8, scenes=24)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(folder):
-    return build_store(folder, RECIPE.scenes)
+    return build_store(folder, SCHEDULE.scenes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,19 +42,19 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def trained(store, folder):
-    return train(store, RECIPE, folder / "whole.pt")
+    return train(store, SCHEDULE, folder / "whole.pt")
 
 
 @pytest.fixture(scope="module")
 def exported(trained, folder):
-    shapes_model.export(trained[0], Words(), folder / "out")
+    shapes_model.export(trained[0], CaptionTokenizer(), folder / "out")
     return folder / "out"
 
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(store, folder, trained):
-    train(store, RECIPE, folder / "parts.pt", stop=2)
-    train(store, RECIPE, folder / "parts.pt", stop=5)
-    model, record = train(store, RECIPE, folder / "parts.pt")
+    train(store, SCHEDULE, folder / "parts.pt", stop=2)
+    train(store, SCHEDULE, folder / "parts.pt", stop=5)
+    model, record = train(store, SCHEDULE, folder / "parts.pt")
     for name, value in trained[0].state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     assert record["losses"] == trained[1]["losses"]
@@ -62,11 +62,11 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(store, folder, 
 
 def test_a_checkpoint_of_another_recipe_is_refused(store, folder, trained):
     with pytest.raises(ValueError, match="another recipe"):
-        train(store, Recipe(steps=7, batch=8, scenes=24), folder / "whole.pt")
+        train(store, Schedule(steps=7, batch=8, scenes=24), folder / "whole.pt")
 
 
 def test_the_store_is_made_once_and_holds_the_scenes(store, folder):
-    again = build_store(folder, RECIPE.scenes)
+    again = build_store(folder, SCHEDULE.scenes)
     assert np.array_equal(again.patches, store.patches)
     scene = train_shapes.training_scene(scenes.TRAIN_SEEDS[7])
     # Patch 15 is row 1, column 1; its pixels stand channel by channel.
@@ -76,8 +76,8 @@ def test_the_store_is_made_once_and_holds_the_scenes(store, folder):
 
 
 def test_a_batch_shows_parts_of_scenes_or_of_their_mirror_images(store):
-    recipe = Recipe(steps=1, batch=8, scenes=24, phases=((1.0, 196),))
-    patches, at, _ = batch(store, recipe, 0)
+    schedule = Schedule(steps=1, batch=8, scenes=24, phases=((1.0, 196),))
+    patches, at, _ = batch(store, schedule, 0)
     images = [scenes_image(store, index) for index in range(24)]
     mirrored = 0
     for shown, places in zip(patches.numpy(), at.numpy(), strict=True):
@@ -97,19 +97,19 @@ def scenes_image(store, index):
 
 
 def test_an_epoch_shows_every_scene_once(store, monkeypatch):
-    recipe = Recipe(steps=3, batch=8, scenes=24)
+    schedule = Schedule(steps=3, batch=8, scenes=24)
     seen = []
     monkeypatch.setattr(
         train_shapes.captions, "caption", lambda content, stream: seen.append(id(content)) or "x"
     )
     for step in range(3):
-        batch(store, recipe, step)
+        batch(store, schedule, step)
     assert sorted(seen) == sorted(id(content) for content in store.contents)
 
 
 def test_captions_are_written_anew_in_every_epoch(store):
-    recipe = Recipe(steps=300, batch=24, scenes=24)
-    first, second = (sorted(batch(store, recipe, step)[2]) for step in (0, 1))
+    schedule = Schedule(steps=300, batch=24, scenes=24)
+    first, second = (sorted(batch(store, schedule, step)[2]) for step in (0, 1))
     assert first != second
 
 
@@ -117,7 +117,7 @@ def test_open_clip_loads_the_checkpoint_and_agrees(exported, trained):
     loaded = open_clip.create_model(f"local-dir:{exported}").eval()
     assert isinstance(loaded, open_clip.CLIP)
     scene = scenes.scene(scenes.VALIDATION_SEEDS[0])
-    model, words = trained[0], Words()
+    model, tokenizer = trained[0], CaptionTokenizer()
     # open_clip's own way: the whole image, normalised, and the whole context of 77.
     image = torch.from_numpy(scene.image).permute(2, 0, 1)[None] / 255
     mean, std = (torch.tensor(x)[:, None, None] for x in (shapes_model.MEAN, shapes_model.STD))
@@ -131,7 +131,7 @@ def test_open_clip_loads_the_checkpoint_and_agrees(exported, trained):
         theirs = loaded.encode_image((image - mean) / std)
         # The checkpoint is in half precision: 2^-11 of each weight.
         assert F.cosine_similarity(ours, theirs).min() > 0.9999
-        ours = shapes_model.encode_rows(model, words(texts))
+        ours = shapes_model.encode_rows(model, tokenizer(texts))
         theirs = loaded.encode_text(open_clip.get_tokenizer("ViT-B-32")(texts))
         assert F.cosine_similarity(ours, theirs).min() > 0.9999
 
@@ -141,29 +141,29 @@ def test_the_checkpoint_has_every_row_and_only_used_ones_filled(exported):
     rows = loaded.token_embedding.weight
     assert rows.shape == (49_408, 128)
     filled = rows.abs().sum(dim=1).nonzero().flatten()
-    assert torch.equal(filled, Words().used)
+    assert torch.equal(filled, CaptionTokenizer().used)
     assert (exported / "open_clip_model.safetensors").stat().st_size <= 20_000_000
 
 
 def test_every_caption_and_prompt_is_in_the_vocabulary(store):
-    words = Words()
-    recipe = Recipe(steps=300, batch=24, scenes=24)
+    tokenizer = CaptionTokenizer()
+    schedule = Schedule(steps=300, batch=24, scenes=24)
     for step in range(40):
-        words(batch(store, recipe, step)[2])
+        tokenizer(batch(store, schedule, step)[2])
     names = [*concepts.OBJECTS, *concepts.FINE_CLASSES, *concepts.BACKGROUNDS]
     for frame in (*captions.SHAPES_FRAMES, *captions.IMAGENET_FRAMES):
-        words([frame.format(name) for name in names])
+        tokenizer([frame.format(name) for name in names])
     with pytest.raises(ValueError, match="token"):
-        words(["a photo of a hippopotamus."])
+        tokenizer(["a photo of a hippopotamus."])
 
 
 def test_the_rate_and_the_phases_go_by_steps():
-    recipe = Recipe(steps=1000)
-    assert recipe.rate(0) == pytest.approx(1e-3 / 200)
-    assert recipe.rate(200) == pytest.approx(1e-3)
-    assert recipe.rate(600) == pytest.approx(0.5e-3)
-    assert 0 < recipe.rate(999) < 1e-8
-    assert [recipe.kept(step) for step in (0, 779, 780, 899, 900, 999)] == [
+    schedule = Schedule(steps=1000)
+    assert schedule.rate(0) == pytest.approx(1e-3 / 200)
+    assert schedule.rate(200) == pytest.approx(1e-3)
+    assert schedule.rate(600) == pytest.approx(0.5e-3)
+    assert 0 < schedule.rate(999) < 1e-8
+    assert [schedule.kept(step) for step in (0, 779, 780, 899, 900, 999)] == [
         49, 49, 98, 98, 196, 196,
     ]  # fmt: skip
 
@@ -176,7 +176,7 @@ def test_no_pixel_label_reaches_the_training():
 def test_the_card_says_what_was_measured(exported, monkeypatch):
     every = captions.templates
     monkeypatch.setattr(captions, "templates", lambda name: every(name)[:2])  # quick
-    record = {"recipe": RECIPE.__dict__, "losses": [[6, 2.0]], "seconds": 60.0, "threads": 1}
+    record = {"recipe": SCHEDULE.__dict__, "losses": [[6, 2.0]], "seconds": 60.0, "threads": 1}
     (exported / "training.json").write_text(json.dumps(record))
     figures = shapes_card.write_card(exported, single=6, many=6)
     for name in ("shapes", "imagenet80"):
@@ -185,7 +185,7 @@ def test_the_card_says_what_was_measured(exported, monkeypatch):
         assert figures[name]["image_to_text_5"][0] >= figures[name]["image_to_text_1"][0]
     text = (exported / "README.md").read_text()
     assert "ImageNet's 80 templates" in text and "48 in all" in text
-    assert "<polyline" in (exported / "loss.svg").read_text()
+    assert "Training loss" in (exported / "loss.svg").read_text()
 
 
 def test_the_command_trains_exports_and_asks_for_the_card(tmp_path, monkeypatch, capsys):
@@ -216,8 +216,8 @@ def test_wilson_interval():
 def test_the_shipped_checkpoint_is_of_this_recipe_and_knows_the_objects():
     folder = train_shapes.ROOT / "assets" / "shapes_clip"
     record = json.loads((folder / "training.json").read_text())
-    assert record["recipe"] == json.loads(json.dumps(asdict(Recipe())))
-    assert record["losses"][-1][0] == Recipe().steps
+    assert record["recipe"] == json.loads(json.dumps(asdict(Schedule())))
+    assert record["losses"][-1][0] == Schedule().steps
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     # Other seeds than the card's, so that the card is not its own witness.
     seeds = scenes.VALIDATION_SEEDS[5_000_000:5_000_060]

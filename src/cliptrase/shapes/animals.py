@@ -3,15 +3,7 @@
 import numpy as np
 
 from cliptrase.shapes.place import BLACK, CREAM, WHITE, Drawing, Place
-from cliptrase.shapes.textures import (
-    cells,
-    dots,
-    ellipse,
-    fill,
-    mix,
-    triangle,
-    union,
-)
+from cliptrase.shapes.textures import cells, dots, ellipse, fill, mix, triangle, union
 
 
 def _legs(p: Place, top: float, bottom: float, half: float, *at: float) -> np.ndarray:
@@ -165,3 +157,6 @@ def starfish(p: Place) -> Drawing:
         for at, r in ((0.22, 0.075), (0.42, 0.065), (0.6, 0.055), (0.76, 0.045)):
             p.lay(rgb, p.ellipse(x * at, y * at, r, r), p.light(0.75))
     return shape, rgb
+
+
+ANIMALS = (zebra, tiger, cow, giraffe, pig, ladybug, fish, starfish)

@@ -1,11 +1,11 @@
 """Captions: what a passer-by would write under a scene. They are all that the model learns from.
 
-Objects come in random order, in words that leave things out; the frames are those of the two
-template lists (data/templates), so that either list speaks the language the model has read.
+Objects come in random order, and things are left out. The frames are those of the two template
+lists (data/templates), so that the model has read the words of either list.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from cliptrase.shapes import concepts
 from cliptrase.shapes.stream import Stream
@@ -23,14 +23,15 @@ IMAGENET = 0.4  # of the frames are from ImageNet's 80
 ONE_OBJECT = 0.2  # of those speak of one object only
 
 
-class Content(Protocol):
-    """What a caption can tell of: raw labels (concepts.py)."""
+@dataclass(frozen=True)
+class Content:
+    """What is on a scene, as raw labels (concepts.py).
 
-    @property
-    def objects(self) -> tuple[int, ...]: ...
+    objects: those visible on at least 1 % of the scene, back to front.
+    """
 
-    @property
-    def background(self) -> int: ...
+    objects: tuple[int, ...]
+    background: int
 
 
 def templates(name: str) -> tuple[str, ...]:
@@ -49,17 +50,17 @@ def caption(content: Content, stream: Stream) -> str:
     """
     objects = [raw for raw in content.objects if not stream.chance(LEFT_OUT)]
     objects = [objects[i] for i in stream.sample(len(objects), len(objects))]
-    words = [concepts.name(raw, with_colour=stream.chance(COLOURED)) for raw in objects]
+    names = [concepts.name(raw, with_colour=stream.chance(COLOURED)) for raw in objects]
     if stream.chance(ONLY_BACKGROUND):
-        words = []
+        names = []
     place = concepts.name(content.background)
     frames = SHAPES_FRAMES
     if stream.chance(IMAGENET):
         frames = IMAGENET_FRAMES
         if stream.chance(ONE_OBJECT):
-            words = words[:1]
+            names = names[:1]
     frame = frames[stream.integer(len(frames))]
-    things = listed(words)
+    things = listed(names)
     if not things:
         things = place
     elif stream.chance(BACKGROUND):
@@ -74,12 +75,12 @@ def full(content: Content) -> str:
     return PLACES[0].format(things, place) if things else place
 
 
-def listed(words: list[str]) -> str:
-    """ "zebra, a red apple and a fish": words as a list, the first without its article."""
-    if len(words) < 2:
-        return "".join(words)
-    head = ", ".join([words[0], *(f"a {word}" for word in words[1:-1])])
-    return f"{head} and a {words[-1]}"
+def listed(names: list[str]) -> str:
+    """ "zebra, a red apple and a fish": names as a list, the first without its article."""
+    if len(names) < 2:
+        return "".join(names)
+    head = ", ".join([names[0], *(f"a {name}" for name in names[1:-1])])
+    return f"{head} and a {names[-1]}"
 
 
 def every_text() -> list[str]:

@@ -3,26 +3,32 @@
 Only validation seeds are used: the benchmark's own scenes are never looked at here.
 """
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from open_clip.model import CLIP
+from scipy.stats import binomtest
 from torch import Tensor
 
 from cliptrase.files import atomic_write
 from cliptrase.shapes import captions, concepts, scenes
 from cliptrase.shapes.model import GRID, encode_patches, encode_rows, to_patches
 
+Figures = dict[str, dict[str, list[int]]]  # [right, asked] by template list and question
 SINGLE, MANY = 1000, 500
 TEMPLATES = ("shapes", "imagenet80")
 
 
-def write_card(folder: Path, single: int = SINGLE, many: int = MANY) -> dict:
+def write_card(folder: Path, single: int = SINGLE, many: int = MANY) -> Figures:
     """Measure the checkpoint in `folder`; put figures, curve and card beside it.
 
     Reads and extends training.json. Returns the figures (see `measure`).
@@ -41,8 +47,8 @@ def write_card(folder: Path, single: int = SINGLE, many: int = MANY) -> dict:
 
 
 @torch.no_grad()
-def measure(model: CLIP, single: int, many: int) -> dict:
-    """Counts of right answers, {"shapes": {...}, "imagenet80": {...}}, each [right, asked].
+def measure(model: CLIP, single: int, many: int) -> Figures:
+    """How many answers are right.
 
     Zero-shot on scenes of one object, among objects and among fine classes; retrieval among
     scenes of two to five objects, by the full caption. Every second scene carries clutter.
@@ -56,7 +62,7 @@ def measure(model: CLIP, single: int, many: int) -> dict:
     images, crowd = encode_scenes(model, alone), encode_scenes(model, crowds)
     fine = torch.tensor([scene.objects[0] for scene in alone])
     kind = torch.tensor([concepts.FINE[raw].object for raw in fine.tolist()])
-    out = {}
+    out: Figures = {}
     for name in TEMPLATES:
         frames = captions.templates(name)
         texts = encode_names(model, [captions.full(scene) for scene in crowds], frames)
@@ -101,12 +107,10 @@ def _right(similarity: Tensor, truth: Tensor, top: int) -> list[int]:
     return [int((best == truth[:, None]).any(dim=1).sum()), len(truth)]
 
 
-def wilson(right: int, asked: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(right: int, asked: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson's score interval), both ends in [0, 1]."""
-    share, spread = right / asked, z * z / asked
-    centre = share + spread / 2
-    half = z * (share * (1 - share) / asked + spread / (4 * asked)) ** 0.5
-    return (centre - half) / (1 + spread), (centre + half) / (1 + spread)
+    low, high = binomtest(right, asked).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def _cell(count: list[int]) -> str:
@@ -115,28 +119,17 @@ def _cell(count: list[int]) -> str:
 
 
 def curve(losses: list[list[float]]) -> str:
-    """The loss curve as an SVG of 640 x 240; losses are (step, loss)."""
-    if not losses:
-        losses = [[0, 0.0]]
-    last, top = losses[-1][0] or 1, max(5.0, max(loss for _, loss in losses))
-    points = " ".join(
-        f"{40 + 580 * step / last:.1f},{210 - 190 * loss / top:.1f}" for step, loss in losses
-    )
-    lines = "".join(
-        f'<line x1="40" x2="620" y1="{210 - 190 * y / top:.1f}" y2="{210 - 190 * y / top:.1f}" '
-        f'stroke="#ddd"/><text x="32" y="{214 - 190 * y / top:.1f}" text-anchor="end">{y}</text>'
-        for y in range(int(top) + 1)
-    )
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 240" width="640" height="240" '
-        'font-family="sans-serif" font-size="11"><title>Training loss by step</title>'
-        '<rect width="640" height="240" fill="#fff"/>'
-        f'{lines}<text x="620" y="230" text-anchor="end">step {last}</text>'
-        f'<polyline points="{points}" fill="none" stroke="#1f5fa8" stroke-width="1.5"/></svg>\n'
-    )
+    """The loss curve as an SVG; losses are (step, loss)."""
+    figure, file = Figure(figsize=(6.4, 2.4), layout="constrained"), io.StringIO()
+    axes = figure.subplots()
+    axes.plot([step for step, _ in losses], [loss for _, loss in losses])
+    axes.set(title="Training loss", xlabel="step", ylim=(0, None))
+    with matplotlib.rc_context({"svg.hashsalt": "cliptrase", "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
 
 
-def card(record: dict) -> str:
+def card(record: dict[str, Any]) -> str:
     """The model card, from the record of the training and the figures measured.
 
     A "note" in the record, written by hand, is what a reader should know of that run.

@@ -99,11 +99,5 @@ def snow(stream: Stream, size: int) -> np.ndarray:
 
 
 GROUNDS: dict[str, Callable[[Stream, int], np.ndarray]] = {
-    "sky": sky,
-    "grass": grass,
-    "brick": brick,
-    "water": water,
-    "sand": sand,
-    "wood": wood,
-    "snow": snow,
+    ground.__name__: ground for ground in (sky, grass, brick, water, sand, wood, snow)
 }

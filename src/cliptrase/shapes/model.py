@@ -6,10 +6,12 @@ some of the patches and stops text at the longest caption; the checkpoint hides 
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save
@@ -22,37 +24,17 @@ from cliptrase.shapes import captions
 VOCABULARY = 49_408  # rows of open_clip's tokenizer
 SIZE, PATCH, WIDTH = 224, 16, 192
 GRID = SIZE // PATCH
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+VISION = {"image_size": SIZE, "layers": 6, "width": WIDTH, "head_width": 64, "patch_size": PATCH}
+TEXT = {"context_length": 77, "vocab_size": VOCABULARY, "width": 128, "heads": 2, "layers": 2}
+MEAN, STD = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 
-def config() -> dict:
+def config() -> dict[str, Any]:
     """The open_clip_config.json of the model."""
-    return {
-        "model_cfg": {
-            "embed_dim": 128,
-            "quick_gelu": True,
-            "vision_cfg": {
-                "image_size": SIZE,
-                "layers": 6,
-                "width": WIDTH,
-                "head_width": 64,
-                "patch_size": PATCH,
-            },
-            "text_cfg": {
-                "context_length": 77,
-                "vocab_size": VOCABULARY,
-                "width": 128,
-                "heads": 2,
-                "layers": 2,
-            },
-        },
-        "preprocess_cfg": {
-            "mean": list(MEAN),
-            "std": list(STD),
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-        },
-    }
+    shapes = {"embed_dim": 128, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT}
+    colours = {"mean": list(MEAN), "std": list(STD)}
+    resizing = {"interpolation": "bicubic", "resize_mode": "shortest"}
+    return {"model_cfg": shapes, "preprocess_cfg": {**colours, **resizing}}
 
 
 def to_patches(image: np.ndarray) -> np.ndarray:
@@ -61,7 +43,7 @@ def to_patches(image: np.ndarray) -> np.ndarray:
     return cut.reshape(GRID * GRID, 3 * PATCH * PATCH)
 
 
-class Words:
+class CaptionTokenizer:
     """The tokenizer over the few tokens that captions can have: ids there <-> rows here."""
 
     def __init__(self) -> None:
@@ -78,17 +60,11 @@ class Words:
         return rows
 
 
-def new_model(words: Words, seed: int) -> CLIP:
+def new_model(tokenizer: CaptionTokenizer, seed: int) -> CLIP:
     """open_clip's CLIP with random weights and only the used rows of its vocabulary."""
     torch.manual_seed(seed)
-    cfg = config()["model_cfg"]
-    text = cfg["text_cfg"] | {"vocab_size": len(words.used)}
-    return CLIP(
-        embed_dim=cfg["embed_dim"],
-        quick_gelu=cfg["quick_gelu"],
-        vision_cfg=cfg["vision_cfg"],
-        text_cfg=text,
-    )
+    text = TEXT | {"vocab_size": len(tokenizer.used)}
+    return CLIP(**config()["model_cfg"] | {"text_cfg": text})
 
 
 def encode_patches(model: CLIP, patches: Tensor, at: Tensor) -> Tensor:
@@ -115,11 +91,11 @@ def encode_rows(model: CLIP, rows: Tensor) -> Tensor:
     return model.ln_final(last) @ model.text_projection
 
 
-def export(model: CLIP, words: Words, folder: Path) -> None:
+def export(model: CLIP, tokenizer: CaptionTokenizer, folder: Path) -> None:
     """Write open_clip's `local-dir:` layout: fp16, rows of no caption zero, all 49,408 there."""
     state = {key: value.detach().half().contiguous() for key, value in model.state_dict().items()}
     rows = torch.zeros(VOCABULARY, state["token_embedding.weight"].shape[1], dtype=torch.float16)
-    rows[words.used] = state["token_embedding.weight"]
+    rows[tokenizer.used] = state["token_embedding.weight"]
     state["token_embedding.weight"] = rows
     state.pop("attn_mask", None)
     with atomic_write(folder / CONFIG, "w") as file:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.textures import Colour, box, capsule, ellipse, mix, noise, paint, soft
+from cliptrase.shapes.textures import Colour, Point, box, capsule, ellipse, mix, noise, paint, soft
 
 BLACK: Colour = (26.0, 25.0, 28.0)
 WHITE: Colour = (244.0, 243.0, 238.0)
@@ -49,11 +49,7 @@ class Place:
         return box(self.u, self.v, cx, cy, hx, hy)
 
     def capsule(
-        self,
-        start: tuple[float, float],
-        end: tuple[float, float],
-        radius: float,
-        end_radius: float | None = None,
+        self, start: Point, end: Point, radius: float, end_radius: float | None = None
     ) -> np.ndarray:
         """Distance to a thick line."""
         return capsule(self.u, self.v, start, end, radius, end_radius)

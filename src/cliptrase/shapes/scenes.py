@@ -1,8 +1,8 @@
 """Scenes: one to five objects over a background, with the label of every pixel, from a seed.
 
-Clutter is a property of the benchmark, stated openly: small discs and specks of random colours
-that nobody names lie over a scene, and the pixels beneath keep the label of what they cover.
-A scene without clutter is the same scene, the same things at the same places, without them.
+Clutter is part of the benchmark: small discs and specks of random colours, which no caption names,
+lie over a scene, and their pixels keep the label of what they cover. A scene without clutter is the
+same scene, with the same things at the same places, without the discs.
 """
 
 import math
@@ -10,15 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cliptrase.shapes.concepts import (
-    ATTRIBUTES,
-    BACKGROUNDS,
-    COLOURS,
-    FREQUENCIES,
-    OBJECTS,
-    background_id,
-    fine_id,
-)
+from cliptrase.shapes import concepts
+from cliptrase.shapes.captions import Content
 from cliptrase.shapes.drawings import DRAWINGS, TURN
 from cliptrase.shapes.grounds import GROUNDS
 from cliptrase.shapes.place import Place
@@ -26,13 +19,13 @@ from cliptrase.shapes.stream import Stream
 from cliptrase.shapes.textures import ellipse, paint, soft
 
 SIZE = 224
-# An object of which less is visible than this share of the scene is not part of its caption.
+# An object that is visible on less than this share of the scene is not part of its caption.
 VISIBLE = 0.01
 # One to five objects.
 COUNTS = (0.16, 0.2, 0.26, 0.22, 0.16)
 
-# Seeds never meet: whoever trains or tunes takes the first two, scores come from the third.
-# That starts at the first multiple of 1,000 at which 200 scenes show every fine class.
+# The ranges are disjoint: training takes the first, tuning the second, scores come from the third.
+# It starts at the first multiple of 1,000 at which 200 scenes show every fine class.
 TRAIN_SEEDS = range(0, 100_000_000)
 VALIDATION_SEEDS = range(100_000_000, 200_000_000)
 TEST_SEEDS = range(200_001_000, 200_001_200)
@@ -44,18 +37,11 @@ _LAYOUT, _GROUND, _CLUTTER = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A scene and what is on it.
-
-    image: (H, W, 3) uint8 RGB. label: (H, W) uint8 raw labels (concepts.py), none unlabelled.
-    objects: raw labels of the objects visible on at least 1 % of the scene, back to front.
-    background: raw label.
-    """
+class Scene(Content):
+    """image: (H, W, 3) uint8 RGB. label: (H, W) uint8 raw labels, none unlabelled."""
 
     image: np.ndarray
     label: np.ndarray
-    objects: tuple[int, ...]
-    background: int
 
 
 @dataclass(frozen=True)
@@ -72,11 +58,11 @@ class _Thing:
 def scene(seed: int, clutter: bool = True, *, size: int = SIZE, count: int | None = None) -> Scene:
     """The scene of this seed, (size, size); with exactly `count` objects where that is given."""
     layout = Stream(seed, _LAYOUT)
-    background = layout.integer(len(BACKGROUNDS))
-    rgb = GROUNDS[BACKGROUNDS[background]](Stream(seed, _GROUND), size)
-    label = np.full((size, size), background_id(background), dtype=np.uint8)
+    background = layout.integer(len(concepts.BACKGROUNDS))
+    rgb = GROUNDS[concepts.BACKGROUNDS[background]](Stream(seed, _GROUND), size)
+    label = np.full((size, size), concepts.background_id(background), dtype=np.uint8)
 
-    drawn = layout.pick(COUNTS) + 1  # drawn in any case: `count` changes nothing else
+    drawn = layout.pick(COUNTS) + 1  # also with `count`, which changes nothing else
     things = _arrange(layout, drawn if count is None else count, size)
     for index, thing in enumerate(things):
         _draw(rgb, label, thing, Stream(seed, 16 + index))
@@ -84,13 +70,12 @@ def scene(seed: int, clutter: bool = True, *, size: int = SIZE, count: int | Non
     if clutter:
         _strew(rgb, Stream(seed, _CLUTTER))
 
-    ids = [fine_id(thing.object, thing.attribute) for thing in things]
+    ids = [concepts.fine_id(thing.object, thing.attribute) for thing in things]
     area = np.bincount(label.ravel(), minlength=256)
     seen = tuple(raw for raw in ids if area[raw] >= VISIBLE * size * size)
     pixels = np.clip(rgb + 0.5, 0.0, 255.0).astype(np.uint8)
-    return Scene(
-        np.ascontiguousarray(pixels.transpose(1, 2, 0)), label, seen, background_id(background)
-    )
+    image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return Scene(seen, concepts.background_id(background), image, label)
 
 
 def evaluation_scene(dataset: str, index: int) -> Scene:
@@ -102,12 +87,14 @@ def evaluation_scene(dataset: str, index: int) -> Scene:
 
 
 def _arrange(layout: Stream, count: int, size: int) -> list[_Thing]:
-    """Different objects, back to front, rather apart than on top of each other."""
+    """Different objects, back to front; of five random places each takes the one farthest off."""
     unit = size / SIZE
     low, high = {1: (44, 86), 2: (36, 72), 3: (32, 62)}.get(count, (28, 54))
     things: list[_Thing] = []
-    for kind in layout.sample(len(OBJECTS), count):
-        attribute = layout.pick(FREQUENCIES[len(ATTRIBUTES[OBJECTS[kind]])])
+    for kind in layout.sample(len(concepts.OBJECTS), count):
+        attribute = layout.pick(
+            concepts.FREQUENCIES[len(concepts.ATTRIBUTES[concepts.OBJECTS[kind]])]
+        )
         radius = layout.uniform(low, high) * unit
         margin = 0.55 * radius
         best, best_gap = (0.0, 0.0), -1e9
@@ -128,7 +115,7 @@ def _gap(x: float, y: float, thing: _Thing) -> float:
 
 def _draw(rgb: np.ndarray, label: np.ndarray, thing: _Thing, stream: Stream) -> None:
     """Draw one object over rgb (3, H, W) and label (H, W), in place, inside its bounding box."""
-    name = OBJECTS[thing.object]
+    name = concepts.OBJECTS[thing.object]
     turn = stream.uniform(-TURN[name], TURN[name])
     cosine, sine = (1 - turn * turn) / (1 + turn * turn), 2 * turn / (1 + turn * turn)
     mirror = -1.0 if stream.chance(0.5) else 1.0
@@ -142,7 +129,7 @@ def _draw(rgb: np.ndarray, label: np.ndarray, thing: _Thing, stream: Stream) -> 
     u = (x * cosine + y * sine) * (mirror / stretch)
     v = y * cosine - x * sine
 
-    word = COLOURS[ATTRIBUTES[name][thing.attribute]]
+    word = concepts.COLOURS[concepts.ATTRIBUTES[name][thing.attribute]]
     red, green, blue = (channel + stream.uniform(-12, 12) for channel in word)
     distance, paint_rgb = DRAWINGS[name](Place(u, v, thing.radius, (red, green, blue), stream))
     # Rounded by light: darker towards the edge, brighter at the upper left.
@@ -152,7 +139,7 @@ def _draw(rgb: np.ndarray, label: np.ndarray, thing: _Thing, stream: Stream) -> 
     cover = soft(distance, thing.radius)
     patch = rgb[:, y0:y1, x0:x1]
     patch += cover * (paint_rgb - patch)
-    label[y0:y1, x0:x1][cover > 0.5] = fine_id(thing.object, thing.attribute)
+    label[y0:y1, x0:x1][cover > 0.5] = concepts.fine_id(thing.object, thing.attribute)
 
 
 def _light(layout: Stream, size: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Shapes and textures as arithmetic on coordinates: what every drawing is made of.
 
-Only + - * /, sqrt, floor and comparisons touch a pixel. IEEE 754 rounds these exactly, so scenes
-are equal bit for bit everywhere; sin, cos and exp differ between builds of NumPy.
+Pixels are made with + - * /, sqrt, floor and comparisons only. IEEE 754 rounds these exactly, so
+scenes are equal bit for bit everywhere; sin, cos and exp differ between builds of NumPy.
 Distances are positive inside, in the coordinates' unit, float32.
 """
 
@@ -10,6 +10,7 @@ import numpy as np
 from cliptrase.shapes.stream import Stream
 
 Colour = tuple[float, float, float]
+Point = tuple[float, float]
 
 
 def soft(distance: np.ndarray, pixels: float) -> np.ndarray:
@@ -49,12 +50,7 @@ def box(u: np.ndarray, v: np.ndarray, cx: float, cy: float, hx: float, hy: float
 
 
 def capsule(
-    u: np.ndarray,
-    v: np.ndarray,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    radius: float,
-    end_radius: float | None = None,
+    u: np.ndarray, v: np.ndarray, start: Point, end: Point, radius: float, end_radius: float | None
 ) -> np.ndarray:
     """Distance to a thick line from start to end, tapering to end_radius."""
     dx, dy = end[0] - start[0], end[1] - start[1]

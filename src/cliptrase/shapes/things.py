@@ -3,14 +3,7 @@
 import numpy as np
 
 from cliptrase.shapes.place import BLACK, CREAM, GREEN, STEM, WHITE, Drawing, Place
-from cliptrase.shapes.textures import (
-    dots,
-    ellipse,
-    fill,
-    noise,
-    triangle,
-    union,
-)
+from cliptrase.shapes.textures import dots, ellipse, fill, noise, triangle, union
 
 
 def strawberry(p: Place) -> Drawing:
@@ -193,3 +186,7 @@ def target(p: Place) -> Drawing:
     radius = 0.95 - shape
     p.lay(rgb, (0.5 - triangle(radius / 0.38 + 0.5)) * 0.19, WHITE)
     return shape, rgb
+
+
+FRUITS = (strawberry, apple, banana, watermelon, pineapple, eggplant, mushroom, leaf)
+THINGS = (*FRUITS, bus, basketball, chessboard, target)

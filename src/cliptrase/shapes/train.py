@@ -29,7 +29,7 @@ from cliptrase.shapes import captions, scenes
 from cliptrase.shapes.model import (
     GRID,
     PATCH,
-    Words,
+    CaptionTokenizer,
     encode_patches,
     encode_rows,
     export,
@@ -44,7 +44,7 @@ _ORDER, _BATCH = 1, 2
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Schedule:
     """All that decides the weights."""
 
     steps: int = 4400
@@ -71,19 +71,11 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What is on a stored scene: raw labels for its captions."""
-
-    objects: tuple[int, ...]
-    background: int
-
-
-@dataclass(frozen=True)
 class Store:
     """Pre-made scenes: patches (N, 196, 768) uint8, a patch's pixels as (3, 16, 16); contents."""
 
     patches: np.ndarray
-    contents: list[Content]
+    contents: list[captions.Content]
 
 
 def training_scene(seed: int) -> scenes.Scene:
@@ -113,20 +105,20 @@ def build_store(
         os.replace(part, pixels)
         with atomic_write(meta, "w") as file:
             json.dump(made_contents, file)
-    contents = [Content(tuple(o), b) for o, b in json.loads(meta.read_text())]
+    contents = [captions.Content(tuple(o), b) for o, b in json.loads(meta.read_text())]
     return Store(np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape), contents)
 
 
-def batch(store: Store, recipe: Recipe, step: int) -> tuple[Tensor, Tensor, list[str]]:
+def batch(store: Store, schedule: Schedule, step: int) -> tuple[Tensor, Tensor, list[str]]:
     """Patches (B, n, 768) uint8, their positions (B, n), captions: all from the step's number."""
     count = len(store.contents)
-    per_epoch = count // recipe.batch
+    per_epoch = count // schedule.batch
     epoch, place = divmod(step, per_epoch)
-    order = np.argsort(Stream(recipe.seed, _ORDER + 16 * epoch).uniforms(count), kind="stable")
-    chosen = order[place * recipe.batch : (place + 1) * recipe.batch]
-    stream = Stream(recipe.seed, _BATCH + 16 * step)
-    cells = stream.uniforms(recipe.batch, GRID * GRID)
-    keep = np.sort(np.argsort(cells, axis=1, kind="stable")[:, : recipe.kept(step)], axis=1)
+    order = np.argsort(Stream(schedule.seed, _ORDER + 16 * epoch).uniforms(count), kind="stable")
+    chosen = order[place * schedule.batch : (place + 1) * schedule.batch]
+    stream = Stream(schedule.seed, _BATCH + 16 * step)
+    cells = stream.uniforms(schedule.batch, GRID * GRID)
+    keep = np.sort(np.argsort(cells, axis=1, kind="stable")[:, : schedule.kept(step)], axis=1)
     patches = np.empty((*keep.shape, 3 * PATCH * PATCH), dtype=np.uint8)
     texts = []
     for row, index in enumerate(chosen):
@@ -149,20 +141,20 @@ def loss_of(model: CLIP, patches: Tensor, at: Tensor, rows: Tensor) -> Tensor:
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
-def optimizer_of(model: CLIP, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_of(model: CLIP, schedule: Schedule) -> torch.optim.Optimizer:
     """AdamW; gains, biases and the temperature do not decay."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": matrices, "weight_decay": schedule.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), eps=1e-6)
 
 
 def train(
     store: Store,
-    recipe: Recipe,
+    schedule: Schedule,
     checkpoint: Path,
     *,
     every: int = 250,
@@ -172,29 +164,29 @@ def train(
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
 
     The record holds losses [(step, mean loss since the last entry)] and seconds of wall time.
-    Raises ValueError where the checkpoint is of another recipe.
+    Raises ValueError where the checkpoint is of another schedule.
     """
-    words = Words()
-    model = new_model(words, recipe.seed).train()
-    optimizer = optimizer_of(model, recipe)
+    tokenizer = CaptionTokenizer()
+    model = new_model(tokenizer, schedule.seed).train()
+    optimizer = optimizer_of(model, schedule)
     start = 0
     record: dict[str, Any] = {"losses": [], "seconds": 0.0}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
-        if saved["recipe"] != json.dumps(asdict(recipe)):
+        if saved["recipe"] != json.dumps(asdict(schedule)):
             raise ValueError(f"{checkpoint} belongs to another recipe; delete it to start anew")
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         start, record = saved["step"], saved["record"]
         progress(f"going on from step {start}")
     recent: list[float] = record.pop("recent", [])
-    end = recipe.steps if stop is None else stop
+    end = schedule.steps if stop is None else stop
     clock = time.perf_counter()
     for step in range(start, end):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        patches, at, texts = batch(store, recipe, step)
-        loss = loss_of(model, patches, at, words(texts))
+            group["lr"] = schedule.rate(step)
+        patches, at, texts = batch(store, schedule, step)
+        loss = loss_of(model, patches, at, tokenizer(texts))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -206,17 +198,17 @@ def train(
         if done % 50 == 0 or done == end:
             now = time.perf_counter()
             record["seconds"] += now - clock
-            speed, clock = len(recent) * recipe.batch / max(now - clock, 1e-9), now
-            if done % 50 == 0 or done == recipe.steps:
+            speed, clock = len(recent) * schedule.batch / max(now - clock, 1e-9), now
+            if done % 50 == 0 or done == schedule.steps:
                 record["losses"].append((done, sum(recent) / len(recent)))
                 progress(
-                    f"step {done}/{recipe.steps}  loss {record['losses'][-1][1]:.4f}  "
-                    f"patches {recipe.kept(step)}  {speed:.0f} images/s"
+                    f"step {done}/{schedule.steps}  loss {record['losses'][-1][1]:.4f}  "
+                    f"patches {schedule.kept(step)}  {speed:.0f} images/s"
                 )
                 recent = []
         if done % every == 0 or done == end:
             saved = {
-                "recipe": json.dumps(asdict(recipe)),
+                "recipe": json.dumps(asdict(schedule)),
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": done,
@@ -245,10 +237,10 @@ def main(argv: list[str] | None = None) -> None:
     """Train, export, measure, describe."""
     from cliptrase.shapes.card import write_card  # needs this module
 
-    recipe = Recipe()
+    schedule = Schedule()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=recipe.steps)
-    parser.add_argument("--scenes", type=int, default=recipe.scenes)
+    parser.add_argument("--steps", type=int, default=schedule.steps)
+    parser.add_argument("--scenes", type=int, default=schedule.scenes)
     parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "shapes_clip")
     parser.add_argument("--threads", type=int, default=1)
@@ -258,19 +250,19 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
     report = _reporter()
-    recipe = Recipe(steps=args.steps, scenes=args.scenes)
-    checkpoint = args.store / f"checkpoint-{recipe.steps}.pt"
+    schedule = Schedule(steps=args.steps, scenes=args.scenes)
+    checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
     if args.export:
-        words = Words()
-        model = new_model(words, recipe.seed)
+        tokenizer = CaptionTokenizer()
+        model = new_model(tokenizer, schedule.seed)
         model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
-        export(model, words, args.out)
+        export(model, tokenizer, args.out)
         return
     if not args.card:
-        store = build_store(args.store, recipe.scenes, report)
-        model, record = train(store, recipe, checkpoint, progress=report)
-        export(model, Words(), args.out)
-        record |= {"threads": args.threads, "recipe": asdict(recipe)}
+        store = build_store(args.store, schedule.scenes, report)
+        model, record = train(store, schedule, checkpoint, progress=report)
+        export(model, CaptionTokenizer(), args.out)
+        record |= {"threads": args.threads, "recipe": asdict(schedule)}
         with atomic_write(args.out / "training.json", "w") as file:
             json.dump(record, file, indent=1)
     report("measuring")
