@@ -10,7 +10,7 @@ from PIL import Image
 from cliptrase import config, plan
 from cliptrase.errors import UserError
 from cliptrase.publish.cells import model_of
-from cliptrase.publish.scenes import shown_runs
+from cliptrase.publish.pictures import shown_runs
 from cliptrase.segmenter import Segmenter
 from cliptrase.shapes.scenes import evaluation_scene
 
@@ -104,9 +104,11 @@ def test_each_precision_is_compared_with_fp32_and_pictures_show_fp32_only():
     assert len(rows) == 2 * 3 * 3
     for row in rows:
         assert row.versus == ("" if row.name == "fp32" else "fp32")
-    for _, runs in shown_runs(suite):
-        assert list(runs) == [f"fp32, {name}, 224 px" for name in ("CLIP", "SCLIP", "CLIPtrase")]
-        assert {run.model.precision for run in runs.values()} == {"fp32"}
+    for shown in shown_runs(suite):
+        assert list(shown.runs) == [
+            f"fp32, {name}, 224 px" for name in ("CLIP", "SCLIP", "CLIPtrase")
+        ]
+        assert {run.model.precision for run in shown.runs.values()} == {"fp32"}
 
 
 def test_a_picture_is_segmented_in_bf16_too():

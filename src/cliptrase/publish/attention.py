@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from cliptrase.config import Run
-from cliptrase.evaluate.truth import Loader
+from cliptrase.evaluate.graph import Graph
+from cliptrase.evaluate.truth import Loaded
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
-from cliptrase.publish.scenes import Labels, graph_of, truth_map
+from cliptrase.publish.label_maps import Labels
 from cliptrase.publish.style import GREY, INK
 
 PURE = 0.6  # share of a patch's pixels that make it a patch of a class
@@ -42,14 +43,16 @@ class Look:
     correlation: Weights  # (N, N), rows: cosine correlation, of the block that is clustered
 
 
-def look(clip: Clip, loader: Loader, run: Run, position: int) -> Look:
-    """Both weightings of the image at `position`, the correlation as the `run` clusters it."""
-    loaded = loader(position)
-    graph, regions = graph_of(clip, loaded), run["method"]["regions"]
+def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
+    """Both weightings of an image that the model sees whole, the correlation as the `run` clusters
+    it."""
+    assert run.method.regions is not None
+    correlation = run.method.regions.correlation
+    pixels = clip.normalise(loaded.pixels[None])
+    graph = Graph(clip, pixels, loaded.out_size)
     with torch.inference_mode():
-        w = graph.correlation(**regions["correlation"])[0, 1:, 1:]
-        attended = last_attention(clip, clip.normalise(loaded.pixels[None]))[0, 1:, 1:]
-    truth = truth_map(loaded, run)
+        w = graph.correlation(correlation.block, correlation.kind, correlation.heads)[0, 1:, 1:]
+        attended = last_attention(clip, pixels)[0, 1:, 1:]
     return Look(
         loaded.pixels,
         truth,
@@ -85,19 +88,14 @@ def ranking(weights: Weights, classes: Labels) -> Weights:
 
     The area under the ROC curve, 0..1, 0.5 by chance; only patches that have both kinds of others.
     """
-    known = np.flatnonzero(classes >= 0)
-    weights, classes = weights[np.ix_(known, known)], classes[known]
-    count = len(known)
-    off = ~np.eye(count, dtype=bool)
-    if count < 3:
-        return np.empty(0)
-    others = weights[off].reshape(count, count - 1)
-    same = (classes[:, None] == classes[None, :])[off].reshape(count, count - 1)
-    ranks = pd.DataFrame(others).rank(axis=1).to_numpy()  # equal weights share a rank
-    positive, negative = same.sum(axis=1), (~same).sum(axis=1)
-    both = (positive > 0) & (negative > 0)
-    total = (ranks * same).sum(axis=1) - positive * (positive + 1) / 2
-    return total[both] / (positive * negative)[both]
+    labelled = np.flatnonzero(classes >= 0)
+    areas = []
+    for patch in labelled:
+        others = labelled[labelled != patch]
+        same = classes[others] == classes[patch]
+        if same.any() and not same.all():
+            areas.append(roc_auc_score(same, weights[patch, others]))
+    return np.array(areas)
 
 
 def shown_patch(classes: Labels) -> int | None:

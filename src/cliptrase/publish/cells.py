@@ -23,7 +23,7 @@ from cliptrase.publish.compare import (
     why_no_pair,
 )
 from cliptrase.publish.published import Key, Printed, read_published
-from cliptrase.publish.results import Result, Shelf
+from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.runs import bootstrap, store
 
 NOT_COMPUTED = ("quoted", "absent")  # kinds of cells that no run fills
@@ -211,7 +211,7 @@ def _compute(plan: Plan, shelf: Shelf, line: Line, cell: Cell, versus: Cell | No
     return line if versus is None else _compare(shelf, line, runs, versus)
 
 
-def _compare(shelf: Shelf, line: Line, runs: list[Result], versus: Cell) -> Line:
+def _compare(shelf: Shelf, line: Line, runs: list[FinishedRun], versus: Cell) -> Line:
     """The paired difference to the cell compared with, where there is a number in it."""
     others, reason = shelf.find_all(_runs_of(versus))
     if reason:
@@ -230,7 +230,7 @@ def _runs_of(cell: Cell) -> tuple[str, ...]:
     return (cell.run,) if cell.run else cell.runs
 
 
-def _best(runs: list[Result], metric: str) -> Result:
+def _best(runs: list[FinishedRun], metric: str) -> FinishedRun:
     """Of equals the first; a run without a scored pixel is not the best."""
     values = {run.name: run.value(metric) for run in runs}
     return max(runs, key=lambda run: -1.0 if (value := values[run.name]) is None else value)

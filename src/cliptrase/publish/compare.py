@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cliptrase.plan.settings import in_words
-from cliptrase.publish.results import Result, Values
+from cliptrase.publish.results import FinishedRun, Values
 from cliptrase.runs import bootstrap
 
 SHORT = 10  # digits of a digest, as of a commit
@@ -17,19 +17,19 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")  # can
 # --- runs in pairs: one run of each row, or for an average one a benchmark ------------------------
 
 
-def mean_value(runs: Sequence[Result], metric: str) -> float | None:
+def mean_value(runs: Sequence[FinishedRun], metric: str) -> float | None:
     """The mean of a metric over runs of several benchmarks, None where one has no value."""
     values = [value for run in runs if (value := run.value(metric)) is not None]
     return sum(values) / len(values) if values and len(values) == len(runs) else None
 
 
-def mean_resampled(runs: Sequence[Result], metric: str) -> Values:
+def mean_resampled(runs: Sequence[FinishedRun], metric: str) -> Values:
     """The same in each resample: the mean of the runs' resampled values."""
     return bootstrap.average([run.resampled[metric] for run in runs])
 
 
 def paired_difference(
-    runs: Sequence[Result], others: Sequence[Result], metric: str
+    runs: Sequence[FinishedRun], others: Sequence[FinishedRun], metric: str
 ) -> tuple[float, float, float] | None:
     """The mean of `runs` minus that of `others`, with its interval from the same resamples."""
     value, other = mean_value(runs, metric), mean_value(others, metric)
@@ -39,7 +39,7 @@ def paired_difference(
     return bootstrap.difference(value, resampled, other, others_resampled)
 
 
-def why_no_pair(runs: Sequence[Result], others: Sequence[Result]) -> str:
+def why_no_pair(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> str:
     """Why the two cannot be compared image by image, or nothing."""
     if other_code := different_code([*runs, *others]):
         return other_code
@@ -49,13 +49,13 @@ def why_no_pair(runs: Sequence[Result], others: Sequence[Result]) -> str:
     return ""
 
 
-def different_code(runs: Sequence[Result]) -> str:
+def different_code(runs: Sequence[FinishedRun]) -> str:
     """Says so where runs that are compared were not all made by the same code."""
     codes = sorted({run.code[:SHORT] for run in runs})
     return f"the runs were made by different code, {' and '.join(codes)}" if codes[1:] else ""
 
 
-def different_versions(runs: Sequence[Result]) -> str:
+def different_versions(runs: Sequence[FinishedRun]) -> str:
     """Says so where runs that are compared were made with other versions of PACKAGES."""
     differences = []
     for package in PACKAGES:

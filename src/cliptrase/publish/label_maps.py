@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cliptrase.publish.scenes import Labels, Scene
 from cliptrase.publish.style import GREY, INK
+
+Labels = NDArray[np.int64]
 
 SHARE = 0.01  # of a map: smaller classes have no colour of their own
 BACKGROUND, UNSCORED, OTHER = "#dfe3e8", "#ffffff", "#57606a"
@@ -26,30 +28,37 @@ PALETTE = (
 )
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One image as the model sees it, its ground truth, and a label map for each row."""
+
+    pixels: NDArray[np.uint8]  # (h, w, 3)
+    truth: Labels  # (H, W), −1 where nothing is scored
+    maps: dict[str, Labels]  # (H, W) each
+
+
 def label_maps(
-    scenes: Sequence[Scene], names: list[str], background: int | None, title: str
+    pictures: Sequence[Picture], names: list[str], background: int | None, title: str
 ) -> Figure:
-    """A row a scene: image, ground truth, one map a method, and the share of pixels it gets right.
+    """A row for each picture: image, ground truth, a map of each method, its share of right pixels.
 
     `names`: the scored classes; `background`: which of them is the background, if one is.
     """
-    rows = list(scenes[0].maps)
-    shares = _shares(scenes, len(names))
+    rows = list(pictures[0].maps)
+    shares = _shares(pictures, len(names))
     shown = [int(index) for index in np.flatnonzero(shares >= SHARE)]
     table = _colours(shown, len(names), background)
     columns = ["image", "ground truth", *rows]
     figure = Figure(
-        figsize=(1.75 * len(columns) + 0.2, 1.92 * len(scenes) + 1.0), layout="constrained"
+        figsize=(1.75 * len(columns) + 0.2, 1.92 * len(pictures) + 1.0), layout="constrained"
     )
-    grid = figure.subplots(len(scenes), len(columns), squeeze=False)
-    for number, (scene, axes) in enumerate(zip(scenes, grid, strict=True)):
-        pictures = [
-            scene.pixels,
-            *(table[labels] for labels in (scene.truth, *scene.maps.values())),
-        ]
-        below = ["", "", *(_right(labels, scene.truth) for labels in scene.maps.values())]
-        for ax, picture, text, column in zip(axes, pictures, below, columns, strict=True):
-            _show(ax, picture, text)
+    grid = figure.subplots(len(pictures), len(columns), squeeze=False)
+    for number, (picture, axes) in enumerate(zip(pictures, grid, strict=True)):
+        colours = [table[labels] for labels in (picture.truth, *picture.maps.values())]
+        below = ["", "", *(_right(labels, picture.truth) for labels in picture.maps.values())]
+        images = [picture.pixels, *colours]
+        for ax, image, text, column in zip(axes, images, below, columns, strict=True):
+            _show(ax, image, text)
             if number == 0:
                 ax.set_title(column, fontsize=TITLES, fontweight="bold", loc="center")
     figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
@@ -79,11 +88,11 @@ def _right(labels: Labels, truth: Labels) -> str:
     return f"{100 * (labels == truth)[scored].mean():.0f} % of pixels right" if scored.any() else ""
 
 
-def _shares(scenes: Sequence[Scene], classes: int) -> NDArray[np.float64]:
+def _shares(pictures: Sequence[Picture], classes: int) -> NDArray[np.float64]:
     """The largest share of a map that each class fills, (classes,)."""
     largest = np.zeros(classes)
-    for scene in scenes:
-        for labels in (scene.truth, *scene.maps.values()):
+    for picture in pictures:
+        for labels in (picture.truth, *picture.maps.values()):
             counts = np.bincount(labels[labels >= 0], minlength=classes)
             largest = np.maximum(largest, counts / labels.size)
     return largest

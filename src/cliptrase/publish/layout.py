@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,8 @@ WITH, WITHOUT = "with background", "without background"
 FLOPS, MIN_SAMPLES = "flops", "min_samples"
 QUOTED = "As the paper prints it: each row by the protocol and with the model of its own work"
 DIGITS = 2  # decimals of a per cent in a table; a longer value is in the CSV
+
+Notes = dict[str, str]  # footnote → its mark
 
 
 @dataclass(frozen=True)
@@ -59,26 +61,19 @@ class Sheet:
     title: str
     facts: tuple[str, ...]  # suite, model, protocol, rule, size: one short phrase each
     panels: tuple[Panel, ...]
-    notes: dict[str, str]
+    notes: Notes
     remarks: tuple[str, ...]
 
 
-@dataclass
-class _Notes:
-    """Gives every different footnote one letter."""
-
-    marks: dict[str, str] = field(default_factory=dict)
-
-    def mark(self, text: str) -> str:
-        if text not in self.marks:
-            repeats, letter = divmod(len(self.marks), 26)
-            self.marks[text] = "abcdefghijklmnopqrstuvwxyz"[letter] * (repeats + 1)
-        return self.marks[text]
+def _mark(notes: Notes, text: str) -> str:
+    """The letter of a footnote, a new one for a new footnote."""
+    repeats, letter = divmod(len(notes), 26)
+    return notes.setdefault(text, "abcdefghijklmnopqrstuvwxyz"[letter] * (repeats + 1))
 
 
 def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
     """The table as it is typeset, from the tidy frame of its cells."""
-    notes = _Notes()
+    notes: Notes = {}
     if table.kind == "grid":
         panels, remarks = _grid(frame, table.chosen, notes)
     else:
@@ -88,7 +83,7 @@ def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
         title=table.title,
         facts=facts(plan.suite, frame),
         panels=tuple(panels),
-        notes=notes.marks,
+        notes=notes,
         remarks=(reading(table.kind), *remarks, *remarks_of(frame)),
     )
 
@@ -115,7 +110,7 @@ def has_background(plan: Plan, benchmark: str) -> bool:
     return config.load("benchmark", benchmark)["background"] is not None
 
 
-def _metrics(frame: pd.DataFrame, headings: dict[str, str], notes: _Notes) -> list[Panel]:
+def _metrics(frame: pd.DataFrame, headings: dict[str, str], notes: Notes) -> list[Panel]:
     """Rows × benchmarks, a panel for each protocol and rule, and one for quoted rows."""
     blocks = [(each.title, each.lines) for each in comparables(frame)]
     quoted = frame[frame["kind"] == "quoted"]
@@ -125,7 +120,7 @@ def _metrics(frame: pd.DataFrame, headings: dict[str, str], notes: _Notes) -> li
 
 
 def _metrics_panel(
-    title: str, lines: pd.DataFrame, headings: dict[str, str], notes: _Notes
+    title: str, lines: pd.DataFrame, headings: dict[str, str], notes: Notes
 ) -> Panel:
     """A section for each metric and group of rows; FLOPs stand in those of every metric."""
     metrics = [metric for metric in lines["metric"].unique() if metric != FLOPS]
@@ -154,7 +149,7 @@ def _columns(places: set[str], headings: dict[str, str]) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _grid(frame: pd.DataFrame, chosen: str, notes: _Notes) -> tuple[list[Panel], list[str]]:
+def _grid(frame: pd.DataFrame, chosen: str, notes: Notes) -> tuple[list[Panel], list[str]]:
     """eps down, min_samples across; the chosen point carries a dagger, the best cell is bold.
 
     A panel for each benchmark and metric, and a remark about the best cell of each.
@@ -216,7 +211,7 @@ def _is_best(cells: pd.DataFrame, place: list[str]) -> pd.Series:
     return best.reindex(cells.index, fill_value=False)
 
 
-def _with_marks(cells: pd.DataFrame, notes: _Notes, chosen: str | None = None) -> pd.DataFrame:
+def _with_marks(cells: pd.DataFrame, notes: Notes, chosen: str | None = None) -> pd.DataFrame:
     """The cells with the marks of their rows and their own; `chosen`: the marked point of a grid,
     whose cells are all compared with it."""
     rows = []
@@ -224,12 +219,12 @@ def _with_marks(cells: pd.DataFrame, notes: _Notes, chosen: str | None = None) -
         versus = [name for name in row["versus"] if name and chosen is None]
         to = max(versus, key=versus.count, default="")
         label_marks = [NEAR_BEST] * _row_is_near_best(row)
-        label_marks += [notes.mark(text) for text in row["row_note"].unique() if text]
+        label_marks += [_mark(notes, text) for text in row["row_note"].unique() if text]
         marks = []
         for cell in row.itertuples():
-            dagger = ["†"] * (chosen is not None and cell.row == chosen)
-            near = [NEAR_BEST] * cell.near_best
-            marks.append(",".join([*dagger, *near, *map(notes.mark, _footnotes(cell, to))]))
+            signs = ["†"] * (cell.row == chosen) + [NEAR_BEST] * cell.near_best
+            letters = [_mark(notes, text) for text in _footnotes(cell, to)]
+            marks.append(",".join(signs + letters))
         rows.append(row.assign(to=to, label_marks=",".join(label_marks), marks=marks))
     return pd.concat(rows)
 

@@ -1,30 +1,91 @@
 """The pictures of a suite: label maps of its first images, and attention beside correlation.
 
-Computed on the prepared dataset, so the only figures that need torch and the model.
+Computed on the prepared dataset by the graph that passes use, one image and one thread at a time,
+so a map is that of the run: the only figures that need torch and the model.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cliptrase.config import Run
+from cliptrase.data import open_dataset
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
-from cliptrase.evaluate.targets import has_background, scored_classes, whole_pictures
+from cliptrase.errors import UserError
+from cliptrase.evaluate.jobs import Job
+from cliptrase.evaluate.targets import scored_classes, target_key, whole_pictures
+from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.threads import single_threaded_pool
+from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip, load_clip
-from cliptrase.plan import Plan
+from cliptrase.plan import Plan, Table
 from cliptrase.publish.attention import attention_figure, look
-from cliptrase.publish.label_maps import label_maps
-from cliptrase.publish.scenes import Runs, open_scenes, predict, shown_runs
+from cliptrase.publish.label_maps import Labels, Picture, label_maps
 from cliptrase.publish.style import save
+from cliptrase.runs.provenance import Stages
 from cliptrase.runs.scoring import class_names
 
 LABEL_MAPS, CORRELATION = "label_maps", "correlation"
-SCENES = 4  # pictured: the first of the dataset, so that nobody chose them
+PICTURED = 4  # images: the first of the dataset, so that nobody chose them
 ROWS = 3  # of the correlation figure
 RANKED = 40  # images over which it averages
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The runs of a table's rows on one benchmark; `first` stands for what they have in common."""
+
+    benchmark: str
+    runs: dict[str, Run]  # by row
+
+    @property
+    def first(self) -> Run:
+        return next(iter(self.runs.values()))
+
+    def is_prepared(self, data: Path) -> bool:
+        """Whether the images can be read; a user's folder always can."""
+        benchmark = self.first.benchmark
+        if benchmark.folder is not None:
+            return True
+        return read_selfcheck(prepared_folder(benchmark.dataset, data)) is not None
+
+    def loader(self, data: Path) -> Loader:
+        """Reads the images. Raises UserError where the dataset is not prepared."""
+        samples = open_dataset(self.first, data, any_code=True)
+        return Loader.of(samples, self.runs.values(), data)
+
+
+def shown_runs(suite: Plan) -> list[Shown]:
+    """The benchmarks of the suite's first table that is not a grid, in its order.
+
+    A row that several groups have is named with its group. Shown are the rows that see what the
+    first sees: of its image size, its model and precision. Raises UserError for a suite that has
+    only grids.
+    """
+    for table in suite.tables.values():
+        if table.kind != "grid" and table.benchmarks:
+            return [Shown(name, _runs_of(suite, table, name)) for name in table.benchmarks]
+    raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
+
+
+def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
+    rows = [row for row in table.rows if row.kind == "run"]
+    names = [row.name for row in rows]
+    runs = {
+        row.name if names.count(row.name) == 1 else f"{row.name}, {row.group}": suite.runs[cell.run]
+        for row in rows
+        for cell in row.cells
+        if (cell.kind, cell.benchmark, cell.metric) == ("run", benchmark, table.metrics[0])
+    }
+    seen = [(run.model, run.image_size) for run in runs.values()]
+    return {
+        name: run for (name, run), sees in zip(runs.items(), seen, strict=True) if sees == seen[0]
+    }
 
 
 def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
@@ -36,56 +97,61 @@ def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
     UserError where no dataset is prepared or the model cannot be had.
     """
     shown = shown_runs(suite)
-    prepared = [one for one in shown if _is_prepared(one[1], data)]
+    prepared = [each for each in shown if each.is_prepared(data)]
     if not prepared:
-        open_prepared(_first(shown[0][1])["benchmark"]["dataset"], data)  # says how to prepare it
-    plain = [one for one in prepared if not has_background(_first(one[1]))]
+        open_prepared(shown[0].first.benchmark.dataset, data)  # its error says how to prepare it
+    plain = [each for each in prepared if not each.first.has_background]
     with single_threaded_pool(1):  # as in a pass, so that the maps are those of the runs
-        clip = load_clip(_first(prepared[0][1])["model"], torch.device("cpu"))
-        paths = _draw_label_maps(clip, *prepared[0], folder, data)
-        return paths + _draw_correlation(clip, *(plain or prepared)[0], folder, data)
+        clip = load_clip(prepared[0].first.model, torch.device("cpu"))
+        paths = _draw_label_maps(clip, prepared[0], folder, data)
+        return paths + _draw_correlation(clip, (plain or prepared)[0], folder, data)
 
 
-def _draw_label_maps(
-    clip: Clip, benchmark: str, runs: Runs, folder: Path, data: Path
-) -> list[Path]:
-    loader, first = open_scenes(runs, data), _first(runs)
-    scenes = [predict(clip, runs, loader, i, data) for i in range(min(SCENES, len(loader.dataset)))]
-    title = f"The first images of {benchmark} · {clip.label} · {first['image_size']} px"
-    figure = label_maps(scenes, class_names(first), _background(first), title)
+def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
+    loader, run = shown.loader(data), shown.first
+    count = min(PICTURED, len(loader.dataset))
+    pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
+    title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
+    background = None
+    if run.has_background:
+        background = 0 if whole_pictures(run) else scored_classes(run) - 1
+    figure = label_maps(pictures, class_names(run), background, title)
     return save(figure, folder, LABEL_MAPS)
 
 
-def _draw_correlation(
-    clip: Clip, benchmark: str, runs: Runs, folder: Path, data: Path
-) -> list[Path]:
-    loader = open_scenes(runs, data)
-    clustered = [run for run in runs.values() if run["method"]["regions"] is not None]
+def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
+    loader = shown.loader(data)
+    clustered = [run for run in shown.runs.values() if run.method.regions is not None]
     if not clustered or whole_pictures(clustered[0]):
         return []
+    run = clustered[0]
     count = min(RANKED, len(loader.dataset))
-    looks = [look(clip, loader, clustered[0], i) for i in range(count)]
+    loaded = (loader(position) for position in range(count))
+    looks = [look(clip, each, run, truth_map(each, run)) for each in loaded]
     title = (
-        f"{benchmark} · {clip.label} · {clustered[0]['image_size']} px · "
+        f"{shown.benchmark} · {clip.label} · {run.image_size} px · "
         f"AUC: how well each patch ranks its own class first, mean over {count} images"
     )
     return save(attention_figure(looks, ROWS, title), folder, CORRELATION)
 
 
-def _background(run: Run) -> int | None:
-    """The index of the background among the scored classes, None where there is none."""
-    if not has_background(run):
-        return None
-    return 0 if whole_pictures(run) else scored_classes(run) - 1
+def truth_map(loaded: Loaded, run: Run) -> Labels:
+    """The ground truth (H, W) of a run, −1 where nothing is scored."""
+    truth = loaded.truths[target_key(run)]
+    labels = np.full(loaded.out_size, -1, np.int64).reshape(-1)
+    if truth is not None:
+        scored = slice(None) if truth.scored is None else truth.scored
+        labels[scored] = truth.labels
+    return labels.reshape(loaded.out_size)
 
 
-def _is_prepared(runs: Runs, data: Path) -> bool:
-    benchmark = _first(runs)["benchmark"]
-    return (
-        "folder" in benchmark
-        or read_selfcheck(prepared_folder(benchmark["dataset"], data)) is not None
-    )
-
-
-def _first(runs: Runs) -> Run:
-    return next(iter(runs.values()))
+def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path) -> Picture:
+    """The image at one position with the maps of all the runs."""
+    loaded = loader(position)
+    jobs = {row: Job.of(run, *text_of(run, clip, data)) for row, run in shown.runs.items()}
+    with torch.inference_mode():
+        maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
+    labels: dict[str, NDArray[np.int64]] = {
+        row: each[0].astype(np.int64) for row, each in maps.items()
+    }
+    return Picture(loaded.pixels, truth_map(loaded, shown.first), labels)

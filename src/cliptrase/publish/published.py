@@ -18,12 +18,9 @@ class Printed:
     """
 
     text: str
+    value: float
     note: str
     image_size: int | None
-
-    @property
-    def value(self) -> float:
-        return float(self.text)
 
 
 def read_published() -> dict[Key, Printed]:
@@ -34,14 +31,12 @@ def read_published() -> dict[Key, Printed]:
     printed: dict[Key, Printed] = {}
     for line in plan.published():
         key = (line["table"], line["row"], line["benchmark"], line["metric"])
+        where, text, size = f"published.csv: {' '.join(key)}", line["value"], line["image_size"]
         if key in printed:
-            raise UserError(f"published.csv: {' '.join(key)} is given twice; keep one line of it")
+            raise UserError(f"{where} is given twice; keep one line of it")
         try:
-            float(line["value"])
+            value = float(text)
         except ValueError:
-            raise UserError(
-                f"published.csv: {' '.join(key)}: {line['value']!r} is not a number"
-            ) from None
-        size = int(line["image_size"]) if line["image_size"] else None
-        printed[key] = Printed(line["value"], line["note"], size)
+            raise UserError(f"{where}: {text!r} is not a number") from None
+        printed[key] = Printed(text, value, line["note"], int(size) if size else None)
     return printed

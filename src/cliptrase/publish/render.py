@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -52,6 +53,34 @@ def interval(low: float, high: float, sign: bool = False) -> str:
     if pd.isna(low) or pd.isna(high):
         return ""
     return f"[{number(low, sign)}, {number(high, sign)}]"
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What a cell says, before markup; "" for what it does not have."""
+
+    value: str
+    spread: str
+    difference: str
+    difference_spread: str
+    printed: str
+
+    @classmethod
+    def of(cls, cell: Any, plus_signs: bool = True) -> _Texts:
+        if cell.kind == "quoted":
+            return cls(cell.published, "", "", "", "")
+        if pd.isna(cell.value):
+            value = "" if cell.kind == "absent" else ABSENT
+        else:
+            value = number(cell.value) + "×" * (cell.metric == FLOPS)
+        delta = "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
+        return cls(
+            value,
+            interval(cell.ci_low, cell.ci_high),
+            "" if pd.isna(cell.diff) else number(cell.diff, True),
+            interval(cell.diff_low, cell.diff_high, plus_signs),
+            cell.published and cell.published + delta,
+        )
 
 
 def _sections(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
@@ -114,28 +143,15 @@ def _md_label(row: Any) -> str:
 
 
 def _md_cell(cell: Any) -> str:
-    marks = _md_marks(cell.marks)
-    if cell.kind == "quoted":
-        return f"{cell.published}{marks}"
-    if pd.isna(cell.value):
-        pieces = ["" if cell.kind == "absent" else ABSENT]
-    elif cell.metric == FLOPS:
-        pieces = [f"{number(cell.value)}×"]
-    else:
-        value = number(cell.value)
-        spread = interval(cell.ci_low, cell.ci_high)
-        pieces = [(f"**{value}**" if cell.best else value) + (f" {spread}" if spread else "")]
-    pieces[0] += marks
-    if pd.notna(cell.diff):
-        difference = f"{number(cell.diff, True)} {interval(cell.diff_low, cell.diff_high, True)}"
-        pieces.append(f"<sub>{difference.strip()}</sub>")
-    if cell.published:
-        pieces.append(f"<sub>paper {cell.published}{_delta(cell)}</sub>")
+    texts = _Texts.of(cell)
+    value = f"**{texts.value}**" if cell.best else texts.value
+    pieces = [f"{value} {texts.spread}".strip() + _md_marks(cell.marks)]
+    if texts.difference:
+        difference = f"{texts.difference} {texts.difference_spread}".strip()
+        pieces.append(f"<sub>{difference}</sub>")
+    if texts.printed:
+        pieces.append(f"<sub>paper {texts.printed}</sub>")
     return "<br>".join(piece.replace(" ", "\N{NO-BREAK SPACE}") for piece in pieces)
-
-
-def _delta(cell: Any) -> str:
-    return "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
 
 
 def _md_marks(marks: str) -> str:
@@ -150,30 +166,17 @@ def _md(text: str) -> str:
 
 # --- LaTeX ---------------------------------------------------------------------------------
 
+_SYMBOLS = {
+    **{"×": "times", "·": "cdot", "±": "pm", "≤": "le", "≥": "ge", "≈": "approx"},
+    **{"Δ": "Delta", "†": "dagger", "√": "surd"},
+}
+_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum"}
+_WORDS |= {"<": "less", ">": "greater", "|": "bar"}
 _TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
+    **{char: rf"\{char}" for char in "{}&%$#_"},
+    **{char: rf"\text{name}{{}}" for char, name in _WORDS.items()},
+    **{char: rf"$\{name}$" for char, name in _SYMBOLS.items()},
     '"': "''",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "±": r"$\pm$",
-    "≤": r"$\le$",
-    "≥": r"$\ge$",
-    "≈": r"$\approx$",
-    "Δ": r"$\Delta$",
-    "†": r"$\dagger$",
-    "√": r"$\surd$",
     "…": r"\ldots{}",
     "\N{MINUS SIGN}": "$-$",
     "\N{EN DASH}": "--",
@@ -188,7 +191,7 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(char, char) for char in text)
 
 
-VALUE, INTERVAL, DIFFERENCE, DIFFERENCE_INTERVAL, PRINTED = range(5)  # the layers of a row
+VALUE, DIFFERENCE, PRINTED = 0, 2, 4  # layers of a row; 1 and 3 are the intervals of 0 and 2
 
 
 def to_latex(sheet: Sheet) -> str:
@@ -223,7 +226,7 @@ def _tex_panel(panel: Panel) -> list[str]:
         [
             (cell.down, layer, cell.across, rf"{{\tiny {text}}}" if layer else text)
             for cell in panel.cells.itertuples()
-            for layer, text in _tex_cell(cell, stacked=width >= WIDE).items()
+            for layer, text in enumerate(_tex_cell(cell, stacked=width >= WIDE))
             if text or layer == VALUE
         ],
         columns=["down", "layer", "across", "text"],
@@ -273,33 +276,19 @@ def _tex_labels(row: Any) -> dict[int, str]:
     return labels
 
 
-def _tex_cell(cell: Any, stacked: bool) -> dict[int, str]:
-    """The layers of one cell: which lines of the row it fills, and with what."""
-    marks = _tex_marks(cell.marks)
-    if cell.kind == "quoted":
-        return {VALUE: tex(cell.published) + marks}
-    layers: dict[int, str] = {}
-    if pd.isna(cell.value):
-        layers[VALUE] = ("" if cell.kind == "absent" else "--") + marks
-    elif cell.metric == FLOPS:
-        layers[VALUE] = rf"{tex(number(cell.value))}$\times$" + marks
-    else:
-        value = tex(number(cell.value))
-        layers[VALUE] = (rf"\textbf{{{value}}}" if cell.best else value) + marks
-        spread = tex(interval(cell.ci_low, cell.ci_high))
-        if stacked:
-            layers[INTERVAL] = spread
-        elif spread:
-            layers[VALUE] += rf" {{\tiny {spread}}}"
-    if pd.notna(cell.diff):
-        # stacked: no room for plus signs in ten columns
-        spread = tex(interval(cell.diff_low, cell.diff_high, sign=not stacked))
-        layers[DIFFERENCE] = tex(number(cell.diff, True)) + ("" if stacked else f" {spread}")
-        if stacked:
-            layers[DIFFERENCE_INTERVAL] = spread
-    if cell.published:
-        layers[PRINTED] = tex(cell.published + _delta(cell))
-    return layers
+def _tex_cell(cell: Any, stacked: bool) -> list[str]:
+    """The layers of one cell: what stands in each line of its row."""
+    texts = _Texts.of(cell, plus_signs=not stacked)  # stacked: ten columns leave no room for them
+    value = tex(texts.value)
+    value = (rf"\textbf{{{value}}}" if cell.best else value) + _tex_marks(cell.marks)
+    spread, difference, difference_spread = map(
+        tex, (texts.spread, texts.difference, texts.difference_spread)
+    )
+    if not stacked:
+        value += rf" {{\tiny {spread}}}" if spread else ""
+        difference = f"{difference} {difference_spread}" if difference else ""
+        spread = difference_spread = ""
+    return [value, spread, difference, difference_spread, tex(texts.printed)]
 
 
 def _tex_marks(marks: str) -> str:

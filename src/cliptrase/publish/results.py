@@ -22,15 +22,16 @@ from cliptrase.data.fetch.receipts import state
 from cliptrase.data.fetch.sources import how_to_get, read_sources
 from cliptrase.data.read.prepared import prepared_folder, read_selfcheck, read_subset
 from cliptrase.errors import UserError
-from cliptrase.files import sha256_file
+from cliptrase.files import read_json, sha256_file
 from cliptrase.plan import Plan
-from cliptrase.runs import bootstrap, seal, store
+from cliptrase.runs import bootstrap, finished, store
+from cliptrase.runs.metrics import METRICS
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class FinishedRun:
     """One finished run. Metrics are per cent, of the rule of its protocol."""
 
     name: str
@@ -38,7 +39,7 @@ class Result:
     metrics: Mapping[str, Any]
     sha256: str  # of metrics.json
     commit: str
-    code: str  # digest of the code that made it
+    code: str  # digest of the prediction code
     versions: Mapping[str, str]  # of the packages that it was made with
 
     @property
@@ -84,14 +85,13 @@ class Shelf:
 
     def __init__(self, plan: Plan, results: Path, data: Path) -> None:
         self.plan, self.results, self.data = plan, results, data
-        self._read_before: dict[str, tuple[Result | None, str]] = {}
-        self._written = {  # run → its pass, and the digest of metrics.json that the pass wrote
-            run: (each.name, self._pass_file(each.name).get(run))
-            for each in plan.passes.values()
-            for run in each.runs
-        }
+        self._read_before: dict[str, tuple[FinishedRun | None, str]] = {}
+        self._written: dict[str, tuple[str, str | None]] = {}  # run → pass, sha256 as it wrote it
+        for name, each in plan.passes.items():
+            written = finished.read_pass(finished.pass_file(results, plan.suite, name))
+            self._written |= {run: (name, written.get(run)) for run in each.runs}
 
-    def find(self, name: str) -> tuple[Result | None, str]:
+    def find(self, name: str) -> tuple[FinishedRun | None, str]:
         """The run, or None and why it cannot be used."""
         if name not in self._read_before:
             try:
@@ -100,7 +100,7 @@ class Shelf:
                 self._read_before[name] = (None, str(error))
         return self._read_before[name]
 
-    def find_all(self, names: Sequence[str]) -> tuple[list[Result], str]:
+    def find_all(self, names: Sequence[str]) -> tuple[list[FinishedRun], str]:
         """Every run of the names; or none, and the reason of the first that cannot be used."""
         pairs = [self.find(name) for name in names]
         results = [result for result, _ in pairs if result is not None]
@@ -108,24 +108,22 @@ class Shelf:
             return results, ""
         return [], next((reason for result, reason in pairs if result is None), "there is no run")
 
-    def _read(self, name: str) -> Result:
+    def _read(self, name: str) -> FinishedRun:
         run = self.plan.runs[name]
         in_pass, written = self._written[name]
         folder = self.results / "runs" / name
         if not folder.exists():
             raise UserError(self._why_missing(run.benchmark, in_pass))
-        if gone := [file for file in store.FILES if not (folder / file).is_file()]:
-            raise UserError(f"{gone[0]} is missing: run pass {in_pass} again")
-        if not store.finished(folder.parent, run, self.data, freeze_code=True):
-            why = seal.damage(folder) or "made from other data or labels"
-            raise UserError(f"{why}: run pass {in_pass} again")
+        status = finished.status(run, folder.parent, self.data, freeze_code=True)
+        if not status.finished:
+            raise UserError(f"{status.reason}: run pass {in_pass} again")
         metrics = store.read_metrics(folder)
         sha256 = sha256_file(folder / "metrics.json")
         if written not in (None, sha256):
             raise UserError(f"its metrics.json is not what pass {in_pass} wrote: run it again")
-        result = Result(name, folder, metrics, sha256, *_made_by(folder))
+        result = FinishedRun(name, folder, metrics, sha256, *_made_by(folder))
         try:
-            [(result.value(metric), result.interval(metric)) for metric in store.METRICS]
+            [(result.value(metric), result.interval(metric)) for metric in METRICS]
             _ = result.images, result.image_list
         except (KeyError, TypeError, ValueError):
             raise UserError(
@@ -141,12 +139,6 @@ class Shelf:
         if benchmark.subset is not None:
             read_subset(dataset, benchmark.subset, self.data)  # raises where it is missing
         return f"not run yet (pass {in_pass})"
-
-    def _pass_file(self, name: str) -> dict[str, str]:
-        """run → sha256 of its metrics.json, as the pass wrote it; empty without a readable file."""
-        path = self.results / "passes" / self.plan.suite / f"{name}.json"
-        content = _read_json(path)
-        return content if isinstance(content, dict) else {}
 
 
 def _what_it_lacks(dataset: str, data: Path) -> str:
@@ -164,15 +156,7 @@ def _what_it_lacks(dataset: str, data: Path) -> str:
 
 
 def _made_by(folder: Path) -> tuple[str, str, dict[str, str]]:
-    """The commit, shortened, the code digest and the package versions of a run."""
-    made = _read_json(folder / seal.PROVENANCE) or {}
+    """The commit, shortened, the digest of the prediction code and the package versions of a run."""
+    made = read_json(folder / finished.PROVENANCE) or {}
     revision, plus, rest = str(made.get("commit", "")).partition("+")
     return revision[:10] + plus + rest, str(made.get("code", "")), made.get("versions") or {}
-
-
-def _read_json(path: Path) -> Any:
-    """What a JSON file holds, None where it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -14,14 +14,8 @@ from cliptrase.files import atomic_write
 
 INK, GREY, PALE = "#24292f", "#8c959f", "#eaeef2"
 ACCENT = "#d1242f"
-ROWS = (
-    "#a9b4c0",
-    "#4c9bd6",
-    "#e8743b",
-    "#54a24b",
-    "#9467bd",
-    "#8c6d31",
-)  # baseline, rival, ours, …
+# baseline, rival, ours, …
+ROWS = ("#a9b4c0", "#4c9bd6", "#e8743b", "#54a24b", "#9467bd", "#8c6d31")
 SETTINGS: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
     "font.size": 9.5,

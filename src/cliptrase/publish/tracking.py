@@ -14,9 +14,9 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import pandas as pd
 
@@ -27,13 +27,16 @@ from cliptrase.files import atomic_write
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS, tidy
 from cliptrase.publish.render import distinctly_named, to_csv
-from cliptrase.publish.results import Result, Shelf
+from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.publish.tables import common_arguments
 
 log = logging.getLogger(__name__)
 
 MODES = ("offline", "online", "disabled")
 TABLES = "tables"  # the ledger's name for the W&B run that holds a suite's tables
+# No output, and nothing about this machine but what is logged.
+QUIET: Any = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
+QUIET |= {"x_disable_stats": True, "x_disable_machine_info": True}
 ONLINE_PATIENCE = 60.0  # seconds that W&B may take to start a run
 
 
@@ -64,27 +67,20 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
-        """The ledger at `path`, empty where there is none. Raises UserError for a damaged one."""
+        """The ledger at `path`, empty without a file. Raises UserError for a damaged one."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            places = {name: dict(entries) for name, entries in content["places"].items()}
+            return cls(path, {name: dict(entries) for name, entries in content["places"].items()})
         except FileNotFoundError:
             return cls(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{path}: not a ledger that can be read; delete it to publish everything again"
             ) from None
-        return cls(path, places)
 
     def write(self, tracking: Tracking) -> None:
         """Write it whole, sorted."""
-        content = {
-            "mode": tracking.mode,
-            "project": tracking.project,
-            "entity": tracking.entity,
-            "places": self.places,
-            "failed": self.failed,
-        }
+        content = asdict(tracking) | {"places": self.places, "failed": self.failed}
         with atomic_write(self.path, "w") as file:
             json.dump(content, file, indent=1, sort_keys=True, ensure_ascii=False)
             file.write("\n")
@@ -158,7 +154,7 @@ def _numeric(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(published=pd.to_numeric(table["published"].replace("", None)))
 
 
-def _run_item(result: Result, run: Run) -> Item:
+def _run_item(result: FinishedRun, run: Run) -> Item:
     metrics = result.metrics
     summary = {
         key: metrics[key] for key in ("rule", "images", "skipped", "classes", "vocabulary", "flops")
@@ -190,7 +186,7 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
         project=tracking.project,
         entity=tracking.entity,
         id=_wandb_id(tracking, suite, item.name),
-        name=item.name if item.name != TABLES else f"{suite} {TABLES}",
+        name=f"{suite} {TABLES}" if item.name == TABLES else item.name,
         group=suite,
         job_type=item.job_type,
         tags=list(item.tags),
@@ -198,25 +194,13 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
         mode=cast(Literal["online", "offline"], tracking.mode),
         dir=folder.parent,
         resume="allow" if tracking.mode == "online" else None,
-        settings=wandb.Settings(
-            silent=True,
-            console="off",
-            disable_git=True,
-            disable_code=True,
-            x_disable_stats=True,
-            x_disable_machine_info=True,
-            init_timeout=ONLINE_PATIENCE,
-        ),
+        settings=wandb.Settings(**QUIET, init_timeout=ONLINE_PATIENCE),
     )
-    try:
+    with begun:
         begun.summary.update(dict(item.summary))
         for name, table in item.tables.items():
             rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
             begun.log({name: wandb.Table(columns=list(table.columns), data=rows)})
-    except BaseException:
-        begun.finish(exit_code=1)
-        raise
-    begun.finish()
     entry = {"sha256": item.sha256, "id": begun.id}
     if tracking.mode == "offline":
         entry["folder"] = Path(begun.settings.sync_dir).name

@@ -15,7 +15,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish.cells import COLUMNS, Line, missing, to_frame
 from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_markdown
-from cliptrase.publish.results import Result
+from cliptrase.publish.results import FinishedRun
 from cliptrase.runs import bootstrap, metrics, seal, store
 
 Make = Callable[..., list[str]]
@@ -321,7 +321,7 @@ def test_a_cell_without_a_value_is_not_the_best(
     paper: Plan, whole_paper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, *_ = runs_of(paper, "fig7_sensitivity")
-    monkeypatch.setattr(Result, "value", lambda run, _: None if run.name == first else 0.0)
+    monkeypatch.setattr(FinishedRun, "value", lambda run, _: None if run.name == first else 0.0)
     best = lines_of(paper, whole_paper, "fig7_sensitivity")[-1]
     assert (best.run, best.value) == (second, 0.0)
 

@@ -27,9 +27,9 @@ from cliptrase.publish.attention import last_attention, patch_classes, ranking, 
 from cliptrase.publish.cells import to_frame
 from cliptrase.publish.charts import bars, heat_map
 from cliptrase.publish.figures import draw_charts, main
-from cliptrase.publish.label_maps import label_maps
+from cliptrase.publish.label_maps import Picture, label_maps
+from cliptrase.publish.pictures import shown_runs, truth_map
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.scenes import Scene, shown_runs, truth_map
 from cliptrase.publish.style import SETTINGS, save
 
 CHARTS = {"main_results", "fig7_sensitivity", "table_discrepancies", "table_peers"}
@@ -105,8 +105,10 @@ def test_label_maps_show_shares_and_only_the_classes_there() -> None:
     truth[:, 5:] = 2
     truth[0] = -1
     wrong = np.where(truth == 2, 1, truth).clip(0)
-    scene = Scene(np.zeros((10, 10, 3), np.uint8), truth, {"CLIP": wrong, "ours": truth.clip(0)})
-    figure = label_maps([scene], ["cat", "sofa", "background"], 2, "two methods")
+    picture = Picture(
+        np.zeros((10, 10, 3), np.uint8), truth, {"CLIP": wrong, "ours": truth.clip(0)}
+    )
+    figure = label_maps([picture], ["cat", "sofa", "background"], 2, "two methods")
     below = [axes.get_xlabel() for axes in figure.axes]
     assert below == ["", "", "50 % of pixels right", "100 % of pixels right"]
     assert [axes.get_title() for axes in figure.axes] == ["image", "ground truth", "CLIP", "ours"]
@@ -180,8 +182,7 @@ def test_attention_is_that_of_the_last_block(shapes: Plan) -> None:
 
 
 def test_truth_map_is_the_label_as_scored(shapes: Plan, data: Path) -> None:
-    (_, runs) = shown_runs(shapes)[1]
-    run = next(iter(runs.values()))
+    run = shown_runs(shapes)[1].first
     samples = prepared.open_prepared("shapes", data)
     loader = Loader.of(samples, [run])
     truth = truth_map(loader(1), run)

@@ -111,8 +111,8 @@ def test_whether_a_row_chooses_its_rule_is_in_its_overrides_and_not_in_its_name(
     make: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conf = tmp_path / "conf"
-    shutil.copytree(config.CONF, conf)
-    monkeypatch.setattr(config, "CONF", conf)
+    shutil.copytree(config.files.CONF, conf)
+    monkeypatch.setattr(config.files, "CONF", conf)
     table = conf / "table" / f"{DISCREPANCIES}.yaml"
     text = table.read_text()
     assert text.count("D-26 rule mmseg") == 1

@@ -21,6 +21,16 @@ from cliptrase.runs import seal
 OFFLINE = "offline:/cliptrase"
 
 
+class FakeRun(SimpleNamespace):
+    """What `wandb.init` returns: a context that finishes the run."""
+
+    def __enter__(self) -> FakeRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.begun.append(self)
+
+
 class FakeWandb(SimpleNamespace):
     """As much of wandb as is used; `begun` holds what was published, `fails` what goes wrong."""
 
@@ -32,11 +42,10 @@ class FakeWandb(SimpleNamespace):
             raise self.fails.get(arguments["name"], self.fails.get("*"))
         folder = f"offline-run-{len(self.begun)}-{arguments['id']}"
         Path(arguments["dir"], "wandb", folder).mkdir(parents=True)
-        run = SimpleNamespace(
-            **arguments | {"settings": SimpleNamespace(sync_dir=folder)}, summary={}, logged={}
-        )
+        settings = SimpleNamespace(sync_dir=folder)
+        more = {"settings": settings, "summary": {}, "logged": {}, "begun": self.begun}
+        run = FakeRun(**arguments | more)
         run.log = run.logged.update
-        run.finish = lambda **_: self.begun.append(run)
         return run
 
     def login(self, **_: Any) -> bool:
