@@ -156,7 +156,7 @@ def _what_it_lacks(dataset: str, data: Path) -> str:
 
 
 def _made_by(folder: Path) -> tuple[str, str, dict[str, str]]:
-    """The commit, shortened, the digest of the prediction code and the package versions of a run."""
+    """The commit, shortened, the digest of the prediction code and the versions of packages."""
     made = read_json(folder / finished.PROVENANCE) or {}
     revision, plus, rest = str(made.get("commit", "")).partition("+")
     return revision[:10] + plus + rest, str(made.get("code", "")), made.get("versions") or {}
