@@ -107,9 +107,9 @@ def test_a_machine_that_cannot_be_timed_is_said_to_be_unknown(shapes, asked, mon
 
 def test_a_short_start_is_not_kept_waiting_by_the_probe(smoke, shapes, asked):
     said = announcement(smoke, list(smoke.passes), list(smoke.passes))
-    assert "time: about" in said and "guessed" in said and not asked
+    assert "time: about" in said and "a guess" in said and not asked
     said = announcement(shapes, list(shapes.passes), list(shapes.passes))
-    assert "time: about" in said and "guessed" not in said and len(asked) == 1
+    assert "time: about" in said and "a guess" not in said and len(asked) == 1
     assert "time" not in announcement(shapes, list(shapes.passes), [])
 
 
@@ -129,17 +129,19 @@ def test_planning_loads_neither_torch_nor_numpy(empty):
 def test_images_cost_in_proportion_and_are_shared_by_the_cores(shapes, asked, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 4)
     (one,) = cost(shapes, [SHAPES], again=True).passes
-    assert one.images == 200 and one.windows == 400 and one.shared == 200 * 0.5
-    minutes = [60 * cost(shapes, [SHAPES], cores).minutes(one) for cores in (1, 2, 4, None)]
-    assert minutes == [one.alone + 100 / cores for cores in (1, 2, 4, 4)]
+    assert one.images == 200 and one.windows == 400
+    alone = one.work - 200 * 0.5
+    seconds = [cost(shapes, [SHAPES], cores).passes[0].seconds for cores in (1, 2, 4, None)]
+    assert seconds == pytest.approx([alone + 100 / cores for cores in (1, 2, 4, 4)])
 
 
-def test_a_start_is_paid_by_the_pass_and_words_by_the_run(shapes, asked):
-    one, other = cost(shapes, [SHAPES, "shapes.shapes_clip.224.slide"], again=True).passes
-    wrote = estimate.WRITTEN * (one.runs - other.runs)
-    assert one.alone - other.alone == pytest.approx(wrote) and other.alone > 4.0 + 5.0
-    both = cost(shapes, [SHAPES, "shapes.shapes_clip.224.slide"])
-    assert both.work - cost(shapes, [SHAPES]).work == pytest.approx(other.alone + other.shared)
+def test_a_start_is_paid_by_the_pass_and_writing_by_the_run(shapes, asked):
+    names = [SHAPES, "shapes.shapes_clip.224.slide"]
+    both = cost(shapes, names, again=True)
+    one, other = both.passes
+    assert one.work - other.work == pytest.approx(estimate.WRITTEN * (one.runs - other.runs))
+    assert other.work > 100 + 4.0 + 5.0
+    assert both.work - cost(shapes, [SHAPES]).work == pytest.approx(other.work)
 
 
 def test_a_pass_on_a_gpu_has_it_to_itself(shapes, asked, monkeypatch):
@@ -152,7 +154,7 @@ def test_a_pass_on_a_gpu_has_it_to_itself(shapes, asked, monkeypatch):
     on_gpus = cost(shapes, names, again=True)
     assert on_gpus.gpus == 2 and any("on 2 GPUs and" in line for line in on_gpus.totals())
     assert "2 passes at once" in on_gpus.totals()[-1]
-    assert 60 * on_gpus.minutes(on_gpus.passes[0]) == on_gpus.passes[0].alone + 100
+    assert on_gpus.passes[0].seconds == on_gpus.passes[0].work
 
 
 # --- what is kept ---------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from cliptrase.data.make import prepare
 from cliptrase.data.read.ordered import cores
 from cliptrase.errors import UserError
 from cliptrase.pipeline import markers
-from cliptrase.resources import share
 from cliptrase.runs import code, finished
 
 
@@ -100,15 +99,6 @@ def test_a_preparation_has_the_threads_that_it_was_given(real_cores, monkeypatch
     prepare.main(["shapes"])
     prepare.main(["shapes", "--threads", "1"])
     assert seen == [4, 1] and cores() == 4
-
-
-def test_a_pass_reads_its_own_conf_words_and_weights(monkeypatch, smoke):
-    monkeypatch.chdir(share())
-    files = {Path(file) for file in pipeline.pass_files(next(iter(smoke.passes.values())))}
-    assert all(file.is_file() for file in files)
-    assert Path("conf/method/cliptrase.yaml") in files
-    assert Path("assets/shapes_clip/open_clip_model.safetensors") in files
-    assert not any("ade" in file.name or file.name == "vit_b16.yaml" for file in files)
 
 
 def test_benchmarks_choose_the_passes_that_they_need():

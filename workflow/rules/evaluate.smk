@@ -15,7 +15,6 @@ rule evaluate_pass:
     input:
         data=lambda wildcards: pipeline_data.prepared(PLAN.passes[wildcards.name], DATA),
         weights=lambda wildcards: pipeline_data.weights(PLAN.passes[wildcards.name], DATA),
-        conf=lambda wildcards: pipeline.pass_files(PLAN.passes[wildcards.name]),
         marker=lambda wildcards: markers.evaluation(SUITE, wildcards.name, STALE),
     output:
         f"results/passes/{SUITE}/{{name}}.json",

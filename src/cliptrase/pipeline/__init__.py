@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cliptrase import machine
+from cliptrase.config import Run
 from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError, nearest
 from cliptrase.pipeline.data import selfcheck
@@ -50,25 +51,6 @@ def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[st
     ]
 
 
-def pass_files(one: Pass) -> list[str]:
-    """The shipped and user files that say what the runs of a pass are: conf, words, weights.
-
-    (Weights that are fetched have a receipt, see `pipeline_data.weights`.)
-    """
-    files = {resource("conf", "evaluate.yaml")}
-    for run in one.runs.values():
-        for group, part in (("benchmark", run.benchmark), ("method", run.method)):
-            files.add(resource("conf", group, f"{part.name}.yaml"))
-        files.add(resource("conf", "protocol", f"{run.protocol.name}.yaml"))
-        files.add(resource("conf", "model", f"{run.model.label}.yaml"))
-        files |= {Path(words.path) for _, words in run.vocabulary if words}
-        if run.benchmark.labels.map:
-            files.add(PACKAGE / "data" / "labels" / f"{run.benchmark.labels.map}.csv")
-        if run.model.path:
-            files |= {file for file in Path(run.model.path).iterdir() if _is_weights(file)}
-    return sorted(_relative(file) for file in files)
-
-
 def table_files(plan: Plan) -> list[str]:
     """The files that say what the tables of a suite are, and what the paper printed."""
     tables = [resource("conf", "table", f"{name}.yaml") for name in plan.tables]
@@ -97,11 +79,14 @@ def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
 
 def runs_to_predict(one: Pass, data: str, frozen: bool) -> list[str]:
     """The runs of a pass for which it must stream the images."""
-    return [
-        name
-        for name, run in one.runs.items()
-        if finished.status(run, RUNS, data, freeze_code=frozen).state == "predict"
-    ]
+
+    def lost(run: Run) -> bool:
+        try:
+            return finished.status(run, RUNS, data, freeze_code=frozen).state == "predict"
+        except UserError:  # something else is in its place: the pass will say it
+            return True
+
+    return [name for name, run in one.runs.items() if lost(run)]
 
 
 def passes_to_make(suite: str, stale: Iterable[str], words: list[str]) -> list[str]:
@@ -175,10 +160,6 @@ def usable(cores: int | None) -> int:
     """The real cores among Snakemake's `cores`."""
     real = machine.cores()
     return min(real, cores or real)
-
-
-def _is_weights(file: Path) -> bool:
-    return file.suffix in {".json", ".safetensors"}
 
 
 def _relative(file: Path) -> str:

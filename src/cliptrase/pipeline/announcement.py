@@ -1,20 +1,12 @@
-"""What a start of a suite is about, for people, before anything is fetched or computed.
-
-`cliptrase estimate SUITE` prints it too, with a table of the passes.
-"""
+"""What a start of a suite is about, for people, before anything is fetched or computed."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from cliptrase import pipeline, plan
-from cliptrase.config.run import check_device
 from cliptrase.data.fetch import space
 from cliptrase.data.fetch.receipts import state
 from cliptrase.data.fetch.sources import how_to_get, readable, size_of
-from cliptrase.errors import exit_on_user_error
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
 from cliptrase.pipeline.estimate import Start, estimate
@@ -84,33 +76,3 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
     short = space.verdict(needed, free)
     disk = f"disk: about {readable(needed)} needed, {readable(free)} free in {data}{short}"
     return [*lines, disk]
-
-
-@exit_on_user_error
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line of `cliptrase estimate`."""
-    parser = argparse.ArgumentParser(
-        prog="cliptrase estimate",
-        description="What `snakemake all` will cost on this machine: images, encoder passes, time, "
-        "disk, memory. Times the passes first, each on a picture; the start of `all` believes it.",
-    )
-    add = parser.add_argument
-    suites = ", ".join(plan.suites())
-    add("suite", metavar="SUITE", nargs="?", default="shapes", help=suites)
-    add("--benchmarks", metavar="A,B", help="only the passes that these need (also: [A,B])")
-    add("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    add("--mirror", metavar="URL", help="a server that has every archive")
-    frozen = "other code is no reason to make a run again"
-    add("--freeze-code", action="store_true", help=frozen)
-    options = parser.parse_args(arguments)
-    check_device(options.device)
-    if options.cores is not None and options.cores < 1:
-        parser.error(f"--cores {options.cores}: at least 1")
-    suite = plan.load(options.suite)
-    benchmarks = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
-    asked = pipeline.chosen_passes(suite, benchmarks)
-    left = pipeline.stale_passes(suite, frozen=options.freeze_code)
-    start = Start(options.cores, options.device, options.freeze_code)
-    mirror = pipeline_data.mirror_of(options.mirror)
-    sys.stdout.write(f"{announcement(suite, asked, left, mirror, start, in_full=True)}\n")

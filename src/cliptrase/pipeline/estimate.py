@@ -49,7 +49,7 @@ class Timing(BaseModel):
 
 
 class Speed(BaseModel):
-    """What the probe says: cpu or cuda (or guessed), the seconds until a pass has loaded its code,
+    """What the probe says: cpu or cuda (or guess), the seconds until a pass has loaded its code,
     the bytes that a pass takes, and the timings of passes."""
 
     device: str
@@ -68,43 +68,38 @@ class Start(NamedTuple):
 
 
 class PassCost(NamedTuple):
-    """What a pass costs. alone: seconds of one thread; shared: of all images on one core, or on the
-    GPU."""
+    """What a pass costs: seconds of one core, and by the clock. windows: of all its images."""
 
     name: str
     runs: int
     images: int
     windows: int
-    alone: float
-    shared: float
+    work: float
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """cores, gpus: that are used. threads: of a pass. besides: seconds of all other steps. speed:
-    None where this machine could not be timed."""
+    """cores, gpus: that are used. at_once: passes. besides: seconds of all other steps. speed: None
+    where this machine could not be timed."""
 
     passes: list[PassCost]
     cores: int
     gpus: int
-    threads: int
+    at_once: int
     besides: float
     speed: Speed | None
 
     @property
     def work(self) -> float:
         """Seconds of one core."""
-        return self.besides + sum(each.alone + each.shared for each in self.passes)
-
-    def minutes(self, one: PassCost) -> float:
-        """Of a pass, by the clock."""
-        return (one.alone + one.shared / (1 if self.gpus else self.threads)) / 60
+        return self.besides + sum(each.work for each in self.passes)
 
     def by_pass(self) -> list[str]:
         """A table of the passes."""
         lines = [f"{'pass':48}{'runs':>6}{'images':>9}{'encodes':>10}{'minutes':>9}"]
         for one in self.passes:
-            figures = f"{one.runs:6,}{one.images:9,}{one.windows:10,}{self.minutes(one):9.1f}"
+            figures = f"{one.runs:6,}{one.images:9,}{one.windows:10,}{one.seconds / 60:9.1f}"
             lines.append(f"{one.name:48}{figures}")
         return lines
 
@@ -115,15 +110,12 @@ class Estimate:
         where = f"{self.cores} CPU core" + "s" * (self.cores > 1)
         if self.gpus:
             where = f"{self.gpus} GPU" + "s" * (self.gpus > 1) + f" and {where}"
-        at_once = max(1, min(self.gpus or self.cores // self.threads, len(self.passes)))
-        each = [60 * self.minutes(one) for one in self.passes]
-        seconds = max(sum(each) / at_once, *each) + self.besides / min(2, self.cores)
+        each = [one.seconds for one in self.passes]
+        seconds = max(sum(each) / self.at_once, *each) + self.besides / min(2, self.cores)
         note = "" if self.gpus else f", {_duration(self.work)} of one core"
-        note += "; guessed, as it is too little to be timed first" * (
-            self.speed.device == "guessed"
-        )
-        memory = readable(int(at_once * self.speed.memory))
-        passes = f"{at_once} passes" if at_once > 1 else "1 pass"
+        note += "; a guess, too short to be timed first" * (self.speed.device == "guess")
+        memory = readable(int(self.at_once * self.speed.memory))
+        passes = f"{self.at_once} passes" if self.at_once > 1 else "1 pass"
         return [
             f"encoder: {sum(one.windows for one in self.passes):,} images or windows of images",
             f"time: about {_duration(seconds)} on {where}{note}",
@@ -135,19 +127,30 @@ def estimate(plan: Plan, made: list[Pass], start: Start, *, again: bool = False)
     """Of a start that makes these passes. again: time them, however little and known they are."""
     gpus, cores = machine.usable_gpus(start.device), pipeline.usable(start.cores)
     threads = pipeline.workers([one.name for one in made], gpus, start.cores)
+    at_once = max(1, min(gpus or cores // threads, len(made)))
     lost = {one.name: pipeline.runs_to_predict(one, plan.data, start.frozen) for one in made}
     question = {name: runs for name, runs in lost.items() if runs}
     besides = FINISHED + FINISHED_RUN * len(plan.runs)
     for dataset in pipeline_data.unprepared(made, plan.data):
         besides += PREPARED + PREPARED_IMAGE * pipeline_data.count(dataset, plan.data)
 
-    def of(speed: Speed | None) -> Estimate:
-        costs = [_cost(one, len(lost[one.name]), plan.data, speed) for one in made if speed]
-        return Estimate(costs, cores, gpus, threads, besides, speed)
+    def cost(one: Pass, speed: Speed) -> PassCost:
+        runs, images = len(lost[one.name]), pipeline_data.images(one, plan.data)
+        timing = speed.passes.get(one.name)
+        if timing is None:  # its runs are there, and only the pass file is written
+            return PassCost(one.name, runs, images, 0, OPENED, OPENED)
+        alone = speed.start + OPENED + WRITTEN * runs + timing.once
+        streamed, windows = images * timing.image, images * timing.windows
+        seconds = alone + streamed / (1 if gpus else threads)
+        return PassCost(one.name, runs, images, windows, alone + streamed, seconds)
 
-    guessed = of(_guess(question))
-    if not question or not (again or guessed.work > WORTH_A_PROBE):
-        return guessed
+    def of(speed: Speed | None) -> Estimate:
+        costs = [cost(one, speed) for one in made if speed]
+        return Estimate(costs, cores, gpus, at_once, besides, speed)
+
+    guess = of(_guess(question))
+    if not question or not (again or guess.work > WORTH_A_PROBE):
+        return guess
     return of(timed(plan.suite, question, start.device if gpus else "cpu", again=again))
 
 
@@ -156,15 +159,7 @@ def _guess(question: Mapping[str, list[str]]) -> Speed:
         name: Timing(image=GUESSED_IMAGE * len(runs), once=GUESSED_ONCE * len(runs))
         for name, runs in question.items()
     }
-    return Speed(device="guessed", start=GUESSED_START, memory=GUESSED_MEMORY, passes=passes)
-
-
-def _cost(one: Pass, runs: int, data: str, speed: Speed) -> PassCost:
-    images, timing = pipeline_data.images(one, data), speed.passes.get(one.name)
-    if timing is None:  # its runs are there, and only the pass file is written
-        return PassCost(one.name, runs, images, 0, OPENED, 0.0)
-    alone = speed.start + OPENED + WRITTEN * runs + timing.once
-    return PassCost(one.name, runs, images, images * timing.windows, alone, images * timing.image)
+    return Speed(device="guess", start=GUESSED_START, memory=GUESSED_MEMORY, passes=passes)
 
 
 def timed(
