@@ -5,7 +5,7 @@
 --config mirror=URL           every archive, gated ones too, from this server: URL/<file name>
 --config freeze_code=true     an edit of the code makes nothing run again
 --config device=cpu           auto | cpu | cuda | cuda:N
---resources gpu=1             fewer passes on GPUs at once than there are GPUs; 0: on the CPU
+--resources gpu=1             fewer passes on GPUs at once than there are GPUs
 --config tracking=online      how W&B publishes: offline | online | disabled
 
 `snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
@@ -15,14 +15,15 @@ import shlex
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from cliptrase import errors, pipeline, plan
+from cliptrase import errors, machine, pipeline, plan
 from cliptrase.pipeline import data as pipeline_data
+from cliptrase.pipeline import markers
 from cliptrase.pipeline.announcement import announcement
+from cliptrase.pipeline.estimate import Start
 from cliptrase.config.run import check_device
-from cliptrase.pipeline.estimate import todo
-from cliptrase.pipeline.estimate.start import Start
 
 min_version("9.27")
 
@@ -35,17 +36,19 @@ MIRROR = pipeline_data.mirror_of(config.get("mirror"))
 LACKING = errors.exit_on_user_error(pipeline_data.lacking)(PLAN, ASKED, MIRROR)
 PASSES = pipeline_data.without(PLAN, ASKED, LACKING)
 FROZEN = bool(config.get("freeze_code", False))
-CODE = ancient if FROZEN else list
-CORES = workflow.resource_settings.cores  # None for --report
+CODE = ancient if FROZEN else str
+try:
+    CORES = workflow.cores
+except WorkflowError:  # a report needs none
+    CORES = None
 ONE_CORE = pipeline.claim(1, CORES)
-pipeline.limit(workflow, "download", 3)  # at once; they wait for the network, not for a core
 
 shell.prefix(pipeline.shell_prefix())
-FALSE = pipeline.unmade(PLAN)  # their pass files do not hold
-LEFT = todo.unmade(PLAN, FALSE, frozen=FROZEN)
+STALE = pipeline.stale_passes(PLAN, frozen=FROZEN)  # pass → why it is to be made
+LEFT = [name for name in PASSES if name in STALE]
 
-if workflow.is_main_process:  # a mark that a broken run left would say that nothing is to be done
-    Path("regenerate-paper-tables").unlink(missing_ok=True)
+# A mark that a broken run left would say that nothing is to be done.
+Path("regenerate-paper-tables").unlink(missing_ok=True)
 
 
 include: "workflow/rules/data.smk"
@@ -70,9 +73,9 @@ onstart:
     said = errors.exit_on_user_error(announcement)(
         PLAN,
         ASKED,
-        pipeline.passes_to_make(workflow.dag),
+        pipeline.passes_to_make(SUITE, LEFT, sys.argv),
         MIRROR,
-        Start(cores=CORES, device=DEVICE, gpus=GPUS, frozen=FROZEN, tracking=TRACKING),
+        Start(CORES, DEVICE, FROZEN),
     )
     print(said, file=sys.stderr)
 

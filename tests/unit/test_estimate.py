@@ -1,31 +1,57 @@
-"""What a suite is said to cost, and what is unknown."""
+"""What a suite is said to cost, what is timed for that, kept, believed and forgotten."""
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 
 import pytest
-from tests.unit.estimates import as_measured, probing, quick
 
-from cliptrase import pipeline, plan
+from cliptrase import machine, pipeline, plan
 from cliptrase.cli import main
 from cliptrase.errors import UserError
+from cliptrase.pipeline import estimate
 from cliptrase.pipeline.announcement import announcement
-from cliptrase.pipeline.estimate import report, suite
-from cliptrase.pipeline.estimate.start import Start
+from cliptrase.pipeline.estimate import Speed, Start, Timing
 from cliptrase.resources import resource
 
+SHAPES = "shapes.shapes_clip.224.crop"
 
-def test_the_command_prints_a_line_a_pass_and_totals(empty, shapes, monkeypatch, capsys):
-    asked = probing(monkeypatch, quick)
+
+def answer(question, device="cpu", **timing):
+    each = {"image": 0.5, "once": 5.0, "windows": 2} | timing
+    passes = {name: Timing(**each) for name in question["passes"]}
+    return Speed(device=device, start=4.0, memory=1e9, passes=passes)
+
+
+@pytest.fixture
+def asked(empty, monkeypatch):
+    """What the probe is asked; it answers at once."""
+    questions = []
+
+    def ask(question):
+        questions.append(question)
+        return answer(question)
+
+    monkeypatch.setattr(estimate, "_ask", ask)
+    return questions
+
+
+def cost(suite, names, cores=None, **more):
+    made = [suite.passes[name] for name in names]
+    return estimate.estimate(suite, made, Start(cores), **more)
+
+
+# --- what is said ---------------------------------------------------------------------------
+
+
+def test_the_command_prints_a_line_a_pass_and_totals(shapes, asked, capsys):
     main(["estimate", "shapes", "--cores", "2"])
     said = capsys.readouterr().out
     for name, one in shapes.passes.items():
         (line,) = (line for line in said.splitlines() if line.startswith(f"  {name} "))
-        assert line.split()[1:3] == [str(len(one.runs)), "200"]
-    for word in ("encoder: ", "time: about ", "memory: about ", "disk: about "):
+        assert line.split()[1:4] == [str(len(one.runs)), "200", "400"]
+    for word in ("encoder: 2,000 images", "time: about ", "memory: about ", "disk: about "):
         assert word in said
     main(["estimate"])
     assert "suite shapes" in capsys.readouterr().out and len(asked) == 2, "timed anew"
@@ -33,21 +59,14 @@ def test_the_command_prints_a_line_a_pass_and_totals(empty, shapes, monkeypatch,
     assert "of 2, to read 400 images" in capsys.readouterr().out
 
 
-def test_what_is_finished_is_not_timed(empty, shapes, monkeypatch, capsys):
-    asked = probing(monkeypatch, quick)
-    monkeypatch.setattr(pipeline, "unmade", lambda plan: [])
-    main(["estimate", "shapes", "--freeze-code"])
-    said = capsys.readouterr().out
-    assert "passes without a result: 0 of" in said and "time: " not in said and not asked
+def test_what_is_finished_is_not_timed(asked, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "stale_passes", lambda plan, frozen: {})
     main(["estimate", "shapes"])
     said = capsys.readouterr().out
-    assert f"passes without a result: {len(shapes.passes)} of" in said, "no run is of this code"
+    assert "passes without a result: 0 of" in said and "time: " not in said and not asked
 
 
-def test_the_archives_of_a_suite_s_own_folder_are_not_those_of_the_paper(
-    empty, monkeypatch, capsys
-):
-    asked = probing(monkeypatch, quick)
+def test_the_archives_of_a_suite_s_own_folder_are_not_those_of_the_paper(empty, asked, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["estimate", "miniature"])
     said = capsys.readouterr()
@@ -64,112 +83,118 @@ def test_the_archives_of_a_suite_s_own_folder_are_not_those_of_the_paper(
     assert "to download: " in announcement(miniature, names, names)
 
 
-def test_a_device_that_is_none_is_refused_before_anything(empty, monkeypatch, capsys):
-    asked = probing(monkeypatch, quick)
-    with pytest.raises(SystemExit) as ended:
-        main(["estimate", "shapes", "--device", "foo"])
-    error = capsys.readouterr().err
-    assert ended.value.code == 1 and "device=foo" in error and error.count("\n") == 1
-    assert not asked and not any(empty.iterdir())
-
-
-def test_a_start_has_no_more_gpus_than_it_is_given(empty, shapes, monkeypatch):
-    asked = probing(monkeypatch, quick)
-    monkeypatch.setattr(pipeline, "gpus", lambda device: 4)
-    names, on_gpus = list(shapes.passes), dataclasses.replace(as_measured(shapes), device="cuda")
-    for given, at_once in ((None, 4), (2, 2)):
-        start = Start(device="cuda", gpus=given)
-        found = suite.estimate(shapes, names, names, None, on_gpus, start)
-        assert found.gpus == found.at_once == at_once and start.computing == "cuda"
-    none = Start(device="cuda", gpus=0)
-    found = suite.estimate(shapes, names, names, None, as_measured(shapes), none)
-    assert found.gpus == 0 and not any(job.gpu for job in found.jobs)
-    said = announcement(shapes, names, names, start=none)
-    assert asked[-1]["device"] == "cpu" and "time: about" in said and "GPU" not in said
-
-
-def test_a_pass_is_timed_in_its_precision(empty):
-    precise = plan.load("precision")
-    slow = as_measured(precise)
-    blocks = {name: took * (1 + 99 * name.endswith("bf16")) for name, took in slow.blocks.items()}
-    slow = dataclasses.replace(slow, blocks=blocks)
-    names = list(precise.passes)
-    usual, found = (
-        suite.estimate(precise, names, names, None, speed) for speed in (as_measured(precise), slow)
-    )
-    for before, after in zip(usual.left, found.left, strict=True):
-        ratio = found.minutes(after) / usual.minutes(before)
-        assert ratio > 5 if "bf16" in after.one.name else ratio == 1, after.one.name
-
-
-def test_what_is_not_published_costs_little(empty, shapes):
-    names, speed = list(shapes.passes), as_measured(shapes)
-    offline, disabled = (
-        suite.estimate(shapes, names, names, None, speed, Start(tracking=tracking))
-        for tracking in ("offline", "disabled")
-    )
-    (publishing,) = (job for job in offline.jobs if job.name == "wandb")
-    assert offline.work - disabled.work > 0.8 * publishing.work
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["shaps"], "did you mean 'shapes'?"),
         (["shapes", "--benchmarks", "shape_bg"], "did you mean 'shapes_bg'?"),
+        (["shapes", "--device", "foo"], "device=foo"),
     ],
 )
-def test_an_unknown_suite_or_benchmark_is_one_message(empty, words, message, monkeypatch, capsys):
-    probing(monkeypatch, quick)
+def test_a_word_that_is_wrong_is_one_message_before_anything(empty, asked, words, message, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["estimate", *words])
     error = capsys.readouterr().err
     assert ended.value.code == 1 and message in error and error.count("\n") == 1
+    assert not asked and not any(empty.iterdir())
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {},
-        {"device": "cpu"},
-        {"device": "cpu", "start": "?", "blocks": {}, "pixel": 1, "pixel_on_device": 1},
-        lambda question: quick(question) | {"pixel": 0.0},
-        lambda question: quick(question) | {"blocks": {}},
-    ],
-)
-def test_a_machine_that_cannot_be_timed_is_said_to_be_unknown(empty, shapes, monkeypatch, answer):
-    probing(monkeypatch, answer)
-    names = list(shapes.passes)
-    said = announcement(shapes, names, names)
-    assert "time: unknown" in said and "memory: about" in said and "1000 images" in said
+def test_a_machine_that_cannot_be_timed_is_said_to_be_unknown(shapes, asked, monkeypatch):
+    monkeypatch.setattr(estimate, "_ask", lambda question: None)
+    said = announcement(shapes, list(shapes.passes), list(shapes.passes))
+    assert "time: unknown" in said and "1000 images" in said
 
 
-def test_a_short_start_is_not_kept_waiting_by_the_probe(empty, monkeypatch):
-    asked = probing(monkeypatch, quick)
-    smoke, long = plan.load("smoke"), plan.load("shapes")
+def test_a_short_start_is_not_kept_waiting_by_the_probe(smoke, shapes, asked):
     said = announcement(smoke, list(smoke.passes), list(smoke.passes))
-    assert "time: about" in said and not asked
-    announcement(long, list(long.passes), list(long.passes))
-    assert len(asked) == 1
-    assert "time" not in announcement(long, list(long.passes), [])
-
-
-def test_a_gpu_is_said_to_rest_on_the_probe(empty, shapes, monkeypatch):
-    names = list(shapes.passes)
-    on_gpu = dataclasses.replace(as_measured(shapes), device="cuda")
-    monkeypatch.setattr(suite.pipeline, "gpus", lambda device: 1)
-    found = suite.estimate(shapes, names, names, None, on_gpu, Start(device="cuda"))
-    assert all(job.gpu for job in found.jobs if job.name in names) and found.at_once == 1
-    assert any("rests on the probe alone" in line for line in report.totals(found))
-    blind = suite.estimate(shapes, names, names, None, as_measured(shapes), Start(device="cuda"))
-    assert any(line.startswith("time: unknown") for line in report.totals(blind))
+    assert "time: about" in said and "a guess" in said and not asked
+    said = announcement(shapes, list(shapes.passes), list(shapes.passes))
+    assert "time: about" in said and "a guess" not in said and len(asked) == 1
+    assert "time" not in announcement(shapes, list(shapes.passes), [])
 
 
 def test_planning_loads_neither_torch_nor_numpy(empty):
     code = (
-        "import sys; from cliptrase.pipeline.estimate import speed; speed._ask = lambda _: {}; "
+        "import sys; from cliptrase.pipeline import estimate; estimate._ask = lambda _: None; "
         "from cliptrase.cli import main; main(['estimate', 'shapes']); "
         "print({'numpy', 'torch', 'open_clip', 'hydra', 'PIL'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=empty)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+# --- how it grows ---------------------------------------------------------------------------
+
+
+def test_images_cost_in_proportion_and_are_shared_by_the_cores(shapes, asked, monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    (one,) = cost(shapes, [SHAPES], again=True).passes
+    assert one.images == 200 and one.windows == 400
+    alone = one.work - 200 * 0.5
+    seconds = [cost(shapes, [SHAPES], cores).passes[0].seconds for cores in (1, 2, 4, None)]
+    assert seconds == pytest.approx([alone + 100 / cores for cores in (1, 2, 4, 4)])
+
+
+def test_a_start_is_paid_by_the_pass_and_writing_by_the_run(shapes, asked):
+    names = [SHAPES, "shapes.shapes_clip.224.slide"]
+    both = cost(shapes, names, again=True)
+    one, other = both.passes
+    assert one.work - other.work == pytest.approx(estimate.WRITTEN * (one.runs - other.runs))
+    assert other.work > 100 + 4.0 + 5.0
+    assert both.work - cost(shapes, [SHAPES]).work == pytest.approx(other.work)
+
+
+def test_a_pass_on_a_gpu_has_it_to_itself(shapes, asked, monkeypatch):
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: [""] * 2)
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    names = list(shapes.passes)
+    blind = cost(shapes, names, again=True)
+    assert blind.totals() == ["time: unknown, as this machine could not be timed"]
+    monkeypatch.setattr(estimate, "_ask", lambda question: answer(question, "cuda"))
+    on_gpus = cost(shapes, names, again=True)
+    assert on_gpus.gpus == 2 and any("on 2 GPUs and" in line for line in on_gpus.totals())
+    assert "2 passes at once" in on_gpus.totals()[-1]
+    assert on_gpus.passes[0].seconds == on_gpus.passes[0].work
+
+
+# --- what is kept ---------------------------------------------------------------------------
+
+
+def timed(runs=("a",), device="cpu", **more):
+    return estimate.timed("shapes", {"a pass": list(runs)}, device, **more)
+
+
+def test_a_probe_that_breaks_breaks_nothing(empty, monkeypatch):
+    for program in ("/nonexistent", "/bin/false", "/bin/true"):
+        monkeypatch.setattr(sys, "executable", program)
+        assert timed() is None
+    assert not estimate.KEPT.exists()
+
+
+def test_what_was_timed_is_believed_here_and_for_a_day(asked, monkeypatch, capsys):
+    assert timed() == timed() and len(asked) == 1
+    assert capsys.readouterr().err.count("timing this machine") == 1, "the wait is said"
+    assert timed(["b"]) and len(asked) == 2, "other runs"
+    assert timed(["b"], again=True) and len(asked) == 3, "it may have been busy"
+    start = estimate.time.time()
+    for later, times in ((0.9, 3), (1.1, 4), (-0.1, 5)):
+        monkeypatch.setattr(
+            estimate.time, "time", lambda later=later: start + later * estimate.BELIEVED
+        )
+        assert timed(["b"]) and len(asked) == times
+    monkeypatch.setattr(estimate.platform, "node", lambda: "elsewhere")
+    assert timed(["b"]) and len(asked) == 6
+    estimate.KEPT.write_text("{")
+    assert timed(["b"]) and len(asked) == 7
+
+
+def test_an_answer_of_the_cpu_is_not_kept_where_there_is_a_gpu(asked, monkeypatch):
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: ["GPU-1"])
+    assert timed(device="auto").device == timed(device="auto").device == "cpu" and len(asked) == 2
+    assert timed(device="cpu") == timed(device="cpu") and len(asked) == 3, "it was asked for"
+    monkeypatch.setattr(estimate, "_ask", lambda question: answer(question, "cuda"))
+    assert timed(device="auto") == timed(device="auto")
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: ["GPU-2"])
+    monkeypatch.setattr(estimate, "_ask", lambda question: None)
+    assert timed(device="auto") is None, "another one"

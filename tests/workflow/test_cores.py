@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.workflow.made_runs import make_pass
 
-from cliptrase import pipeline
-from cliptrase.files import sha256_file
 from cliptrase.plan import load
-from cliptrase.runs import seal
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL, CORES = (1, 2, 3, 4, 16), (1, 2, 8, 64)
@@ -109,7 +107,6 @@ def test_each_gpu_has_one_pass_and_the_cores_are_shared_among_them(tmp_path):
         jobs, limits = plan["jobs"], plan["limits"]
         passes = [job for job in jobs if job["rule"] == "evaluate_pass"]
         at_once = most(passes, limits, lambda job: 1)
-        assert limits["gpu"] == one["gpus"]
         assert at_once == min(one["gpus"], one["real"], len(passes)), "all are used, none is shared"
         count = partial(busy, a_core_each=one["real"] < 2 * at_once)
         assert most(jobs, limits, count) <= one["real"], one
@@ -122,35 +119,23 @@ def test_the_command_line_may_set_limits_of_its_own(tmp_path):
         case(16, 64, "shapes", 4, "--resources", "download=9"),
         case(16, 64, "shapes", 2, "--resources", "gpu=9"),
         case(16, 64, "shapes", 0, "--resources", "gpu=1"),
-        case(16, 64, "shapes", 4, "--resources", "gpu=0"),
+        case(16, 64, "shapes", 4) | {"config": ["device=cpu"]},
     ]
-    found = []
+    at_once = []
     for _, plan in plans(cases, tmp_path):
         passes = [job for job in plan["jobs"] if job["rule"] == "evaluate_pass"]
-        at_once = most(passes, plan["limits"], lambda job: 1)
-        found.append((plan["limits"]["gpu"], plan["limits"]["download"], at_once))
+        at_once.append(most(passes, plan["limits"], lambda job: 1))
         assert most(plan["jobs"], plan["limits"], busy) <= 16
         on_cpu = {"--device cpu" in job["command"] for job in passes}
-        assert on_cpu == {found[-1] in [(1, 3, 5), (0, 3, 5)]}
-    assert found == [(1, 3, 1), (4, 9, 4), (9, 3, 2), (1, 3, 5), (0, 3, 5)]
+        assert on_cpu == {len(at_once) > 3}
+    assert at_once == [1, 4, 2, 5, 5]
 
 
 def test_passes_of_other_code_share_the_cores_with_one_that_is_damaged(tmp_path):
     """All of them are made again: that but one has no true pass file gives none all cores."""
     one, *others = load("shapes").passes.values()
     for each in others:
-        digests = {}
-        for run in each.runs:
-            folder = tmp_path / pipeline.RUNS / run
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in seal.SEALED:
-                (folder / file).write_text(run)
-            written = {"files": seal.digests(folder), "code": "another"}
-            (folder / seal.PROVENANCE).write_text(json.dumps(written))
-            digests[run] = sha256_file(folder / "metrics.json")
-        target = tmp_path / pipeline.pass_file("shapes", each.name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(digests))
+        make_pass("shapes", each, tmp_path, code="another")
     usual = case(16, 64, "shapes")
     cases = [usual, usual | {"config": ["freeze_code=true"]}]
     for (_, plan), threads in zip(

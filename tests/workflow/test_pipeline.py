@@ -1,26 +1,24 @@
-"""What the Snakefile asks: files of a step, shares of the cores, pass files that are false."""
+"""What the Snakefile asks: files of a step, shares of the cores, passes that are stale; markers."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from tests.workflow.made_runs import make_pass, write
 
 from cliptrase import pipeline, plan
-from cliptrase.data.fetch.sources import read_sources
-from cliptrase.data.make import prepare, recipes
+from cliptrase.data.make import prepare
 from cliptrase.data.read.ordered import cores
 from cliptrase.errors import UserError
-from cliptrase.files import sha256_file
-from cliptrase.pipeline.estimate import todo
-from cliptrase.resources import share
-from cliptrase.runs import seal
-from cliptrase.runs.provenance import code_digest
+from cliptrase.pipeline import markers
+from cliptrase.runs import code, finished
 
 
 @pytest.fixture
@@ -52,16 +50,13 @@ def test_jobs_never_have_more_busy_threads_than_there_are_real_cores(
     assert at_once * threads <= min(real, cores)
 
 
-def test_two_passes_share_two_cores_and_one_has_both(real_cores, smoke):
+def test_two_passes_share_two_cores_and_one_has_both(real_cores):
     real_cores(2)
-    first, second = smoke.passes
-    both = [first, second]
-    assert pipeline.workers(both, both, gpus=0, cores=8) == 1
-    assert pipeline.workers(both, both, gpus=1, cores=8) == 2
-    assert pipeline.workers(both, both, gpus=2, cores=8) == 1
-    assert pipeline.workers(both, [second], gpus=0, cores=8) == 2
-    assert pipeline.workers(both, [second], gpus=2, cores=8) == 2
-    assert pipeline.workers(both, [], gpus=0, cores=8) == 1
+    assert pipeline.workers(["a", "b"], gpus=0, cores=8) == 1
+    assert pipeline.workers(["a", "b"], gpus=1, cores=8) == 2
+    assert pipeline.workers(["a", "b"], gpus=2, cores=8) == 1
+    assert pipeline.workers(["b"], gpus=0, cores=8) == 2
+    assert pipeline.workers(["b"], gpus=2, cores=8) == 2
 
 
 def test_a_pass_on_a_gpu_leaves_a_core_to_the_thread_that_feeds_it():
@@ -106,21 +101,6 @@ def test_a_preparation_has_the_threads_that_it_was_given(real_cores, monkeypatch
     assert seen == [4, 1] and cores() == 4
 
 
-def test_a_pass_reads_its_own_conf_words_and_weights(monkeypatch, smoke):
-    monkeypatch.chdir(share())
-    files = {Path(file) for file in pipeline.pass_files(next(iter(smoke.passes.values())))}
-    assert all(file.is_file() for file in files)
-    assert Path("conf/method/cliptrase.yaml") in files
-    assert Path("assets/shapes_clip/open_clip_model.safetensors") in files
-    assert not any("ade" in file.name or file.name == "vit_b16.yaml" for file in files)
-
-
-@pytest.mark.parametrize("dataset", ["shapes", *read_sources("nowhere").datasets])
-def test_a_dataset_is_prepared_again_for_the_code_of_its_digest_alone(dataset):
-    files = {Path(file).resolve() for file in pipeline.preparing_code(dataset, "data")}
-    assert files == {file.resolve() for file in recipes.recipe(dataset).code}
-
-
 def test_benchmarks_choose_the_passes_that_they_need():
     paper = plan.load("paper")
     chosen = pipeline.chosen_passes(paper, ["voc20"])
@@ -137,116 +117,118 @@ def test_benchmarks_choose_the_passes_that_they_need():
 def made(monkeypatch, tmp_path, smoke):
     """The suite made, with files that hold nothing of use; returns a run and its pass file."""
     monkeypatch.chdir(tmp_path)
-    for name, one in smoke.passes.items():
-        digests = {}
-        for run in one.runs:
-            for file in seal.SEALED:
-                write(pipeline.RUNS / run / file, f"{file} of {run}")
-            written = json.dumps({"files": seal.digests(pipeline.RUNS / run)})
-            write(pipeline.RUNS / run / seal.PROVENANCE, written)
-            digests[run] = sha256_file(pipeline.RUNS / run / "metrics.json")
-        write(pipeline.pass_file("smoke", name), json.dumps(digests))
-    first = next(iter(smoke.passes))
-    return pipeline.RUNS / next(iter(smoke.passes[first].runs)), pipeline.pass_file("smoke", first)
+    first, _ = (make_pass("smoke", one) for one in smoke.passes.values())
+    return pipeline.RUNS / next(iter(smoke.passes[first.stem].runs)), first
 
 
-@pytest.mark.parametrize("name", seal.FILES)
+def asks(marker: str) -> bool:
+    """Whether a marker file makes Snakemake run its job again."""
+    assert Path(marker).is_file(), "an input that is not there is an error"
+    return time.time() - os.path.getmtime(marker) < 3600
+
+
+@pytest.mark.parametrize("name", finished.FILES)
 def test_a_pass_is_made_again_where_a_file_of_a_run_is_lost_or_changed(made, smoke, name):
     folder, pass_file = made
-    assert pipeline.unmade(smoke) == []
+    assert pipeline.stale_passes(smoke) == {}
     content = (folder / name).read_bytes()
     for spoil in (Path.unlink, lambda file: file.write_bytes(b""), lambda file: write(file, "x")):
         spoil(folder / name)
-        left = pipeline.unmade(smoke)
-        assert left == [pass_file.stem]
-        dag = SimpleNamespace(forcefiles=set())
-        for each in [*smoke.passes, "not made yet"]:
-            assert pipeline.force_false_pass(dag, "smoke", each, [*left, "not made yet"]) == []
-        assert dag.forcefiles == {str(pass_file)}
+        stale = pipeline.stale_passes(smoke)
+        assert list(stale) == [pass_file.stem] and folder.name in stale[pass_file.stem]
+        each = {one: asks(markers.evaluation("smoke", one, stale)) for one in smoke.passes}
+        assert [one for one, asked in each.items() if asked] == [pass_file.stem]
         assert pass_file.exists(), "to look deletes nothing"
     (folder / name).write_bytes(content)
-    assert pipeline.unmade(smoke) == []
+    assert pipeline.stale_passes(smoke) == {}
+    assert not asks(markers.evaluation("smoke", pass_file.stem, {})), "it is withdrawn"
+
+
+def test_a_marker_that_asks_twice_has_another_content_each_time(made, smoke):
+    _, pass_file = made
+    stale = {pass_file.stem: "a run is lost"}
+    first, second = (
+        Path(markers.evaluation("smoke", pass_file.stem, stale)).read_text() for _ in range(2)
+    )
+    assert first != second and "a run is lost" in first and "a run is lost" in second
+
+
+def test_a_pass_that_is_not_made_yet_needs_no_marker_that_asks(empty, smoke):
+    stale = pipeline.stale_passes(smoke)
+    assert list(stale) == list(smoke.passes)
+    assert not any(asks(markers.evaluation("smoke", name, stale)) for name in stale)
 
 
 def test_passes_of_other_code_are_to_be_made_unless_it_is_frozen(made, smoke):
-    folder, pass_file = made
-    assert todo.unmade(smoke, [], frozen=True) == []
-    assert todo.unmade(smoke, []) == list(smoke.passes), "no run says of which code it is"
-    for name in smoke.runs:
-        provenance = pipeline.RUNS / name / seal.PROVENANCE
-        said = json.loads(provenance.read_text()) | {"code": code_digest()}
-        provenance.write_text(json.dumps(said))
-    assert todo.unmade(smoke, []) == []
-    assert todo.unmade(smoke, [pass_file.stem], frozen=True) == [pass_file.stem]
+    _, pass_file = made
     one = smoke.passes[pass_file.stem]
-    assert todo.runs_left(one) == []
-    said = json.loads((folder / seal.PROVENANCE).read_text()) | {"code": "another"}
-    write(folder / seal.PROVENANCE, json.dumps(said))
-    assert todo.unmade(smoke, []) == [one.name] and todo.unmade(smoke, [], frozen=True) == []
-    assert todo.runs_left(one) == [one.runs[folder.name]] and not todo.runs_left(one, frozen=True)
-
-
-def test_passes_that_snakemake_is_about_to_make():
-    jobs = [
-        SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards=SimpleNamespace(name=name))
-        for rule, name in (("evaluate_pass", "a"), ("prepare_dataset", "b"), ("evaluate_pass", "c"))
-    ]
-    dag = SimpleNamespace(needrun_jobs=lambda: iter(jobs))
-    assert pipeline.passes_to_make(dag) == ["a", "c"]
+    assert pipeline.runs_to_predict(one, "data", frozen=False) == []
+    make_pass("smoke", one, code="another")
+    assert list(pipeline.stale_passes(smoke)) == [one.name]
+    assert pipeline.stale_passes(smoke, frozen=True) == {}
+    assert pipeline.runs_to_predict(one, "data", frozen=False) == list(one.runs)
+    assert pipeline.runs_to_predict(one, "data", frozen=True) == []
+    make_pass("smoke", one, scoring="another")
+    assert list(pipeline.stale_passes(smoke)) == [one.name]
+    assert pipeline.runs_to_predict(one, "data", frozen=False) == [], "no image is read for scores"
 
 
 def test_metrics_with_a_provenance_that_was_made_to_fit_are_not_what_the_pass_wrote(made, smoke):
     folder, pass_file = made
+    written = json.loads((folder / finished.PROVENANCE).read_text())
     write(folder / "metrics.json", "another number")
-    write(folder / seal.PROVENANCE, json.dumps({"files": seal.digests(folder)}))
-    assert pipeline.unmade(smoke) == [pass_file.stem]
+    write(
+        folder / finished.PROVENANCE, json.dumps(written | {"files": finished.file_digests(folder)})
+    )
+    assert list(pipeline.stale_passes(smoke)) == [pass_file.stem]
 
 
 @pytest.mark.parametrize("text", ['{"cut off', "{}", "[]", '{"runs": {}}'])
 def test_a_pass_file_names_the_runs_of_its_pass(made, smoke, text):
     _, pass_file = made
     write(pass_file, text)
-    assert pipeline.unmade(smoke) == [pass_file.stem]
+    assert list(pipeline.stale_passes(smoke)) == [pass_file.stem]
 
 
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def test_a_start_makes_what_its_command_line_names():
+    stale = {"a": "it is missing", "b": "a run is lost"}
+    made = {
+        words: pipeline.passes_to_make("smoke", stale, words.split())
+        for words in ("all", "regenerate-paper-tables", "results/passes/smoke/b.json -n")
+    }
+    assert list(made.values()) == [["a", "b"], [], ["b"]]
 
 
-class Dag:
-    """Snakemake's, as far as it is asked."""
+def test_the_marker_of_code_changes_with_the_code_and_not_with_its_comments(empty):
+    file = write("cliptrase/a.py", '"""What it is."""\nX = 1\n')
+    marker = Path(markers._code("a", [file]))
+    before = marker.read_bytes(), marker.stat().st_mtime_ns
+    code._read.cache_clear()
+    write(file, '"""What it is, in other words."""\nX = 1  # one\n')
+    markers._code("a", [file])
+    assert (marker.read_bytes(), marker.stat().st_mtime_ns) == before
+    code._read.cache_clear()
+    write(file, "X = 2")
+    markers._code("a", [file])
+    assert marker.read_bytes() != before[0]
 
-    def __init__(self) -> None:
-        self.forcefiles: set[str] = set()
 
-
-def test_a_table_is_rendered_again_once_the_run_of_an_empty_cell_is_there(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    table = Path("results/smoke/tables/table1_main.csv")
-    write(table, "row,value,run\nCLIP,1.0,there\nSCLIP,,lost\nGroupViT,,\n")
+def test_a_table_is_rendered_again_once_the_run_of_an_empty_cell_is_there(empty):
+    write("results/smoke/tables/table1_main.csv", "row,value,run\nA,1.0,there\nB,,lost\nC,,\n")
     write(pipeline.RUNS / "there" / "metrics.json", "{}")
-    dag = Dag()
-    assert pipeline.force_stale_tables(dag, "smoke") == []
-    assert not dag.forcefiles, "an empty cell without a run is no reason"
+    assert not asks(markers.tables("smoke")), "an empty cell without a run is no reason"
     write(pipeline.RUNS / "lost" / "metrics.json", "{}")
-    pipeline.force_stale_tables(dag, "smoke")
-    assert dag.forcefiles == {str(table)}
+    assert asks(markers.tables("smoke"))
 
 
 @pytest.mark.parametrize(
-    ("ledger", "forced"),
+    ("ledger", "asked"),
     [('{"failed": {"a": "no account"}}', True), ('{"failed": {}}', False), ("cut o", False)],
 )
-def test_what_wandb_did_not_take_is_published_again(monkeypatch, tmp_path, ledger, forced):
-    monkeypatch.chdir(tmp_path)
-    dag = Dag()
-    pipeline.force_failed_publishing(dag, "smoke")
-    assert not dag.forcefiles
-    file = Path("results/smoke/wandb/ledger.json")
-    write(file, ledger)
-    pipeline.force_failed_publishing(dag, "smoke")
-    assert dag.forcefiles == ({str(file)} if forced else set())
+def test_what_wandb_did_not_take_is_published_again(empty, ledger, asked):
+    assert not asks(markers.wandb("smoke"))
+    write("results/smoke/wandb/ledger.json", ledger)
+    assert asks(markers.wandb("smoke")) == asked
 
 
 def test_what_a_failed_start_still_makes_costs_no_other_step():

@@ -98,7 +98,7 @@ def test_a_dry_run_lists_every_step(bare):
         "draw_figures": 1,
         "publish_runs": 1,
     }
-    assert not (bare / "results").exists()
+    assert [file.name for file in (bare / "results").iterdir()] == ["markers"]
 
 
 def test_the_paper_is_planned_without_network_and_without_data(bare):
@@ -113,7 +113,7 @@ def test_the_paper_is_planned_without_network_and_without_data(bare):
         "draw_figures": 1,
         "publish_runs": 1,
     }
-    assert not (bare / "data").exists() and not (bare / "results").exists()
+    assert not (bare / "data").exists() and not (bare / "results/passes").exists()
     part = planned_jobs(bare, "all", suite="paper", benchmarks="[voc20,ade150]")
     assert (part["fetch_archive"], part["prepare_dataset"]) == (2, 2)
 
@@ -195,12 +195,40 @@ def test_a_lost_pass_file_is_made_again_without_a_run(tree):
 def test_edited_code_is_noticed_unless_it_is_frozen(tree):
     file = tree / "src" / "cliptrase" / "segment" / "vote.py"
     code = file.read_text(encoding="utf-8")
-    file.touch()
-    assert planned_jobs(tree, "all") == {}, "a touch changes nothing"
-    file.write_text(code + "\n# edited\n", encoding="utf-8")
+    file.write_text(code + "\nEDITED = 1\n", encoding="utf-8")
     try:
         assert planned_jobs(tree, "all")["evaluate_pass"] == len(PLAN.passes)
         assert planned_jobs(tree, "all", freeze_code="true") == {}
+    finally:
+        file.write_text(code, encoding="utf-8")
+    assert planned_jobs(tree, "all") == {}
+
+
+@pytest.mark.parametrize("name", ["segment/vote.py", "publish/__init__.py", "shapes/scenes.py"])
+def test_an_edited_docstring_or_comment_reruns_nothing(tree, name):
+    file = tree / "src" / "cliptrase" / name
+    code = file.read_text(encoding="utf-8")
+    file.write_text(
+        code.replace('"""', '"""In other words: ', 1) + "\n# edited\n", encoding="utf-8"
+    )
+    try:
+        assert planned_jobs(tree, "all") == {}
+    finally:
+        file.write_text(code, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("publish/__init__.py", "render_tables"), ("shapes/scenes.py", "prepare_dataset")],
+)
+def test_edited_code_reruns_the_step_that_it_is_of(tree, name, first):
+    file = tree / "src" / "cliptrase" / name
+    code = file.read_text(encoding="utf-8")
+    file.write_text(code + "\nEDITED = 1\n", encoding="utf-8")
+    try:
+        jobs = planned_jobs(tree, "all")
+        assert first in jobs and ("evaluate_pass" in jobs) == (first == "prepare_dataset")
+        assert first not in planned_jobs(tree, "all", freeze_code="true")
     finally:
         file.write_text(code, encoding="utf-8")
     assert planned_jobs(tree, "all") == {}

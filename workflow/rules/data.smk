@@ -15,9 +15,7 @@ wildcard_constraints:
 
 rule fetch_archive:
     input:
-        nothing=lambda wildcards: pipeline_data.force_false_receipt(
-            workflow.dag, wildcards.archive, DATA
-        ),
+        marker=lambda wildcards: markers.archive(wildcards.archive, DATA),
     output:
         f"{DATA}/raw/{{archive}}.json",
     log:
@@ -39,10 +37,8 @@ rule fetch_archive:
 rule prepare_dataset:
     input:
         archives=lambda wildcards: pipeline_data.receipts(wildcards.dataset, DATA),
-        code=lambda wildcards: CODE(pipeline.preparing_code(wildcards.dataset, DATA)),
-        nothing=lambda wildcards: pipeline_data.force_lacking_part(
-            workflow.dag, PLAN, wildcards.dataset
-        ),
+        code=lambda wildcards: CODE(markers.preparing(wildcards.dataset, DATA)),
+        marker=lambda wildcards: markers.dataset(PLAN, wildcards.dataset),
     output:
         update(f"{DATA}/prepared/{{dataset}}/selfcheck.json"),
     log:

@@ -1,25 +1,21 @@
 """One stream over a dataset's images → all the runs of a pass.
 
 The pass file (run → sha256 of its metrics.json) is the only output that is declared: Snakemake
-deletes those before a rerun, and the run folders hold what need not be computed again. A pass file
-that names a run which is lost or damaged is forced.
+deletes those before a rerun, and the run folders hold what need not be computed again. The marker
+makes a pass run again that is stale: a run of it is lost, damaged, or of other code or data.
 """
 
 DEVICE = str(config.get("device", "auto"))
 errors.exit_on_user_error(check_device)(DEVICE)
-GPUS = pipeline.limit(workflow, "gpu", pipeline.gpus(DEVICE))
-WORKERS = pipeline.workers(PASSES, LEFT, GPUS, CORES)
+GPUS = machine.usable_gpus(DEVICE)
+WORKERS = pipeline.workers(LEFT or PASSES, GPUS, CORES)
 
 
 rule evaluate_pass:
     input:
         data=lambda wildcards: pipeline_data.prepared(PLAN.passes[wildcards.name], DATA),
         weights=lambda wildcards: pipeline_data.weights(PLAN.passes[wildcards.name], DATA),
-        conf=lambda wildcards: pipeline.pass_files(PLAN.passes[wildcards.name]),
-        code=CODE(pipeline.evaluation_code()),
-        nothing=lambda wildcards: pipeline.force_false_pass(
-            workflow.dag, SUITE, wildcards.name, FALSE
-        ),
+        marker=lambda wildcards: markers.evaluation(SUITE, wildcards.name, STALE),
     output:
         f"results/passes/{SUITE}/{{name}}.json",
     log:

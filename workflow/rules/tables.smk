@@ -2,13 +2,15 @@
 
 from cliptrase.publish import chart_names
 
+PUBLISHING = CODE(markers.publishing())
+
 
 rule render_tables:
     input:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         conf=pipeline.table_files(PLAN),
-        code=CODE(pipeline.code_of("publish")),
-        nothing=lambda wildcards: pipeline.force_stale_tables(workflow.dag, SUITE),
+        code=PUBLISHING,
+        marker=lambda wildcards: markers.tables(SUITE),
     output:
         expand(
             "results/{suite}/tables/{table}.{kind}",
@@ -31,7 +33,7 @@ rule draw_figures:
     input:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         conf=pipeline.table_files(PLAN),
-        code=CODE(pipeline.code_of("publish")),
+        code=PUBLISHING,
     output:
         expand(
             "results/{suite}/figures/{figure}.{kind}",

@@ -3,9 +3,7 @@
 
 rule fetch_weights:
     input:
-        nothing=lambda wildcards: pipeline_data.force_lost_weights(
-            workflow.dag, wildcards.model, DATA
-        ),
+        marker=lambda wildcards: markers.weights(wildcards.model, DATA),
     output:
         f"{DATA}/weights/{{model}}.json",
     log:

@@ -27,7 +27,7 @@ HANDED_ON = {
     ),
     "plan": ("cliptrase.plan", "print the runs that a suite needs: plan SUITE"),
     "estimate": (
-        "cliptrase.pipeline.estimate.__main__",
+        "cliptrase.cli.estimate",
         "what a suite will cost here, before anything is computed: estimate SUITE",
     ),
     "tables": ("cliptrase.publish.tables", "render a suite's tables from its runs: tables SUITE"),

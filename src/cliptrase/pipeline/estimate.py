@@ -1,0 +1,209 @@
+"""What a start of a suite will cost here: the timings of its passes, times their images.
+
+`probe.py` times the code of the passes themselves on a random picture, in a process of its own, and
+what it says is believed for a day. On CPUs the cores share the seconds that one core would take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
+
+from cliptrase import machine, pipeline
+from cliptrase.data.fetch.sources import readable
+from cliptrase.errors import UserError
+from cliptrase.files import read_json, write_json
+from cliptrase.pipeline import data as pipeline_data
+from cliptrase.plan import Pass, Plan
+
+KEPT = Path("results/speed.json")
+PATIENCE = 900.0  # seconds that the probe may take
+BELIEVED = 86400.0  # seconds that a timing is believed: the machine may have been busy
+WORTH_A_PROBE = 120.0  # seconds of work: where a guess says less, nothing is timed
+# Seconds of one core, and bytes, of what is not timed
+GUESSED_START, GUESSED_IMAGE, GUESSED_ONCE, GUESSED_MEMORY = 5.0, 0.015, 0.12, 1.2e9
+OPENED, WRITTEN = 1.0, 0.1  # a pass, beside the start of its code; a run, with its intervals
+PREPARED, PREPARED_IMAGE = 3.0, 0.03  # a dataset
+FINISHED, FINISHED_RUN = 15.0, 0.25  # Snakemake, tables, figures and W&B
+
+
+class Timing(BaseModel):
+    """What the probe says of a pass: seconds of one image, and of all that is done once; how many
+    windows an image is."""
+
+    image: PositiveFloat
+    once: PositiveFloat
+    windows: PositiveInt = 1
+
+
+class Speed(BaseModel):
+    """What the probe says: cpu or cuda (or guess), the seconds until a pass has loaded its code,
+    the bytes that a pass takes, and the timings of passes."""
+
+    device: str
+    start: PositiveFloat
+    memory: PositiveFloat
+    passes: dict[str, Timing]
+
+
+class Start(NamedTuple):
+    """What a start is given. cores: Snakemake's, None for all. frozen: whether other code is no
+    reason to make a run again."""
+
+    cores: int | None = None
+    device: str = "auto"
+    frozen: bool = False
+
+
+class PassCost(NamedTuple):
+    """What a pass costs: seconds of one core, and by the clock. windows: of all its images."""
+
+    name: str
+    runs: int
+    images: int
+    windows: int
+    work: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """cores, gpus: that are used. at_once: passes. besides: seconds of all other steps. speed: None
+    where this machine could not be timed."""
+
+    passes: list[PassCost]
+    cores: int
+    gpus: int
+    at_once: int
+    besides: float
+    speed: Speed | None
+
+    @property
+    def work(self) -> float:
+        """Seconds of one core."""
+        return self.besides + sum(each.work for each in self.passes)
+
+    def by_pass(self) -> list[str]:
+        """A table of the passes."""
+        lines = [f"{'pass':48}{'runs':>6}{'images':>9}{'encodes':>10}{'minutes':>9}"]
+        for one in self.passes:
+            figures = f"{one.runs:6,}{one.images:9,}{one.windows:10,}{one.seconds / 60:9.1f}"
+            lines.append(f"{one.name:48}{figures}")
+        return lines
+
+    def totals(self) -> list[str]:
+        """Encoder passes, time and memory, for people."""
+        if not self.speed or (self.gpus and self.speed.device == "cpu"):
+            return ["time: unknown, as this machine could not be timed"]
+        where = f"{self.cores} CPU core" + "s" * (self.cores > 1)
+        if self.gpus:
+            where = f"{self.gpus} GPU" + "s" * (self.gpus > 1) + f" and {where}"
+        each = [one.seconds for one in self.passes]
+        seconds = max(sum(each) / self.at_once, *each) + self.besides / min(2, self.cores)
+        note = "" if self.gpus else f", {_duration(self.work)} of one core"
+        note += "; a guess, too short to be timed first" * (self.speed.device == "guess")
+        memory = readable(int(self.at_once * self.speed.memory))
+        passes = f"{self.at_once} passes" if self.at_once > 1 else "1 pass"
+        return [
+            f"encoder: {sum(one.windows for one in self.passes):,} images or windows of images",
+            f"time: about {_duration(seconds)} on {where}{note}",
+            f"memory: about {memory} at the peak, {passes} at once",
+        ]
+
+
+def estimate(plan: Plan, made: list[Pass], start: Start, *, again: bool = False) -> Estimate:
+    """Of a start that makes these passes. again: time them, however little and known they are."""
+    gpus, cores = machine.usable_gpus(start.device), pipeline.usable(start.cores)
+    threads = pipeline.workers([one.name for one in made], gpus, start.cores)
+    at_once = max(1, min(gpus or cores // threads, len(made)))
+    lost = {one.name: pipeline.runs_to_predict(one, plan.data, start.frozen) for one in made}
+    question = {name: runs for name, runs in lost.items() if runs}
+    besides = FINISHED + FINISHED_RUN * len(plan.runs)
+    for dataset in pipeline_data.unprepared(made, plan.data):
+        besides += PREPARED + PREPARED_IMAGE * pipeline_data.count(dataset, plan.data)
+
+    def cost(one: Pass, speed: Speed) -> PassCost:
+        runs, images = len(lost[one.name]), pipeline_data.images(one, plan.data)
+        timing = speed.passes.get(one.name)
+        if timing is None:  # its runs are there, and only the pass file is written
+            return PassCost(one.name, runs, images, 0, OPENED, OPENED)
+        alone = speed.start + OPENED + WRITTEN * runs + timing.once
+        streamed, windows = images * timing.image, images * timing.windows
+        seconds = alone + streamed / (1 if gpus else threads)
+        return PassCost(one.name, runs, images, windows, alone + streamed, seconds)
+
+    def of(speed: Speed | None) -> Estimate:
+        costs = [cost(one, speed) for one in made if speed]
+        return Estimate(costs, cores, gpus, at_once, besides, speed)
+
+    guess = of(_guess(question))
+    if not question or not (again or guess.work > WORTH_A_PROBE):
+        return guess
+    return of(timed(plan.suite, question, start.device if gpus else "cpu", again=again))
+
+
+def _guess(question: Mapping[str, list[str]]) -> Speed:
+    passes = {
+        name: Timing(image=GUESSED_IMAGE * len(runs), once=GUESSED_ONCE * len(runs))
+        for name, runs in question.items()
+    }
+    return Speed(device="guess", start=GUESSED_START, memory=GUESSED_MEMORY, passes=passes)
+
+
+def timed(
+    suite: str, question: Mapping[str, list[str]], device: str, *, again: bool = False
+) -> Speed | None:
+    """What the probe says of some runs of passes, or said within the last day; None where it fails.
+
+    An answer of the CPU is not kept where there is a GPU.
+    """
+    about = {
+        "host": platform.node(),
+        "cores": machine.cores(),
+        "gpus": machine.gpu_uuids(),
+        machine.VISIBLE: os.environ.get(machine.VISIBLE, ""),
+        "torch": metadata.version("torch"),
+        "device": device,
+    }
+    kept = read_json(KEPT) or {}
+    believed = kept.get("about") == about and 0 <= time.time() - kept["at"] < BELIEVED
+    if believed and not again and question.items() <= kept["question"].items():
+        return Speed.model_validate(kept["speed"])
+    sys.stderr.write("timing this machine, by passes over a random picture …\n")
+    speed = _ask({"suite": suite, "device": device, "passes": question})
+    if speed and (speed.device == "cuda" or not machine.usable_gpus(device)):
+        answer = {"about": about, "at": time.time(), "question": question}
+        with contextlib.suppress(UserError):
+            write_json(KEPT, answer | {"speed": speed.model_dump()})
+    return speed
+
+
+def _ask(question: Mapping[str, object]) -> Speed | None:
+    """What the probe answers, None where it fails."""
+    command = [sys.executable, "-m", "cliptrase.pipeline.probe"]
+    environment, words = os.environ | {"OMP_NUM_THREADS": "1"}, json.dumps(question).encode()
+    try:
+        done = subprocess.run(
+            command, input=words, env=environment, capture_output=True, timeout=PATIENCE, check=True
+        )
+        return Speed.model_validate_json(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValidationError):
+        return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,1 +1,0 @@
-"""What a suite will cost before anything is computed. Loads neither torch nor numpy."""

@@ -1,0 +1,143 @@
+"""What passes cost on this machine: `python -m cliptrase.pipeline.probe < QUESTION` times them.
+
+The code of the passes is timed on a random picture, and nothing is fetched: the model has a pass's
+architecture and random weights. What decides the time is as usual: the picture is a smooth field of
+a few colours, whose patches make about as many regions of a random model as those of a photograph
+do of a trained one, and the features of names are near those of patches, so that names compete.
+
+It is a process of its own, since planning loads no torch. On a CPU every core computes at once, as
+in a pass, and CPU time counts, whatever else the machine does. On a GPU the clock counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from PIL import Image
+
+from cliptrase import plan
+from cliptrase.config import Run
+from cliptrase.config.schema import Model
+from cliptrase.config.weights import config_file
+from cliptrase.data import open_dataset as open_dataset  # a pass loads it, too
+from cliptrase.data.read.samples import Sample
+from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
+from cliptrase.evaluate.device import computing_on
+from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.jobs import Job
+from cliptrase.evaluate.predict import Predictor
+from cliptrase.evaluate.protocols import protocol_of
+from cliptrase.evaluate.targets import Target, target_key, whole_pictures
+from cliptrase.evaluate.textcache import background_words
+from cliptrase.evaluate.threads import cores, single_threaded_pool
+from cliptrase.evaluate.truth import Loader
+from cliptrase.model.load import Clip
+from cliptrase.model.precision import lower
+from cliptrase.model.text import text_features
+from cliptrase.runs.provenance import Stages, peak_memory
+
+SIZES = {"shapes": (224, 224), "shapes_clean": (224, 224), "cityscapes": (2048, 1024)}
+PHOTOGRAPH = (640, 480)  # width and height of the pictures of other datasets
+COLOURS = 4  # of a picture, along each side
+NOISE = 0.5  # of the features of names
+BATCH = 16  # images on a GPU
+SOME = 4  # methods whose operations are counted, and names that are encoded, instead of all
+
+
+def random_clip(model: Model, device: torch.device) -> Clip:
+    """A model of the architecture that a run's `model` names, with random weights."""
+    content = json.loads(config_file(model).read_text(encoding="utf-8"))
+    module = CLIP(**content.get("model_cfg", content)).eval().requires_grad_(False).to(device)
+    lower(module.visual, model.precision)
+    half = (0.5, 0.5, 0.5)
+    return Clip(module, SimpleTokenizer(), device, "", half, half, precision=model.precision)
+
+
+def random_sample(size: tuple[int, int]) -> Sample:
+    """A smooth picture of this width and height, all of one raw label."""
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (COLOURS, COLOURS, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC), float)
+    noisy = np.clip(smooth + random.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+    return Sample("random", Image.fromarray(noisy), np.ones(size[::-1], np.int32))
+
+
+def random_text(clip: Clip, run: Run) -> Text:
+    """Features for the names of a run's vocabulary, each near that of a patch of a picture."""
+    names, owner = owned_names(
+        read_classes(run.vocabulary.classes.path),
+        background_words(run.vocabulary.background),
+        background_first=whole_pictures(run),
+    )
+    pixels = clip.normalise(np.asarray(random_sample((224, 224)).image)[None])
+    patches = Graph(clip, pixels).patches(run.method)[0]
+    chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
+    noise = F.normalize(torch.randn(chosen.shape), dim=-1).to(clip.device)
+    return Text(F.normalize(chosen + NOISE * noise, dim=-1), torch.tensor(owner).to(clip.device))
+
+
+def timing(runs: Mapping[str, Run], dataset: str, device: torch.device) -> dict[str, float]:
+    """What a pass of these runs costs, as `estimate.Timing` has it."""
+    torch.manual_seed(0)
+    words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
+    vocabularies = {words[name]: run for name, run in runs.items()}
+    first, gpu = next(iter(runs.values())), device.type == "cuda"
+    clip, count = random_clip(first.model, device), BATCH if gpu else cores()
+    targets = {target_key(run): Target.of(run) for run in runs.values()}
+    samples = [random_sample(SIZES.get(dataset, PHOTOGRAPH))] * count
+    loader = Loader(samples, dataset, protocol_of(first), targets)
+    seconds = partial(_seconds, device)
+    with torch.inference_mode(), single_threaded_pool(cores()) as pool:
+        texts = {key: random_text(clip, run) for key, run in vocabularies.items()}
+        jobs = {name: Job.of(run, words[name], texts[words[name]]) for name, run in runs.items()}
+        predictor = Predictor(clip, loader, jobs, Stages(), BATCH)
+        predicted = predictor.batched if gpu else partial(predictor.singly, ahead=count)
+        if gpu:  # the first batch waits for the libraries
+            list(predicted(pool, range(count)))
+        image = seconds(lambda: list(predicted(pool, range(count)))) / count
+        distinct = list({job.cost_key: {name: job} for name, job in jobs.items()}.values())
+        some = [replace(predictor, jobs=job) for job in distinct[:: -(-len(distinct) // SOME)]]
+        once = seconds(lambda: [each.flops(0) for each in some]) * len(distinct) / len(some)
+        for key, run in vocabularies.items():
+            templates = read_templates(run.vocabulary.templates.path)
+            encode = partial(text_features, clip, ["name"] * SOME, templates)
+            once += seconds(encode) * len(texts[key].owner) / SOME
+    windows = loader.protocol.units([loader(0).shown])
+    return {"image": image, "once": once, "windows": windows}
+
+
+def _seconds(device: torch.device, call: Callable[[], Any]) -> float:
+    """Of a call: by the clock on a GPU, else what all threads of this process compute."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - start
+
+
+def main() -> None:
+    """Answer a question of `estimate.timed`: a suite, a device, and the runs of its passes."""
+    start, question = time.process_time(), json.load(sys.stdin)
+    suite, passes = plan.load(question["suite"]), {}
+    with computing_on(question["device"]) as device:
+        for name, names in question["passes"].items():
+            runs = {run: suite.runs[run] for run in names}
+            passes[name] = timing(runs, suite.passes[name].dataset, device)
+    answer = {"device": device.type, "start": start, "memory": peak_memory(), "passes": passes}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()
