@@ -241,7 +241,7 @@ def test_a_row_may_have_a_footnote(expand):
         ({"only": {"voc21": 3}, **ONLY}, "row 'clip': only={'voc21': 3}; give a list"),
         ({"only": ["voc2"], **ONLY}, "row 'clip', only: unknown benchmark 'voc2'.*voc20"),
         ({"only": {"voc21": "voc21s"}, **ONLY}, "row 'clip', only: unknown benchmark 'voc21s'"),
-        ({"only": ["voc20", "voc20"], **ONLY}, "row 'clip', only: 'voc20' is there twice"),
+        ({"only": ["voc20", "voc20"], **ONLY}, "row 'clip', only: 'voc20' is listed twice"),
         ({"only": ["voc20"], "otherwise": ""}, "row 'clip': otherwise=''; give the reason"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator, StrictBool
 
 from cliptrase.config import files
 from cliptrase.config.metric_names import METRICS
@@ -16,57 +16,29 @@ ROLES = ("main", "ablation", "grid", "slide")
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or value == "":
-        raise ValueError("not a text")
-    return value
-
-
-def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not value:
-        raise ValueError("empty")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("neither true nor false")
-    return value
-
-
-def _mapping(value: Any) -> Any:
-    """A mapping, whose content is checked by itself, so that a message can name its place."""
-    if not isinstance(value, dict):
-        raise ValueError("no mapping")
-    return value
-
-
 def _mappings(value: Any) -> Any:
-    if not isinstance(value, list) or not value:
-        raise ValueError("no list")
-    return tuple(map(_mapping, value))
+    """Rows or groups, each checked by itself, so that a message can name its place."""
+    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
+        raise ValueError("no list of mappings")
+    return tuple(value)
 
 
 def _columns(value: Any) -> dict[str, str]:
     """column → the benchmark that is scored there, of a list or a mapping of names."""
     names = [*value, *value.values()] if isinstance(value, dict) else value
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
         raise ValueError("no names")
-    names = list(map(_text, names))
-    if isinstance(value, dict):
-        return value
-    return {name: name for name in names}
+    return value if isinstance(value, dict) else {name: name for name in names}
 
 
-Text = Annotated[str, BeforeValidator(_text), Field(description="text")]
-Name = Annotated[str, BeforeValidator(_text)]
-Flag = Annotated[bool, BeforeValidator(_flag), Field(description="true or false")]
+Name = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1, description="text")]
+Flag = Annotated[StrictBool, Field(description="true or false")]
 Count = Annotated[int, whole(1), Field(description="a whole number above 0")]
 Names = Annotated[tuple[Name, ...], Field(description="a list of texts")]
 Overrides = Annotated[
     tuple[Name, ...], Field(description="a list of overrides, as in [method=clip]")
 ]
-Some = AfterValidator(_some)
 
 
 class Roles(Frozen):
@@ -85,7 +57,7 @@ class Suite(Frozen):
     model: Text
     protocol: Text
     published: Flag
-    roles: Annotated[Roles, PlainValidator(_mapping)] = Field(
+    roles: Annotated[Roles, PlainValidator(dict)] = Field(
         description="a mapping from roles to lists of benchmarks"
     )
     tables: Names
@@ -130,7 +102,7 @@ class _Table(Frozen):
     title: Text
     kind: str
     role: Text
-    metrics: Annotated[tuple[Name, ...], Some] = Field(description="a list of metrics")
+    metrics: tuple[Name, ...] = Field(min_length=1, description="a list of metrics")
     image_size: Count
     protocol: Text | None = Field(None, description="text")
 
@@ -154,11 +126,11 @@ class GridTable(_Table):
     """A table of eps × min_samples."""
 
     run: Overrides
-    eps: Annotated[tuple[Annotated[float, number(0)], ...], Some] = Field(
-        description="a list of numbers"
+    eps: tuple[Annotated[float, number(0)], ...] = Field(
+        min_length=1, description="a list of numbers"
     )
-    min_samples: Annotated[tuple[Annotated[int, whole(1)], ...], Some] = Field(
-        description="a list of whole numbers"
+    min_samples: tuple[Annotated[int, whole(1)], ...] = Field(
+        min_length=1, description="a list of whole numbers"
     )
 
 
@@ -303,5 +275,5 @@ def _refuse_doubles(where: str, names: Iterable[Any]) -> None:
     seen: set[Any] = set()
     for name in names:
         if name in seen:
-            raise UserError(f"{where}: {name!r} is there twice; each must be another")
+            raise UserError(f"{where}: {name!r} is listed twice; names must be unique")
         seen.add(name)
