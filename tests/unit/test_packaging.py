@@ -125,7 +125,7 @@ print(*{name.split(".")[0] for name in sys.modules})
 def test_the_packages_names_come_on_first_use():
     import cliptrase
 
-    assert cliptrase.resolve.__module__ == "cliptrase.config"
+    assert cliptrase.resolve.__module__ == "cliptrase.config.run"
     assert cliptrase.Segmenter.__module__ == "cliptrase.segmenter"
     assert set(cliptrase.__all__) <= set(dir(cliptrase))
     with pytest.raises(AttributeError, match="Segmentor"):

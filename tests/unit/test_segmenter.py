@@ -293,7 +293,7 @@ def test_no_classes_are_fine_until_classify(scene):
     assert result.labels.max() == 0
 
 
-def test_the_cls_factor_is_off_unless_asked_for():
-    assert Segmenter("shapes_clip")._method.cls_logits is False
+def test_the_cls_factor_is_off_unless_asked_for(whole, scene):
+    assert whole.encode(scene.image).method.cls_logits is False
     on = Segmenter("shapes_clip", overrides=["method.cls_logits=true"])
-    assert on._method.cls_logits is True
+    assert on.encode(scene.image).method.cls_logits is True
