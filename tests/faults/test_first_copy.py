@@ -1,7 +1,6 @@
 """Archives whose checksum nobody published, or published wrong: which copy is believed."""
 
 import hashlib
-import json
 import zipfile
 from pathlib import Path
 
@@ -22,20 +21,21 @@ NAME = "ADE20K_2021_17_01.zip"
 MASKS = "stuffthingmaps_trainval2017.zip"
 
 
-def test_another_archive_under_this_name_does_not_stand_against_the_right_one(
-    tmp_path: Path,
-) -> None:
+def test_another_archive_under_this_name_is_deleted_with_what_is_kept_of_it(tmp_path: Path) -> None:
+    """The message names both files; then the right archive is prepared, and no other any more."""
     data, right = place(tmp_path, "ade2021"), packed(NAME, members(NAME))
     other = "ADEChallengeData2016.zip"
-    (data / "raw" / NAME).write_bytes(packed(other, members(other)))
-    for _ in range(2):
-        with pytest.raises(UserError, match=rf"{NAME}: holds no .*Put the right one in its place"):
-            prepare.prepare("ade2021", data)
-    (data / "raw" / NAME).write_bytes(right)
+    foreign, first = data / "raw" / NAME, data / "raw" / f"{NAME}.first.json"
+    foreign.write_bytes(packed(other, members(other)))
+    message = rf"{NAME}: holds no .*Put the right one in its place.*delete {foreign}, {first} and"
+    with pytest.raises(UserError, match=message):
+        prepare.prepare("ade2021", data)
+    first.unlink()
+    foreign.write_bytes(right)
     prepare.prepare("ade2021", data)  # as it said
     assert [sample.id for sample in open_prepared("ade2021", data)] == edited.ids("ade2021")
     assert has_receipt(read_sources(data).archive(NAME), data)
-    (data / "raw" / NAME).write_bytes(packed(other, members(other)))
+    foreign.write_bytes(packed(other, members(other)))
     with pytest.raises(UserError, match="that of the first copy was"):
         prepare.prepare("ade2021", data, force=True)
     assert len(open_prepared("ade2021", data)) == 3
@@ -54,21 +54,9 @@ def test_a_damaged_first_copy_is_fetched_again_as_its_message_says(tmp_path: Pat
         with pytest.raises(UserError, match=rf"{MASKS}: .*damaged .*; delete \S+/raw/{MASKS} and"):
             prepare.prepare("coco", data, mirror=server.url)
         (data / "raw" / MASKS).unlink()
+        (data / "raw" / f"{MASKS}.first.json").unlink()
         prepare.prepare("coco", data, mirror=server.url)
     assert len(open_prepared("coco", data)) == 3
-
-
-def test_a_first_copy_that_was_prepared_from_outlives_a_failure(tmp_path: Path) -> None:
-    """A preparation that fails for another reason forgets nothing."""
-    data = place(tmp_path, "ade2021")
-    prepare.prepare("ade2021", data)
-    first = data / "raw" / f"{NAME}.first.json"
-    kept = first.read_bytes()
-    assert json.loads(kept)["prepared"] is True
-    place(tmp_path, "ade2021", count=4)
-    with pytest.raises(UserError, match="3 images, where its source has 4"):
-        prepare.prepare("ade2021", data)
-    assert first.read_bytes() == kept
 
 
 WRONG = changed(archive(), checksum=("md5", "0" * 32))
