@@ -71,10 +71,10 @@ class Recipe:
         ids = known_ids(self.source, self.data)
         if ids is not None:
             figures["ids"] = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-        counted = [*self.archives, *(one for one in self.optional if one.name in used)]
+        optional = [archive for archive in self.optional if archive.name in used]
         archives = {
             archive.name: archive.model_dump(mode="json", include={"bytes", "checksum"})
-            for archive in counted
+            for archive in [*self.archives, *optional]
         }
         return {"count": self.count, "expected": figures, "archives": archives}
 

@@ -207,15 +207,13 @@ def _no_subset(dataset: str, path: Path, check: SelfCheck, data: Path | str) -> 
     archives = recipes.recipe(dataset, data).optional
     if names or not archives:
         return f"{path}: no such part of {dataset}; there is {', '.join(names) or 'none'}"
+    without = check.get("without") or {
+        archive.name: how_to_get(archive, data) for archive in archives
+    }
+    state = "was prepared without it" if check.get("without") else "is not prepared, or without it"
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in without.items())
     command = f"then run `cliptrase prepare {dataset} --data {data}`"
-    if check.get("without"):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in check["without"].items())
-        return f"{path}: not there: {dataset} was prepared without it ({reasons}); {command}"
-    ways = "; ".join(f"{archive.name}: {how_to_get(archive, data)}" for archive in archives)
-    return (
-        f"{path}: not there: {dataset} is not prepared, or was without the archive that lists it "
-        f"({ways}); {command}"
-    )
+    return f"{path}: not there: {dataset} {state} ({reasons}); {command}"
 
 
 def _decoded(
