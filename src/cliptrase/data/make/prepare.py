@@ -254,8 +254,8 @@ def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
 
 def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:
     """Name → sha256 of the archives that were checked, by their receipts."""
-    known = ((archive, receipts.read_receipt(archive, data) or {}) for archive in archives)
-    return {archive.name: receipt["sha256"] for archive, receipt in known if "sha256" in receipt}
+    pairs = ((archive, receipts.read_receipt(archive, data) or {}) for archive in archives)
+    return {archive.name: receipt["sha256"] for archive, receipt in pairs if "sha256" in receipt}
 
 
 if __name__ == "__main__":

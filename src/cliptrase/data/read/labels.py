@@ -28,9 +28,9 @@ class WrongNumber(UserError):
 class Lookup:
     """What each raw value becomes.
 
-    table: (65536,) int32: a class, `ignore`, or -1 where a raw value has no business being.
+    table: (65536,) int32: a class, `ignore`, or -1 for a raw value that no mask may hold.
     classes: C, the number of names; background, where a benchmark has it, is class C.
-    skip: an image whose crop is wholly of this class is left out; None: none is.
+    skip: an image whose crop is wholly of this class is left out; None: no image is.
     """
 
     table: np.ndarray
