@@ -43,8 +43,8 @@ def test_swapped_archives(dataset: str, tmp_path: Path) -> None:
         path.write_bytes(content)
     text = refused(data, dataset, "holds no photographs .*is it another archive under this name")
     assert text.startswith(f"{dataset}: {names[0]}: ")
-    firsts = ", ".join(f"{name}.first.json" for name in names)
-    cure = f"delete {names[0]}, {names[1]}, {firsts} and run `cliptrase prepare {dataset}"
+    firsts = "with what is called *.first.json beside it"
+    cure = f"delete {names[0]}, {names[1]} {firsts} and run `cliptrase prepare {dataset}"
     assert text.endswith(f"{cure} --data {data}` again")
 
 

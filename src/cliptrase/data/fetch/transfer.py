@@ -94,8 +94,8 @@ def transfer(url: str, part: Path, archive: Archive, policy: Policy, *, checkabl
 
 
 def discard(part: Path) -> None:
-    """Delete the part of a download, and the note about it."""
-    for path in (part, _note_path(part)):
+    """Delete the part of a download, and the note about it, also where a kill left half of one."""
+    for path in (part, _note_path(part), *part.parent.glob(f".{_note_path(part).name}.*")):
         path.unlink(missing_ok=True)
 
 

@@ -168,9 +168,9 @@ def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
     text = fault if fault.startswith((f"{dataset}:", f"{dataset},")) else f"{dataset}: {fault}"
     if not recipe.archives:
         return text
-    files = [raw_path(archive, recipe.data) for archive in recipe.archives]
-    firsts = [receipts.first_path(archive, recipe.data) for archive in recipe.archives]
-    paths = ", ".join(map(str, [*files, *filter(Path.exists, firsts)]))
+    paths = ", ".join(str(raw_path(archive, recipe.data)) for archive in recipe.archives)
+    if any(receipts.first_path(archive, recipe.data).exists() for archive in recipe.archives):
+        paths += " with what is called *.first.json beside it"
     where = "" if recipe.data == Path("data") else f" --data {recipe.data}"
     return (
         f"{text}; if the archives are at fault, delete {paths} and run `cliptrase prepare "
