@@ -25,5 +25,5 @@ def write_scenes(root: Path, scenes: Sequence[int]) -> Path:
     check = prepared.self_check(prepared.PreparedSamples(folder))
     check["recipe_sha256"] = recipe("shapes").digest()
     check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
-    (folder / prepared.SELFCHECK).write_text(json.dumps(check))
+    (folder / "selfcheck.json").write_text(json.dumps(check))
     return root

@@ -56,7 +56,7 @@ def toys(tmp_path, monkeypatch):
         prepared.write_arrow(folder / prepared.ARROW, records)
         check = prepared.self_check(prepared.PreparedSamples(folder))
         check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
-        (folder / prepared.SELFCHECK).write_text(json.dumps(check))
+        (folder / "selfcheck.json").write_text(json.dumps(check))
     return tmp_path / "data" / "prepared"
 
 
@@ -75,11 +75,11 @@ def test_verify_looks_at_every_dataset_and_ends_in_what_is_wrong(fault, toys, ca
         case "cut off":
             arrow.write_bytes(arrow.read_bytes()[:-100])
         case "content has changed":
-            check = json.loads((toys / "other" / prepared.SELFCHECK).read_text())
+            check = json.loads((toys / "other" / "selfcheck.json").read_text())
             check["label_pixels"]["0"] += 1
-            (toys / "other" / prepared.SELFCHECK).write_text(json.dumps(check))
+            (toys / "other" / "selfcheck.json").write_text(json.dumps(check))
         case "not prepared":
-            (toys / "other" / prepared.SELFCHECK).unlink()
+            (toys / "other" / "selfcheck.json").unlink()
     with pytest.raises(SystemExit) as ended:
         main(["verify"])
     printed = capsys.readouterr()

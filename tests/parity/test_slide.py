@@ -20,7 +20,7 @@ from slow_slide import averaged, classified, probabilities
 from tests import objects
 
 from cliptrase.config.schema import Method
-from cliptrase.data.read import resize
+from cliptrase.data.read import crop
 from cliptrase.data.read.opencv import linear
 from cliptrase.evaluate import protocols
 from cliptrase.evaluate.graph import Text
@@ -130,7 +130,7 @@ def ours(
 ) -> dict[str, np.ndarray]:
     picture, longest = scene
     with pytest.MonkeyPatch.context() as patched, torch.inference_mode():
-        patched.setattr(resize, "LONGEST", longest)
+        patched.setattr(crop, "LONGEST", longest)
         protocol = protocols.Slide(WINDOW, SHORT_SIDE, STRIDE)
         shown = protocol.show(Image.fromarray(picture))
         found = protocol.maps(clip, [shown], jobs, batch_size, Stages())

@@ -10,7 +10,7 @@ from tests.miniature.edited import place, refused
 
 from cliptrase.data.fetch.sources import read_sources
 from cliptrase.data.make import prepare
-from cliptrase.data.make.expected import known_ids
+from cliptrase.data.make.recipes import known_ids
 from cliptrase.data.read.prepared import open_prepared
 
 SHIPPED = {"coco": 5000, "voc2012": 1449, "pcontext": 5104, "ade2016": 2000}
@@ -20,10 +20,10 @@ every_dataset = pytest.mark.parametrize("dataset", edited.ARCHIVES)
 def test_the_lists_that_ship(tmp_path: Path) -> None:
     sources = read_sources(tmp_path)
     for dataset, count in SHIPPED.items():
-        ids = known_ids(sources.dataset(dataset), tmp_path) or []
-        assert len(ids) == count == sources.dataset(dataset).count and ids == sorted(set(ids))
-    assert {len(one) for one in known_ids(sources.dataset("coco"), tmp_path) or []} == {12}
-    assert known_ids(sources.dataset("ade2016"), tmp_path) == [
+        ids = known_ids(sources.datasets[dataset], tmp_path) or []
+        assert len(ids) == count == sources.datasets[dataset].count and ids == sorted(set(ids))
+    assert {len(one) for one in known_ids(sources.datasets["coco"], tmp_path) or []} == {12}
+    assert known_ids(sources.datasets["ade2016"], tmp_path) == [
         f"ADE_val_{number:08d}" for number in range(1, 2001)
     ]
 

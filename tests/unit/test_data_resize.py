@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from cliptrase.data.read.crop import whole_image, whole_size
 from cliptrase.data.read.opencv import linear
-from cliptrase.data.read.resize import whole_image, whole_size
 from cliptrase.errors import UserError
 
 

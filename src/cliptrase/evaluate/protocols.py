@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase.config import Run, schema
-from cliptrase.data.read.crop import crop_image, crop_label
-from cliptrase.data.read.resize import whole_image
+from cliptrase.data.read.crop import crop_image, crop_label, whole_image
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import logits_key

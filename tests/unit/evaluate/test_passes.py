@@ -245,7 +245,7 @@ def test_a_run_of_other_pixels_is_made_again(runs_of, make, data, tmp_path):
             records.append(prepared.Record(sample.id, png(pixels), png(label)))
         prepared.write_arrow(folder / prepared.ARROW, records)
         check = prepared.self_check(prepared.PreparedSamples(folder))
-        (folder / prepared.SELFCHECK).write_text(json.dumps(check))
+        (folder / "selfcheck.json").write_text(json.dumps(check))
         left = unfinished(runs, tmp_path, tmp_path / f"data-{changed}", freeze_code=True)
         assert left == list(runs) * changed
 

@@ -163,7 +163,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     check = prepared.self_check(prepared.PreparedSamples(folder))
     check["recipe_sha256"] = recipe("shapes").digest()
     check["arrow_bytes"] = (folder / prepared.ARROW).stat().st_size
-    (folder / prepared.SELFCHECK).write_text(json.dumps(check))
+    (folder / "selfcheck.json").write_text(json.dumps(check))
     return root
 
 

@@ -41,7 +41,6 @@ from cliptrase.data.fetch.transfer import (
     Policy,
     Unavailable,
     discard,
-    need_space,
     size_of_part,
     transfer,
 )
@@ -58,7 +57,6 @@ def fetch(
     data: Path | str = "data",
     *,
     mirror: str | None = None,
-    progress: bool = True,
     policy: Policy | None = None,
 ) -> Path:
     """The archive below the data folder, whole and checked; fetched unless it is there.
@@ -68,11 +66,10 @@ def fetch(
     the same archive wait for this one. Raises UserError naming the file, the address, the reason
     and the cure.
     """
-    job = _Fetch(archive, Path(data), _mirror(mirror), progress, policy or Policy())
+    job = _Fetch(archive, Path(data), _mirror(mirror), policy or Policy())
     with naming_the_path(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     with alone(job.target.with_name(f".{archive.name}.lock"), archive.name):
-        job.tidy()
         receipt = job.check_present() or job.download()
         discard(job.part)
         write_receipt(archive, data, receipt)
@@ -124,7 +121,6 @@ class _Fetch:
     archive: Archive
     data: Path
     mirror: str | None
-    progress: bool
     policy: Policy
 
     def __post_init__(self) -> None:
@@ -132,13 +128,6 @@ class _Fetch:
         self.part = part_path(self.archive, self.data)
         mirrored = (f"{self.mirror}/{self.archive.name}",)
         self.urls = mirrored if self.mirror else self.archive.urls
-
-    def tidy(self) -> None:
-        """Remove the half-written receipts of a killed process; its part is kept."""
-        name = self.target.name
-        for pattern in (f".{name}.json.*", f".{name}.first.json.*", f"..{name}.part.*"):
-            for path in self.target.parent.glob(pattern):
-                path.unlink(missing_ok=True)
 
     def check_present(self) -> Receipt | None:
         """Check the file that has the archive's name; None where it must be fetched.
@@ -172,12 +161,6 @@ class _Fetch:
         cure = f"Its owner alone gives it: {way}" if gated else way[:1].upper() + way[1:]
         if not self.urls:
             raise UserError(f"{self.target}: missing. {cure}")
-        size = size_of_part(self.part)
-        if self.archive.bytes is not None:
-            if size > self.archive.bytes:
-                discard(self.part)
-                size = 0
-            need_space(self.part.parent, self.archive.bytes - size, self.policy)
         faults = []
         for url in self.urls:
             try:
@@ -199,12 +182,10 @@ class _Fetch:
     def _from(self, url: str) -> Receipt:
         """The archive as `part`, checked. If a continued one is wrong, it is fetched anew once."""
         published = self.archive.checksum is not None
-        known = published or read_first(self.archive, self.data) is not None
+        checkable = published or read_first(self.archive, self.data) is not None
         again = False
         while True:
-            continued = transfer(
-                url, self.part, self.archive, self.policy, known=known, progress=self.progress
-            )
+            continued = transfer(url, self.part, self.archive, self.policy, checkable=checkable)
             try:
                 return {**check(self.part, self.archive, self.data), "url": url}
             except Damaged as fault:

@@ -2,8 +2,7 @@
 
 `<data>/raw/<name>.json`, the receipt: what the archive was when it was last checked, the same bytes
 for the same file. `<name>.first.json`: the sha256 of the first copy of an archive that nobody
-published a checksum of; later copies must agree with it. The first copy is on trial until a dataset
-was prepared from it: if preparing fails, it is forgotten, and another copy may be the first.
+published a checksum of; later copies must agree with it.
 """
 
 from __future__ import annotations
@@ -214,19 +213,6 @@ def read_first(archive: Archive, data: Path | str) -> str | None:
         raise UserError(
             f"{path}: cannot be read; delete it, and the next copy counts as first"
         ) from error
-
-
-def confirm_first(archive: Archive, data: Path | str) -> None:
-    """Note that a dataset was prepared from the first copy, which hence is the archive."""
-    first = read_json(first_path(archive, data))
-    if archive.checksum is None and first and not first.get("prepared"):
-        write_json(first_path(archive, data), first | {"prepared": True})
-
-
-def forget_first(archive: Archive, data: Path | str) -> None:
-    """Forget a first copy that no dataset could be prepared from: it may be no such archive."""
-    if not (read_json(first_path(archive, data)) or {}).get("prepared"):
-        first_path(archive, data).unlink(missing_ok=True)
 
 
 def part_path(archive: Archive, data: Path | str) -> Path:

@@ -124,8 +124,6 @@ class Expected(Frozen):
     ids_sha256: str | None = None
     label_values: tuple[tuple[RawValue, RawValue], ...] | None = None
     shares: tuple[tuple[tuple[RawValue, ...], float, float], ...] = ()
-    shortest_side: Count | None = None
-    longest_side: Count | None = None
 
 
 class DatasetSource(Frozen):
@@ -160,12 +158,6 @@ class Sources:
         if name not in self.archives:
             raise UserError(f"unknown archive {name!r}; {nearest(name, self.archives)}")
         return self.archives[name]
-
-    def dataset(self, name: str) -> DatasetSource:
-        """A dataset by its name. Raises UserError with the nearest name."""
-        if name not in self.datasets:
-            raise UserError(f"{self.path} has no dataset {name!r}; {nearest(name, self.datasets)}")
-        return self.datasets[name]
 
 
 def read_sources(data: Path | str = "data") -> Sources:

@@ -11,16 +11,16 @@ from cliptrase.data.fetch.sources import readable
 
 
 def to_fetch(states: Iterable[State]) -> tuple[int, str]:
-    """The bytes that these archives still lack, as far as they are known, and the same in words.
+    """The bytes that archives still lack, as far as they are known, and the same in words.
 
     `3.0 GB`, `about 3.0 GB, 1 of unknown size`; "" for no archive.
     """
     states = list(states)
-    sized = [one for one in states if one.archive.size]
-    lacking = sum(max(0, (one.archive.size or 0) - one.bytes_there) for one in sized)
+    sized = [state for state in states if state.archive.size]
+    lacking = sum(max(0, (state.archive.size or 0) - state.bytes_there) for state in sized)
     words = []
     if sized:
-        exact = all(one.archive.bytes for one in states)
+        exact = all(state.archive.bytes for state in states)
         words.append(("" if exact else "about ") + readable(lacking))
     if len(states) > len(sized):
         words.append(f"{len(states) - len(sized)} of unknown size")
@@ -28,7 +28,7 @@ def to_fetch(states: Iterable[State]) -> tuple[int, str]:
 
 
 def free(folder: Path | str) -> int:
-    """The bytes that are free where a folder lies, or will."""
+    """The bytes that are free on the disk of a folder, which need not exist yet."""
     place = Path(folder).absolute()
     while not place.is_dir():
         place = place.parent

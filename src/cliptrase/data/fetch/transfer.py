@@ -52,13 +52,11 @@ class _Again(Exception):
         self.wait = wait
 
 
-def transfer(
-    url: str, part: Path, archive: Archive, policy: Policy, *, known: bool, progress: bool
-) -> bool:
+def transfer(url: str, part: Path, archive: Archive, policy: Policy, *, checkable: bool) -> bool:
     """Make `part` a whole file of this address, from what is there of it already.
 
-    known: a checksum will tell whether the file is right, so that a part from another address may
-    be continued; else only if the server says that its file is the same.
+    checkable: a checksum will tell whether the file is right, so that a part from another address
+    may be continued; else only if the server says that its file is the same.
     Returns whether it was continued, and not one answer from its first byte.
     Raises Unavailable; UserError where the disk refuses.
     """
@@ -67,7 +65,7 @@ def transfer(
     def attempt() -> bool:
         nonlocal failures, best
         try:
-            return _Attempt(client, url, part, archive, policy, known, bar).run()
+            return _Attempt(client, url, part, archive, policy, checkable, bar).run()
         except _Again:
             failures = 0 if size_of_part(part) > best else failures + 1
             best = max(best, size_of_part(part))
@@ -88,7 +86,7 @@ def transfer(
         before_sleep=log,
         reraise=True,
     )
-    with _client(url, policy) as client, _bar(archive.name, progress) as bar:
+    with _client(url, policy) as client, _bar(archive.name) as bar:
         try:
             return retrying(attempt)
         except _Again as error:
@@ -96,8 +94,8 @@ def transfer(
 
 
 def discard(part: Path) -> None:
-    """Delete the part of a download, and the note about it."""
-    for path in (part, _note_path(part)):
+    """Delete the part of a download, and the note about it, also where a kill left half of one."""
+    for path in (part, _note_path(part), *part.parent.glob(f".{_note_path(part).name}.*")):
         path.unlink(missing_ok=True)
 
 
@@ -126,7 +124,7 @@ class _Attempt:
     part: Path
     archive: Archive
     policy: Policy
-    known: bool
+    checkable: bool
     bar: tqdm
 
     def run(self) -> bool:
@@ -167,9 +165,9 @@ class _Attempt:
         """The byte to go on from, the server's mark of that version ("" for none), the size."""
         size, note = size_of_part(self.part), read_json(_note_path(self.part)) or {}
         validator = str(note.get("validator", ""))
-        if note.get("url") == self.url and size and (self.known or validator):
+        if note.get("url") == self.url and size and (self.checkable or validator):
             return size, validator, note.get("total")
-        return (size if self.known else 0), "", None
+        return (size if self.checkable else 0), "", None
 
     def _span(
         self, response: httpx.Response, start: int, total: int | None, validator: str
@@ -278,8 +276,8 @@ def _client(url: str, policy: Policy) -> httpx.Client:
     )
 
 
-def _bar(name: str, shown: bool) -> tqdm:
+def _bar(name: str) -> tqdm:
     """Progress: a bar on a terminal, elsewhere one print a minute."""
     every = 0.1 if sys.stderr.isatty() else 60
     times = {"mininterval": every, "delay": every}
-    return tqdm(desc=name, unit="B", unit_scale=True, leave=False, disable=not shown, **times)
+    return tqdm(desc=name, unit="B", unit_scale=True, leave=False, **times)

@@ -27,10 +27,10 @@ from cliptrase.data.fetch.sources import (
     read_sources,
 )
 from cliptrase.data.make import recipes
-from cliptrase.data.make.expected import SelfCheck, check_figures
-from cliptrase.data.make.recipes import Recipe
+from cliptrase.data.make.recipes import Recipe, check_figures
 from cliptrase.data.read import prepared
 from cliptrase.data.read.ordered import at_most
+from cliptrase.data.read.selfcheck import SELFCHECK, SelfCheck, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import atomic_write, naming_the_path, sha256_file, write_json
 
@@ -54,7 +54,7 @@ def prepare(
     or another one, an image that fails a check, a full disk, a folder that cannot be written.
     """
     recipe = recipes.recipe(dataset, data)
-    target = prepared.prepared_folder(dataset, data)
+    target = prepared_folder(dataset, data)
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with alone(target.parent / f".{dataset}.lock", dataset):
@@ -62,10 +62,11 @@ def prepare(
             if check is not None:
                 used = check.get("archives", {})
                 unused = [archive for archive in recipe.optional if archive.name not in used]
-                if len(_optional(unused, data, mirror, fetch=optional)) == len(unused):
+                if len(_optional(dataset, unused, data, mirror, fetch=optional)) == len(unused):
                     return target
             _fetch(dataset, recipe, data, mirror)
-            _put(target, recipe, _optional(recipe.optional, data, mirror, fetch=optional))
+            without = _optional(dataset, recipe.optional, data, mirror, fetch=optional)
+            _put(target, recipe, without)
     return target
 
 
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "stopped; another run fetches on where this one was, and prepares afresh\n"
         )
         raise SystemExit(130) from None
-    check = prepared.read_selfcheck(folder) or {}
+    check = read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
 
 
@@ -126,7 +127,7 @@ def _fetch(dataset: str, recipe: Recipe, data: Path | str, mirror: str | None) -
 
 
 def _optional(
-    archives: Iterable[Archive], data: Path | str, mirror: str | None, *, fetch: bool
+    dataset: str, archives: Iterable[Archive], data: Path | str, mirror: str | None, *, fetch: bool
 ) -> dict[str, str]:
     """Fetch and check archives; name → reason, of those that cannot be had.
 
@@ -134,14 +135,13 @@ def _optional(
     """
     without = {}
     for archive in archives:
-        if not fetch and not raw_path(archive, data).is_file():
-            without[archive.name] = "it was not asked for"
-            continue
         try:
+            if not fetch and not raw_path(archive, data).is_file():
+                raise UserError("it was not asked for")
             download.fetch(archive, data, mirror=mirror)
         except UserError as error:
             without[archive.name] = str(error)
-            LOG.warning("without %s: %s", archive.name, error)
+            LOG.warning("%s: without %s: %s", dataset, archive.name, error)
     return without
 
 
@@ -151,16 +151,16 @@ def _put(target: Path, recipe: Recipe, without: dict[str, str]) -> None:
         shutil.rmtree(leftover)
     folder = target.parent / f".{target.name}.{os.getpid()}"
     try:
-        used = _make(folder, target.name, recipe, without)
-        _replace(folder, target)
+        _make(folder, target.name, recipe, without)
+        old = folder.with_name(f"{folder.name}.old")
+        if target.exists():
+            os.replace(target, old)
+        os.replace(folder, target)
+        shutil.rmtree(old, ignore_errors=True)
     except UserError as error:
-        for archive in recipe.archives:  # a foreign one must not count against the right one
-            receipts.forget_first(archive, recipe.data)
         raise UserError(_with_cure(str(error), target.name, recipe)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    for archive in used:
-        receipts.confirm_first(archive, recipe.data)
 
 
 def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
@@ -169,6 +169,8 @@ def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
     if not recipe.archives:
         return text
     paths = ", ".join(str(raw_path(archive, recipe.data)) for archive in recipe.archives)
+    if any(receipts.first_path(archive, recipe.data).exists() for archive in recipe.archives):
+        paths += " with what is called *.first.json beside it"
     where = "" if recipe.data == Path("data") else f" --data {recipe.data}"
     return (
         f"{text}; if the archives are at fault, delete {paths} and run `cliptrase prepare "
@@ -176,8 +178,8 @@ def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
     )
 
 
-def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -> list[Archive]:
-    """Write all files of a dataset into a folder and check them; the archives that were used.
+def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -> None:
+    """Write all files of a dataset into a folder, and check them.
 
     without: as `_optional` returns it; archives at fault are added.
     """
@@ -192,25 +194,22 @@ def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -
     check = prepared.self_check(samples, values)
     if check["count"] != recipe.count:
         raise UserError(f"{dataset}: {check['count']} samples instead of {recipe.count}")
-    used: list[Archive] = []
     if recipe.source:
         check_figures(recipe.source, check)
-        check["subsets"] = _write_subsets(folder, recipe, samples.ids, without)
-        optional = [archive for archive in recipe.optional if archive.name not in without]
-        used = [*recipe.archives, *optional]
-        check["archives"] = _digests(used, recipe.data)
+        check["subsets"] = _write_subsets(folder, dataset, recipe, samples.ids, without)
+        used = [archive for archive in recipe.optional if archive.name not in without]
+        check["archives"] = _digests([*recipe.archives, *used], recipe.data)
         check["stated"] = recipe.stated(check["archives"])
         check["without"] = without
     check["dataset"] = dataset
     check["sums_sha256"] = prepared.write_sums(folder, samples)
     check["recipe_sha256"] = recipe.digest()
     check["arrow_bytes"] = arrow.stat().st_size
-    write_json(folder / prepared.SELFCHECK, {**check})
-    return used
+    write_json(folder / SELFCHECK, {**check})
 
 
 def _write_subsets(
-    folder: Path, recipe: Recipe, ids: list[str], without: dict[str, str]
+    folder: Path, dataset: str, recipe: Recipe, ids: list[str], without: dict[str, str]
 ) -> dict[str, str]:
     """Write the lists of ids of the optional archives; name → sha256.
 
@@ -224,8 +223,7 @@ def _write_subsets(
             subsets = recipe.subsets(ids, archive)
         except UserError as error:
             without[archive.name] = str(error)
-            LOG.warning("without %s: %s", archive.name, error)
-            receipts.forget_first(archive, recipe.data)
+            LOG.warning("%s: without %s: %s", dataset, archive.name, error)
             continue
         for name, subset in subsets.items():
             path = folder / prepared.SUBSETS / f"{name}.txt"
@@ -240,7 +238,7 @@ def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
 
     None for any other. An archive that was deleted since, as large ones are, does not count.
     """
-    check = prepared.read_selfcheck(target)
+    check = read_selfcheck(target)
     if check is None or recipe.outdated(check) or check.get("count") != recipe.count:
         return None
     used = check.get("archives", {})
@@ -256,17 +254,8 @@ def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
 
 def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:
     """Name → sha256 of the archives that were checked, by their receipts."""
-    known = ((archive, receipts.read_receipt(archive, data) or {}) for archive in archives)
-    return {archive.name: receipt["sha256"] for archive, receipt in known if "sha256" in receipt}
-
-
-def _replace(folder: Path, target: Path) -> None:
-    """Put a whole folder in the place of another, or of none."""
-    old = folder.with_name(f"{folder.name}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(folder, target)
-    shutil.rmtree(old, ignore_errors=True)
+    pairs = ((archive, receipts.read_receipt(archive, data) or {}) for archive in archives)
+    return {archive.name: receipt["sha256"] for archive, receipt in pairs if "sha256" in receipt}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,26 @@
-"""How each dataset is made: its archives, its records in order, and the code that makes them."""
+"""How each dataset is made, and what it must be by its source.
+
+Imports nothing heavy: planning asks whether a dataset is what its sources say.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from cliptrase.data.fetch.sources import Archive, DatasetSource, read_sources
-from cliptrase.data.make.expected import SelfCheck, known_ids
-from cliptrase.data.make.records import Record
+from cliptrase.data.fetch.sources import Archive, DatasetSource, read_sources, sources_path
+from cliptrase.data.make.records import Record, drawn
+from cliptrase.data.read.selfcheck import SelfCheck
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import sha256_file
 
 HERE = Path(__file__).parent
+IDS = HERE.parent / "ids"
 DRAWN = ("shapes", "shapes_clean")  # the embedded benchmark, which needs no archives
 
 
@@ -67,10 +71,10 @@ class Recipe:
         ids = known_ids(self.source, self.data)
         if ids is not None:
             figures["ids"] = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-        counted = [*self.archives, *(one for one in self.optional if one.name in used)]
+        optional = [archive for archive in self.optional if archive.name in used]
         archives = {
             archive.name: archive.model_dump(mode="json", include={"bytes", "checksum"})
-            for archive in counted
+            for archive in [*self.archives, *optional]
         }
         return {"count": self.count, "expected": figures, "archives": archives}
 
@@ -98,9 +102,9 @@ def recipe(dataset: str, data: Path | str = "data") -> Recipe:
     """
     code = code_files(dataset, data)
     if dataset in DRAWN:
-        from cliptrase.data.make import drawn
+        from cliptrase.shapes.scenes import TEST_SEEDS
 
-        return Recipe(drawn.count(), lambda: drawn.records(dataset), code)
+        return Recipe(len(TEST_SEEDS), lambda: drawn(dataset), code)
     source = read_sources(data).datasets[dataset]
     return Recipe(
         source.count,
@@ -115,7 +119,7 @@ def code_files(dataset: str, data: Path | str = "data") -> tuple[Path, ...]:
     """The files whose code decides what is prepared. Raises UserError as `recipe`; no numpy."""
     if dataset in DRAWN:
         shapes = sorted((HERE.parents[1] / "shapes").glob("*.py"))
-        return (HERE / "drawn.py", HERE / "records.py", *shapes)
+        return (HERE / "records.py", *shapes)
     sources = read_sources(data)
     if dataset not in sources.datasets:
         hint = nearest(dataset, [*DRAWN, *sources.datasets])
@@ -126,6 +130,66 @@ def code_files(dataset: str, data: Path | str = "data") -> tuple[Path, ...]:
     shared = ("archives/common.py", "containers.py", "records.py")
     read = (HERE.parent / "read" / name for name in ("images.py", "opencv.py"))
     return (module, *(HERE / name for name in shared), *read)
+
+
+def known_ids(source: DatasetSource, data: Path) -> list[str] | None:
+    """The ids of `expected: ids`, or of the file that it names; None where the source lists none.
+
+    The file lies beside the sources, or ships. Raises UserError for a file that is not there.
+    """
+    ids = source.expected.ids
+    if not isinstance(ids, str):
+        return None if ids is None else list(ids)
+    beside = sources_path(data).parent / ids
+    for path in (beside, IDS / ids):
+        if path.is_file():
+            return path.read_text(encoding="utf-8").split()
+    raise UserError(f"{source.name}: expected: ids: there is no file {beside}")
+
+
+def check_ids(dataset: str, ids: Iterable[str], listed: Iterable[str] | None) -> None:
+    """Compare ids with the list of the source, if there is one.
+
+    Raises UserError naming one that is missing, and one that is too many.
+    """
+    if listed is None or set(ids) == set(listed):
+        return
+    present, wanted = set(ids), set(listed)
+    faults = ((wanted - present, "missing"), (present - wanted, "not of this dataset"))
+    named = [
+        f"{and_more(sorted(some))} {'is' if len(some) == 1 else 'are'} {fault}"
+        for some, fault in faults
+        if some
+    ]
+    raise UserError(
+        f"{dataset}: images by `expected: ids` of its source: {', and '.join(named)}; the archives "
+        "are not those of the source"
+    )
+
+
+def check_figures(source: DatasetSource, check: SelfCheck) -> None:
+    """Compare a self-check with the figures of the source.
+
+    Raises UserError naming the dataset, the figure, and both values.
+    """
+    ids, pixels = source.expected.ids_sha256, check["label_pixels"]
+    differing = []
+    if ids not in (None, check["ids_sha256"]):
+        differing.append(f"ids_sha256: {check['ids_sha256']} instead of {ids}")
+    for labels, low, high in source.expected.shares:
+        share = sum(pixels.get(str(raw), 0) for raw in labels) / sum(pixels.values())
+        if not low <= share <= high:
+            which = ", ".join(map(str, labels))
+            differing.append(
+                f"share of pixels of label {which}: {share:.4f} instead of {low} to {high}"
+            )
+    if differing:
+        raise UserError(f"{source.name}: {differing[0]}; the archives are not those of the source")
+
+
+def and_more(names: list[str]) -> str:
+    """The first name, and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _difference(before: object, now: object, where: str = "") -> str:

@@ -1,8 +1,9 @@
-"""The rows of a prepared dataset, as whatever makes one hands them over."""
+"""The rows of a prepared dataset, and those of the embedded benchmark, which needs no archive."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,3 +27,12 @@ def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=3)
     return file.getvalue()
+
+
+def drawn(dataset: str) -> Iterator[Record]:
+    """The embedded scenes, of the same ids with and without clutter, so that runs pair up."""
+    from cliptrase.shapes import scenes
+
+    for index in range(len(scenes.TEST_SEEDS)):
+        scene = scenes.evaluation_scene(dataset, index)
+        yield Record(f"scene_{index:03d}", png(scene.image), png(scene.label))

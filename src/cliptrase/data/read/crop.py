@@ -1,7 +1,7 @@
-"""The centre crop that the paper scores, of images and of label maps, and the whole picture.
+"""What a protocol scores of images and label maps: the paper's centre crop, or the whole picture.
 
-Same sizes and offsets as torchvision's Resize and CenterCrop, whose rounding the paper's numbers
-carry.
+The crop has the sizes and offsets of torchvision's Resize and CenterCrop, whose rounding is in the
+paper's numbers.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from cliptrase.data.read.opencv import linear
 from cliptrase.errors import UserError
 
 # A strip longer than this many crops would only make an enormous resized picture.
 MAX_ASPECT = 100
+LONGEST = 2048  # pixels that the long side has at most under sliding windows
 
 
 def crop_image(image: Image.Image, size: int) -> np.ndarray:
@@ -30,8 +32,7 @@ def crop_image(image: Image.Image, size: int) -> np.ndarray:
 def crop_label(label: np.ndarray, size: int) -> np.ndarray:
     """(size, size) of a label map (H, W) of any integer type: as `crop_image`, nearest pixel.
 
-    The nearest pixel by PIL's rule, the one under the centre of the new pixel, whatever PIL thinks
-    of 16-bit modes.
+    By PIL's rule, the pixel under the centre of the new one; PIL itself lacks some 16-bit modes.
     """
     height, width = label.shape
     new_width, new_height = _resized(width, height, size)
@@ -48,9 +49,26 @@ def fit_image(image: Image.Image, short_side: int, patch: int) -> np.ndarray:
     Raises UserError for a picture more than 100 times as long as wide.
     """
     scale = short_side / min(image.size)
-    check_aspect(image.width, image.height)
+    _check_aspect(image.width, image.height)
     width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).copy()
+
+
+def whole_image(image: Image.Image, short_side: int) -> np.ndarray:
+    """(h, w, 3) uint8 of a whole RGB picture, as sliding windows see it: bilinear, not antialiased.
+
+    Short side `short_side`, long side at most LONGEST, by OpenCV's INTER_LINEAR as the authors of
+    that protocol. Raises UserError for a picture more than 100 times as long as wide.
+    """
+    width, height = whole_size(image.width, image.height, short_side)
+    return linear(np.asarray(image), height, width)
+
+
+def whole_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height after the resize: one factor for both, each rounded half up."""
+    _check_aspect(width, height)
+    factor = min(LONGEST / max(width, height), short_side / min(width, height))
+    return int(width * factor + 0.5), int(height * factor + 0.5)
 
 
 def nearest_indices(length: int, new_length: int) -> np.ndarray:
@@ -66,7 +84,7 @@ def nearest_indices(length: int, new_length: int) -> np.ndarray:
 
 
 def _resized(width: int, height: int, size: int) -> tuple[int, int]:
-    check_aspect(width, height)
+    _check_aspect(width, height)
     short, long = sorted((width, height))
     new_long = int(size * long / short)
     return (size, new_long) if width <= height else (new_long, size)
@@ -76,7 +94,7 @@ def _offset(length: int, size: int) -> int:
     return round((length - size) / 2.0)  # half to even
 
 
-def check_aspect(width: int, height: int) -> None:
+def _check_aspect(width: int, height: int) -> None:
     """Raise UserError for a picture more than MAX_ASPECT times as long as wide."""
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise UserError(

@@ -205,7 +205,9 @@ def _scale_of_few_bits(image: Image.Image, name: str) -> int:
     """By how much Pillow multiplies the grey values of a file of 2 or 4 bits: 85 or 17, else 1."""
     bits = 8
     if image.format == "PNG" and image.mode == "L":
-        bits = {"L;2": 2, "L;4": 4}.get(_raw_mode(image), 8)
+        tiles = getattr(image, "tile", None)  # until they are decoded, how pixels are packed
+        packing = tiles[0][3] if tiles else ""
+        bits = {"L;2": 2, "L;4": 4}.get(packing if isinstance(packing, str) else packing[0], 8)
     elif image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         if image.mode != "P" and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
@@ -215,10 +217,3 @@ def _scale_of_few_bits(image: Image.Image, name: str) -> int:
         if image.mode == "L":
             bits = tags.get(_BITS_PER_SAMPLE, (8,))[0]
     return {2: 85, 4: 17}.get(bits, 1)
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """How the stored pixels are packed: Pillow keeps it with its tiles until they are decoded."""
-    tiles = getattr(image, "tile", None)
-    arguments = tiles[0][3] if tiles else ""
-    return arguments if isinstance(arguments, str) else str(arguments[0])

@@ -1,7 +1,7 @@
 """From the raw label values of an archive to the classes that a benchmark scores.
 
-A lookup table in text (`labels/<map>.csv`, columns raw and class) becomes an array once, and is
-applied to the label maps after the nearest resize.
+A table in text (`labels/<map>.csv`, columns raw and class) becomes an array once; it is applied to
+the label maps after the nearest resize.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class WrongNumber(UserError):
 class Lookup:
     """What each raw value becomes.
 
-    table: (65536,) int32: a class, `ignore`, or -1 where a raw value has no business being.
+    table: (65536,) int32: a class, `ignore`, or -1 for a raw value that no mask may hold.
     classes: C, the number of names; background, where a benchmark has it, is class C.
-    skip: an image whose crop is wholly of this class is left out; None: none is.
+    skip: an image whose crop is wholly of this class is left out; None: no image is.
     """
 
     table: np.ndarray
@@ -40,11 +40,7 @@ class Lookup:
 
 
 def read_table(name: str) -> dict[int, int]:
-    """Raw value → class, of a shipped table.
-
-    Raises UserError: unknown table (with the nearest), or a line of it that is no pair of numbers
-    or names a raw value again.
-    """
+    """Raw value → class, of a shipped table. Raises UserError for an unknown or a wrong table."""
     path = TABLES / f"{name}.csv"
     if not path.is_file():
         raise UserError(
@@ -84,26 +80,22 @@ def lookup(labels: Labels, n_classes: int) -> Lookup:
         table = _identity(n_classes, ignore)
     else:
         table = np.full(RAW_VALUES, ignore, dtype=np.int32)
-        known = read_table(labels.map)
-        table[list(known)] = list(known.values())
-        count = labels.scored or max(known.values(), default=-1) + 1
+        class_of = read_table(labels.map)
+        table[list(class_of)] = list(class_of.values())
+        count = labels.scored or max(class_of.values(), default=-1) + 1
         if n_classes != count:
             raise WrongNumber(
                 f"labels.map={labels.map}: {count} scored classes, but the vocabulary has "
                 f"{n_classes} lines; give a list of {count}, one class a line"
             )
-        if ignore in known.values():
+        if ignore in class_of.values():
             raise UserError(f"labels.ignore={ignore}: a class of {labels.map}; take 65535")
     if isinstance(background, tuple):
         if n_classes == ignore:
             raise UserError(f"labels.ignore={ignore}: is the index of the background; take 65535")
         table[list(background)] = n_classes
-    return Lookup(table, n_classes, ignore, _skip(labels))
-
-
-def _skip(labels: Labels) -> int | None:
-    value = labels.ignore if labels.skip is None else labels.skip
-    return None if value == "none" else int(value)
+    skip = ignore if labels.skip is None else labels.skip
+    return Lookup(table, n_classes, ignore, None if skip == "none" else int(skip))
 
 
 def apply(lookup: Lookup, raw: np.ndarray, source: str = "label map") -> np.ndarray:

@@ -47,5 +47,5 @@ def _weights(old: int, new: int) -> list[tuple[np.ndarray, np.ndarray]]:
     before = np.floor(place)
     share = place - before  # float32, as there
     weights = (np.rint(part * np.float32(_ONE)).astype(np.int32) for part in (1 - share, share))
-    pixels = (np.clip(before.astype(np.int64) + one, 0, old - 1) for one in (0, 1))
+    pixels = (np.clip(before.astype(np.int64) + step, 0, old - 1) for step in (0, 1))
     return list(zip(pixels, weights, strict=True))

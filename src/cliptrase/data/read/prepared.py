@@ -12,7 +12,6 @@ import weakref
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +22,7 @@ from cliptrase.data.read.images import read_label, read_stored
 from cliptrase.data.read.labels import RAW_VALUES
 from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
-from cliptrase.data.read.selfcheck import SELFCHECK as SELFCHECK
-from cliptrase.data.read.selfcheck import SelfCheck as SelfCheck
-from cliptrase.data.read.selfcheck import prepared_folder as prepared_folder
-from cliptrase.data.read.selfcheck import read_selfcheck as read_selfcheck
-from cliptrase.data.read.selfcheck import subset_digests as subset_digests
+from cliptrase.data.read.selfcheck import SelfCheck, prepared_folder, read_selfcheck, subset_digests
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write, sha256_file
 
@@ -165,10 +160,11 @@ def self_check(
         allowed[low : high + 1] = True
     histogram = np.zeros(RAW_VALUES, dtype=np.int64)
     pixels, sizes = hashlib.sha256(), []
-    for decoded in in_order(lambda index: _decoded(samples[index], allowed), range(len(samples))):
-        histogram[: len(decoded.counts)] += decoded.counts
-        sizes.append(decoded.size)
-        for content in (decoded.head, decoded.image, decoded.label):
+    checked = in_order(lambda index: _decoded(samples[index], allowed), range(len(samples)))
+    for contents, size, counts in checked:
+        histogram[: len(counts)] += counts
+        sizes.append(size)
+        for content in contents:
             pixels.update(content)
     present = np.flatnonzero(histogram)
     return {
@@ -211,28 +207,19 @@ def _no_subset(dataset: str, path: Path, check: SelfCheck, data: Path | str) -> 
     archives = recipes.recipe(dataset, data).optional
     if names or not archives:
         return f"{path}: no such part of {dataset}; there is {', '.join(names) or 'none'}"
+    without = check.get("without") or {
+        archive.name: how_to_get(archive, data) for archive in archives
+    }
+    state = "was prepared without it" if check.get("without") else "is not prepared, or without it"
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in without.items())
     command = f"then run `cliptrase prepare {dataset} --data {data}`"
-    if check.get("without"):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in check["without"].items())
-        return f"{path}: not there: {dataset} was prepared without it ({reasons}); {command}"
-    ways = "; ".join(f"{archive.name}: {how_to_get(archive, data)}" for archive in archives)
-    return (
-        f"{path}: not there: {dataset} is not prepared, or was without the archive that lists it "
-        f"({ways}); {command}"
-    )
+    return f"{path}: not there: {dataset} {state} ({reasons}); {command}"
 
 
-class _Decoded(NamedTuple):
-    """What the self-check takes of a sample: bytes to hash, counts of raw values."""
-
-    head: bytes
-    image: bytes
-    label: bytes
-    size: tuple[int, int]
-    counts: np.ndarray
-
-
-def _decoded(sample: Sample, allowed: np.ndarray) -> _Decoded:
+def _decoded(
+    sample: Sample, allowed: np.ndarray
+) -> tuple[tuple[bytes, ...], tuple[int, int], np.ndarray]:
+    """The bytes of a sample to hash, its size, and the counts of its raw values."""
     counts = np.bincount(sample.label.ravel())
     strange = np.flatnonzero(counts * ~allowed[: len(counts)])
     if len(strange):
@@ -241,8 +228,8 @@ def _decoded(sample: Sample, allowed: np.ndarray) -> _Decoded:
             "the archives are not those of the source"
         )
     head = f"{sample.id}\0{sample.image.size}\0".encode()
-    label = sample.label.astype("<i4").tobytes()
-    return _Decoded(head, sample.image.tobytes(), label, sample.image.size, counts)
+    contents = (head, sample.image.tobytes(), sample.label.astype("<i4").tobytes())
+    return contents, sample.image.size, counts
 
 
 def _places(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:

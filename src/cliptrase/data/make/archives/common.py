@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 from cliptrase.data.fetch.sources import DatasetSource, raw_path, sources_path
 from cliptrase.data.make.containers import Container, open_container
-from cliptrase.data.make.expected import and_more, check_ids, known_ids
+from cliptrase.data.make.recipes import and_more, check_ids, known_ids
 from cliptrase.data.make.records import Record
 from cliptrase.data.read.images import Header, check_mask, stored_header
 from cliptrase.data.read.ordered import in_order
 from cliptrase.errors import UserError
 
 PIXELS = 100_000_000  # of a picture: more than any camera of these sources made
-ROLES = ("images", "labels")
 
 
 class Pair(NamedTuple):
@@ -56,7 +55,9 @@ def reader(
 
     def records(source: DatasetSource, data: Path) -> Iterator[Record]:
         with contextlib.ExitStack() as stack:
-            photographs, masks = _opened(source, data, stack)
+            paths = [_path(source, role, data) for role in ("images", "labels")]
+            opened = {path: stack.enter_context(open_container(path)) for path in {*paths}}
+            photographs, masks = (opened[path] for path in paths)
             wanted = known_ids(source, data) if only_listed else None
             if listing is not None:
                 wanted = listed(photographs, listing)
@@ -124,16 +125,10 @@ def listed(container: Container, pattern: str) -> list[str]:
     return ids
 
 
-def _opened(
-    source: DatasetSource, data: Path, stack: contextlib.ExitStack
-) -> tuple[Container, Container]:
-    """The archives of the images and of the masks; one that is both is opened once."""
-    for role in ROLES:
-        if role not in source.archives:
-            raise UserError(f"the sources of {source.name} name no archive of the role {role!r}")
-    paths = [raw_path(source.archives[role], data) for role in ROLES]
-    opened = {path: stack.enter_context(open_container(path)) for path in dict.fromkeys(paths)}
-    return opened[paths[0]], opened[paths[1]]
+def _path(source: DatasetSource, role: str, data: Path) -> Path:
+    if role not in source.archives:
+        raise UserError(f"the sources of {source.name} name no archive of the role {role!r}")
+    return raw_path(source.archives[role], data)
 
 
 def _members(container: Container, pattern: str, description: str) -> dict[str, str]:
