@@ -26,13 +26,12 @@ from cliptrase.evaluate.keys import clustering_key, logits_key, rows_key, smooth
 from cliptrase.evaluate.memo import Memo, keys_of
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
-from cliptrase.segment import ways
-from cliptrase.segment.clustering import without
+from cliptrase.segment.clustering import Points, without
 from cliptrase.segment.correlation import correlation
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 
-MAPS = 16  # of each image that a GPU smooths at once: bounds memory, changes no result
+MAPS = 16  # of each image that are smoothed at once: bounds memory, changes no result
 UNCHANGED = Attention(
     kind="softmax", terms=("qk",), first_block=12, last_block=12, residual=True, ffn=True
 )
@@ -129,20 +128,20 @@ class Graph:
         regions = _regions_of(method)
         key, cluster = clustering_key(method, regions), function(CLUSTERING[regions.algorithm])
 
-        def clustered() -> Tensor:
+        def clustered() -> Points:
             if regions.cluster == "features":
-                return self.patches(method)
+                return Points(self.patches(method))
             rows = self.patch_rows(regions)
-            return F.normalize(rows, dim=-1) if regions.l2_rows else rows
+            return Points(F.normalize(rows, dim=-1) if regions.l2_rows else rows)
 
         def labels() -> Tensor:
-            rows = self._once("cluster", ("rows", key.rows), clustered)
+            points = self._once("cluster", ("points", key.rows), clustered)
             if not key.dropped_by:
-                return cluster(rows, regions)
+                return cluster(points, regions)
             kept = function(DENOISE[regions.denoise].kept)(self.patch_rows(regions))
             if key.passes == 1:
-                return without(cluster(rows, regions), kept)
-            return cluster(rows, regions, kept)
+                return without(cluster(points, regions), kept)
+            return cluster(points, regions, kept)
 
         return self._once("cluster", ("labels", key), labels)
 
@@ -184,10 +183,9 @@ class Graph:
         def make(some: Sequence[int]) -> Tensor:
             rows, at = self.patch_rows(regions), list(some)
             of = prototypes(rows, self.clusters(method), images[at].tolist(), clusters[at].tolist())
-            # one by one on a CPU, so that a map cannot depend on the others' company
-            size = 1 if ways.one_by_one(rows.device) else MAPS * len(rows)
             shape = (self.grid, regions.upsample, regions.median)
-            return torch.cat([smooth_maps(part, *shape) for part in of.split(size)])
+            parts = of.split(MAPS * len(rows))
+            return torch.cat([smooth_maps(part, *shape) for part in parts])
 
         keys = keys_of(images, labels[images] == clusters[:, None])
         return self._maps.setdefault(smoothing_key(regions), Memo())(keys, make)

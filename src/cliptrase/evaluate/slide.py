@@ -16,7 +16,7 @@ from torch import Tensor
 from cliptrase.segment import ways
 from cliptrase.segment.logits import CHUNK
 from cliptrase.segment.tiles import bilinear
-from cliptrase.segment.vote import means_of_all
+from cliptrase.segment.vote import region_means
 
 Size = tuple[int, int]  # height, width
 AT_ONCE = 2**25  # logits of a picture that a GPU averages at once: bounds memory
@@ -60,7 +60,7 @@ class Window:
         if regions is None or int(regions.max()) < 0:
             plain = zip(places, logits, strict=True)
             return [cls(place, size, own, None, None) for place, own in plain]
-        parts = zip(places, logits, regions, means_of_all(logits, regions), strict=True)
+        parts = zip(places, logits, regions, region_means(logits, regions), strict=True)
         return [cls(place, size, *own) for place, *own in parts]
 
     def maps(self, names: slice) -> Tensor:

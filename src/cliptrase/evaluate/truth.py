@@ -6,7 +6,7 @@ Benchmarks over the same images differ only in their lookup tables, so an image 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.targets import has_background as has_background
 from cliptrase.evaluate.targets import scored_classes as scored_classes
 from cliptrase.runs.counts import GroundTruth
+
+FOLDER_CURE = "repair the picture and its mask, or take both out of their folders"
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,23 @@ class Loader:
     name: str
     protocol: Protocol
     targets: dict[str, Target]
-    parts: dict[str, frozenset[str]] = field(default_factory=dict)  # ids, where not all are scored
+    subsets: dict[str, frozenset[str]] = field(default_factory=dict)  # ids, where not all count
+    cure: str = "prepare the dataset again"  # for an image that cannot be read
 
     @classmethod
     def of(cls, dataset: Sequence[Any], runs: Iterable[Run], data: Path | str = "data") -> Loader:
         """For runs that share dataset, image size and protocol; `data` holds the lists of their
         subsets. Raises UserError for a subset that is not there."""
         runs = list(runs)
-        name = runs[0]["benchmark"]["dataset"]
+        benchmark = runs[0].benchmark
         targets = {target_key(run): Target.of(run) for run in runs}
-        parts = {
-            target_key(run): read_subset(name, run["benchmark"]["subset"], data)
+        subsets = {
+            target_key(run): read_subset(benchmark.dataset, run.benchmark.subset, data)
             for run in runs
-            if "subset" in run["benchmark"]
+            if run.benchmark.subset is not None
         }
-        return cls(dataset, name, protocol_of(runs[0]), targets, parts)
+        loader = cls(dataset, benchmark.dataset, protocol_of(runs[0]), targets, subsets)
+        return loader if benchmark.folder is None else replace(loader, cure=FOLDER_CURE)
 
     def __call__(self, position: int) -> Loaded:
         """Raises UserError naming the dataset and the image that cannot be read or scored."""
@@ -79,15 +83,16 @@ class Loader:
                 for key, target in self.targets.items()
             }
         except UserError as error:
-            if self.name == "folder" and sample is None:
-                raise  # a file of the user's: its path says which
-            told = str(error)
-            raise UserError(told if told.startswith(where) else f"{where}: {told}") from error
+            if self.cure == FOLDER_CURE and sample is None:
+                raise  # it begins with the path of the user's file
+            message = str(error)
+            raise UserError(
+                message if message.startswith(where) else f"{where}: {message}"
+            ) from error
         except (OSError, ValueError, SyntaxError, IndexError) as error:  # what PIL and Arrow raise
-            cure = "prepare the dataset again"
-            raise UserError(f"{where}: cannot be read ({error}); {cure}") from error
+            raise UserError(f"{where}: cannot be read ({error}); {self.cure}") from error
         return Loaded(position, shown, truths)
 
     def _scores(self, target: str, image: str) -> bool:
         """Whether an image belongs to the subset of a target, where it has one."""
-        return target not in self.parts or image in self.parts[target]
+        return target not in self.subsets or image in self.subsets[target]

@@ -1,18 +1,28 @@
-"""DBSCAN of a batch on any device, with the labels scikit-learn gives, point for point.
-
-Split at what a grid of (eps, min_samples) shares: distances once, neighbours once per eps.
-"""
+"""DBSCAN of a batch on any device, with the labels scikit-learn gives, point for point."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cliptrase.config.schema import Regions
-from cliptrase.segment import ways
 
-AT_ONCE = 4  # rounds that a GPU makes before it is asked whether the last one changed anything
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """What is clustered: `rows` (B, N, C), N points of each image. All clusterings of a grid take
+    the same `Points`, so that their distances are computed once."""
+
+    rows: Tensor
+
+    @cached_property
+    def squared(self) -> Tensor:
+        """Squared Euclidean distances (B, N, N) float64."""
+        return squared_distances(self.rows)
 
 
 def squared_distances(rows: Tensor) -> Tensor:
@@ -50,27 +60,23 @@ def dbscan(near: Tensor, min_samples: int, kept: Tensor | None = None) -> Tensor
     size = near.shape[-1]
     core = near.sum(dim=-1) >= min_samples
     linked = near & core.unsqueeze(1)
-    own = torch.arange(size, device=near.device, dtype=torch.int32)
+    index = torch.arange(size, device=near.device, dtype=torch.int32)
     # Every point takes the smallest core index in reach, until nothing changes; a core point also
     # takes what its current choice has taken, so that long chains close in few rounds.
-    first = torch.where(linked, own, size).amin(dim=-1)
-    rounds = 1 if ways.one_by_one(near.device) else AT_ONCE
-    while True:
-        for _ in range(rounds):
-            before = first
-            known = torch.cat([before, torch.full_like(before[:, :1], size)], dim=1)
-            jumped = known.gather(1, before.long())
-            first = torch.where(linked, jumped.unsqueeze(1), size).amin(dim=-1)
-        if torch.equal(first, before):
-            break
-    is_first = core & (first == own)
+    first, before = torch.where(linked, index, size).amin(dim=-1), None
+    while before is None or not torch.equal(first, before):
+        before = first
+        choices = torch.cat([before, torch.full_like(before[:, :1], size)], dim=1)
+        jumped = choices.gather(1, before.long())
+        first = torch.where(linked, jumped.unsqueeze(1), size).amin(dim=-1)
+    is_first = core & (first == index)
     number = torch.cat([is_first.cumsum(dim=1) - 1, torch.full_like(first[:, :1], -1)], dim=1)
     return number.gather(1, first.long())
 
 
-def dbscan_clusters(rows: Tensor, regions: Regions, kept: Tensor | None = None) -> Tensor:
-    """Clusters (B, N) int64 of `rows` (B, N, C) by the eps and min_samples of `regions`."""
-    near = neighbours(squared_distances(rows), regions.eps)
+def dbscan_clusters(points: Points, regions: Regions, kept: Tensor | None = None) -> Tensor:
+    """Clusters (B, N) int64 of `points` by the eps and min_samples of `regions`, as `dbscan`."""
+    near = neighbours(points.squared, regions.eps)
     return dbscan(near, regions.min_samples, kept)
 
 

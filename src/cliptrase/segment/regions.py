@@ -15,7 +15,7 @@ from cliptrase.segment.argmax import first_argmax
 from cliptrase.segment.median import median_filter
 from cliptrase.segment.tiles import bilinear
 
-AT_ONCE = 8  # clusters of each image that a GPU upsamples at once: bounds memory, changes no result
+AT_ONCE = 8  # clusters of each image upsampled at once: bounds memory, changes no result
 
 
 def prototype(rows: Tensor, members: Tensor) -> Tensor:
@@ -29,7 +29,8 @@ def prototypes(
     """Prototypes (S, N) of some clusters of some images, of correlation rows (B, N, N) and cluster
     labels (B, N).
 
-    All at once as one matrix product, in float64: its order of sums is then of no consequence.
+    On a CPU float32 sums, cluster by cluster, as the released code's. A GPU makes all at once as
+    one matrix product, in float64: its order of sums is then of no consequence.
     """
     if ways.one_by_one(rows.device):
         some = zip(images, clusters, strict=True)
@@ -59,10 +60,9 @@ def region_maps(maps: Tensor, places: NDArray[np.int64], out_size: tuple[int, in
     """
     at = uploaded(places, maps.device)
     ragged = bool((places < 0).any())
-    step = 1 if ways.one_by_one(maps.device) else AT_ONCE
 
     def upsampled() -> Iterator[Tensor]:
-        for some in at.split(step, dim=1):
+        for some in at.split(AT_ONCE, dim=1):
             chosen = maps.index_select(0, some.flatten().clamp_min(0)).unflatten(0, some.shape)
             fine = bilinear(chosen, out_size)
             if ragged:

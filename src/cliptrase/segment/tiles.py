@@ -51,8 +51,8 @@ class Tile(NamedTuple):
 def tiles(grid: tuple[int, int], out_size: tuple[int, int]) -> list[Tile]:
     """Tiles of about SIDE × SIDE cells that cover an upsampling from `grid` (h, w) to `out_size`.
 
-    None where a pixel's bits would depend on its tile: where a patch has not as many pixels as a
-    power of two, so that weights are rounded, and where the whole is SMALL.
+    Empty where a pixel's bits would depend on its tile: where the pixels of a patch are no power of
+    two, so that weights are rounded, and where the whole is SMALL.
     """
     factors = [pixels // patches for pixels, patches in zip(out_size, grid, strict=True)]
     for factor, patches, pixels in zip(factors, grid, out_size, strict=True):

@@ -1,5 +1,6 @@
 """Which pixels of an image are scored, and as what: skipping, ignoring, background."""
 
+import hashlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +9,11 @@ from PIL import Image
 from tests.objects import changed
 
 from cliptrase import config
+from cliptrase.data.read.selfcheck import SELFCHECK
 from cliptrase.errors import UserError
-from cliptrase.evaluate.protocols import Crop
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.truth import Loader
+from cliptrase.files import write_json
 
 
 def truth(benchmark, raw, protocol="crop"):
@@ -132,20 +134,34 @@ def test_an_image_is_cropped_and_a_fault_names_it(tmp_path):
         Loader.of(Broken(OSError("cut off")), [run])(4)
     with pytest.raises(UserError, match=r"dataset voc2012, image 4: a\.png: truncated"):
         Loader.of(Broken(UserError("a.png: truncated")), [run])(4)
-    folder = Loader(Broken(UserError("b/a.png: truncated")), "folder", Crop(16), {})
-    with pytest.raises(UserError, match=r"^b/a\.png: truncated$"):  # a path of the user's own
-        folder(4)
-    strip = SimpleNamespace(id="strip", image=Image.new("RGB", (2000, 1)), label=None)
-    with pytest.raises(UserError, match=r"^dataset folder, image strip: a picture of 2000 × 1"):
-        Loader([strip], "folder", Crop(16), {})(0)
     with pytest.raises(ZeroDivisionError):  # a mistake of ours is no fault of the image
         Loader.of(Broken(ZeroDivisionError()), [run])(4)
+
+
+def test_a_fault_in_a_folder_names_the_file_and_what_to_do(tmp_path):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (20, 20)).save(tmp_path / name / "a.png")
+    (tmp_path / "classes.txt").write_text("grass\n", encoding="utf-8")
+    where = [f"benchmark.{name}={tmp_path / name}" for name in ("images", "labels")]
+    where += [f"benchmark.classes={tmp_path / 'classes.txt'}", "benchmark.templates=shapes"]
+    run = config.resolve(["benchmark=folder", *where, "model=shapes_clip", "image_size=16"])
+    with pytest.raises(UserError, match=r"^b/a\.png: truncated$"):
+        Loader.of(Broken(UserError("b/a.png: truncated")), [run])(4)
+    message = r"^dataset folder, image 4: cannot be read \(cut off\); repair the picture and"
+    with pytest.raises(UserError, match=message):  # there is nothing to prepare
+        Loader.of(Broken(OSError("cut off")), [run])(4)
+    strip = SimpleNamespace(id="strip", image=Image.new("RGB", (2000, 1)), label=None)
+    with pytest.raises(UserError, match=r"^dataset folder, image strip: a picture of 2000 × 1"):
+        Loader.of([strip], [run])(0)
 
 
 def test_images_outside_a_subset_are_left_out_of_its_run_alone(tmp_path):
     folder = tmp_path / "prepared" / "coco" / "subsets"
     folder.mkdir(parents=True)
     (folder / "coco27.txt").write_text("photo_7\n", encoding="utf-8")
+    digest = hashlib.sha256(b"photo_7\n").hexdigest()
+    write_json(folder.parent / SELFCHECK, {"subsets": {"coco27": digest}})
     part, whole = (
         config.resolve(["benchmark=coco27", "model=shapes_clip", "image_size=16", *more])
         for more in ([], ["benchmark.subset=null"])

@@ -18,7 +18,7 @@ from cliptrase.evaluate import graph as module
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import Clip
 from cliptrase.segment import ways
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
+from cliptrase.segment.clustering import without
 
 SIDE, PATCH = 64, 8
 METHODS = {
@@ -164,17 +164,6 @@ def test_a_grid_shares_the_maps_of_each_set_of_patches(clip, pixels, together, m
     for (eps, least), found in cells.items():
         fresh = Graph(clip, pixels).prediction(method(eps=eps, min_samples=least), text(9), "words")
         assert torch.equal(found, fresh)
-
-
-def test_more_rounds_between_two_looks_change_no_cluster(together, monkeypatch):
-    generator = torch.Generator().manual_seed(3)
-    points = torch.randn(5, 60, 2, generator=generator)
-    near = neighbours(squared_distances(points), 0.4)
-    kept = torch.rand(5, 60, generator=generator) < 0.8
-    found = [dbscan(near, 3), dbscan(near, 3, kept)]
-    monkeypatch.setattr(ways, "one_by_one", lambda device: True)
-    expected = [dbscan(near, 3), dbscan(near, 3, kept)]
-    assert all(map(torch.equal, found, expected)) and found[0].max() > 3
 
 
 def test_clusters_that_lose_all_their_points_are_gone():
