@@ -13,7 +13,7 @@ from PIL import Image
 from slow_reference import Reference, vote
 from tests.objects import local_model
 from tests.parity import generated
-from tests.parity.generated import CASES, DBSCAN, FILE, WORDS
+from tests.parity.generated import CASES, FILE, WORDS
 from tests.parity.test_golden import CASES as GOLDEN
 from tests.parity.test_golden import FOLDERS
 
@@ -36,17 +36,12 @@ def stored(case: tuple[str, int, int]) -> dict[str, np.ndarray]:
         return {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
 
 
-def unpacked(bits: np.ndarray, size: int) -> np.ndarray:
-    return np.unpackbits(bits, count=size * size).reshape(size, size).astype(bool)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_the_package_computes_the_stored_labels(clip, case):
     benchmark, size, index = case
     asked = [f"benchmark={benchmark}", "method=cliptrase", f"image_size={size}", "model=vit_b16"]
     method = config.resolve(asked).method
-    assert method.cls_logits == generated.method_of(benchmark, size)["cls_logits"]
-    assert {key: getattr(method.regions, key) for key in DBSCAN[size]} == DBSCAN[size]
+    assert method == generated.method_of(benchmark, size)
     features, classes = torch.from_numpy(generated.text_features(benchmark)), WORDS[benchmark][1]
     text, theirs = Text.listed(features, classes), stored(case)
     plain = method.model_copy(update={"regions": None})
@@ -56,23 +51,25 @@ def test_the_package_computes_the_stored_labels(clip, case):
         before = graph.prediction(plain, text, "case", 100.0)[0].numpy()
         after = graph.prediction(method, text, "case", 100.0)[0].numpy()
         np.testing.assert_array_equal(graph.clusters(method)[0], theirs["cluster_labels"])
-    clear_region = unpacked(theirs["clear_region"], size)
-    clear_class = unpacked(theirs["clear_class"], size)
-    for name, ours, clear in (
-        ("regions", regions, clear_region),
-        ("prediction_before_vote", before, clear_class),
-        ("prediction", after, clear_region),
+    for name, ours in (
+        ("regions", regions),
+        ("prediction_before_vote", before),
+        ("prediction", after),
     ):
+        bits = np.unpackbits(theirs[f"clear/{name}"], count=size * size)
+        clear = bits.reshape(size, size).astype(bool)
         assert clear.mean() > 0.99
         np.testing.assert_array_equal(ours[clear], theirs[name][clear], err_msg=name)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_cases_have_something_to_get_wrong(case):
-    theirs = stored(case)
-    assert theirs["cluster_labels"].max() > 1 and (theirs["cluster_labels"] == -1).any()
-    assert len(np.unique(theirs["prediction"])) > 1
-    assert (theirs["prediction"] != theirs["prediction_before_vote"]).any()
+def test_the_cases_have_something_to_get_wrong():
+    several = 0
+    for theirs in map(stored, CASES):
+        assert theirs["cluster_labels"].max() > 1 and (theirs["cluster_labels"] == -1).any()
+        assert len(np.unique(theirs["prediction_before_vote"])) > 1
+        assert (theirs["prediction"] != theirs["prediction_before_vote"]).any()
+        several += len(np.unique(theirs["prediction"])) > 1
+    assert several > len(CASES) / 2
 
 
 @pytest.mark.parametrize("case", SLOW)
@@ -88,7 +85,7 @@ def test_the_oracle_computes_what_the_released_code_did(shared, clip, case):
     path = shared / "samples" / FOLDERS[benchmark[:3]][0] / f"{image}.jpg"
     pixels = clip.normalise(crop_image(Image.open(path).convert("RGB"), size)[None])[0].numpy()
     method, classes = generated.method_of(benchmark, size), WORDS[benchmark][1]
-    slow = Reference(clip, pixels, theirs["text_features"], method, classes)
+    slow = Reference(clip, pixels, theirs["text_features"], method, classes=classes)
     close = {"atol": 1e-4, "rtol": 0}
     np.testing.assert_allclose(slow.features[1:], theirs["patch_features"], **close)
     np.testing.assert_allclose(slow.features[:1], theirs["cls_feature"], **close)

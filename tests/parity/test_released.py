@@ -72,20 +72,14 @@ def stored(case: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_text_tower_computes_the_released_features(clip, parity_folder, tmp_path, case):
-    _, text = text_of(run(*CASES[case], parity_folder), clip, tmp_path)
-    theirs = stored(case)["text_features"]
-    assert text.features.shape == theirs.shape
-    np.testing.assert_allclose(text.features, theirs, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_everything_after_the_encoder(clip, parity_folder, tmp_path, case):
+def test_the_text_tower_and_everything_after_the_image_tower(clip, parity_folder, tmp_path, case):
     asked, theirs = run(*CASES[case], parity_folder), stored(case)
     method = asked.method
     assert method.regions.eps == theirs["eps"]
     assert method.regions.min_samples == theirs["min_samples"]
     _, text = text_of(asked, clip, tmp_path)
+    assert text.features.shape == theirs["text_features"].shape
+    np.testing.assert_allclose(text.features, theirs["text_features"], atol=1e-4, rtol=0)
     text = Text(torch.from_numpy(theirs["text_features"]), text.owner)
     graph = Recorded(clip, theirs, CASES[case][1])
     plain = method.model_copy(update={"regions": None})
