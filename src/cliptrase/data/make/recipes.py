@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import json
@@ -14,7 +15,7 @@ from cliptrase.data.fetch.sources import Archive, DatasetSource, read_sources
 from cliptrase.data.make.expected import SelfCheck, known_ids
 from cliptrase.data.make.records import Record
 from cliptrase.errors import UserError, nearest
-from cliptrase.files import sha256_file
+from cliptrase.files import sha256_syntax
 
 HERE = Path(__file__).parent
 DRAWN = ("shapes", "shapes_clean")  # the embedded benchmark, which needs no archives
@@ -51,8 +52,10 @@ class Recipe:
         return lists(self.source, self.data, ids, archive) if lists else {}
 
     def digest(self) -> str:
-        """sha256 of the code: a dataset made by other code is made again."""
-        content = [f"{path.name} {sha256_file(path)}" for path in self.code]
+        """sha256 of the code without comments and docstrings: a dataset made by other code is made
+        again."""
+        trees = [(path.name, ast.parse(path.read_bytes())) for path in self.code]
+        content = [f"{name} {sha256_syntax(tree)}" for name, tree in trees]
         return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
     def stated(self, used: Collection[str] = ()) -> dict[str, object]:
