@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import hashlib
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 from cliptrase.errors import UserError
 
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FULL = "no space left on the disk; free some and run again"
 _CLOSED = "cannot be written; check the folder's permissions"
 _TAKEN = "a file or folder of that name stands in the way"
@@ -87,3 +89,21 @@ def sha256_file(path: Path | str) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_syntax(tree: ast.Module) -> str:
+    """The sha256 of a syntax tree without its docstrings, which it loses: no comment changes it."""
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return hashlib.sha256(_spelled(tree).encode()).hexdigest()
+
+
+def _spelled(node: object) -> str:
+    """A syntax tree as text, the same under every version of Python: `ast.dump` is not, as newer
+    versions have more fields, which are empty for the code of older ones."""
+    if isinstance(node, ast.AST):
+        fields = [(name, getattr(node, name, None)) for name in node._fields]
+        spelled = [f"{name}={_spelled(value)}" for name, value in fields if value not in (None, [])]
+        return f"{type(node).__name__}({' '.join(spelled)})"
+    return f"[{' '.join(map(_spelled, node))}]" if isinstance(node, list) else repr(node)

@@ -229,15 +229,3 @@ def test_what_wandb_did_not_take_is_published_again(empty, ledger, asked):
     assert not asks(markers.wandb("smoke"))
     write("results/smoke/wandb/ledger.json", ledger)
     assert asks(markers.wandb("smoke")) == asked
-
-
-def test_what_a_failed_start_still_makes_costs_no_other_step():
-    said = pipeline.what_there_is("smoke", "disabled").replace("python", "step")
-    fake = 'step() { echo "$@"; false; }; set -euo pipefail; '
-    done = subprocess.run(["bash", "-c", fake + said], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert [line.split()[2:] for line in done.stderr.splitlines()] == [
-        ["tables", "smoke"],
-        ["figures", "smoke"],
-        ["wandb", "smoke", "tracking.mode=disabled"],
-    ]

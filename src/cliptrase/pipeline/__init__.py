@@ -111,16 +111,6 @@ def shell_prefix() -> str:
     return f"set -euo pipefail; export {single}; {python}; "
 
 
-def what_there_is(suite: str, tracking: str) -> str:
-    """The commands that end a start that failed: tables, figures and W&B from the runs there are.
-
-    Whatever failed, its cells are empty with their reason, and one of these steps costs no other.
-    """
-    steps = (f"tables {suite}", f"figures {suite}", f"wandb {suite} tracking.mode={tracking}")
-    commands = [f"python -m cliptrase.publish {step} >&2 || true" for step in steps]
-    return "; ".join(commands)
-
-
 def workers(made: list[str], gpus: int, cores: int | None) -> int:
     """The cores of one pass, so that the passes that are `made` keep the cores busy, no more.
 

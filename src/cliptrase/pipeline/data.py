@@ -5,11 +5,11 @@ Imports neither torch nor numpy, and asks no server.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from cliptrase.config.schema import Folder
 from cliptrase.data.fetch.sources import MIRROR as MIRROR
 from cliptrase.data.fetch.sources import (
     Archive,
@@ -28,40 +28,29 @@ SCENES = 200  # images of a dataset that is drawn
 DATA = "data"  # the folder of a suite that names none
 
 
-def selfcheck(dataset: str, data: Path | str) -> str:
+def selfcheck(dataset: str, data: str) -> str:
     """The file that a prepared dataset has."""
     return str(Path(data) / "prepared" / dataset / "selfcheck.json")
 
 
-def prepared(one: Pass, data: Path | str) -> list[str]:
-    """The file that says what a pass reads; none for a user's folder, whose digest is in the names
-    of its runs."""
-    return [] if folder_of(one) else [selfcheck(one.dataset, data)]
+def prepared(one: Pass, data: str) -> list[str]:
+    """The file that says what a pass reads; none for a user's folder, which runs name by digest."""
+    folder = next(iter(one.runs.values())).benchmark.folder
+    return [] if folder else [selfcheck(one.dataset, data)]
 
 
-def folder_of(one: Pass) -> Folder | None:
-    """Where the pictures and masks of a pass lie, None for a dataset that is prepared."""
-    return next(iter(one.runs.values())).benchmark.folder
-
-
-def source_of(dataset: str, data: Path | str) -> DatasetSource | None:
-    """The archives of a dataset, None for one that is drawn."""
-    return read_sources(data).datasets.get(dataset)
-
-
-def images(one: Pass, data: Path | str) -> int:
+def images(one: Pass, data: str) -> int:
     """How many images a pass reads."""
-    folder, limit = folder_of(one), next(iter(one.runs.values())).limit
-    if folder:
-        total = len(pairs(folder.images_path, folder.labels_path))
-    else:
-        total = count(one.dataset, data)
-    return min(total, limit or total)
+    run = next(iter(one.runs.values()))  # they share the images
+    folder = run.benchmark.folder
+    paired = folder and pairs(folder.images_path, folder.labels_path)
+    total = len(paired) if paired else count(one.dataset, data)
+    return min(total, run.limit or total)
 
 
-def count(dataset: str, data: Path | str) -> int:
-    """How many images a dataset that is prepared has."""
-    source = source_of(dataset, data)
+def count(dataset: str, data: str) -> int:
+    """How many images a dataset has that is prepared."""
+    source = read_sources(data).datasets.get(dataset)
     return source.count if source else SCENES
 
 
@@ -73,12 +62,9 @@ def lacking(
     A dataset that is prepared lacks nothing, whatever became of its archives; nor does any where
     there is a mirror, which serves all archives.
     """
-    gated: dict[str, list[Archive]] = {}
-    for dataset in sorted({plan.passes[name].dataset for name in passes}):
-        source = source_of(dataset, plan.data)
-        if source and not mirror and not Path(selfcheck(dataset, plan.data)).is_file():
-            gated[dataset] = missing_gated(source, plan.data)
-    return {dataset: archives for dataset, archives in gated.items() if archives}
+    datasets = unprepared((plan.passes[name] for name in passes), plan.data) if not mirror else []
+    each = {one.name: missing_gated(one, plan.data) for one in sources(datasets, plan.data)}
+    return {dataset: archives for dataset, archives in each.items() if archives}
 
 
 def without(plan: Plan, passes: Iterable[str], datasets: Iterable[str]) -> list[str]:
@@ -106,14 +92,14 @@ def to_make(plan: Plan, asked: list[str], left: Iterable[str], mirror: str | Non
 
 def unprepared(passes: Iterable[Pass], data: str) -> list[str]:
     """The datasets of passes that are not prepared, sorted; a user's folder need not be."""
-    datasets = {one.dataset for one in passes if not folder_of(one)}
-    return [name for name in sorted(datasets) if not Path(selfcheck(name, data)).is_file()]
+    lacking = {one.dataset for one in passes if not all(map(os.path.isfile, prepared(one, data)))}
+    return sorted(lacking)
 
 
 def sources(datasets: Iterable[str], data: str) -> list[DatasetSource]:
     """Of the datasets that come from archives."""
-    each = (source_of(dataset, data) for dataset in datasets)
-    return [source for source in each if source]
+    listed = read_sources(data).datasets
+    return [listed[dataset] for dataset in datasets if dataset in listed]
 
 
 def archives(plan: Plan, datasets: Iterable[str]) -> list[Archive]:
@@ -125,10 +111,10 @@ def archives(plan: Plan, datasets: Iterable[str]) -> list[Archive]:
     return list(needed.values())
 
 
-def receipts(dataset: str, data: Path | str) -> list[str]:
+def receipts(dataset: str, data: str) -> list[str]:
     """The receipts of the archives that a dataset is made from."""
-    source = source_of(dataset, data)
-    return [str(receipt_path(archive, data)) for archive in source.needed()] if source else []
+    needed = (archive for source in sources([dataset], data) for archive in source.needed())
+    return [str(receipt_path(archive, data)) for archive in needed]
 
 
 def parts(plan: Plan, dataset: str) -> set[str]:
@@ -150,12 +136,12 @@ def mirror_option(url: str | None) -> str:
     return f"--mirror {shlex.quote(str(url))}" if url else ""
 
 
-def weights_receipt(model: str, data: Path | str) -> Path:
+def weights_receipt(model: str, data: str) -> Path:
     """Where it is written down which weights a model has, by its label."""
     return Path(data) / "weights" / f"{model}.json"
 
 
-def weights(one: Pass, data: Path | str) -> list[str]:
+def weights(one: Pass, data: str) -> list[str]:
     """The receipt of the weights that a pass needs to be fetched; none for a model of files."""
     model = next(iter(one.runs.values())).model
     fetched = model.kind == "open_clip" and model.path is None

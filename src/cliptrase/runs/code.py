@@ -21,6 +21,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from cliptrase.files import sha256_syntax
+
 PACKAGE = Path(__file__).resolve().parents[1]
 PREDICTS, SCORES = "evaluate.passes", "runs.scoring"
 CONFIG = ("config.kinds", "config.metric_names")
@@ -29,7 +31,6 @@ OUTSIDE = re.compile(
     r"|runs\.(code|finished|provenance|scoring|store))(\..+)?"
 )
 REFERENCE = re.compile(r"cliptrase(\.\w+)+:\w+")  # a function that config/kinds.py names
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @functools.cache
@@ -83,17 +84,5 @@ def _read(file: Path) -> tuple[list[str], str]:
                 names += [module, *(f"{module}.{name.name}" for name in node.names)]
             case ast.Constant(value=str(text)) if REFERENCE.fullmatch(text):
                 names.append(text.partition(":")[0])
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
     imported = [name.removeprefix("cliptrase.") for name in names if name.startswith("cliptrase.")]
-    return imported, hashlib.sha256(_spelled(tree).encode()).hexdigest()
-
-
-def _spelled(node: object) -> str:
-    """A syntax tree as text, the same under every version of Python: `ast.dump` is not, as newer
-    versions have more fields, which are empty for the code of older ones."""
-    if isinstance(node, ast.AST):
-        fields = [(name, getattr(node, name, None)) for name in node._fields]
-        spelled = [f"{name}={_spelled(value)}" for name, value in fields if value not in (None, [])]
-        return f"{type(node).__name__}({' '.join(spelled)})"
-    return f"[{' '.join(map(_spelled, node))}]" if isinstance(node, list) else repr(node)
+    return imported, sha256_syntax(tree)

@@ -5,6 +5,7 @@ Imports nothing heavy: planning asks whether a dataset is what its sources say.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import json
@@ -17,7 +18,7 @@ from cliptrase.data.fetch.sources import Archive, DatasetSource, read_sources, s
 from cliptrase.data.make.records import Record, drawn
 from cliptrase.data.read.selfcheck import SelfCheck
 from cliptrase.errors import UserError, nearest
-from cliptrase.files import sha256_file
+from cliptrase.files import sha256_syntax
 
 HERE = Path(__file__).parent
 IDS = HERE.parent / "ids"
@@ -55,8 +56,10 @@ class Recipe:
         return lists(self.source, self.data, ids, archive) if lists else {}
 
     def digest(self) -> str:
-        """sha256 of the code: a dataset made by other code is made again."""
-        content = [f"{path.name} {sha256_file(path)}" for path in self.code]
+        """sha256 of the code without comments and docstrings: a dataset made by other code is made
+        again."""
+        trees = [(path.name, ast.parse(path.read_bytes())) for path in self.code]
+        content = [f"{name} {sha256_syntax(tree)}" for name, tree in trees]
         return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
     def stated(self, used: Collection[str] = ()) -> dict[str, object]:
