@@ -98,14 +98,6 @@ def test_every_run_of_table_rows_that_the_paper_prints_has_its_published_line(pa
     }
 
 
-def test_part_of_a_suite(paper):
-    part = plan.load("paper", benchmarks=["voc20", "ade150"])
-    assert part.datasets == ["ade2016", "voc2012"]
-    assert set(part.runs) < set(paper.runs)
-    with pytest.raises(UserError, match=r"no benchmark 'voc2'.*voc20"):
-        plan.load("paper", benchmarks=["voc2"])
-
-
 def test_grid_cells_are_not_published_one_by_one(paper):
     assert len(paper.main_runs) == len(paper.runs) - 63
 

@@ -8,8 +8,6 @@ Reads YAML only; imports neither torch nor Hydra, so that planning a suite costs
     weights     which model                         run          the run itself
 """
 
-from typing import Any
-
 from cliptrase.config.compose import compose as compose
 from cliptrase.config.compose import parse_value as parse_value
 from cliptrase.config.files import load as load
@@ -19,23 +17,3 @@ from cliptrase.config.run import Settings as Settings
 from cliptrase.config.run import dbscan_defaults as dbscan_defaults
 from cliptrase.config.run import resolve as resolve
 from cliptrase.config.run import resolve_settings as resolve_settings
-
-
-def run_name(run: Run) -> str:
-    return run.name
-
-
-def identity(run: Run) -> Any:
-    return run.identity
-
-
-def identity_sha256(run: Run) -> str:
-    return run.sha256
-
-
-def dump(run: Run) -> str:
-    return run.text
-
-
-def changed_model(run: Run) -> Any:
-    return run.model.changed

@@ -7,13 +7,12 @@ prints one line a run: pass, run, benchmark, method, image_size.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cliptrase.config import Run, names
 from cliptrase.config.schema import Folder
-from cliptrase.errors import UserError, exit_on_user_error, nearest
-from cliptrase.plan.files import ROLES, read_suite
+from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.plan.files import read_suite
 from cliptrase.plan.settings import changed_settings
 from cliptrase.plan.tables import Cell as Cell
 from cliptrase.plan.tables import Expander, Table
@@ -66,14 +65,13 @@ class Plan:
         return [name for name in self.runs if name in names]
 
 
-def load(suite: str, benchmarks: Iterable[str] | None = None) -> Plan:
-    """The plan of conf/suite/<suite>.yaml, of some of its benchmarks if they are given.
+def load(suite: str) -> Plan:
+    """The plan of conf/suite/<suite>.yaml.
 
     Raises UserError for an unknown suite, table, benchmark, key or value.
     """
     spec = read_suite(suite)
-    roles = _roles(suite, dict(spec.roles), benchmarks)
-    expander = Expander(spec, roles)
+    expander = Expander(spec)
     tables = {name: expander.table(name) for name in spec.tables}
     passes = _passes(expander.runs)
     return Plan(suite, spec.title, spec.published, passes, tables, expander.runs, spec.data)
@@ -102,19 +100,6 @@ def _resizing(run: Run) -> list[str]:
     """`short_side-448`: where the model is shown other pictures than its protocol's YAML says."""
     changed = changed_settings(run)
     return [f"{key}-{changed[key]}" for key in ("short_side", "stride") if key in changed]
-
-
-def _roles(
-    suite: str, roles: dict[str, tuple[str, ...]], only: Iterable[str] | None
-) -> dict[str, list[str]]:
-    if only is None:
-        return {role: list(roles.get(role, [])) for role in ROLES}
-    known = {name for names in roles.values() for name in names}
-    wanted = list(only)
-    for name in wanted:
-        if name not in known:
-            raise UserError(f"suite {suite} has no benchmark {name!r}; {nearest(name, known)}")
-    return {role: [name for name in roles.get(role, []) if name in wanted] for role in ROLES}
 
 
 @exit_on_user_error

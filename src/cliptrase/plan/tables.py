@@ -87,24 +87,17 @@ class Table:
     kind: str
     metrics: tuple[str, ...]
     benchmarks: tuple[str, ...]
-    image_size: int
-    average: bool
     rows: tuple[Row, ...]
     chosen: str = ""
-    model: str = ""
-    protocol: str = ""
     compare_to_best: bool = False
     figure: bool = False
 
 
 class Expander:
-    """Turns table files into rows and cells, and gathers the runs that they need.
+    """Turns table files into rows and cells, and gathers the runs that they need."""
 
-    `suite`: what conf/suite/<name>.yaml says; `roles`: role → its benchmarks, those left out less.
-    """
-
-    def __init__(self, suite: Suite, roles: dict[str, list[str]]) -> None:
-        self.suite, self.roles = suite, roles
+    def __init__(self, suite: Suite) -> None:
+        self.suite, self.roles = suite, dict(suite.roles)
         self.runs: dict[str, Run] = {}
         self._resolved: dict[tuple[str, ...], Run] = {}
         self._protocols: dict[int, str] = {}  # of the resolved runs, by id: all are kept
@@ -124,13 +117,9 @@ class Expander:
             title=spec.title,
             kind=spec.kind,
             metrics=spec.metrics,
-            benchmarks=tuple(self.roles[spec.role]),
-            image_size=spec.image_size,
-            average=_average(spec),
+            benchmarks=self.roles[spec.role],
             rows=tuple(rows),
             chosen=chosen,
-            model=self.suite.model,
-            protocol=str(spec.protocol),
             compare_to_best=isinstance(spec, MetricsTable) and spec.compare_to_best,
             figure=isinstance(spec, MetricsTable) and spec.figure,
         )
@@ -270,7 +259,7 @@ def _average(spec: TableFile) -> bool:
     return isinstance(spec, MetricsTable) and spec.average
 
 
-def _where(row: RowFile, columns: list[str]) -> dict[str, str]:
+def _where(row: RowFile, columns: Sequence[str]) -> dict[str, str]:
     """column → the benchmark that a row scores there, of the columns that it stands in."""
     only = {column: column for column in columns} if row.only is None else row.only
     return {column: only[column] for column in columns if column in only}
