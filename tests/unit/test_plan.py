@@ -187,7 +187,12 @@ CLIP = {"row": "a", "run": ["method=clip"]}
         ("table", "fig7_sensitivity", {"eps": [0.7, 0.5, 0.7]}, "eps: 0.7 is listed twice"),
         ("table", "fig7_sensitivity", {"min_samples": [3, 3]}, "min_samples: 3 is listed twice"),
         ("table", "table1_main", {"metrics": ["mIoU", "mIoU"]}, "metrics: 'mIoU' is listed twice"),
-        ("suite", "smoke", {"tables": ["table1_main"] * 2}, "tables: 'table1_main' is listed twice"),
+        (
+            "suite",
+            "smoke",
+            {"tables": ["table1_main"] * 2},
+            "tables: 'table1_main' is listed twice",
+        ),
         ("table", "fig7_sensitivity", {"min_samples": [2.5]}, "min_samples=.*whole numbers"),
         ("table", "fig7_sensitivity", {"run": ["image_size=336"]}, "must not set image_size="),
         ("table", "table1_main", {"image_size": "224"}, "image_size='224'; give a whole number"),
