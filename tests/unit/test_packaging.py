@@ -26,8 +26,8 @@ HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake"}
 
 # Declared though no module of ours imports them.
 NOT_IMPORTED = {
+    "jinja2": "pandas' to_latex",
     "pygments": "snakemake --report",
-    "scikit-learn": "the DBSCAN that the batched one must equal",
     "snakemake": "the Snakefile",
     "torchvision": "imported by open_clip",
 }
