@@ -24,7 +24,7 @@ from cliptrase.publish.compare import (
 )
 from cliptrase.publish.published import Key, Printed, read_published
 from cliptrase.publish.results import FinishedRun, Shelf
-from cliptrase.runs import bootstrap, store
+from cliptrase.runs import bootstrap, scoring
 
 NOT_COMPUTED = ("quoted", "absent")  # kinds of cells that no run fills
 # what stands before a reason: of missing runs, and of runs that cannot be taken together
@@ -296,4 +296,4 @@ def vocabulary_of(run: Run) -> str:
     """
     lists = (run.vocabulary.classes, run.vocabulary.background)
     names = "+".join(each.name for each in lists if each is not None)
-    return f"{names}@{store.vocabulary_digest(run)[:SHORT]}"
+    return f"{names}@{scoring.vocabulary_digest(run)[:SHORT]}"

@@ -127,7 +127,7 @@ class Shelf:
             _ = result.images, result.image_list
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{folder}/metrics.json: not a run's metrics; delete {folder} and run again"
+                f"{folder}/metrics.json: not a run's metrics; delete it and run again"
             ) from None
         return result
 

@@ -17,13 +17,6 @@ from pathlib import Path
 
 from cliptrase.runs import code
 
-
-def code_files() -> list[Path]:
-    """To be replaced by `code.closure`."""
-    return sorted(code.closure(code.PREDICTS, code.SCORES))
-
-
-code_digest = code.prediction_digest
 VERSIONS = (
     "cliptrase",
     "torch",

@@ -27,23 +27,11 @@ from numpy.typing import NDArray
 from cliptrase.config import Run
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write, naming_the_path, read_json
-from cliptrase.runs import code, scoring
+from cliptrase.runs import code, finished, scoring
 from cliptrase.runs.counts import ImageCounts as ImageCounts
-from cliptrase.runs.finished import (
-    FILES as FILES,
-)
-from cliptrase.runs.finished import (
-    PROVENANCE,
-    belongs,
-    file_digests,
-    status,
-)
-from cliptrase.runs.finished import (
-    labels_digest as labels_digest,
-)
-from cliptrase.runs.metrics import METRICS as METRICS
+from cliptrase.runs.finished import FILES as FILES
+from cliptrase.runs.finished import PROVENANCE
 from cliptrase.runs.provenance import commit, now
-from cliptrase.runs.scoring import vocabulary_digest as vocabulary_digest
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +66,7 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
     """
     out = Path(out)
     folder = out / run.name
-    belongs(folder, run)
+    finished.belongs(folder, run)
     with naming_the_path(folder):
         out.mkdir(parents=True, exist_ok=True)
         _sweep(out, folder.name)
@@ -105,7 +93,7 @@ def rescore(
     """
     left = {}
     for name, run in runs.items():
-        needed = status(run, out, data, freeze_code=freeze_code)
+        needed = finished.status(run, out, data, freeze_code=freeze_code)
         if needed.state == "predict":
             left[name] = run
         elif needed.state == "rescore":
@@ -152,7 +140,8 @@ def _score(folder: Path, run: Run, result: Result, provenance: Mapping[str, obje
     scores = scoring.metrics(run, result.names, result.confusion, result.counts, result.flops)
     _write(folder / "metrics.json", _json(scores))
     _write(folder / "config.yaml", run.text)
-    more = {"flops": result.flops, "labels": labels_digest(run), "files": file_digests(folder)}
+    labels, files = finished.labels_digest(run), finished.file_digests(folder)
+    more = {"flops": result.flops, "labels": labels, "files": files}
     _write(folder / PROVENANCE, _json({**provenance, **more}))
 
 
@@ -185,10 +174,3 @@ def _write(path: Path, text: str) -> None:
 
 def _json(content: Mapping[str, object]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def finished(
-    out: Path | str, run: Run, data: Path | str = "data", freeze_code: bool = False
-) -> bool:
-    """To be replaced by `finished.status`."""
-    return status(run, out, data, freeze_code=freeze_code).finished

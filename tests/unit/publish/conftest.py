@@ -18,7 +18,7 @@ from cliptrase import plan as planning
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
-from cliptrase.runs import store
+from cliptrase.runs import finished, store
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
 PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}
@@ -68,7 +68,7 @@ def make_runs(
     with mock.patch("os.fsync"):  # what is drawn may be lost
         for name in made:
             run = suite.runs[name]
-            provenance = PROVENANCE | {"labels": store.labels_digest(run)}
+            provenance = PROVENANCE | {"labels": finished.labels_digest(run)}
             store.write(results / "runs", run, draw(name, run, images, classes), provenance)
     return made
 

@@ -16,7 +16,7 @@ from cliptrase.publish.cells import COLUMNS, Line, missing, to_frame
 from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_markdown
 from cliptrase.publish.results import FinishedRun
-from cliptrase.runs import bootstrap, metrics, seal, store
+from cliptrase.runs import bootstrap, finished, metrics, scoring, store
 
 Make = Callable[..., list[str]]
 
@@ -55,8 +55,8 @@ def edit(file: Path, content: bytes, fit: bool = False) -> None:
     """Replace a file of a run; `fit`: provenance.json then says that it was written so."""
     file.write_bytes(content)
     if fit:
-        provenance = file.parent / seal.PROVENANCE
-        said = json.loads(provenance.read_text()) | {"files": seal.digests(file.parent)}
+        provenance = file.parent / finished.PROVENANCE
+        said = json.loads(provenance.read_text()) | {"files": finished.file_digests(file.parent)}
         provenance.write_text(json.dumps(said))
 
 
@@ -73,7 +73,7 @@ def test_a_run_cell_tells_what_its_metrics_say(paper: Plan, whole_paper: Path) -
     assert line.run.startswith("voc21.sclip.vit_b16.224.")
     assert (line.value, line.ci_low, line.ci_high) == (said["fwIoU"], *said["ci"]["fwIoU"])
     assert (line.model, line.protocol, line.rule) == ("vit_b16", "crop", "cliptrase")
-    digest = store.vocabulary_digest(paper.runs[line.run])
+    digest = scoring.vocabulary_digest(paper.runs[line.run])
     assert line.vocabulary == f"voc20+voc21_background@{digest[:10]}"
     assert line.image_size == 224
 
@@ -282,7 +282,7 @@ def test_no_difference_between_runs_of_different_code(
     paper: Plan, few: Path, whole_paper: Path
 ) -> None:
     name = run_of(paper, "table1_main", "SCLIP", "voc20")
-    provenance = few / "runs" / name / seal.PROVENANCE
+    provenance = few / "runs" / name / finished.PROVENANCE
     provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
     lines = lines_of(paper, few, "table1_main")
     for row, benchmark in (("SCLIP", "voc20"), ("CLIPtrase", "voc20")):
@@ -308,7 +308,7 @@ def test_a_grid_of_different_code_has_no_best(paper: Plan, tmp_path: Path, make:
     make(paper, tmp_path, runs_of(paper, "fig7_sensitivity"))
     first = paper.tables["fig7_sensitivity"].rows[0].cells[0]
     assert pick(lines_of(paper, tmp_path, "fig7_sensitivity"), "best", "voc20").value is not None
-    provenance = tmp_path / "runs" / first.run / seal.PROVENANCE
+    provenance = tmp_path / "runs" / first.run / finished.PROVENANCE
     provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
     lines = lines_of(paper, tmp_path, "fig7_sensitivity")
     best = pick(lines, "best", "voc20")
@@ -331,7 +331,7 @@ def test_operations_of_different_code_are_not_compared(
 ) -> None:
     make(paper, tmp_path, runs_of(paper, "table2_ablation"))
     first = next(cell for row in paper.tables["table2_ablation"].rows for cell in row.cells)
-    provenance = tmp_path / "runs" / first.run / seal.PROVENANCE
+    provenance = tmp_path / "runs" / first.run / finished.PROVENANCE
     provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
     line = pick(lines_of(paper, tmp_path, "table2_ablation"), "+PC", "", "flops")
     assert line.value is None and "different code" in line.reason
@@ -350,7 +350,7 @@ def test_runs_under_other_versions_are_paired_with_a_footnote(paper: Plan, few: 
     other = versions | {"torch": "2.14.1", "numpy": "2.5.0", "snakemake": "9.30.0"}
     changed = run_of(paper, "table1_main", "SCLIP", "voc20")
     for folder in (few / "runs").iterdir():
-        path = folder / seal.PROVENANCE
+        path = folder / finished.PROVENANCE
         made = other if folder.name == changed else versions
         path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": made}))
     lines = lines_of(paper, few, "table1_main")
@@ -375,7 +375,7 @@ def test_a_row_near_the_best_of_other_versions_has_the_footnote(
 ) -> None:
     near = next(x for x in lines_of(paper, whole_paper, "table_peers") if x.near_best and x.run)
     shutil.copytree(whole_paper / "runs", tmp_path / "runs")
-    path = tmp_path / "runs" / near.run / seal.PROVENANCE
+    path = tmp_path / "runs" / near.run / finished.PROVENANCE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {"pillow": "1.0"}}))
     line = pick(lines_of(paper, tmp_path, "table_peers"), near.row, near.benchmark)
     assert line.near_best and line.versions_note == (

@@ -16,7 +16,7 @@ from cliptrase.files import sha256_file
 from cliptrase.plan import Plan, load
 from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.tracking import Ledger, main, publish, read_tracking
-from cliptrase.runs import seal
+from cliptrase.runs import finished
 
 OFFLINE = "offline:/cliptrase"
 
@@ -122,8 +122,8 @@ def test_a_run_that_changed_takes_the_place_of_the_old_one(
     name = next(name for name in before if ".clip." in name)
     path = results / "runs" / name / "metrics.json"
     path.write_text(path.read_text() + "\n")
-    provenance = path.parent / seal.PROVENANCE
-    said = json.loads(provenance.read_text()) | {"files": seal.digests(path.parent)}
+    provenance = path.parent / finished.PROVENANCE
+    said = json.loads(provenance.read_text()) | {"files": finished.file_digests(path.parent)}
     provenance.write_text(json.dumps(said))
     after = run(results).places[OFFLINE]
     assert [one.name for one in fake.begun[4:]] == [name]
