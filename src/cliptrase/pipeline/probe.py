@@ -1,9 +1,9 @@
 """What passes cost on this machine: `python -m cliptrase.pipeline.probe < QUESTION` times them.
 
-The code of the passes is timed on a random picture, and nothing is fetched: the model has a pass's
-architecture and random weights. What decides the time is as usual: the picture is a smooth field of
-a few colours, whose patches make about as many regions of a random model as those of a photograph
-do of a trained one, and the features of names are near those of patches, so that names compete.
+It runs the code of the passes on a random picture and fetches nothing: a model has the architecture
+of a pass's and random weights. The work is typical: the picture is a smooth field of a few colours,
+whose patches make about as many clusters as those of a photograph do under a trained model, and the
+features of names are near those of patches, so that the names compete.
 
 It is a process of its own, since planning loads no torch. On a CPU every core computes at once, as
 in a pass, and CPU time counts, whatever else the machine does. On a GPU the clock counts.
@@ -64,13 +64,13 @@ def random_clip(model: Model, device: torch.device) -> Clip:
     return Clip(module, SimpleTokenizer(), device, "", half, half, precision=model.precision)
 
 
-def random_sample(size: tuple[int, int]) -> Sample:
+def random_sample(size: tuple[int, int], label: int = 0) -> Sample:
     """A smooth picture of this width and height, all of one raw label."""
     random = np.random.default_rng(0)
     colours = random.integers(0, 256, (COLOURS, COLOURS, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC), float)
     noisy = np.clip(smooth + random.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
-    return Sample("random", Image.fromarray(noisy), np.ones(size[::-1], np.int32))
+    return Sample("random", Image.fromarray(noisy), np.full(size[::-1], label, np.int32))
 
 
 def random_text(clip: Clip, run: Run) -> Text:
@@ -95,7 +95,9 @@ def timing(runs: Mapping[str, Run], dataset: str, device: torch.device) -> dict[
     first, gpu = next(iter(runs.values())), device.type == "cuda"
     clip, count = random_clip(first.model, device), BATCH if gpu else cores()
     targets = {target_key(run): Target.of(run) for run in runs.values()}
-    samples = [random_sample(SIZES.get(dataset, PHOTOGRAPH))] * count
+    tables = [(target.lookup.table, target.classes) for target in targets.values()]
+    scored = np.logical_and.reduce([(table >= 0) & (table < classes) for table, classes in tables])
+    samples = [random_sample(SIZES.get(dataset, PHOTOGRAPH), int(scored.argmax()))] * count
     loader = Loader(samples, dataset, protocol_of(first), targets)
     seconds = partial(_seconds, device)
     with torch.inference_mode(), single_threaded_pool(cores()) as pool:
