@@ -233,7 +233,7 @@ def test_the_images_of_coco27(tmp_path: Path) -> None:
         ({"label_values": [[0, 20]]}, r"2007_000033: its mask holds 255, a value that no mask"),
         ({"label_values": [0, 20]}, "expected.label_values.0=0: must be a list"),
         ({"shares": 0.5}, "expected.shares=0.5: must be a list"),
-        ({"ignored": 0.5}, "unknown key 'expected.ignored'"),
+        ({"ignored": 0.5}, "unknown key 'datasets.voc2012.expected.ignored'"),
     ],
 )
 def test_figures_of_the_sources_are_held(

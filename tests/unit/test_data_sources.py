@@ -198,7 +198,7 @@ def written(data: Path, **changes: Any) -> Path:
 def test_a_data_folder_may_bring_its_own_list(tmp_path):
     path = written(tmp_path)
     sources = read_sources(tmp_path)
-    assert sources.path == sources_path(tmp_path) == path
+    assert sources_path(tmp_path) == path
     one = sources.archive("a.zip")
     assert (one.bytes, one.checksum, one.about) == (3, ("md5", "a" * 32), None)
     assert sources.datasets["toy"].archives["images"] is one
@@ -207,7 +207,7 @@ def test_a_data_folder_may_bring_its_own_list(tmp_path):
     os.utime(path, ns=(5, 5))
     assert read_sources(tmp_path).datasets["toy"].count == 2
     path.unlink()
-    assert read_sources(tmp_path).path == SHIPPED.path
+    assert read_sources(tmp_path) == SHIPPED
 
 
 def test_what_exists_is_named_for_a_typo():
@@ -216,22 +216,22 @@ def test_what_exists_is_named_for_a_typo():
 
 
 MISTAKES = [
-    ({"archives": KeyError}, "the key 'archives' is missing"),
+    ({"archives": KeyError}, ": archives is missing"),
     ({"archive": {}}, "unknown key 'archive'; did you mean 'archives'"),
     ({"archives": []}, r"archives=\[\]: must be a mapping"),
     (
         {"archives": {"../a.zip": ARCHIVE}},
-        r"archives: \.\./a\.zip: name=.*: no file name of an archive",
+        r"archives\.\.\./a\.zip\.name=.*: no file name of an archive",
     ),
     ({"archives": {".a.zip": ARCHIVE}}, "no file name of an archive"),
     ({"archives": {"a.rar": ARCHIVE}}, "no file name of an archive"),
     ({"archives": {5: ARCHIVE}}, "no file name of an archive"),
-    ({"archive__licence": KeyError}, "a.zip: the key 'licence' is missing"),
-    ({"archive__licence": ""}, "a.zip: licence=: must be a name or a path"),
-    ({"archive__size": 3}, "unknown key 'size'"),
+    ({"archive__licence": KeyError}, "archives.a.zip.licence is missing"),
+    ({"archive__licence": ""}, "archives.a.zip.licence=: must be a name or a path"),
+    ({"archive__size": 3}, "unknown key 'archives.a.zip.size'; There is: about"),
     (
         {"archive__urls": "http://127.0.0.1/a.zip"},
-        "a.zip: urls=http://127.0.0.1/a.zip: must be a list",
+        "archives.a.zip.urls=http://127.0.0.1/a.zip: must be a list",
     ),
     (
         {"archive__urls": ["ftp://127.0.0.1/a.zip"]},
@@ -254,20 +254,20 @@ MISTAKES = [
     ),
     (
         {"archive__gated": {"page": "https://a.org"}, "archive__urls": []},
-        "the key 'gated.note' is missing",
+        "a.zip.gated.note is missing",
     ),
-    ({"dataset__archives": {}}, "toy: archives=.*: dictionary should have at least 1 item"),
+    ({"dataset__archives": {}}, "datasets.toy.archives=.*: dictionary should have at least 1 item"),
     (
         {"dataset__archives": {"images": "b.zip"}},
         "archives.images=b.zip: unknown archive; did you mean 'a.zip'",
     ),
     ({"dataset__archives": {"images": ["a.zip"]}}, r"images=\['a.zip'\]: unknown archive"),
     ({"dataset__optional": {"list": "b.zip"}}, "optional.list=b.zip: unknown archive"),
-    ({"dataset__count": 0}, "toy: count=0: must be a whole number, 1 or more"),
+    ({"dataset__count": 0}, "datasets.toy.count=0: must be a whole number, 1 or more"),
     ({"dataset__expected": []}, r"expected=\[\]: must be a mapping"),
     (
         {"dataset__expected": {"ignored": 0.5}},
-        "toy: unknown key 'expected.ignored'; There is: ids",
+        "unknown key 'datasets.toy.expected.ignored'; There is: ids",
     ),
     ({"dataset__expected": {"label_values": [0, 20]}}, "expected.label_values.0=0: must be a list"),
     ({"dataset__expected": {"shares": 0.5}}, "expected.shares=0.5: must be a list"),

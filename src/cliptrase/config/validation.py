@@ -77,7 +77,7 @@ class Problem:
             return f"{self.path} is missing; write it where the other keys of {section} are"
         if self.kind == "unknown":
             return f"unknown key {self.path!r}; {self.fault}"
-        return f"{self.path}={show(self.value)}: {self.fault}"
+        return f"{self.path}={show(self.value)}: {self.fault}" if self.path else self.fault
 
 
 def validated(

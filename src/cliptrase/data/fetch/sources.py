@@ -9,9 +9,8 @@ import functools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import yaml
@@ -20,10 +19,11 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
-from cliptrase.config.validation import Frozen, Problem, Text, show, validated, whole
+from cliptrase.config.validation import Frozen, Text, show, validated, whole
 from cliptrase.errors import UserError, nearest
 from cliptrase.resources import resource
 
@@ -78,7 +78,6 @@ def _archive_by_name(name: object, info: ValidationInfo) -> object:
 
 Address = Annotated[str, AfterValidator(_web_address)]
 Count = Annotated[int, whole(1)]
-Model = TypeVar("Model", bound=Frozen)
 RawValue = Annotated[int, whole(0, 65535)]
 
 
@@ -140,18 +139,28 @@ class DatasetSource(Frozen):
         return list({archive.name: archive for archive in self.archives.values()}.values())
 
 
-class _File(Frozen):
-    archives: dict[object, dict[object, object]]
-    datasets: dict[object, dict[object, object]]
+class Sources(Frozen):
+    """A whole list of sources."""
 
+    archives: dict[str, Archive]
+    datasets: dict[str, DatasetSource]
 
-@dataclass(frozen=True)
-class Sources:
-    """A whole list of sources, and the file that it was read from."""
+    @field_validator("archives", "datasets", mode="before")
+    @classmethod
+    def _with_names(cls, entries: object) -> object:
+        """Every entry with the name that it stands under."""
+        if not isinstance(entries, dict):
+            return entries
+        return {
+            str(name): {**entry, "name": str(name)} if isinstance(entry, dict) else entry
+            for name, entry in entries.items()
+        }
 
-    path: Path
-    archives: Mapping[str, Archive]
-    datasets: Mapping[str, DatasetSource]
+    @field_validator("archives")
+    @classmethod
+    def _for_datasets(cls, archives: dict[str, Archive], info: ValidationInfo) -> object:
+        info.context.update(archives)  # type: ignore[union-attr]
+        return archives
 
     def archive(self, name: str) -> Archive:
         """An archive by its name. Raises UserError with the nearest name."""
@@ -236,32 +245,6 @@ def _read(path: Path, mtime_ns: int, size: int) -> Sources:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from error
-    file = _validated(_File, content, str(path))
-    archives = {
-        str(name): _validated(Archive, entry | {"name": name}, f"{path}: archives: {name}")
-        for name, entry in file.archives.items()
-    }
-    datasets = {
-        str(name): _validated(
-            DatasetSource, entry | {"name": str(name)}, f"{path}: datasets: {name}", archives
-        )
-        for name, entry in file.datasets.items()
-    }
-    return Sources(path, archives, datasets)
-
-
-def _validated(
-    model: type[Model], content: object, where: str, archives: Mapping[str, Archive] | None = None
-) -> Model:
-    """Content of the file as a model. Raises UserError naming the file, the key and its value."""
-
-    def sentence(problem: Problem) -> str:
-        match problem.kind:
-            case "missing":
-                return f"{where}: the key {problem.path!r} is missing"
-            case "unknown":
-                return f"{where}: unknown key {problem.path!r}; {problem.fault}"
-        place = f"{where}: {problem.path}={show(problem.value)}" if problem.path else where
-        return f"{place}: {problem.fault}"
-
-    return validated(model, content, sentence=sentence, context=archives)
+    return validated(
+        Sources, content, sentence=lambda problem: f"{path}: {problem.sentence()}", context={}
+    )

@@ -126,10 +126,10 @@ def code_files(dataset: str, data: Path | str = "data") -> tuple[Path, ...]:
     sources = read_sources(data)
     if dataset not in sources.datasets:
         hint = nearest(dataset, [*DRAWN, *sources.datasets])
-        raise UserError(f"unknown dataset {dataset!r}; {hint} (see {sources.path})")
+        raise UserError(f"unknown dataset {dataset!r}; {hint} (see {sources_path(data)})")
     module = HERE / "archives" / f"{dataset}.py"
     if not module.is_file():
-        raise UserError(f"{sources.path}: {dataset}: no code prepares it; write {module}")
+        raise UserError(f"{sources_path(data)}: {dataset}: no code prepares it; write {module}")
     shared = ("archives/common.py", "containers.py", "records.py")
     read = (HERE.parent / "read" / name for name in ("images.py", "opencv.py"))
     return (module, *(HERE / name for name in shared), *read)
