@@ -39,8 +39,8 @@ def test_the_examples_are_as_short_as_they_say():
         "conf/benchmark/farm.yaml",
         "conf/benchmark/mine.yaml",
         "conf/suite/mine.yaml",
-        "src/cliptrase/data/make/archives/farm.py",
         "src/cliptrase/data/labels/farm_to_3.csv",
+        "src/cliptrase/data/make/archives/farm.py",
         "src/cliptrase/data/vocabularies/farm.txt",
         "words.txt",
     ]
