@@ -15,7 +15,7 @@ from cliptrase import config
 from cliptrase.data import open_dataset
 from cliptrase.data.read import labels
 from cliptrase.data.read.folder import folder_digest, ignore_value, pairs
-from cliptrase.data.read.folder_samples import open_folder
+from cliptrase.data.read.folder_samples import FolderSamples
 from cliptrase.errors import UserError
 
 PHOTOS = [photo[:160, :200] for photo in load_sample_images().images]
@@ -38,7 +38,7 @@ class Folder:
 
     def open(self, classes: int | None = None, ignore: int = 255) -> Any:
         lookup = None if classes is None else labels.lookup(rules(ignore=ignore), classes)
-        return open_folder(self.images, self.labels, lookup)
+        return FolderSamples(self.images, self.labels, lookup)
 
 
 @pytest.fixture

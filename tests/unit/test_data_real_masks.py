@@ -15,7 +15,7 @@ from tests.objects import rules
 
 from cliptrase.data.read import labels
 from cliptrase.data.read.crop import crop_label
-from cliptrase.data.read.folder_samples import open_folder
+from cliptrase.data.read.folder_samples import FolderSamples
 from cliptrase.data.read.images import read_image, read_label
 from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 
@@ -91,7 +91,7 @@ def test_scored_pixels_equal_those_of_the_released_code(
     classes = len(read_names(vocabulary_path(config["classes"])))
     lookup = labels.lookup(rules(**config["labels"]), classes)
     counted = np.zeros(len(golden), dtype=np.int64)
-    for sample in open_folder(*FOLDERS[folder]):
+    for sample in FolderSamples(*FOLDERS[folder]):
         target = labels.apply(lookup, crop_label(sample.label, size))
         if labels.skipped(lookup, target):
             continue

@@ -19,11 +19,11 @@ def open_dataset(run: Run, data: Path | str | None = None, *, any_code: bool = F
     """
     benchmark = run.benchmark
     if source := benchmark.folder:
-        from cliptrase.data.read.folder_samples import open_folder
+        from cliptrase.data.read.folder_samples import FolderSamples
         from cliptrase.data.read.labels import lookup
 
         table = lookup(benchmark.labels, run.vocabulary.classes.count)
-        samples = open_folder(source.images_path, source.labels_path, table)
+        samples: Samples = FolderSamples(source.images_path, source.labels_path, table)
     else:
         from cliptrase.data.read.prepared import open_prepared
 

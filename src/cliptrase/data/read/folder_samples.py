@@ -1,4 +1,4 @@
-"""Reading a folder of pictures and masks: sizes, colours and swapped folders are found at once."""
+"""The samples of a user's folders; wrong sizes, colours and swapped folders are found at once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.errors import UserError
 
 
-def open_folder(images: Path | str, labels: Path | str, lookup: Lookup | None = None) -> Samples:
-    """The samples of a folder; with a `lookup`, each mask is held against the classes when read.
+class FolderSamples(Samples):
+    """The samples of a folder; with a `lookup`, a mask with a value that is no class is refused.
 
     Headers are all read now, pixels when a sample is asked for. Raises UserError naming the file:
     all of `pairs`, a mask of another size than its picture, a mask with colours, folders swapped.
     """
-    return FolderSamples(pairs(images, labels), lookup)
 
-
-class FolderSamples(Samples):
-    """Samples of checked pairs; `lookup` refuses label values that are no class."""
-
-    def __init__(self, pairs: list[Pair], lookup: Lookup | None = None) -> None:
-        self._pairs, self._lookup = pairs, lookup
-        self.ids = [pair.id for pair in pairs]
-        _refuse_swapped(pairs[0])
-        for pair in pairs:
+    def __init__(
+        self, images: Path | str, labels: Path | str, lookup: Lookup | None = None
+    ) -> None:
+        self._pairs, self._lookup = pairs(images, labels), lookup
+        self.ids = [pair.id for pair in self._pairs]
+        _refuse_swapped(self._pairs[0])
+        for pair in self._pairs:
             image, mask = read_header(pair.image), read_header(pair.mask)
             check_mask(mask, str(pair.mask))
             _check_sizes(pair, image.size, mask.size)
@@ -57,7 +54,7 @@ def _check_sizes(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> N
 
 
 def _refuse_swapped(pair: Pair) -> None:
-    """A label map among the pictures and a photograph among the masks, by header or by content."""
+    """Raise UserError where a picture is a label map and its mask a photograph."""
     image, mask = read_header(pair.image), read_header(pair.mask)
     swapped = image.single and not mask.single
     if image.single and mask.single:
