@@ -62,7 +62,9 @@ class VoteKind:
 
 
 # Variants of CLIPtrase's own steps: docs/add_variant.md says what each function takes and returns.
-CLUSTERING = {"dbscan": "cliptrase.segment.clustering:dbscan_clusters"}
+CLUSTERING = {
+    "dbscan": "cliptrase.segment.clustering:dbscan_clusters",
+}
 DENOISE = {
     "none": DenoiseKind(),
     "cls": DenoiseKind(rows="cliptrase.segment.correlation:less_cls"),
