@@ -92,8 +92,7 @@ def name(raw: int, with_colour: bool = True) -> str:
     return FINE[raw].name if with_colour else OBJECTS[FINE[raw].object]
 
 
-# The three readings of a raw label map: raw id -> class of the benchmark.
-# What a reading leaves out is unlabelled in it.
+# Three readings of a raw label map, raw id -> class of a benchmark; all else is unlabelled there.
 TO_ALL = {raw: fine.object for raw, fine in enumerate(FINE)} | {
     background_id(index): len(OBJECTS) + index for index in range(len(BACKGROUNDS))
 }

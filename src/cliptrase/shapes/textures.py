@@ -5,6 +5,8 @@ scenes are equal bit for bit everywhere; sin, cos and exp differ between builds 
 Distances are positive inside, in the coordinates' unit, float32.
 """
 
+from functools import reduce
+
 import numpy as np
 
 from cliptrase.shapes.stream import Stream
@@ -63,10 +65,7 @@ def capsule(
 
 def union(*distances: np.ndarray) -> np.ndarray:
     """Distance to the union of shapes."""
-    out = distances[0]
-    for distance in distances[1:]:
-        out = np.maximum(out, distance)
-    return out
+    return reduce(np.maximum, distances)
 
 
 def triangle(x: np.ndarray) -> np.ndarray:
@@ -114,8 +113,7 @@ def ground_noise(stream: Stream, size: int, cell_x: float, cell_y: float) -> np.
     x, y = smooth(x - left), smooth(y - top)[:, None]
     left, top = left.astype(np.int32), top.astype(np.int32)
     lattice = stream.uniforms(int(top[-1]) + 2, int(left[-1]) + 2)
-    rows = lattice[top] + y * (lattice[top + 1] - lattice[top])
-    rows = np.ascontiguousarray(rows)
+    rows = np.ascontiguousarray(lattice[top] + y * (lattice[top + 1] - lattice[top]))
     a = rows[:, left]
     return a + x * (rows[:, left + 1] - a)
 

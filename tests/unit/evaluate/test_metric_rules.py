@@ -1,4 +1,4 @@
-"""The four rules where they differ, and the numbers of the released code."""
+"""The four rules where they differ."""
 
 import math
 
