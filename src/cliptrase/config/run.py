@@ -22,15 +22,12 @@ from cliptrase.config.schema import (
     PROTOCOLS,
     Benchmark,
     Count,
-    Folder,
-    Labels,
+    FolderFiles,
     Method,
     Model,
     Protocol,
     Slide,
     Vocabulary,
-    WrittenBenchmark,
-    WrittenFolder,
     WrittenModel,
 )
 from cliptrase.config.validation import Frozen, Text, show, validated
@@ -119,18 +116,18 @@ def resolve(overrides: Iterable[str]) -> Run:
     words_given = not keys.isdisjoint({"benchmark.classes", "benchmark.background"})
     tree = compose(overrides)
     _refuse_missing(tree)
-    written = _written_benchmark(tree["benchmark"])
+    benchmark = _benchmark(tree["benchmark"])
     if isinstance(tree["model"], dict) and tree["model"].get("label") == "auto":
         asked = tree["model"].get("precision", "auto")
-        tree["model"] = files.load("model", written.model)
+        tree["model"] = files.load("model", benchmark.model)
         if asked != "auto":
             tree["model"]["precision"] = asked
-    settings = _settings(tree, written)
-    vocabulary = describe_vocabulary(written, tree["vocabulary"], settings.protocol, words_given)
-    rest = ("limit", "batch_size", "workers", "out", "data")
-    parts = {name: getattr(settings, name) for name in Settings.model_fields}
-    parts |= {"benchmark": _benchmark(written), "vocabulary": vocabulary}
-    return validated(Run, parts | {key: tree[key] for key in rest})
+    settings = _settings(tree, benchmark)
+    vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
+    rest = {key: tree[key] for key in ("limit", "batch_size", "workers", "out", "data")}
+    return validated(
+        Run, {**dict(settings), "benchmark": benchmark, "vocabulary": vocabulary, **rest}
+    )
 
 
 def resolve_settings(overrides: Iterable[str], patches: int | None = None) -> Settings:
@@ -177,24 +174,38 @@ def _stock(
 ) -> tuple[Method, Protocol, str]:
     tree = compose([f"benchmark={benchmark}", f"method={method}", f"protocol={protocol}"])
     tree["image_size"] = image_size
-    if tree["benchmark"]["dataset"] == "folder":
-        tree["benchmark"] |= {key: "-" for key in ("images", "labels", "classes")}
-        return *_method_and_protocol(tree, _written_benchmark(tree["benchmark"]), model), ""
-    written = _written_benchmark(tree["benchmark"])
-    fitted = _method_and_protocol(tree, written, model)
-    return *fitted, describe_vocabulary(written, None, fitted[1], False).classes.name
+    written = tree["benchmark"]
+    if written["dataset"] == "folder":
+        written |= {"labels": {"map": None, "ignore": 255, "background": None}, "classes": "-"}
+        return *_method_and_protocol(tree, _plain_benchmark(written), model), ""
+    usual = _plain_benchmark(written)
+    fitted = _method_and_protocol(tree, usual, model)
+    return *fitted, describe_vocabulary(usual, None, fitted[1], False).classes.name
 
 
-def _written_benchmark(content: Any) -> WrittenBenchmark | WrittenFolder:
-    folder = isinstance(content, dict) and content.get("dataset") == "folder"
-    if folder:
-        return validated(WrittenFolder, content, "benchmark")
-    return validated(WrittenBenchmark, content, "benchmark")
+def _benchmark(content: Any) -> Benchmark:
+    """A benchmark over a prepared dataset, or over a folder, whose files are looked at."""
+    if not isinstance(content, dict) or content.get("dataset") != "folder":
+        return _plain_benchmark(content)
+    from cliptrase.data.read.folder import folder_digest, ignore_value
+
+    given = {key: content[key] for key in FolderFiles.model_fields if key in content}
+    place = validated(FolderFiles, given, "benchmark")
+    images, labels = Path(place.images), Path(place.labels)
+    background = None if content.get("background") is None else "ignored"
+    scored = {"map": place.map, "ignore": ignore_value(labels), "background": background}
+    folder = {"images_path": str(images.absolute()), "labels_path": str(labels.absolute())}
+    folder["digest"] = folder_digest(images, labels)
+    return _plain_benchmark(content | {"labels": scored, "folder": folder})
 
 
-def _settings(
-    tree: Tree, benchmark: WrittenBenchmark | WrittenFolder | None, patches: int | None = None
-) -> Settings:
+def _plain_benchmark(content: Any) -> Benchmark:
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key not in ("images", "map")}
+    return validated(Benchmark, content, "benchmark")
+
+
+def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = None) -> Settings:
     written = validated(WrittenModel, tree["model"], "model")
     model = describe_model(written)
     size = validated(_Size, {"image_size": tree["image_size"]}).image_size
@@ -217,10 +228,7 @@ class _Size(Frozen):
 
 
 def _method_and_protocol(
-    tree: Tree,
-    benchmark: WrittenBenchmark | WrittenFolder | None,
-    model: Model,
-    patches: int | None = None,
+    tree: Tree, benchmark: Benchmark | None, model: Model, patches: int | None = None
 ) -> tuple[Method, Protocol]:
     """Both with the values that are `auto` filled in."""
     content = dict(tree["protocol"])
@@ -279,25 +287,6 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
             f"method.regions.vote={vote}: protocol slide averages the logits of its windows, and a "
             f"{vote} vote has none; take method.regions.vote=soft, or none"
         )
-
-
-def _benchmark(written: WrittenBenchmark | WrittenFolder) -> Benchmark:
-    names = {"name": written.name, "dataset": written.dataset}
-    if isinstance(written, WrittenBenchmark):
-        parts: Tree = {"labels": written.labels, "subset": written.subset}
-    else:
-        from cliptrase.data.read.folder import folder_digest, ignore_value
-
-        images, labels = Path(written.images), Path(written.labels)
-        background = None if written.background is None else "ignored"
-        scored = Labels(map=written.map, ignore=ignore_value(labels), background=background)
-        folder = Folder(
-            images_path=str(images.absolute()),
-            labels_path=str(labels.absolute()),
-            digest=folder_digest(images, labels),
-        )
-        parts = {"labels": scored, "folder": folder}
-    return Benchmark.model_validate(names | parts | {"cls_logits": written.cls_logits})
 
 
 def _changes(run: Run) -> list[str]:

@@ -10,25 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from cliptrase.config.kinds import (
-    ATTENTION,
-    CLUSTERING,
-    DENOISE,
-    PROTOCOL,
-    VOTE,
-    ProtocolFacts,
-)
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, PROTOCOL, VOTE, ProtocolFacts
 from cliptrase.config.metric_names import RULES
 from cliptrase.config.validation import (
     Frozen,
     OptionalText,
     Text,
     defaults,
+    is_number,
     number,
     one_of,
     show,
+    that,
     whole,
 )
 from cliptrase.errors import UserError, nearest
@@ -36,21 +31,19 @@ from cliptrase.errors import UserError, nearest
 TERMS = ("qk", "qq", "kk", "vv")
 
 
-def _block(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value > 12:
-        raise ValueError(
-            "must be a whole number up to 12, the last block: they are counted as in a 12-block "
-            "model, from the end"
-        )
-    return value
-
-
 Rule = Annotated[str, one_of(*RULES)]
 Heads = Annotated[str, one_of("mean", "concatenated")]
 Precision = Annotated[str, one_of("fp32", "bf16", "fp16")]
 Flag = Annotated[bool, one_of(True, False)]
 Count = Annotated[int, whole(1)]
-Block = Annotated[int, BeforeValidator(_block)]
+Block = Annotated[
+    int,
+    that(
+        lambda value: is_number(value, int) and value <= 12,
+        "must be a whole number up to 12, the last block: they are counted as in a 12-block model, "
+        "from the end",
+    ),
+]
 Scale = Annotated[float, number(0, 10_000)]
 SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_heads)
 
@@ -127,12 +120,6 @@ class Correlation(Frozen):
     heads: Heads = "mean"
 
 
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("the window must be odd")
-    return value
-
-
 class Regions(Frozen):
     """How patches are clustered, and how their regions vote."""
 
@@ -142,7 +129,9 @@ class Regions(Frozen):
     eps: Annotated[float, number(0)]
     min_samples: Count
     upsample: Annotated[int, whole(1, 32)]
-    median: Annotated[int, AfterValidator(_odd), whole(1, 99)]
+    median: Annotated[
+        int, that(lambda value: value % 2 == 1, "the window must be odd"), whole(1, 99)
+    ]
     vote: Annotated[str, one_of("auto", *VOTE)]  # auto is filled in before
     algorithm: Annotated[str, one_of(*CLUSTERING)] = "dbscan"
     l2_rows: Flag = False
@@ -176,21 +165,6 @@ class Crop(Frozen):
         return PROTOCOL["crop"]
 
 
-def _probability(value: Any) -> float:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
-    if not fits:
-        raise ValueError("must be a probability, 0 (none) or more and below 1")
-    return float(value)
-
-
-def _sclip(value: Any) -> Any:
-    if value not in ("sclip", None):
-        raise ValueError(
-            "must be sclip, or null for the benchmarks' own lists; vocabulary=… chooses any other"
-        )
-    return value
-
-
 class Slide(Frozen):
     """SCLIP's and most peers': windows slide over the whole picture, scored at its own size."""
 
@@ -198,9 +172,20 @@ class Slide(Frozen):
     short_side: Count
     stride: Count
     logit_scale: Scale
-    background_threshold: Annotated[float, BeforeValidator(_probability)]
-    # which lists it chose is in the run's vocabulary
-    vocabularies: Annotated[str | None, BeforeValidator(_sclip)] = Field(exclude=True)
+    background_threshold: Annotated[
+        float,
+        that(
+            lambda value: is_number(value) and 0 <= value < 1,
+            "must be a probability, 0 (none) or more and below 1",
+        ),
+    ]
+    vocabularies: Annotated[  # which lists it chose is in the run's vocabulary
+        str | None,
+        that(
+            lambda value: value in ("sclip", None),
+            "must be sclip, or null for the benchmarks' own lists; vocabulary=… chooses any other",
+        ),
+    ] = Field(exclude=True)
     rule: Rule
 
     @property
@@ -261,72 +246,35 @@ class Model(Frozen):
 
 
 def _is_raw(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+    return is_number(value, int) and 0 <= value <= 65535
 
 
-def _background(value: Any) -> Any:
-    if isinstance(value, list | tuple) and all(map(_is_raw, value)):
-        return tuple(value)
-    if value not in (None, "ignored"):
-        raise ValueError(
-            "must be null, ignored (every ignored pixel is background) or a list of raw labels, "
-            "as [0]"
-        )
-    return value
-
-
-def _ignore(value: Any) -> int:
-    if not _is_raw(value) or value not in (255, 65535):
-        raise ValueError("must be 255 or 65535")
-    return value
-
-
-def _skip(value: Any) -> Any:
-    if value is not None and value != "none" and not _is_raw(value):
-        raise ValueError("must be a label value, or none")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
+def _is_background(value: Any) -> bool:
+    listed = isinstance(value, list | tuple) and all(map(_is_raw, value))
+    return listed or value in (None, "ignored")
 
 
 class Labels(Frozen):
     """How raw labels are scored: a table, the ignored value, what the background is."""
 
     map: OptionalText
-    ignore: Annotated[int, BeforeValidator(_ignore)]
-    background: Annotated[tuple[int, ...] | str | None, BeforeValidator(_background)]
+    ignore: Annotated[int, that(lambda value: value in (255, 65535), "must be 255 or 65535")]
+    background: Annotated[
+        tuple[int, ...] | str | None,
+        that(
+            _is_background,
+            "must be null, ignored (every ignored pixel is background) or a list of raw labels, "
+            "as [0]",
+        ),
+    ]
     scored: Count | None = None
-    skip: Annotated[int | str | None, BeforeValidator(_skip)] = None
-
-
-class _WrittenBenchmark(Frozen):
-    name: Text
-    dataset: Text
-    classes: Text
-    background: OptionalText
-    templates: Text
-    cls_logits: Annotated[bool, BeforeValidator(_flag)]
-    model: Text = "auto"
-    short_side: Count | None = None
-
-
-class WrittenBenchmark(_WrittenBenchmark):
-    """A benchmark over a prepared dataset, as its YAML says it."""
-
-    labels: Labels
-    subset: OptionalText = None
-
-
-class WrittenFolder(_WrittenBenchmark):
-    """A benchmark over a folder of pictures and a folder of masks."""
-
-    images: Text
-    labels: Text
-    map: OptionalText = None
+    skip: Annotated[
+        int | str | None,
+        that(
+            lambda value: value in (None, "none") or _is_raw(value),
+            "must be a label value, or none",
+        ),
+    ] = None
 
 
 class Folder(Frozen):
@@ -337,15 +285,32 @@ class Folder(Frozen):
     digest: str
 
 
-class Benchmark(Frozen):
-    """What is scored: the images of a dataset (or a part of it), and what their labels mean."""
+class FolderFiles(Frozen):
+    """What a benchmark over a folder says in the place of `labels`."""
 
-    name: str
-    dataset: str
-    cls_logits: bool
+    images: Text
+    labels: Text
+    map: OptionalText = None
+
+
+class Benchmark(Frozen):
+    """What is scored: the images of a dataset (or a part of it), and what their labels mean.
+
+    classes, background, templates: lists, where the run names no others; model: what `model=auto`
+    means; short_side: what `protocol.short_side=auto` does. A run says itself what they came to.
+    """
+
+    name: Text
+    dataset: Text
+    cls_logits: Annotated[bool, that(lambda value: isinstance(value, bool), "true or false")]
     labels: Labels
-    subset: str | None = None
+    subset: OptionalText = None
     folder: Folder | None = None
+    classes: Text = Field(exclude=True)
+    background: OptionalText = Field(exclude=True)
+    templates: Text = Field(exclude=True)
+    model: Text = Field("auto", exclude=True)
+    short_side: Count | None = Field(None, exclude=True)
 
 
 class WordList(Frozen):

@@ -6,6 +6,7 @@ concerns several fields raises UserError with the whole sentence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -128,32 +129,40 @@ def show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def whole(at_least: int, at_most: int | None = None) -> BeforeValidator:
-    """Annotates an int: a whole number within limits."""
-    limits = f"{at_least} or more" if at_most is None else f"{at_least} to {at_most}"
+def that(fits: Callable[[Any], bool], otherwise: str) -> BeforeValidator:
+    """Annotates a value that fits; `otherwise` is the end of the sentence about another one."""
 
-    def check(value: Any) -> int:
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-        if not fits or (at_most is not None and value > at_most):
-            raise ValueError(f"must be a whole number, {limits}")
+    def check(value: Any) -> Any:
+        if not fits(value):
+            raise ValueError(otherwise)
         return value
 
     return BeforeValidator(check)
 
 
-def number(above: float, at_most: float = float("inf")) -> BeforeValidator:
+def is_number(value: Any, kind: type = float) -> bool:
+    """Whether a value is a number (kind `int`: a whole one); true and false are none."""
+    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+
+
+def whole(at_least: int, at_most: int | None = None) -> BeforeValidator:
+    """Annotates an int: a whole number within limits."""
+    limits = f"{at_least} or more" if at_most is None else f"{at_least} to {at_most}"
+    most = math.inf if at_most is None else at_most
+    return that(
+        lambda value: is_number(value, int) and at_least <= value <= most,
+        f"must be a whole number, {limits}",
+    )
+
+
+def number(above: float, at_most: float = math.inf) -> BeforeValidator:
     """Annotates a float in (above, at_most]; with a limit it is not too small for float32."""
-    bounded = at_most != float("inf")
-    least = above + 1e-3 if bounded else above
-    limits = f"from {least:g} to {at_most:g}" if bounded else f"greater than {above}"
-
-    def check(value: Any) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not (above < value < float("inf") and least <= value <= at_most):
-            raise ValueError(f"must be a number {limits}")
-        return float(value)
-
-    return BeforeValidator(check)
+    least = above if at_most == math.inf else above + 1e-3
+    limits = f"greater than {above}" if at_most == math.inf else f"from {least:g} to {at_most:g}"
+    return that(
+        lambda value: is_number(value) and above < value < math.inf and least <= value <= at_most,
+        f"must be a number {limits}",
+    )
 
 
 def one_of(*choices: str | int | None) -> BeforeValidator:
@@ -167,15 +176,16 @@ def one_of(*choices: str | int | None) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool | dict | list) or str(value) == "":
+def _text(value: Any) -> str | None:
+    if isinstance(value, bool | dict | list) or str(value) == "":
         raise ValueError("must be a name or a path")
-    return str(value)
+    return None if value is None else str(value)
 
 
-Text = Annotated[str, BeforeValidator(_text)]  # a number is a text too
-OptionalText = Annotated[
-    str | None, BeforeValidator(lambda value: None if value is None else _text(value))
+# A number is a text too.
+OptionalText = Annotated[str | None, BeforeValidator(_text)]
+Text = Annotated[
+    str, that(lambda value: value is not None, "must be a name or a path"), BeforeValidator(_text)
 ]
 
 

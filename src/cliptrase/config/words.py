@@ -10,12 +10,11 @@ import hashlib
 from pathlib import Path
 
 from cliptrase.config.schema import (
+    Benchmark,
     Protocol,
     Slide,
     Vocabulary,
     WordList,
-    WrittenBenchmark,
-    WrittenFolder,
 )
 from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
@@ -29,7 +28,7 @@ from cliptrase.data.read.vocabularies import (
 
 
 def describe_vocabulary(
-    benchmark: WrittenBenchmark | WrittenFolder,
+    benchmark: Benchmark,
     chosen: object,
     protocol: Protocol,
     given: bool,
@@ -57,7 +56,7 @@ def describe_vocabulary(
     )
 
 
-def _protocol_list(benchmark: WrittenBenchmark | WrittenFolder, kind: str) -> str | None:
+def _protocol_list(benchmark: Benchmark, kind: str) -> str | None:
     """The shipped list `sclip_…` for a benchmark's words, None where there is none.
 
     Named after the benchmark, the same without `_standard`, or its class list; with background
