@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +31,8 @@ _BLOCK = 512
 class Container(ABC):
     """An open archive. Every error is a UserError that names the archive, the member, the cure."""
 
+    _members: Mapping[str, object]
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stack = contextlib.ExitStack()
@@ -41,9 +43,9 @@ class Container(ABC):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    @abstractmethod
     def names(self) -> list[str]:
         """The names of its files, without folders, in the order of the archive."""
+        return list(self._members)
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -113,9 +115,6 @@ class _Zip(Container):
             if not info.is_dir():
                 self._members[self._checked(info.filename, self._members)] = info
 
-    def names(self) -> list[str]:
-        return list(self._members)
-
     def read(self, name: str) -> bytes:
         info = self._members[name]
         plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
@@ -164,9 +163,6 @@ class _Tar(Container):
                     unpacked.flush()
         unpacked.seek(0)
         return unpacked
-
-    def names(self) -> list[str]:
-        return list(self._members)
 
     def read(self, name: str) -> bytes:
         info = self._members[name]

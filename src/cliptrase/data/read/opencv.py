@@ -28,7 +28,7 @@ def linear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 def nearest(label: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width) of a label map: row i is the old one floor(i · scale), columns alike.
 
-    scale is a double, so that a place that would be whole may fall below it, as there.
+    The scale is a double, as in OpenCV: a place that is a whole number may come out just below it.
     """
     rows, columns = (
         np.minimum(np.floor(np.arange(new) * _scale(old, new)).astype(np.int64), old - 1)
@@ -45,7 +45,7 @@ def _weights(old: int, new: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each new pixel the two old ones around its centre, (new,), and their weights, (new,)."""
     place = ((np.arange(new) + 0.5) * _scale(old, new) - 0.5).astype(np.float32)
     before = np.floor(place)
-    share = place - before  # float32, as there
+    share = place - before  # float32, as in OpenCV
     weights = (np.rint(part * np.float32(_ONE)).astype(np.int32) for part in (1 - share, share))
     pixels = (np.clip(before.astype(np.int64) + step, 0, old - 1) for step in (0, 1))
     return list(zip(pixels, weights, strict=True))
