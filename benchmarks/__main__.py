@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from benchmarks import cost, growth, pictures, report
-from cliptrase.evaluate.threads import cores
 from cliptrase.files import atomic_write
+from cliptrase.machine import cores
 from cliptrase.runs.provenance import commit, now, versions
 
 log = logging.getLogger("benchmarks")

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from benchmarks.timing import ratios, spread, taking_turns, wait
 from cliptrase.data.read import vocabularies
-from cliptrase.evaluate.device import computing_on
-from cliptrase.evaluate.threads import single_threaded_pool
+from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
 

@@ -14,11 +14,11 @@ import torch
 from open_clip.model import CLIP
 
 from benchmarks.scenery import Patchworks
-from cliptrase.evaluate.device import computing_on
+from cliptrase.data.read.ordered import in_order_by
+from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.tally import Tally
-from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import Clip
 from cliptrase.runs.provenance import Stages
 
@@ -99,7 +99,7 @@ def encoding(clip: Clip, encoder: CLIP, pictures: Sequence[np.ndarray], way: Way
     batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     with computing(clip, way) as pool:
         start = time.perf_counter()
-        encoded = in_order(pool, encode, batches, 2 * way.threads)
+        encoded = in_order_by(pool, encode, batches, 2 * way.threads)
         for _ in map(encode, batches) if way.batch else encoded:
             pass
         wait(clip.device)

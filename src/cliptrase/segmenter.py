@@ -26,9 +26,9 @@ from cliptrase.data.read.vocabularies import (
     template_path,
 )
 from cliptrase.errors import UserError, nearest
-from cliptrase.evaluate.device import computing_on, fitting
+from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
 from cliptrase.evaluate.graph import Encoded, Graph, Text
-from cliptrase.evaluate.threads import cores, single_threaded_pool
+from cliptrase.machine import cores
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.model.text import text_features, unseen_words
 

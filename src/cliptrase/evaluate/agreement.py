@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cliptrase.config.schema import Model
-from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.model.load import load_clip

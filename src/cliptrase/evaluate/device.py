@@ -1,8 +1,9 @@
-"""What a pass computes on: the CPU, or a GPU that no other pass has while it lasts.
+"""What a pass computes on: the CPU, or a GPU that no other pass has while it lasts; and threads.
 
 A GPU is taken by a lock on a file that bears its UUID, so it is the same lock whatever number
 CUDA_VISIBLE_DEVICES gives it, and whoever runs the pass. The system frees it when the process ends,
-killed or not. Containers with a /tmp each do not see one another's locks.
+killed or not. Containers with a /tmp each do not see one another's locks. (Not with filelock: it
+refuses a file in /tmp that another user made, and these are shared by all users.)
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from cliptrase.errors import UserError
 from cliptrase.machine import gpu_name
@@ -54,6 +57,27 @@ def computing_on(choice: str, *, alone: bool = False) -> Iterator[torch.device]:
             stack.enter_context(torch.cuda.device(device))
             stack.enter_context(_full_precision())
         yield device
+
+
+@contextmanager
+def single_threaded_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of `workers` threads in which torch, BLAS and OpenMP start no further threads, so that
+    a product on the CPU has one order of sums, however many threads there are.
+
+    torch's number of threads is a setting of each thread, so every worker sets it. In the calling
+    thread it holds too, until the end. The GPU of the calling thread is that of the others as well.
+    Tasks that have not begun are dropped on an error.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    pool = ThreadPoolExecutor(workers, "image", initializer=_begin, initargs=(gpu,))
+    try:
+        with threadpool_limits(1):
+            yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -189,3 +213,9 @@ def _full_precision() -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             setattr(*switch, value)
+
+
+def _begin(gpu: int | None) -> None:
+    torch.set_num_threads(1)
+    if gpu is not None:
+        torch.cuda.set_device(gpu)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,14 +18,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, function
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE, function
 from cliptrase.config.schema import Attention, Method, Regions
 from cliptrase.errors import UserError
-from cliptrase.evaluate.encoded import Encoded as Encoded
-from cliptrase.evaluate.encoded import Text as Text
-from cliptrase.evaluate.encoded import voted
-from cliptrase.evaluate.keys import clustering_key, logits_key, rows_key, smoothing_key
-from cliptrase.evaluate.memo import Memo, keys_of
+from cliptrase.evaluate.keys import (
+    Memo,
+    clustering_key,
+    logits_key,
+    rows_key,
+    set_keys,
+    smoothing_key,
+)
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.segment.clustering import Points, without
@@ -36,6 +41,53 @@ UNCHANGED = Attention(
     kind="softmax", terms=("qk",), first_block=12, last_block=12, residual=True, ffn=True
 )
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Text features (M, E), normalised, and the class (M,) int64 that each name belongs to.
+
+    A class may own several names (synonyms, background words): it wins where one of them does.
+    """
+
+    features: Tensor
+    owner: Tensor
+
+    @cached_property
+    def classes(self) -> int:
+        """How many classes names belong to."""
+        return int(self.owner.max()) + 1
+
+    @classmethod
+    def listed(cls, features: Tensor, classes: int) -> Text:
+        """Each of the first `classes` names is a class, all others together are one more."""
+        owner = torch.arange(len(features), device=features.device)
+        return cls(features, owner.clamp_max(classes))
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What a method leaves of images once text is all that is missing."""
+
+    patches: Tensor  # (B, N, E), normalised
+    cls: Tensor | None  # (B, E), normalised; where the method multiplies by [CLS] logits
+    regions: Tensor | None  # (B, H, W) int64, −1 where there is no cluster; where the method votes
+    vote: str  # hard | soft | none
+    grid: tuple[int, int]
+    out_size: tuple[int, int]
+
+    def classify(self, text: Text, logit_scale: float = 100.0) -> Tensor:
+        """Classes (B, H, W) int64, as `text` numbers them."""
+        logits = patch_logits(self.patches, text.features, self.grid, logit_scale, self.cls)
+        winners = classify(logits, self.out_size, text.owner)
+        return voted(self.vote, winners, logits, text, self.regions)
+
+
+def voted(vote: str, winners: Tensor, logits: Tensor, text: Text, regions: Tensor | None) -> Tensor:
+    """`winners` (B, H, W) after the vote of the regions, where there is one."""
+    if vote == "none" or regions is None:
+        return winners
+    return function(VOTE[vote].function)(winners, regions, logits, text)
 
 
 class Graph:
@@ -187,7 +239,7 @@ class Graph:
             parts = of.split(MAPS * len(rows))
             return torch.cat([smooth_maps(part, *shape) for part in parts])
 
-        keys = keys_of(images, labels[images] == clusters[:, None])
+        keys = set_keys(images, labels[images] == clusters[:, None])
         return self._maps.setdefault(smoothing_key(regions), Memo())(keys, make)
 
     def _features(self, method: Method) -> Tensor:

@@ -1,16 +1,23 @@
-"""What is asked of every image of a pass: a method and words, scored against one ground truth."""
+"""What a pass does on every image: a method and words, scored against one ground truth; and what
+that costs, in floating-point operations as torch counts them: of matrix products, convolutions and
+attention, not of elementwise work, sorting or resizing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from cliptrase.config import Run
 from cliptrase.config.schema import Method, Slide
-from cliptrase.evaluate.flops import method_key
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.targets import target_key
+
+UNCOUNTED = {"eps", "min_samples"}  # decide labels, not the shape of any product
 
 
 @dataclass(frozen=True)
@@ -34,9 +41,23 @@ class Job:
 
     @property
     def cost_key(self) -> tuple[str, str]:
-        """The same for jobs that cost the same."""
-        return method_key(self.method), self.text_key
+        """The same for jobs that cost the same: the cells of a grid over eps and min_samples."""
+        return repr(self.method.model_dump(exclude={"regions": UNCOUNTED})), self.text_key
 
     def predict(self, graph: Graph) -> Tensor:
         """Classes (B, H, W) int64 in 0..K-1 of whole images, each a single window."""
         return graph.prediction(self.method, self.text, self.text_key, self.logit_scale)
+
+
+def operations(compute: Callable[[], object]) -> int:
+    """Floating-point operations of `compute()`; a multiplication and an addition are two.
+
+    Attention runs as plain products: the counter does not know the CPU's fused kernel.
+    """
+    with (
+        torch.inference_mode(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        compute()
+    return int(counter.get_total_flops())

@@ -1,9 +1,13 @@
-"""Sub-configurations of a method as keys: runs that agree on one share what depends on it."""
+"""What runs of a pass share: sub-configurations of methods as keys, and rows kept by their key."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from cliptrase.config.kinds import DENOISE
 from cliptrase.config.schema import Method, Regions
@@ -44,3 +48,47 @@ def rows_key(regions: Regions) -> Hashable:
 def smoothing_key(regions: Regions) -> Hashable:
     """What prototypes' maps depend on."""
     return rows_key(regions), regions.upsample, regions.median
+
+
+class Memo:
+    """Rows of one tensor by key: computes and appends those that are missing."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._rows: Tensor | None = None  # with room for more
+
+    def __call__(
+        self, keys: Sequence[bytes], make: Callable[[Sequence[int]], Tensor]
+    ) -> tuple[Tensor, NDArray[np.int64]]:
+        """All rows, and the place of each key among them. `make` computes the rows of the keys at
+        some positions."""
+        places = self._places
+        missing: dict[bytes, int] = {}
+        for position, key in enumerate(keys):
+            if key not in places:
+                missing.setdefault(key, position)
+        if missing:
+            used = len(places)
+            self._append(make(list(missing.values())), used)
+            places.update((key, used + row) for row, key in enumerate(missing))
+        assert self._rows is not None, "no keys"
+        return self._rows, np.array([places[key] for key in keys])
+
+    def _append(self, rows: Tensor, used: int) -> None:
+        """Room doubles where it is too small, so that a row is moved once on average."""
+        if self._rows is None:
+            self._rows = rows
+            return
+        needed = used + len(rows)
+        if needed > len(self._rows):
+            room = self._rows.new_empty((max(needed, 2 * used), *rows.shape[1:]))
+            room[:used] = self._rows[:used]
+            self._rows = room
+        self._rows[used:needed] = rows
+
+
+def set_keys(images: NDArray[np.integer], sets: NDArray[np.bool_]) -> list[bytes]:
+    """A key of each set of patches (S, N) of an image (S,): equal for equal sets alone."""
+    which = images.astype("<u4").view(np.uint8).reshape(-1, 4)
+    both = np.concatenate([which, np.packbits(sets, axis=1)], axis=1)
+    return both.view(f"V{both.shape[1]}").reshape(-1).tolist()

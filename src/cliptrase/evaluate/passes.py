@@ -22,15 +22,15 @@ from cliptrase.data import open_dataset
 from cliptrase.data.read.selfcheck import subset_digests
 from cliptrase.errors import UserError
 from cliptrase.evaluate import agreement
-from cliptrase.evaluate.device import computing_on
+from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.tally import Progress, Tally
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import text_of
-from cliptrase.evaluate.threads import cores, single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import sha256_file
+from cliptrase.machine import cores
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
 from cliptrase.runs.provenance import Stages, describe, now, versions

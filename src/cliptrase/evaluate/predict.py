@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cliptrase.data.read.ordered import in_order_by
 from cliptrase.evaluate.counting import Counted, arrival, labels_of
 from cliptrase.evaluate.device import fitting, out_of_memory
-from cliptrase.evaluate.flops import counted
 from cliptrase.evaluate.jobs import Job as Job
+from cliptrase.evaluate.jobs import operations
 from cliptrase.evaluate.protocols import Maps
 from cliptrase.evaluate.tally import ImageResult
-from cliptrase.evaluate.threads import in_order
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip
 from cliptrase.model.upload import uploaded
@@ -93,12 +93,12 @@ class Predictor:
             with self.stages("count"):
                 return position, self._results(image, maps)
 
-        return in_order(pool, one, positions, ahead)
+        return in_order_by(pool, one, positions, ahead)
 
     def batched(self, pool: Executor, positions: Iterable[int]) -> Generator[tuple[int, Results]]:
         """The same in batches of `batch_size`: decoded ahead in the pool, counted on the device,
         and the counts unpacked behind, while it is at the next batch."""
-        images = in_order(pool, self._timed_ready, positions, 2 * self.batch_size)
+        images = in_order_by(pool, self._timed_ready, positions, 2 * self.batch_size)
         behind: list[Future[list[tuple[int, Results]]]] = []
         while batch := list(islice(images, self.load.protocol.together(self.batch_size))):
             parts = self._halving(batch, self._counted)
@@ -134,7 +134,7 @@ class Predictor:
             count, shown = self.load.protocol.count, self.load(position).shown
             for job in self.jobs.values():
                 if job.cost_key not in known:
-                    known[job.cost_key] = counted(partial(count, self.clip, shown, job))
+                    known[job.cost_key] = operations(partial(count, self.clip, shown, job))
         return {run: known[job.cost_key] for run, job in self.jobs.items()}
 
     def _one_fitting(self) -> AbstractContextManager[None]:

@@ -33,15 +33,15 @@ from cliptrase.config.weights import config_file
 from cliptrase.data import open_dataset as open_dataset  # a pass loads it, too
 from cliptrase.data.read.samples import Sample
 from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
-from cliptrase.evaluate.device import computing_on
+from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of
 from cliptrase.evaluate.targets import Target, target_key, whole_pictures
 from cliptrase.evaluate.textcache import background_words
-from cliptrase.evaluate.threads import cores, single_threaded_pool
 from cliptrase.evaluate.truth import Loader
+from cliptrase.machine import cores
 from cliptrase.model.load import Clip
 from cliptrase.model.precision import lower
 from cliptrase.model.text import text_features

@@ -17,10 +17,10 @@ from cliptrase.config import Run
 from cliptrase.data import open_dataset
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
+from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes, target_key, whole_pictures
 from cliptrase.evaluate.textcache import text_of
-from cliptrase.evaluate.threads import single_threaded_pool
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table

@@ -94,7 +94,7 @@ def _adjoint(masks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Weights (B, R, h, w) of patches, of masks (B, R, H, W): the adjoint of `_upsampling` a side.
 
     torch's own takes four times as long on a CPU, and on a GPU adds up in any order. An operation
-    by itself, so that evaluate/flops.py counts it as little as any other resizing.
+    by itself, so that evaluate/jobs.py counts it as little as any other resizing.
     """
     return rows.T @ (masks @ columns)
 

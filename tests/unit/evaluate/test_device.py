@@ -17,8 +17,7 @@ import torch
 
 from cliptrase.errors import UserError
 from cliptrase.evaluate import device, passes
-from cliptrase.evaluate.device import computing_on, fitting
-from cliptrase.evaluate.threads import single_threaded_pool
+from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
 
 WAITING = "waiting for a GPU: "
 

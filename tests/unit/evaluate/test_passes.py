@@ -15,9 +15,10 @@ from cliptrase.data.make.records import png
 from cliptrase.data.read import labels as label_tables
 from cliptrase.data.read import prepared
 from cliptrase.data.read.crop import crop_image, crop_label
+from cliptrase.data.read.ordered import in_order_by
 from cliptrase.evaluate import jobs, passes, protocols
+from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.textcache import text_of
-from cliptrase.evaluate.threads import in_order, single_threaded_pool
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
 from cliptrase.runs.finished import status
@@ -334,7 +335,7 @@ def test_few_images_are_under_way_at_once():
         return position
 
     with single_threaded_pool(2) as pool:
-        stream = in_order(pool, load, range(1000), ahead=4)
+        stream = in_order_by(pool, load, range(1000), ahead=4)
         for position in range(10):
             assert next(stream) == position
             assert max(started) <= position + 4

@@ -14,11 +14,11 @@ from cliptrase.data.read.labels import TABLES
 from cliptrase.data.read.opencv import linear
 from cliptrase.data.read.vocabularies import read_classes
 from cliptrase.evaluate import passes, protocols, slide
+from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.slide import LargestProbability, Window, averaged, padded, places, starts
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.textcache import text_of
-from cliptrase.evaluate.threads import single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
 from cliptrase.runs import store
