@@ -123,8 +123,7 @@ def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
     for axes, (each, patch) in zip(grid, shown, strict=False):
         _draw(axes, each, patch)
     for ax in grid.flat:
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
     return figure

@@ -19,7 +19,6 @@ from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.runs import bootstrap
 from cliptrase.runs.scoring import vocabulary_digest
 
-Ends = tuple[float | None, float | None]  # of an interval
 # what stands before a reason: of missing runs, and of runs that cannot be taken together
 REASONS = {
     "avg": ("an average needs every benchmark: ", "no average: "),
@@ -180,16 +179,16 @@ def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | 
         best = runs[0].name
         rows = [row.name for row in table.rows for each in row.cells if each.run == best]
         line = replace(line, run=best, runs=(best,), best_of=rows[-1])
-    value = compare.mean_value(runs, cell.metric)
+    value, ends = compare.mean_value(runs, cell.metric), runs[0].interval(cell.metric)
     if cell.kind == "avg":
         if value is None:
             return replace(line, reason="an average needs a value on every benchmark")
-        ends: Ends = bootstrap.interval(value, compare.mean_resampled(runs, cell.metric))
+        ends = bootstrap.interval(value, compare.mean_resampled(runs, cell.metric))
     else:
-        line = replace(line, images=runs[0].images)
+        line = replace(line, images=int(runs[0].metrics["images"]))
         if value is None:
             return replace(line, reason=f"{runs[0].folder}: no pixel was scored")
-        line, ends = replace(line, commit=runs[0].commit), runs[0].interval(cell.metric)
+        line = replace(line, commit=runs[0].commit)
     line = replace(line, value=value, ci_low=ends[0], ci_high=ends[1], code=runs[0].code)
     return line if versus is None else _compare(shelf, line, runs, versus)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -60,7 +59,10 @@ def label_maps(
         below = ["", "", *(_right(labels, picture.truth) for labels in picture.maps.values())]
         images = [picture.pixels, *colours]
         for ax, image, text, column in zip(axes, images, below, columns, strict=True):
-            _show(ax, image, text)
+            ax.imshow(image, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
             if number == 0:
                 ax.set_title(column, fontsize=TITLES, fontweight="bold", loc="center")
     figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
@@ -68,14 +70,6 @@ def label_maps(
     handles = _legend(shown, names, table, others)
     figure.legend(handles=handles, ncols=min(8, 2 + len(columns)), **LEGEND)
     return figure
-
-
-def _show(axes: Axes, picture: NDArray, text: str) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
 
 
 def _right(labels: Labels, truth: Labels) -> str:

@@ -170,11 +170,8 @@ def _best_remark(title: str, line: Any) -> str:
         text += f"not known, {line.reason}"
     else:
         text += f"{line.value:.{DIGITS}f} at {line.best_of}"
-    if line.published:
-        text += f"; the paper prints {line.published}"
-    if line.note:
-        text += f" ({line.note})"
-    return text + "."
+    text += f"; the paper prints {line.published}" if line.published else ""
+    return text + (f" ({line.note})." if line.note else ".")
 
 
 def _placed(cells: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
@@ -233,7 +230,5 @@ def _footnotes(cell: Any, to: str) -> Iterable[str]:
 
 def _row_is_near_best(row: pd.DataFrame) -> bool:
     """Whether a row is as good as the best: its average is, or its only number."""
-    numbers = row[row["place"] != FLOPS]
-    average = numbers[numbers["place"] == "avg"]
-    deciding = average if len(average) else numbers
-    return deciding["near_best"].tolist() == [True]
+    near_best = row.loc[row["place"] != FLOPS].set_index("place")["near_best"]
+    return bool(near_best["avg"]) if "avg" in near_best else near_best.tolist() == [True]

@@ -42,11 +42,6 @@ class FinishedRun:
     code: str  # digest of the prediction code
     versions: Mapping[str, str]  # of the packages that it was made with
 
-    @property
-    def images(self) -> int:
-        """How many images were scored."""
-        return int(self.metrics["images"])
-
     def value(self, metric: str) -> float | None:
         """The metric, None where no pixel was scored."""
         return self.metrics[metric]
@@ -117,7 +112,7 @@ class Shelf:
         result = FinishedRun(name, folder, metrics, sha256, *_made_by(folder))
         try:
             [(result.value(metric), result.interval(metric)) for metric in METRICS]
-            _ = result.images, result.image_list
+            _ = int(metrics["images"]), result.image_list
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder}/metrics.json: not a run's metrics; delete it and run again"
