@@ -53,13 +53,8 @@ def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
     with torch.inference_mode():
         w = graph.correlation(correlation.block, correlation.kind, correlation.heads)[0, 1:, 1:]
         attended = last_attention(clip, pixels)[0, 1:, 1:]
-    return Look(
-        loaded.pixels,
-        truth,
-        patch_classes(truth, clip.patch),
-        attended.double().numpy(),
-        w.double().numpy(),
-    )
+    weights = attended.double().numpy(), w.double().numpy()
+    return Look(loaded.pixels, truth, patch_classes(truth, clip.patch), *weights)
 
 
 def last_attention(clip: Clip, pixels: torch.Tensor) -> torch.Tensor:
@@ -100,11 +95,11 @@ def ranking(weights: Weights, classes: Labels) -> Weights:
 
 def shown_patch(classes: Labels) -> int | None:
     """The middle patch of the smallest class that has SMALLEST of the patches; None without one."""
-    found, counts = np.unique(classes[classes >= 0], return_counts=True)
+    names, counts = np.unique(classes[classes >= 0], return_counts=True)
     large = counts >= max(3, SMALLEST * len(classes))
     if not large.any():
         return None
-    chosen = found[large][counts[large].argmin()]
+    chosen = names[large][counts[large].argmin()]
     side = round(len(classes) ** 0.5)
     members = np.flatnonzero(classes == chosen)
     places = np.stack(np.divmod(members, side), axis=1)
@@ -116,42 +111,37 @@ def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
 
     The headings tell the mean ranking over all the looks.
     """
-    shown = [(one, patch) for one in looks if (patch := shown_patch(one.patches)) is not None][
-        :rows
-    ]
-    attention = np.concatenate([ranking(one.attention, one.patches) for one in looks])
-    correlation = np.concatenate([ranking(one.correlation, one.patches) for one in looks])
-    heads = (
-        "a patch",
-        f"last block's attention\n{_area(attention)}",
-        f"cosine correlation\n{_area(correlation)}",
-    )
+    patches = [(each, shown_patch(each.patches)) for each in looks]
+    shown = [(each, patch) for each, patch in patches if patch is not None][:rows]
+    attention = _area([ranking(each.attention, each.patches) for each in looks])
+    correlation = _area([ranking(each.correlation, each.patches) for each in looks])
+    heads = "a patch", f"last block's attention\n{attention}", f"cosine correlation\n{correlation}"
     figure = Figure(figsize=(6.4, 2.05 * max(1, len(shown)) + 0.75), layout="constrained")
     grid = figure.subplots(max(1, len(shown)), 3, squeeze=False)
     for ax, head in zip(grid[0], heads, strict=True):
         ax.set_title(head, fontsize=10, fontweight="bold", loc="center")
-    for axes, (one, patch) in zip(grid, shown, strict=False):
-        _row(axes, one, patch)
+    for axes, (each, patch) in zip(grid, shown, strict=False):
+        _draw(axes, each, patch)
     for ax in grid.flat:
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
     return figure
 
 
-def _area(rankings: Weights) -> str:
-    return f"AUC {rankings.mean():.2f}" if rankings.size else ""
+def _area(rankings: Sequence[Weights]) -> str:
+    areas = np.concatenate(rankings)
+    return f"AUC {areas.mean():.2f}" if areas.size else ""
 
 
-def _row(axes: Sequence[Axes], one: Look, patch: int) -> None:
-    size, side = one.pixels.shape[0], round(len(one.patches) ** 0.5)
+def _draw(axes: Sequence[Axes], shown: Look, patch: int) -> None:
+    size, side = shown.pixels.shape[0], round(len(shown.patches) ** 0.5)
     step = size / side
     y, x = divmod(patch, side)
     extent = (-0.5, size - 0.5, size - 0.5, -0.5)
-    member = (one.truth == one.patches[patch]).astype(float)
-    axes[0].imshow(one.pixels, interpolation="nearest")
-    for ax, weights in zip(axes[1:], (one.attention, one.correlation), strict=True):
+    member = (shown.truth == shown.patches[patch]).astype(float)
+    axes[0].imshow(shown.pixels, interpolation="nearest")
+    for ax, weights in zip(axes[1:], (shown.attention, shown.correlation), strict=True):
         heat = weights[patch].copy()
         heat[patch] = np.delete(heat, patch).max()  # itself: always the most, and no news
         ax.imshow(heat.reshape(side, side), cmap="magma", extent=extent, interpolation="nearest")
@@ -159,6 +149,5 @@ def _row(axes: Sequence[Axes], one: Look, patch: int) -> None:
     for ax in axes:
         corner = (x * step - 0.5, y * step - 0.5)
         for colour, width in ((INK, 3.2), (MARK, 1.6)):
-            ax.add_patch(
-                Rectangle(corner, step, step, fill=False, edgecolor=colour, linewidth=width)
-            )
+            frame = Rectangle(corner, step, step, fill=False, edgecolor=colour, linewidth=width)
+            ax.add_patch(frame)

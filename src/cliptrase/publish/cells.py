@@ -13,20 +13,12 @@ import pandas as pd
 
 from cliptrase.config import Run
 from cliptrase.plan import Cell, Plan, Row, Table
-from cliptrase.publish.compare import (
-    SHORT,
-    different_code,
-    different_versions,
-    mean_resampled,
-    mean_value,
-    paired_difference,
-    why_no_pair,
-)
+from cliptrase.publish import compare
 from cliptrase.publish.published import Key, Printed, read_published
 from cliptrase.publish.results import FinishedRun, Shelf
-from cliptrase.runs import bootstrap, scoring
+from cliptrase.runs import bootstrap
+from cliptrase.runs.scoring import vocabulary_digest
 
-NOT_COMPUTED = ("quoted", "absent")  # kinds of cells that no run fills
 # what stands before a reason: of missing runs, and of runs that cannot be taken together
 REASONS = {
     "avg": ("an average needs every benchmark: ", "no average: "),
@@ -100,13 +92,8 @@ TYPES = {
 def tidy(plan: Plan, shelf: Shelf, table: Table) -> pd.DataFrame:
     """The cells of one table, a line each, in the plan's order; the columns are those of `Line`."""
     printed = read_published()
-    rows = {(row.group, row.name): row for row in table.rows}
     frame = to_frame(
-        _fill(
-            plan, shelf, printed, row, cell, _counterpart(rows.get((row.group, cell.versus)), cell)
-        )
-        for row in table.rows
-        for cell in row.cells
+        _fill(plan, shelf, table, printed, row, cell) for row in table.rows for cell in row.cells
     )
     if table.compare_to_best:
         _mark_near_best(frame, shelf)
@@ -123,28 +110,23 @@ def missing(frame: pd.DataFrame) -> tuple[int, int, dict[str, int]]:
 
     Quoted cells and those that are meant to be empty are not counted.
     """
-    wanted = frame[~frame["kind"].isin(NOT_COMPUTED)]
+    wanted = frame[~frame["kind"].isin(["quoted", "absent"])]
     gone = wanted[wanted["value"].isna()]
     return len(gone), len(wanted), gone["reason"].value_counts().to_dict()
 
 
-def _counterpart(versus: Row | None, cell: Cell) -> Cell | None:
-    """The cell of the row compared with that stands in the same column."""
-    if versus is None or cell.kind == "flops":
-        return None
+def _counterpart(table: Table, row: Row, cell: Cell) -> Cell | None:
+    """The cell that a cell is compared with: in the same column of another row of its group."""
+    rows = [other for other in table.rows if (other.group, other.name) == (row.group, cell.versus)]
     place = (cell.column, cell.metric)
-    return next((each for each in versus.cells if (each.column, each.metric) == place), None)
+    cells = (each for other in rows for each in other.cells if cell.kind != "flops")
+    return next((each for each in cells if (each.column, each.metric) == place), None)
 
 
 def _fill(
-    plan: Plan,
-    shelf: Shelf,
-    printed: dict[Key, Printed],
-    row: Row,
-    cell: Cell,
-    versus: Cell | None,
+    plan: Plan, shelf: Shelf, table: Table, printed: dict[Key, Printed], row: Row, cell: Cell
 ) -> Line:
-    """The line of one cell; `versus` is the cell that it is compared with."""
+    """The line of one cell."""
     line = Line(
         cell.table,
         cell.row,
@@ -166,7 +148,8 @@ def _fill(
     if cell.kind == "quoted":
         assert paper is not None  # the plan makes quoted cells from the same file
         return replace(line, published=paper.text, note=paper.note)
-    line = _compute(plan, shelf, replace(line, run=cell.run), cell, versus)
+    versus = _counterpart(table, row, cell)
+    line = _compute(shelf, table, replace(line, run=cell.run), cell, versus)
     if versus is not None:
         line = replace(line, versus=versus.row)
     if paper and plan.published and paper.image_size in (None, cell.image_size):
@@ -175,39 +158,38 @@ def _fill(
     return line
 
 
-def _compute(plan: Plan, shelf: Shelf, line: Line, cell: Cell, versus: Cell | None) -> Line:
+def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | None) -> Line:
     """The number of a cell from its run, or from those that it is the mean, best or ratio of."""
     runs, reason = shelf.find_all(_runs_of(cell))
     not_all, not_together = REASONS.get(cell.kind, ("", ""))
     if reason:
         return replace(line, reason=not_all + reason)
-    if reason := different_code(runs):
+    if reason := compare.different_code(runs):
         return replace(line, reason=not_together + reason)
-    line = replace(line, runs=_runs_of(cell), versions_note=different_versions(runs))
+    line = replace(line, runs=_runs_of(cell), versions_note=compare.different_versions(runs))
     if cell.kind == "flops":
-        flops, first = (run.flops for run in runs)
+        flops, first = (run.metrics.get("flops") for run in runs)
         if not flops or not first:
             return replace(line, reason="the run counted no operations")
         return replace(line, value=flops / first)
     if cell.kind == "best":
-        runs = [_best(runs, cell.metric)]
-        rows = {each.run: row.name for row in plan.tables[cell.table].rows for each in row.cells
-                if each.kind == "run"}  # fmt: skip
-        line = replace(line, run=runs[0].name, runs=(runs[0].name,), best_of=rows[runs[0].name])
-    value = mean_value(runs, cell.metric)
-    low: float | None
-    high: float | None
+        # of equals the first; a run without a scored pixel is not the best
+        values = [-1.0 if (v := run.value(cell.metric)) is None else v for run in runs]
+        runs = [runs[values.index(max(values))]]
+        best = runs[0].name
+        rows = [row.name for row in table.rows for each in row.cells if each.run == best]
+        line = replace(line, run=best, runs=(best,), best_of=rows[-1])
+    value, ends = compare.mean_value(runs, cell.metric), runs[0].interval(cell.metric)
     if cell.kind == "avg":
         if value is None:
             return replace(line, reason="an average needs a value on every benchmark")
-        low, high = bootstrap.interval(value, mean_resampled(runs, cell.metric))
+        ends = bootstrap.interval(value, compare.mean_resampled(runs, cell.metric))
     else:
-        line = replace(line, images=runs[0].images)
+        line = replace(line, images=int(runs[0].metrics["images"]))
         if value is None:
             return replace(line, reason=f"{runs[0].folder}: no pixel was scored")
-        low, high = runs[0].interval(cell.metric)
         line = replace(line, commit=runs[0].commit)
-    line = replace(line, value=value, ci_low=low, ci_high=high, code=runs[0].code)
+    line = replace(line, value=value, ci_low=ends[0], ci_high=ends[1], code=runs[0].code)
     return line if versus is None else _compare(shelf, line, runs, versus)
 
 
@@ -216,24 +198,18 @@ def _compare(shelf: Shelf, line: Line, runs: list[FinishedRun], versus: Cell) ->
     others, reason = shelf.find_all(_runs_of(versus))
     if reason:
         return line  # the row compared with shows its reason itself
-    if why := why_no_pair(runs, others):
+    if why := compare.why_no_pair(runs, others):
         return replace(line, diff_reason=f"no difference: {why}")
-    difference = paired_difference(runs, others, line.metric)
+    difference = compare.paired_difference(runs, others, line.metric)
     if difference is None:
         return line
     diff, low, high = difference
-    note = different_versions([*runs, *others]) or line.versions_note
+    note = compare.different_versions([*runs, *others]) or line.versions_note
     return replace(line, diff=diff, diff_low=low, diff_high=high, versions_note=note)
 
 
 def _runs_of(cell: Cell) -> tuple[str, ...]:
     return (cell.run,) if cell.run else cell.runs
-
-
-def _best(runs: list[FinishedRun], metric: str) -> FinishedRun:
-    """Of equals the first; a run without a scored pixel is not the best."""
-    values = {run.name: run.value(metric) for run in runs}
-    return max(runs, key=lambda run: -1.0 if (value := values[run.name]) is None else value)
 
 
 def _mark_near_best(frame: pd.DataFrame, shelf: Shelf) -> None:
@@ -251,12 +227,12 @@ def _mark_near_best(frame: pd.DataFrame, shelf: Shelf) -> None:
         best, _ = shelf.find_all(lines["runs"][place])
         for index, names in lines["runs"].drop(place).items():
             runs, _ = shelf.find_all(names)
-            if why_no_pair(best, runs):
+            if compare.why_no_pair(best, runs):
                 continue
-            difference = paired_difference(best, runs, metric)
+            difference = compare.paired_difference(best, runs, metric)
             if difference is not None and difference[1] <= 0 <= difference[2]:
                 frame.loc[index, "near_best"] = True
-                if note := different_versions([*runs, *best]):
+                if note := compare.different_versions([*runs, *best]):
                     frame.loc[index, "versions_note"] = note
 
 
@@ -264,18 +240,21 @@ def _with_settings(line: Line, cell: Cell) -> Line:
     """The line with model, protocol, vocabulary and rule: of an average's runs each that differs,
     in the order of the columns."""
     protocols = [run.protocol for run in cell.settings]
-    sides, strides = (
-        {getattr(protocol, key, None) for protocol in protocols} for key in ("short_side", "stride")
-    )
     return replace(
         line,
         model=_each(map(model_of, cell.settings)),
         protocol=cell.protocol,
         vocabulary=_each(map(vocabulary_of, cell.settings)),
         rule=_each(protocol.rule for protocol in protocols),
-        short_side=sides.pop() if len(sides) == 1 else None,
-        stride=strides.pop() if len(strides) == 1 else None,
+        short_side=_common(getattr(protocol, "short_side", None) for protocol in protocols),
+        stride=_common(getattr(protocol, "stride", None) for protocol in protocols),
     )
+
+
+def _common(values: Iterable[int | None]) -> int | None:
+    """What all have, None where they differ."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else None
 
 
 def _each(values: Iterable[str]) -> str:
@@ -296,4 +275,4 @@ def vocabulary_of(run: Run) -> str:
     """
     lists = (run.vocabulary.classes, run.vocabulary.background)
     names = "+".join(each.name for each in lists if each is not None)
-    return f"{names}@{scoring.vocabulary_digest(run)[:SHORT]}"
+    return f"{names}@{vocabulary_digest(run)[: compare.SHORT]}"

@@ -20,6 +20,11 @@ from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption, new_
 PAPER = "paper"
 ACROSS = 5  # panels of `row_bars` side by side
 BASE, PLAIN, BEST = ROWS[0], ROWS[1], ROWS[2]
+HATCHED: Any = {"fill": False, "edgecolor": GREY, "linewidth": 0}
+IN_A_CELL: Any = {"ha": "center", "va": "center", "fontsize": 9}
+AT_A_BAR: Any = {"textcoords": "offset points", "fontsize": 7.5, "color": INK}
+DIAMOND: Any = {"linestyle": "none", "marker": "D", "markersize": 4, "markerfacecolor": "white"}
+LEGEND: Any = {"ncols": 4, "loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
 
 
 def heat_map(title: str, frame: pd.DataFrame) -> Figure:
@@ -40,21 +45,11 @@ def heat_map(title: str, frame: pd.DataFrame) -> Figure:
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             corner = (column - 0.5, row - 0.5)
-            axes.add_patch(
-                Rectangle(corner, 1, 1, fill=False, hatch="///", edgecolor=GREY, linewidth=0)
-            )
+            axes.add_patch(Rectangle(corner, 1, 1, hatch="///", **HATCHED))
             continue
         shade = (value - low) / (high - low) if high > low else 0.0
-        axes.text(
-            column,
-            row,
-            f"{value:.1f}",
-            ha="center",
-            va="center",
-            fontsize=9,
-            color="white" if shade > 0.6 else INK,
-            fontweight="bold" if value == high else "normal",
-        )
+        colour, weight = "white" if shade > 0.6 else INK, "bold" if value == high else "normal"
+        axes.text(column, row, f"{value:.1f}", color=colour, fontweight=weight, **IN_A_CELL)
     chosen = points[points["row"].isin(texts(lines["versus"]))]
     for point in chosen.itertuples():
         column, row = grid.columns.get_loc(point.min_samples), grid.index.get_loc(point.eps)
@@ -108,10 +103,8 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
         offset = (index - (len(rows) - 1) / 2) * width
         bars_of_row = lines[lines["row"] == row]
         _bars_of(axes, bars_of_row, bars_of_row["spot"] + offset, width, index)
-    labels = [
-        "\n".join(filter(None, [group.column, *group.title.split(", ")]))
-        for group in groups.itertuples()
-    ]
+    heads = [[group.column, *group.title.split(", ")] for group in groups.itertuples()]
+    labels = ["\n".join(filter(None, head)) for head in heads]
     axes.set_xticks(list(groups["spot"]), labels)
     axes.set_ylabel(f"{metric} (%)")
     axes.set_ylim(bottom=0)
@@ -120,17 +113,9 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     if (lines["value"].notna() | lines["published"].ne("")).any():
-        handles, names = axes.get_legend_handles_labels()
-        order = sorted(range(len(names)), key=lambda i: names[i] == PAPER)  # the diamonds last
-        axes.legend(
-            [handles[i] for i in order],
-            [names[i] for i in order],
-            ncols=4,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            frameon=False,
-            borderaxespad=0.2,
-        )
+        entries = zip(*axes.get_legend_handles_labels(), strict=True)
+        ordered = sorted(entries, key=lambda entry: entry[1] == PAPER)  # the diamonds last
+        axes.legend(*zip(*ordered, strict=True), borderaxespad=0.2, **LEGEND)
     about = [lines["model"].iloc[0], *sizes_of(lines), "95 % intervals"]
     caption(axes, title, " · ".join(filter(None, about)), above=0.13)
     return figure
@@ -155,38 +140,17 @@ def _bars_of(axes: Axes, lines: pd.DataFrame, places: pd.Series, width: float, i
     drawn = lines[lines["value"].notna()]
     if len(drawn):
         highs, spread = _whiskers(drawn)
-        axes.bar(
-            places[drawn.index],
-            drawn["value"],
-            width * 0.92,
-            yerr=spread,
-            color=ROWS[index % len(ROWS)],
-            label=lines["row"].iloc[0],
-            error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2.5, "capthick": 1},
-        )
-        for place, value, high in zip(places[drawn.index], drawn["value"], highs, strict=True):
-            axes.annotate(
-                f"{value:.1f}",
-                (place, high),
-                xytext=(0, 2.5),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7.5,
-                color=INK,
-            )
+        style: Any = {"color": ROWS[index % len(ROWS)], "label": lines["row"].iloc[0]}
+        whisker = {"ecolor": INK, "elinewidth": 1, "capsize": 2.5, "capthick": 1}
+        x, values = places[drawn.index], drawn["value"]
+        axes.bar(x, values, width * 0.92, yerr=spread, error_kw=whisker, **style)
+        for place, value, high in zip(x, values, highs, strict=True):
+            axes.annotate(f"{value:.1f}", (place, high), xytext=(0, 2.5), ha="center", **AT_A_BAR)
     printed = lines.loc[lines["published"] != "", "published"].astype(float)
     if len(printed):
-        axes.plot(
-            places[printed.index],
-            printed,
-            linestyle="none",
-            marker="D",
-            markersize=4,
-            markerfacecolor="white",
-            markeredgecolor=INK,
-            label=PAPER if index == 0 else None,
-            zorder=5,
-        )
+        label = PAPER if index == 0 else None
+        places = places[printed.index]
+        axes.plot(places, printed, markeredgecolor=INK, label=label, zorder=5, **DIAMOND)
 
 
 def row_bars(title: str, frame: pd.DataFrame) -> Figure:
@@ -253,20 +217,8 @@ def _draw_rows(axes: Axes, lines: pd.DataFrame, rows: Sequence[tuple[str, str]])
 def _draw_row(axes: Axes, place: int, line: Any, colour: str) -> None:
     ends = (line.ci_low, line.ci_high)
     low, high = (line.value if np.isnan(end) else end for end in ends)
-    axes.barh(
-        place,
-        line.value,
-        0.74,
-        xerr=[[line.value - low], [high - line.value]],
-        color=colour,
-        error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 1.8, "capthick": 0.9},
-    )
-    axes.annotate(
-        f"{line.value:.1f}" + f" {NEAR_BEST}" * line.near_best,
-        (high, place),
-        xytext=(3, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=7.5,
-        color=INK,
-    )
+    spread = [[line.value - low], [high - line.value]]
+    whisker = {"ecolor": INK, "elinewidth": 0.9, "capsize": 1.8, "capthick": 0.9}
+    axes.barh(place, line.value, 0.74, xerr=spread, error_kw=whisker, color=colour)
+    text = f"{line.value:.1f}" + f" {NEAR_BEST}" * line.near_best
+    axes.annotate(text, (high, place), xytext=(3, 0), va="center", **AT_A_BAR)

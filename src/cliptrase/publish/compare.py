@@ -91,15 +91,10 @@ def comparables(frame: pd.DataFrame) -> list[Comparable]:
     usual = lines["protocol"].map(dict(zip(first["protocol"], first["rule"], strict=True)))
     rules = lines["rule"].mask(lines["chooses_rule"], usual)
     groups = list(lines.groupby([lines["protocol"], rules], sort=False))
-    protocols = [protocol for (protocol, _), _ in groups]
-    several_rules = len(set(protocols)) < len(protocols)
-
-    def title(protocol: str, rule: str) -> str:
-        if len(groups) == 1:
-            return ""
+    several_rules = len({protocol for (protocol, _), _ in groups}) < len(groups)
+    blocks = []
+    for (protocol, rule), part in groups:
         words = " and ".join(in_words(each) for each in protocol.split())
-        return f"protocol {words}" + (f", rule {rule}" if several_rules else "")
-
-    return [
-        Comparable(protocol, rule, title(protocol, rule), part) for (protocol, rule), part in groups
-    ]
+        title = f"protocol {words}" + f", rule {rule}" * several_rules
+        blocks.append(Comparable(protocol, rule, title if len(groups) > 1 else "", part))
+    return blocks

@@ -31,15 +31,14 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
     """A heat map of every grid and the rows of every table that asks, named as their tables; the
     bars of the first table of metrics."""
     paths: list[Path] = []
-    drawn = False
+    main_table = next((name for name, table in suite.tables.items() if table.kind != "grid"), None)
     for name, table in suite.tables.items():
-        if table.kind == "grid":
-            paths += save(heat_map(table.title, tidy(suite, shelf, table)), folder, name)
-        elif not drawn:
-            paths += save(bars(table.title, tidy(suite, shelf, table)), folder, MAIN_RESULTS)
-            drawn = True
-        if table.kind != "grid" and table.figure:
-            paths += save(row_bars(table.title, tidy(suite, shelf, table)), folder, name)
+        charts = {name: heat_map} if table.kind == "grid" else {}
+        charts |= {MAIN_RESULTS: bars} if name == main_table else {}
+        charts |= {name: row_bars} if table.figure else {}
+        frame = tidy(suite, shelf, table) if charts else None
+        for chart, draw in charts.items():
+            paths += save(draw(table.title, frame), folder, chart)
     return paths
 
 

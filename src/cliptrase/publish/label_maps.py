@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -19,6 +19,8 @@ Labels = NDArray[np.int64]
 SHARE = 0.01  # of a map: smaller classes have no colour of their own
 BACKGROUND, UNSCORED, OTHER = "#dfe3e8", "#ffffff", "#57606a"
 TITLES = 10.5
+LEGEND: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
+LEGEND |= {"handlelength": 1.1, "handleheight": 1.1, "columnspacing": 1.4}
 
 # Colours that keep apart, after Sasha Trubetskoy's list of twenty; neighbours differ most.
 PALETTE = (
@@ -49,38 +51,25 @@ def label_maps(
     shown = [int(index) for index in np.flatnonzero(shares >= SHARE)]
     table = _colours(shown, len(names), background)
     columns = ["image", "ground truth", *rows]
-    figure = Figure(
-        figsize=(1.75 * len(columns) + 0.2, 1.92 * len(pictures) + 1.0), layout="constrained"
-    )
+    width, height = 1.75 * len(columns) + 0.2, 1.92 * len(pictures) + 1.0
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(len(pictures), len(columns), squeeze=False)
     for number, (picture, axes) in enumerate(zip(pictures, grid, strict=True)):
         colours = [table[labels] for labels in (picture.truth, *picture.maps.values())]
         below = ["", "", *(_right(labels, picture.truth) for labels in picture.maps.values())]
         images = [picture.pixels, *colours]
         for ax, image, text, column in zip(axes, images, below, columns, strict=True):
-            _show(ax, image, text)
+            ax.imshow(image, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
             if number == 0:
                 ax.set_title(column, fontsize=TITLES, fontweight="bold", loc="center")
     figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
-    figure.legend(
-        handles=_legend(shown, names, table, bool(((shares > 0) & (shares < SHARE)).any())),
-        loc="outside lower center",
-        ncols=min(8, 2 + len(columns)),
-        frameon=False,
-        fontsize=8.5,
-        handlelength=1.1,
-        handleheight=1.1,
-        columnspacing=1.4,
-    )
+    others = bool(((shares > 0) & (shares < SHARE)).any())
+    handles = _legend(shown, names, table, others)
+    figure.legend(handles=handles, ncols=min(8, 2 + len(columns)), **LEGEND)
     return figure
-
-
-def _show(axes: Axes, picture: NDArray, text: str) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
 
 
 def _right(labels: Labels, truth: Labels) -> str:
@@ -113,10 +102,6 @@ def _colours(shown: list[int], classes: int, background: int | None) -> NDArray[
 def _legend(
     shown: list[int], names: list[str], table: NDArray[np.float64], others: bool
 ) -> list[Patch]:
-    handles = [
-        Patch(facecolor=tuple(table[index]), edgecolor=GREY, linewidth=0.5, label=names[index])
-        for index in shown
-    ]
-    if others:
-        handles.append(Patch(facecolor=OTHER, edgecolor=GREY, linewidth=0.5, label="other classes"))
-    return handles
+    entries: list[tuple[str, Any]] = [(names[index], tuple(table[index])) for index in shown]
+    entries += [("other classes", OTHER)] * others
+    return [Patch(fc=colour, ec=GREY, linewidth=0.5, label=name) for name, colour in entries]

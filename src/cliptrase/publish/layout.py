@@ -60,9 +60,9 @@ class Sheet:
     name: str
     title: str
     facts: tuple[str, ...]  # suite, model, protocol, rule, size: one short phrase each
-    panels: tuple[Panel, ...]
+    panels: list[Panel]
     notes: Notes
-    remarks: tuple[str, ...]
+    remarks: list[str]
 
 
 def _mark(notes: Notes, text: str) -> str:
@@ -78,14 +78,8 @@ def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
         panels, remarks = _grid(frame, table.chosen, notes)
     else:
         panels, remarks = _metrics(frame, _headings(plan, table), notes), []
-    return Sheet(
-        name=table.name,
-        title=table.title,
-        facts=facts(plan.suite, frame),
-        panels=tuple(panels),
-        notes=notes,
-        remarks=(reading(table.kind), *remarks, *remarks_of(frame)),
-    )
+    remarks = [reading(table.kind), *remarks, *remarks_of(frame)]
+    return Sheet(table.name, table.title, facts(plan.suite, frame), panels, notes, remarks)
 
 
 def _headings(plan: Plan, table: Table) -> dict[str, str]:
@@ -116,12 +110,10 @@ def _metrics(frame: pd.DataFrame, headings: dict[str, str], notes: Notes) -> lis
     quoted = frame[frame["kind"] == "quoted"]
     if len(quoted):
         blocks.append((QUOTED, quoted))
-    return [_metrics_panel(title, lines, headings, notes) for title, lines in blocks]
+    return [_panel(title, lines, headings, notes) for title, lines in blocks]
 
 
-def _metrics_panel(
-    title: str, lines: pd.DataFrame, headings: dict[str, str], notes: Notes
-) -> Panel:
+def _panel(title: str, lines: pd.DataFrame, headings: dict[str, str], notes: Notes) -> Panel:
     """A section for each metric and group of rows; FLOPs stand in those of every metric."""
     metrics = [metric for metric in lines["metric"].unique() if metric != FLOPS]
     groups = list(lines["group"].unique())
@@ -160,13 +152,10 @@ def _grid(frame: pd.DataFrame, chosen: str, notes: Notes) -> tuple[list[Panel], 
     for kind, lines in kinds:
         title = ", ".join(kind) if len(kinds) > 1 else ""
         cells = lines[lines["kind"] != "best"].sort_values("eps", kind="stable")
-        cells = cells.assign(
-            section="", label=cells["eps"].map("{:g}".format), place=cells["min_samples"].map(str)
-        )
-        columns = tuple(
-            Column(f"{value}", f"{value}", MIN_SAMPLES)
-            for value in sorted(cells["min_samples"].unique())
-        )
+        labels, places = cells["eps"].map("{:g}".format), cells["min_samples"].map(str)
+        cells = cells.assign(section="", label=labels, place=places)
+        across = map(str, sorted(cells["min_samples"].unique()))
+        columns = tuple(Column(value, value, MIN_SAMPLES) for value in across)
         cells = _placed(cells, columns)
         cells["best"] = _is_best(cells, ["section"])
         panels.append(Panel(title, "eps", columns, _with_marks(cells, notes, chosen)))
@@ -181,11 +170,8 @@ def _best_remark(title: str, line: Any) -> str:
         text += f"not known, {line.reason}"
     else:
         text += f"{line.value:.{DIGITS}f} at {line.best_of}"
-    if line.published:
-        text += f"; the paper prints {line.published}"
-    if line.note:
-        text += f" ({line.note})"
-    return text + "."
+    text += f"; the paper prints {line.published}" if line.published else ""
+    return text + (f" ({line.note})." if line.note else ".")
 
 
 def _placed(cells: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
@@ -244,7 +230,5 @@ def _footnotes(cell: Any, to: str) -> Iterable[str]:
 
 def _row_is_near_best(row: pd.DataFrame) -> bool:
     """Whether a row is as good as the best: its average is, or its only number."""
-    numbers = row[row["place"] != FLOPS]
-    average = numbers[numbers["place"] == "avg"]
-    deciding = average if len(average) else numbers
-    return deciding["near_best"].tolist() == [True]
+    near_best = row.loc[row["place"] != FLOPS].set_index("place")["near_best"]
+    return bool(near_best["avg"]) if "avg" in near_best else near_best.tolist() == [True]

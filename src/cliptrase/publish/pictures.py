@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cliptrase.config import Run
 from cliptrase.data import open_dataset
@@ -50,9 +49,8 @@ class Shown:
     def is_prepared(self, data: Path) -> bool:
         """Whether the images can be read; a user's folder always can."""
         benchmark = self.first.benchmark
-        if benchmark.folder is not None:
-            return True
-        return read_selfcheck(prepared_folder(benchmark.dataset, data)) is not None
+        check = read_selfcheck(prepared_folder(benchmark.dataset, data))
+        return benchmark.folder is not None or check is not None
 
     def loader(self, data: Path) -> Loader:
         """Reads the images. Raises UserError where the dataset is not prepared."""
@@ -82,10 +80,8 @@ def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
         for cell in row.cells
         if (cell.kind, cell.benchmark, cell.metric) == ("run", benchmark, table.metrics[0])
     }
-    seen = [(run.model, run.image_size) for run in runs.values()]
-    return {
-        name: run for (name, run), sees in zip(runs.items(), seen, strict=True) if sees == seen[0]
-    }
+    seen = {name: (run.model, run.image_size) for name, run in runs.items()}
+    return {name: run for name, run in runs.items() if seen[name] == next(iter(seen.values()))}
 
 
 def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
@@ -112,11 +108,9 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
     count = min(PICTURED, len(loader.dataset))
     pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
-    background = None
-    if run.has_background:
-        background = 0 if whole_pictures(run) else scored_classes(run) - 1
-    figure = label_maps(pictures, class_names(run), background, title)
-    return save(figure, folder, LABEL_MAPS)
+    place = 0 if whole_pictures(run) else scored_classes(run) - 1
+    background = place if run.has_background else None
+    return save(label_maps(pictures, class_names(run), background, title), folder, LABEL_MAPS)
 
 
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
@@ -126,8 +120,7 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
         return []
     run = clustered[0]
     count = min(RANKED, len(loader.dataset))
-    loaded = (loader(position) for position in range(count))
-    looks = [look(clip, each, run, truth_map(each, run)) for each in loaded]
+    looks = [look(clip, each, run, truth_map(each, run)) for each in map(loader, range(count))]
     title = (
         f"{shown.benchmark} · {clip.label} · {run.image_size} px · "
         f"AUC: how well each patch ranks its own class first, mean over {count} images"
@@ -151,7 +144,5 @@ def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path)
     jobs = {row: Job.of(run, *text_of(run, clip, data)) for row, run in shown.runs.items()}
     with torch.inference_mode():
         maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
-    labels: dict[str, NDArray[np.int64]] = {
-        row: each[0].astype(np.int64) for row, each in maps.items()
-    }
+    labels = {row: each[0].astype(np.int64) for row, each in maps.items()}
     return Picture(loaded.pixels, truth_map(loaded, shown.first), labels)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
-from tabulate import DataRow, TableFormat
+from tabulate import DataRow, simple_separated_format
 
 from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.layout import DIGITS, FLOPS, MIN_SAMPLES, Column, Panel, Sheet
@@ -21,9 +20,16 @@ MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
 WIDE = 7  # from this many columns on, LaTeX puts an interval below its value, not beside it
 
 
-def to_csv(frame: pd.DataFrame) -> str:
-    """Tidy CSV: one cell a line, per cent with four decimals, empty where there is no number."""
+def csv_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The CSV's columns, one cell a line; printed numbers are numbers."""
     table = distinctly_named(frame)[list(COLUMNS)]
+    return table.assign(published=pd.to_numeric(table["published"].replace("", None)))
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Tidy CSV: per cent with four decimals, printed numbers as printed, empty where there is no
+    number."""
+    table = csv_table(frame).assign(published=frame["published"])
     numbers = table.select_dtypes("float64")
     table = table.assign(**numbers.mask(numbers.abs() < 0.00005, 0.0))  # no -0.0000
     return table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
@@ -55,32 +61,23 @@ def interval(low: float, high: float, sign: bool = False) -> str:
     return f"[{number(low, sign)}, {number(high, sign)}]"
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """What a cell says, before markup; "" for what it does not have."""
-
-    value: str
-    spread: str
-    difference: str
-    difference_spread: str
-    printed: str
-
-    @classmethod
-    def of(cls, cell: Any, plus_signs: bool = True) -> _Texts:
-        if cell.kind == "quoted":
-            return cls(cell.published, "", "", "", "")
-        if pd.isna(cell.value):
-            value = "" if cell.kind == "absent" else ABSENT
-        else:
-            value = number(cell.value) + "×" * (cell.metric == FLOPS)
-        delta = "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
-        return cls(
-            value,
-            interval(cell.ci_low, cell.ci_high),
-            "" if pd.isna(cell.diff) else number(cell.diff, True),
-            interval(cell.diff_low, cell.diff_high, plus_signs),
-            cell.published and cell.published + delta,
-        )
+def _texts(cell: Any, plus_signs: bool = True) -> tuple[str, str, str, str, str]:
+    """What a cell says, before markup; "" for what it does not have: its value, the interval of it,
+    the difference, the interval of that, and what the paper prints."""
+    if cell.kind == "quoted":
+        return cell.published, "", "", "", ""
+    if pd.isna(cell.value):
+        value = "" if cell.kind == "absent" else ABSENT
+    else:
+        value = number(cell.value) + "×" * (cell.metric == FLOPS)
+    delta = "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
+    return (
+        value,
+        interval(cell.ci_low, cell.ci_high),
+        "" if pd.isna(cell.diff) else number(cell.diff, True),
+        interval(cell.diff_low, cell.diff_high, plus_signs),
+        cell.published and cell.published + delta,
+    )
 
 
 def _sections(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
@@ -91,15 +88,11 @@ def _sections(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
 
 # --- Markdown ------------------------------------------------------------------------------
 
-GITHUB = TableFormat(
-    lineabove=None,
+ROW = DataRow("| ", " | ", " |")
+GITHUB = simple_separated_format("|")._replace(
     linebelowheader=lambda widths, _: f"| --- | {' | '.join(['---:'] * (len(widths) - 1))} |",
-    linebetweenrows=None,
-    linebelow=None,
-    headerrow=DataRow("| ", " | ", " |"),
-    datarow=DataRow("| ", " | ", " |"),
-    padding=0,
-    with_header_hide=None,
+    headerrow=ROW,
+    datarow=ROW,
 )
 
 
@@ -143,14 +136,13 @@ def _md_label(row: Any) -> str:
 
 
 def _md_cell(cell: Any) -> str:
-    texts = _Texts.of(cell)
-    value = f"**{texts.value}**" if cell.best else texts.value
-    pieces = [f"{value} {texts.spread}".strip() + _md_marks(cell.marks)]
-    if texts.difference:
-        difference = f"{texts.difference} {texts.difference_spread}".strip()
-        pieces.append(f"<sub>{difference}</sub>")
-    if texts.printed:
-        pieces.append(f"<sub>paper {texts.printed}</sub>")
+    value, spread, difference, difference_spread, printed = _texts(cell)
+    value = f"**{value}**" if cell.best else value
+    pieces = [f"{value} {spread}".strip() + _md_marks(cell.marks)]
+    if difference:
+        pieces.append(f"<sub>{f'{difference} {difference_spread}'.strip()}</sub>")
+    if printed:
+        pieces.append(f"<sub>paper {printed}</sub>")
     return "<br>".join(piece.replace(" ", "\N{NO-BREAK SPACE}") for piece in pieces)
 
 
@@ -166,10 +158,8 @@ def _md(text: str) -> str:
 
 # --- LaTeX ---------------------------------------------------------------------------------
 
-_SYMBOLS = {
-    **{"×": "times", "·": "cdot", "±": "pm", "≤": "le", "≥": "ge", "≈": "approx"},
-    **{"Δ": "Delta", "†": "dagger", "√": "surd"},
-}
+_SYMBOLS = {"×": "times", "·": "cdot", "±": "pm", "≤": "le", "≥": "ge", "≈": "approx"}
+_SYMBOLS |= {"Δ": "Delta", "†": "dagger", "√": "surd"}
 _WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum"}
 _WORDS |= {"<": "less", ">": "greater", "|": "bar"}
 _TEX = {
@@ -238,17 +228,18 @@ def _tex_panel(panel: Panel) -> list[str]:
         if title:
             before += rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{tex(title)}}}}} \\" + "\n"
         for row in section:
-            labels = _tex_labels(row)
-            own = pivoted.loc[row.down]
-            for layer, texts in own.iterrows():
+            labels = {VALUE: tex(row.label) + _tex_marks(row.label_marks)}
+            labels |= {PRINTED: r"{\tiny \quad paper}"}
+            labels |= {DIFFERENCE: rf"{{\tiny \quad to {tex(row.to)}}}"} if row.to else {}
+            layers_of_row = pivoted.loc[row.down]
+            for layer, texts in layers_of_row.iterrows():
                 # `{}` keeps a first "[" from being read as the optional argument of the `\\` above
                 rows.append([before + "{}" + labels.get(layer, ""), *texts])
                 before = ""
-            before = "\\addlinespace[2pt]\n" * (len(own) > 1)
+            before = "\\addlinespace[2pt]\n" * (len(layers_of_row) > 1)
     heads = ["{}" + tex(panel.corner), *(tex(column.label) for column in panel.columns)]
-    tabular = pd.DataFrame(rows, columns=heads).to_latex(
-        index=False, escape=False, column_format="l" + "r" * width
-    )
+    table = pd.DataFrame(rows, columns=heads)
+    tabular = table.to_latex(index=False, escape=False, column_format="l" + "r" * width)
     tight = width > WIDE + 1 and panel.cells["ci_low"].notna().any()
     return [
         rf"\footnotesize\setlength{{\tabcolsep}}{{{'1pt' if tight else '3pt'}}}",
@@ -268,27 +259,16 @@ def _tex_groups(columns: tuple[Column, ...]) -> str:
     return " & ".join(cells) + " \\\\\n" + rules + "\n"
 
 
-def _tex_labels(row: Any) -> dict[int, str]:
-    """What stands at the left of each layer of a row."""
-    labels = {VALUE: tex(row.label) + _tex_marks(row.label_marks), PRINTED: r"{\tiny \quad paper}"}
-    if row.to:
-        labels[DIFFERENCE] = rf"{{\tiny \quad to {tex(row.to)}}}"
-    return labels
-
-
 def _tex_cell(cell: Any, stacked: bool) -> list[str]:
     """The layers of one cell: what stands in each line of its row."""
-    texts = _Texts.of(cell, plus_signs=not stacked)  # stacked: ten columns leave no room for them
-    value = tex(texts.value)
+    layers = _texts(cell, plus_signs=not stacked)  # stacked: ten columns leave no room for them
+    value, spread, difference, difference_spread, printed = map(tex, layers)
     value = (rf"\textbf{{{value}}}" if cell.best else value) + _tex_marks(cell.marks)
-    spread, difference, difference_spread = map(
-        tex, (texts.spread, texts.difference, texts.difference_spread)
-    )
     if not stacked:
         value += rf" {{\tiny {spread}}}" if spread else ""
         difference = f"{difference} {difference_spread}" if difference else ""
         spread = difference_spread = ""
-    return [value, spread, difference, difference_spread, tex(texts.printed)]
+    return [value, spread, difference, difference_spread, printed]
 
 
 def _tex_marks(marks: str) -> str:

@@ -42,16 +42,6 @@ class FinishedRun:
     code: str  # digest of the prediction code
     versions: Mapping[str, str]  # of the packages that it was made with
 
-    @property
-    def images(self) -> int:
-        """How many images were scored."""
-        return int(self.metrics["images"])
-
-    @property
-    def flops(self) -> int | None:
-        """Floating-point operations of one image, as torch counts them."""
-        return self.metrics.get("flops")
-
     def value(self, metric: str) -> float | None:
         """The metric, None where no pixel was scored."""
         return self.metrics[metric]
@@ -85,20 +75,18 @@ class Shelf:
 
     def __init__(self, plan: Plan, results: Path, data: Path) -> None:
         self.plan, self.results, self.data = plan, results, data
-        self._read_before: dict[str, tuple[FinishedRun | None, str]] = {}
+        self.find = functools.cache(self._find)
         self._written: dict[str, tuple[str, str | None]] = {}  # run → pass, sha256 as it wrote it
         for name, each in plan.passes.items():
             written = finished.read_pass(finished.pass_file(results, plan.suite, name))
             self._written |= {run: (name, written.get(run)) for run in each.runs}
 
-    def find(self, name: str) -> tuple[FinishedRun | None, str]:
+    def _find(self, name: str) -> tuple[FinishedRun | None, str]:
         """The run, or None and why it cannot be used."""
-        if name not in self._read_before:
-            try:
-                self._read_before[name] = (self._read(name), "")
-            except UserError as error:
-                self._read_before[name] = (None, str(error))
-        return self._read_before[name]
+        try:
+            return self._read(name), ""
+        except UserError as error:
+            return None, str(error)
 
     def find_all(self, names: Sequence[str]) -> tuple[list[FinishedRun], str]:
         """Every run of the names; or none, and the reason of the first that cannot be used."""
@@ -124,7 +112,7 @@ class Shelf:
         result = FinishedRun(name, folder, metrics, sha256, *_made_by(folder))
         try:
             [(result.value(metric), result.interval(metric)) for metric in METRICS]
-            _ = result.images, result.image_list
+            _ = int(metrics["images"]), result.image_list
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 f"{folder}/metrics.json: not a run's metrics; delete it and run again"
@@ -156,7 +144,7 @@ def _what_it_lacks(dataset: str, data: Path) -> str:
 
 
 def _made_by(folder: Path) -> tuple[str, str, dict[str, str]]:
-    """The commit, shortened, the digest of the prediction code and the versions of packages."""
+    """Of a run: the commit, shortened, the digest of its prediction code, the package versions."""
     made = read_json(folder / finished.PROVENANCE) or {}
     revision, plus, rest = str(made.get("commit", "")).partition("+")
     return revision[:10] + plus + rest, str(made.get("code", "")), made.get("versions") or {}

@@ -43,24 +43,16 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 def caption(axes: Axes, title: str, about: str, above: float = 0.0) -> None:
     """A bold title and a grey line below it, `above` the axes (in axes heights)."""
     axes.set_title(f"{title}\n", fontsize=11, fontweight="bold", pad=8 + 180 * above)
-    axes.annotate(
-        about,
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 8 + 180 * above),
-        textcoords="offset points",
-        fontsize=8.5,
-        color=GREY,
-    )
+    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(about, (0, 1), xytext=(0, 8 + 180 * above), fontsize=8.5, color=GREY, **place)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write <folder>/<name>.svg and .png, whole, without dates or versions."""
+    kinds: Any = {"svg": {"metadata": {"Date": None, "Creator": None}}}
+    kinds |= {"png": {"metadata": {"Software": None}, "dpi": PNG_DPI}}
     paths = []
-    for kind, options in (
-        ("svg", {"metadata": {"Date": None, "Creator": None}}),
-        ("png", {"metadata": {"Software": None}, "dpi": PNG_DPI}),
-    ):
+    for kind, options in kinds.items():
         buffer = io.BytesIO()
         with matplotlib.rc_context(SETTINGS):
             figure.savefig(buffer, format=kind, **options)

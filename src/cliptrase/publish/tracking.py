@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import pandas as pd
 
 from cliptrase import config, plan
 from cliptrase.config import Run
-from cliptrase.errors import UserError, exit_on_user_error, nearest
-from cliptrase.files import atomic_write
+from cliptrase.config.validation import Frozen, OptionalText, Text, one_of, validated
+from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.files import read_json, write_json
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import COLUMNS, tidy
-from cliptrase.publish.render import distinctly_named, to_csv
+from cliptrase.publish.cells import tidy
+from cliptrase.publish.render import csv_table, to_csv
 from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.publish.tables import common_arguments
 
@@ -37,16 +37,17 @@ TABLES = "tables"  # the ledger's name for the W&B run that holds a suite's tabl
 # No output, and nothing about this machine but what is logged.
 QUIET: Any = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
 QUIET |= {"x_disable_stats": True, "x_disable_machine_info": True}
+# W&B's errors after which the next item would fail in the same way: no account, no network.
+GIVE_UP = ("UsageError", "AuthenticationError", "CommError")
 ONLINE_PATIENCE = 60.0  # seconds that W&B may take to start a run
 
 
-@dataclass(frozen=True)
-class Tracking:
+class Tracking(Frozen):
     """Where to publish: conf/tracking/wandb.yaml and `tracking.…=` overrides."""
 
-    mode: str
-    project: str
-    entity: str | None
+    mode: Annotated[str, one_of(*MODES)]
+    project: Text
+    entity: OptionalText
 
     @property
     def place(self) -> str:
@@ -68,22 +69,19 @@ class Ledger:
     @classmethod
     def read(cls, path: Path) -> Ledger:
         """The ledger at `path`, empty without a file. Raises UserError for a damaged one."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, {name: dict(entries) for name, entries in content["places"].items()})
-        except FileNotFoundError:
+        if not path.exists():
             return cls(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        places = (read_json(path) or {}).get("places")
+        if not isinstance(places, dict) or not all(isinstance(x, dict) for x in places.values()):
             raise UserError(
                 f"{path}: not a ledger that can be read; delete it to publish everything again"
-            ) from None
+            )
+        return cls(path, places)
 
     def write(self, tracking: Tracking) -> None:
         """Write it whole, sorted."""
-        content = asdict(tracking) | {"places": self.places, "failed": self.failed}
-        with atomic_write(self.path, "w") as file:
-            json.dump(content, file, indent=1, sort_keys=True, ensure_ascii=False)
-            file.write("\n")
+        places = {"places": self.places, "failed": self.failed}
+        write_json(self.path, tracking.model_dump() | places)
 
 
 @dataclass(frozen=True)
@@ -118,13 +116,15 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
                 reason = f"{type(error).__name__}: {error}".strip().replace("\n", " ")
                 ledger.failed[item.name] = reason
                 log.warning("W&B: %s was not published: %s", item.name, reason)
-                if isinstance(error, ImportError | TimeoutError) or _gives_up(error):
+                if isinstance(error, ImportError | TimeoutError) or type(error).__name__ in GIVE_UP:
                     log.warning("W&B: giving up for now; the next time tries again")
                     break
                 continue
             entries[item.name] = entry
             ledger.write(tracking)  # at once: if it is killed now, the next time goes on from here
-            _forget_folders(folder, entry)
+            for path in folder.glob(f"offline-run-*-{entry['id']}"):
+                if path.name != entry.get("folder", path.name):
+                    shutil.rmtree(path, ignore_errors=True)  # an older one, under the same id
     ledger.write(tracking)
     return ledger
 
@@ -144,14 +144,8 @@ def _items(suite: Plan, shelf: Shelf) -> Iterator[Item]:
         tags=(TABLES,),
         config={"suite": suite.suite, "title": suite.title, "tables": list(frames)},
         summary={},
-        tables={name: _numeric(distinctly_named(frame)) for name, frame in frames.items()},
+        tables={name: csv_table(frame) for name, frame in frames.items()},
     )
-
-
-def _numeric(frame: pd.DataFrame) -> pd.DataFrame:
-    """The CSV's columns. W&B's columns have one type each: printed numbers become numbers."""
-    table = frame[list(COLUMNS)]
-    return table.assign(published=pd.to_numeric(table["published"].replace("", None)))
 
 
 def _run_item(result: FinishedRun, run: Run) -> Item:
@@ -182,10 +176,12 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
     folder.mkdir(parents=True, exist_ok=True)
     if tracking.mode == "online" and not wandb.login(prompt=False):
         raise wandb.errors.UsageError("no account: run `wandb login`, or use tracking.mode=offline")
+    # The same id for the same run in the same project: a second publication updates the first.
+    identity = f"{tracking.entity or ''}/{tracking.project}/{suite}/{item.name}"
     begun = wandb.init(
         project=tracking.project,
         entity=tracking.entity,
-        id=_wandb_id(tracking, suite, item.name),
+        id=hashlib.sha256(identity.encode()).hexdigest()[:16],
         name=f"{suite} {TABLES}" if item.name == TABLES else item.name,
         group=suite,
         job_type=item.job_type,
@@ -207,44 +203,20 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
     return entry
 
 
-def _wandb_id(tracking: Tracking, suite: str, name: str) -> str:
-    """The same id for the same run in the same project: a second publication updates the first."""
-    text = f"{tracking.entity or ''}/{tracking.project}/{suite}/{name}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _forget_folders(folder: Path, entry: dict[str, str]) -> None:
-    """Remove older offline folders of what has just been published anew under the same id."""
-    if "folder" in entry:
-        for path in folder.glob(f"offline-run-*-{entry['id']}"):
-            if path.name != entry["folder"]:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _gives_up(error: Exception) -> bool:
-    """Whether the next item would fail in the same way: no account, no network."""
-    return type(error).__name__ in {"UsageError", "AuthenticationError", "CommError"}
-
-
 def read_tracking(mode: str | None, overrides: Sequence[str]) -> Tracking:
     """conf/tracking/wandb.yaml, changed by `tracking.mode=online` and the like.
 
     Raises UserError for an unknown key or mode.
     """
-    values = config.load("tracking", "wandb")
+    content = config.load("tracking", "wandb")
     for override in overrides:
         key, equals, text = override.partition("=")
-        name = key.removeprefix("tracking.")
         if not equals or not key.startswith("tracking."):
             raise UserError(f"override {override!r}: write tracking.mode=online")
-        if name not in values:
-            raise UserError(f"unknown key {key!r}; {nearest(name, values)}")
-        values[name] = config.parse_value(text)
-    values |= {} if mode is None else {"mode": mode}
-    if values["mode"] not in MODES:
-        raise UserError(f"tracking.mode={values['mode']}: {nearest(values['mode'], MODES)}")
-    entity = values["entity"]
-    return Tracking(values["mode"], str(values["project"]), None if entity is None else str(entity))
+        content[key.removeprefix("tracking.")] = config.parse_value(text)
+    if mode is not None:
+        content["mode"] = mode
+    return validated(Tracking, content, "tracking")
 
 
 @exit_on_user_error
@@ -263,7 +235,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write(
         f"{tracking.place}: {published} published, {len(ledger.failed)} failed; {ledger.path}\n"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from tests.unit.publish.reading import DISCREPANCIES, PEERS, lines_of
 
 from cliptrase import plan as planning
+from cliptrase.config import Run
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
@@ -28,7 +28,7 @@ def seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def draw(name: str, run: dict[str, Any], images: int, classes: int) -> store.Result:
+def draw(name: str, run: Run, images: int, classes: int) -> store.Result:
     """A result in which better methods hit more pixels; the same for the same arguments.
 
     Peers are about as good as `cliptrase`, each on images of its own liking.

@@ -16,7 +16,8 @@ from cliptrase.publish.cells import COLUMNS, Line, missing, to_frame
 from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_markdown
 from cliptrase.publish.results import FinishedRun
-from cliptrase.runs import bootstrap, finished, metrics, scoring, store
+from cliptrase.runs import bootstrap, finished, metrics, store
+from cliptrase.runs.scoring import vocabulary_digest
 
 Make = Callable[..., list[str]]
 
@@ -73,7 +74,7 @@ def test_a_run_cell_tells_what_its_metrics_say(paper: Plan, whole_paper: Path) -
     assert line.run.startswith("voc21.sclip.vit_b16.224.")
     assert (line.value, line.ci_low, line.ci_high) == (said["fwIoU"], *said["ci"]["fwIoU"])
     assert (line.model, line.protocol, line.rule) == ("vit_b16", "crop", "cliptrase")
-    digest = scoring.vocabulary_digest(paper.runs[line.run])
+    digest = vocabulary_digest(paper.runs[line.run])
     assert line.vocabulary == f"voc20+voc21_background@{digest[:10]}"
     assert line.image_size == 224
 
