@@ -31,7 +31,7 @@ from cliptrase.plan import Pass, Plan
 KEPT = Path("results/speed.json")
 PATIENCE = 900.0  # seconds that the probe may take
 BELIEVED = 86400.0  # seconds that a timing is believed: the machine may have been busy
-WORTH_A_PROBE = 120.0  # seconds of work: where a guess says less, nothing is timed
+WORTH_A_PROBE = 600.0  # seconds of work: where a guess says less, nothing is timed
 # Seconds of one core, and bytes, of what is not timed
 GUESSED_START, GUESSED_IMAGE, GUESSED_ONCE, GUESSED_MEMORY = 5.0, 0.015, 0.12, 1.2e9
 OPENED, WRITTEN = 1.0, 0.1  # a pass, beside the start of its code; a run, with its intervals

@@ -87,8 +87,11 @@ def random_text(clip: Clip, run: Run) -> Text:
     return Text(F.normalize(chosen + NOISE * noise, dim=-1), torch.tensor(owner).to(clip.device))
 
 
-def timing(runs: Mapping[str, Run], dataset: str, device: torch.device) -> dict[str, float]:
-    """What a pass of these runs costs, as `estimate.Timing` has it."""
+def timing(
+    runs: Mapping[str, Run], dataset: str, device: torch.device, encoded: set[str]
+) -> dict[str, float]:
+    """What a pass of these runs costs, as `estimate.Timing` has it. encoded: words whose features an
+    earlier pass has made; its own are added."""
     torch.manual_seed(0)
     words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
     vocabularies = {words[name]: run for name, run in runs.items()}
@@ -112,9 +115,11 @@ def timing(runs: Mapping[str, Run], dataset: str, device: torch.device) -> dict[
         some = [replace(predictor, jobs=job) for job in distinct[:: -(-len(distinct) // SOME)]]
         once = seconds(lambda: [each.flops(0) for each in some]) * len(distinct) / len(some)
         for key, run in vocabularies.items():
-            templates = read_templates(run.vocabulary.templates.path)
-            encode = partial(text_features, clip, ["name"] * SOME, templates)
-            once += seconds(encode) * len(texts[key].owner) / SOME
+            if key not in encoded:
+                templates = read_templates(run.vocabulary.templates.path)
+                encode = partial(text_features, clip, ["name"] * SOME, templates)
+                once += seconds(encode) * len(texts[key].owner) / SOME
+        encoded |= vocabularies.keys()
     windows = loader.protocol.units([loader(0).shown])
     return {"image": image, "once": once, "windows": windows}
 
@@ -132,11 +137,11 @@ def _seconds(device: torch.device, call: Callable[[], Any]) -> float:
 def main() -> None:
     """Answer a question of `estimate.timed`: a suite, a device, and the runs of its passes."""
     start, question = time.process_time(), json.load(sys.stdin)
-    suite, passes = plan.load(question["suite"]), {}
+    suite, passes, encoded = plan.load(question["suite"]), {}, set[str]()
     with computing_on(question["device"]) as device:
         for name, names in question["passes"].items():
             runs = {run: suite.runs[run] for run in names}
-            passes[name] = timing(runs, suite.passes[name].dataset, device)
+            passes[name] = timing(runs, suite.passes[name].dataset, device, encoded)
     answer = {"device": device.type, "start": start, "memory": peak_memory(), "passes": passes}
     sys.stdout.write(json.dumps(answer) + "\n")
 
