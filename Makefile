@@ -1,7 +1,7 @@
-# Everything runs from .venv, whose programs need not be on your PATH. `make` alone lists what there is.
+# Everything runs from .venv, whose programs need not be on your PATH. `make` alone lists the targets.
 #
-# The venv takes about 6 GB: PyPI's torch for Linux x86-64 is the CUDA build, and imports the CUDA
-# libraries that it depends on, with or without a GPU. PyPI has no smaller one.
+# The venv takes about 6 GB: PyPI's torch for Linux x86-64 is the CUDA build, which imports the CUDA
+# libraries even without a GPU. PyPI has no smaller build.
 
 PYTHON ?= python3
 CORES  ?= 8
@@ -9,7 +9,7 @@ CORES  ?= 8
 BIN  := $(CURDIR)/.venv/bin
 PY   := $(BIN)/python
 DONE := .venv/setup.done
-# snakefmt calls shfmt, mypy and others call what pip put beside them, by name.
+# snakefmt calls shfmt by name, and mypy and others call programs that pip put beside them.
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -36,7 +36,7 @@ miniature: setup  ## the paper's suite on small archives of its sources, served 
 test: setup  ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
-bench: setup  ## what an image, the class names and the tables cost, and how that grows; nothing else should run (20 minutes)
+bench: setup  ## time an image, the class names and the tables, and how they grow; nothing else should run (20 minutes)
 	$(PY) -m benchmarks
 
 check: setup  ## lint, types, formats, dry runs
