@@ -90,8 +90,8 @@ def random_text(clip: Clip, run: Run) -> Text:
 def timing(
     runs: Mapping[str, Run], dataset: str, device: torch.device, encoded: set[str]
 ) -> dict[str, float]:
-    """What a pass of these runs costs, as `estimate.Timing` has it. encoded: words whose features an
-    earlier pass has made; its own are added."""
+    """What a pass of these runs costs, as `estimate.Timing` says it. encoded: words whose features
+    an earlier pass has made; its own are added."""
     torch.manual_seed(0)
     words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
     vocabularies = {words[name]: run for name, run in runs.items()}
