@@ -106,8 +106,15 @@ def pictures(model: Any, rows: int, columns: int, count: int = 2) -> Tensor:
 
 
 def compare(clip: Clip, model: Any, grid: tuple[int, int], count: int = 2) -> None:
-    """[CLS] and all tokens, of every block and in the joint space, within 1e-5 of the oracle's."""
-    pixels = pictures(model, *grid, count=count)
+    """[CLS] and all tokens, of every block and in the joint space, equal the oracle's.
+
+    Both compute in float64, so that nothing but the mathematics can differ: in float32 the rounding
+    of twelve blocks reaches 1e-5 on some processors.
+    """
+    pixels = pictures(model, *grid, count=count).double()
+    model.double()
+    clip.model.double()
+    clip.positions.clear()
     trained = model.visual.positional_embedding
     model.visual.positional_embedding = torch.nn.Parameter(
         vision.position_embedding(clip, *grid).clone(), requires_grad=False
@@ -139,7 +146,10 @@ def compare(clip: Clip, model: Any, grid: tuple[int, int], count: int = 2) -> No
 
 
 def assert_close(ours: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-6)
+    exact = ours.dtype == torch.float64
+    torch.testing.assert_close(
+        ours, expected, atol=1e-10 if exact else 1e-5, rtol=1e-10 if exact else 1e-6
+    )
 
 
 @pytest.mark.parametrize("name", open_clip.list_models())
@@ -186,6 +196,7 @@ def test_folders_of_other_plain_vits(change, tmp_path):
     for grid in ((rows, columns), (columns + 2, rows), (21, 21), (1, 3)):
         compare(clip, model, grid)
     prompts = open_clip.tokenize(["a photo of a cat.", "many"])
+    model.float(), clip.model.float()
     assert_close(encode_tokens(clip, prompts), model.encode_text(prompts))
 
 
