@@ -217,12 +217,17 @@ def test_a_pass_whose_other_runs_are_done_goes_on(runs, whole, read, tmp_path, m
     assert not status(runs[second], tmp_path / "elsewhere").finished
 
 
-@pytest.mark.parametrize("fault", ["cut off", "no archive", "other code", "a run is missing"])
+@pytest.mark.parametrize(
+    "fault", ["cut off", "no archive", "other code", "other versions", "a run is missing"]
+)
 def test_saved_counts_that_do_not_fit_are_not_used(fault, runs, whole, read, tmp_path, monkeypatch):
     saved = dict(list(runs.items())[:1]) if fault == "a run is missing" else runs
     with monkeypatch.context() as patched:
         if fault == "other code":
             patched.setattr(code, "prediction_digest", lambda: "older")
+        if fault == "other versions":
+            older = passes.versions() | {"torch": "1.13"}
+            patched.setattr(passes, "versions", lambda: older)
         stop_after(4, saved, tmp_path, monkeypatch)
     partial = tmp_path / "partial.npz"
     if fault == "cut off":

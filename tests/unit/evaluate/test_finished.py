@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cliptrase import config
+from cliptrase.evaluate import planned
 from cliptrase.runs import code, finished, store
 from cliptrase.runs.finished import FILES, status
 
@@ -29,8 +31,8 @@ def folder(tmp_path):
     pred[:, 0] += (gt - tp).sum(axis=1)
     names = store.scoring.class_names(RUN)
     result = store.Result(names, matrix, store.ImageCounts(ids, flags, tp, gt, pred), 123)
-    made = store.write(tmp_path, RUN, result, PROVENANCE)
-    assert status(RUN, tmp_path).finished and not status(RUN, tmp_path).reason
+    made = store.write(tmp_path / "runs", RUN, result, PROVENANCE)
+    assert status(RUN, made.parent).finished and not status(RUN, made.parent).reason
     return made
 
 
@@ -140,6 +142,20 @@ def test_a_pass_file_remembers_its_runs(folder, tmp_path):
     assert "holds another configuration" in stale()
     file.write_text("[")
     assert stale() == "pass.json names other runs"
+
+
+def test_a_pass_scores_again_without_torch_and_writes_its_file(folder, tmp_path, monkeypatch):
+    passes = {"one": SimpleNamespace(runs={NAME: RUN})}
+    suite = SimpleNamespace(passes=passes, data=tmp_path / "data")
+    monkeypatch.setattr(planned.plan, "load", lambda name: suite)
+    monkeypatch.setitem(sys.modules, "cliptrase.evaluate.passes", None)  # cannot be imported
+    change_provenance(folder, scoring="older")
+    file = planned.make_pass("suite", "one", tmp_path)
+    assert file == tmp_path / "passes" / "suite" / "one.json"
+    assert finished.stale_pass(file, {NAME: RUN}, folder.parent) == ""
+    (folder / "per_image.npz").unlink()
+    with pytest.raises(ImportError):
+        planned.make_pass("suite", "one", tmp_path)
 
 
 def test_asking_loads_neither_numpy_nor_torch():

@@ -108,6 +108,17 @@ def test_a_batch_that_does_not_fit_is_halved(alone, runs_of, make, tmp_path, mon
     assert contents(folder) == contents(alone)
 
 
+def test_a_batch_is_as_large_as_the_run_says(runs_of, make, tmp_path, monkeypatch):
+    sizes, graph = [], protocols.Graph
+    monkeypatch.setattr(
+        protocols,
+        "Graph",
+        lambda clip, pixels, *rest: sizes.append(len(pixels)) or graph(clip, pixels, *rest),
+    )
+    make(runs_of(["method=clip", "batch_size=4"]), tmp_path, batched=True)
+    assert sizes == [1, 4, 2]  # the first counts operations
+
+
 NO_MEMORY = (
     "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"
 )
