@@ -18,7 +18,6 @@ Labels = NDArray[np.int64]
 
 SHARE = 0.01  # of a map: smaller classes have no colour of their own
 BACKGROUND, UNSCORED, OTHER = "#dfe3e8", "#ffffff", "#57606a"
-TITLES = 10.5
 LEGEND: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
 LEGEND |= {"handlelength": 1.1, "handleheight": 1.1, "columnspacing": 1.4}
 
@@ -64,7 +63,7 @@ def label_maps(
             ax.spines[:].set_visible(False)
             ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
             if number == 0:
-                ax.set_title(column, fontsize=TITLES, fontweight="bold", loc="center")
+                ax.set_title(column, fontsize=10.5, fontweight="bold", loc="center")
     figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
     others = bool(((shares > 0) & (shares < SHARE)).any())
     handles = _legend(shown, names, table, others)

@@ -29,7 +29,6 @@ from cliptrase.publish.style import save
 from cliptrase.runs.provenance import Stages
 from cliptrase.runs.scoring import class_names
 
-LABEL_MAPS, CORRELATION = "label_maps", "correlation"
 PICTURED = 4  # images: the first of the dataset, so that nobody chose them
 ROWS = 3  # of the correlation figure
 RANKED = 40  # images over which it averages
@@ -110,7 +109,7 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
     place = 0 if whole_pictures(run) else scored_classes(run) - 1
     background = place if run.has_background else None
-    return save(label_maps(pictures, class_names(run), background, title), folder, LABEL_MAPS)
+    return save(label_maps(pictures, class_names(run), background, title), folder, "label_maps")
 
 
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
@@ -125,7 +124,7 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
         f"{shown.benchmark} · {clip.label} · {run.image_size} px · "
         f"AUC: how well each patch ranks its own class first, mean over {count} images"
     )
-    return save(attention_figure(looks, ROWS, title), folder, CORRELATION)
+    return save(attention_figure(looks, ROWS, title), folder, "correlation")
 
 
 def truth_map(loaded: Loaded, run: Run) -> Labels:

@@ -75,26 +75,28 @@ class Shelf:
 
     def __init__(self, plan: Plan, results: Path, data: Path) -> None:
         self.plan, self.results, self.data = plan, results, data
-        self.find = functools.cache(self._find)
+        self._read_before: dict[str, tuple[FinishedRun | None, str]] = {}
         self._written: dict[str, tuple[str, str | None]] = {}  # run → pass, sha256 as it wrote it
         for name, each in plan.passes.items():
             written = finished.read_pass(finished.pass_file(results, plan.suite, name))
             self._written |= {run: (name, written.get(run)) for run in each.runs}
 
-    def _find(self, name: str) -> tuple[FinishedRun | None, str]:
+    def find(self, name: str) -> tuple[FinishedRun | None, str]:
         """The run, or None and why it cannot be used."""
-        try:
-            return self._read(name), ""
-        except UserError as error:
-            return None, str(error)
+        if name not in self._read_before:
+            try:
+                self._read_before[name] = self._read(name), ""
+            except UserError as error:
+                self._read_before[name] = None, str(error)
+        return self._read_before[name]
 
     def find_all(self, names: Sequence[str]) -> tuple[list[FinishedRun], str]:
         """Every run of the names; or none, and the reason of the first that cannot be used."""
         pairs = [self.find(name) for name in names]
-        results = [result for result, _ in pairs if result is not None]
-        if results and len(results) == len(names):
-            return results, ""
-        return [], next((reason for result, reason in pairs if result is None), "there is no run")
+        reasons = [reason for result, reason in pairs if result is None]
+        if reasons or not pairs:
+            return [], reasons[0] if reasons else "there is no run"
+        return [result for result, _ in pairs if result is not None], ""
 
     def _read(self, name: str) -> FinishedRun:
         run = self.plan.runs[name]

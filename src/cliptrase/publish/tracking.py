@@ -231,7 +231,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tracking = read_tracking(args.mode, args.overrides)
     suite = plan.load(args.suite)
     ledger = publish(suite, args.results, args.data or Path(suite.data), tracking)
-    published = len(ledger.places.get(tracking.place, {}))
-    sys.stdout.write(
-        f"{tracking.place}: {published} published, {len(ledger.failed)} failed; {ledger.path}\n"
-    )
+    done, failed = len(ledger.places.get(tracking.place, {})), len(ledger.failed)
+    sys.stdout.write(f"{tracking.place}: {done} published, {failed} failed; {ledger.path}\n")
