@@ -24,6 +24,7 @@ from cliptrase.pipeline import markers
 from cliptrase.pipeline.announcement import announcement
 from cliptrase.pipeline.estimate import Start
 from cliptrase.config.run import check_device
+from cliptrase.data.fetch.sources import mirror_of
 
 min_version("9.27")
 
@@ -31,7 +32,8 @@ SUITE = config.get("suite", "shapes")
 PLAN = errors.exit_on_user_error(plan.load)(SUITE)
 DATA, QUOTED = PLAN.data, shlex.quote(PLAN.data)
 ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
-MIRROR = pipeline_data.mirror_of(config.get("mirror"))
+MIRROR = mirror_of(config.get("mirror"))
+FROM = f"--mirror {shlex.quote(MIRROR)}" if MIRROR else ""
 # What only the user can get is left out until it is there; its cells say how to get it.
 LACKING = errors.exit_on_user_error(pipeline_data.lacking)(PLAN, ASKED, MIRROR)
 PASSES = pipeline_data.without(PLAN, ASKED, LACKING)

@@ -21,7 +21,7 @@ import yaml
 from tests.miniature import write
 from tests.miniature.server import Fault, Server
 
-from cliptrase.pipeline.data import MIRROR
+from cliptrase.data.fetch.sources import MIRROR
 
 pytestmark = [pytest.mark.xdist_group("miniature"), pytest.mark.slow]
 

@@ -20,7 +20,7 @@ from tests.objects import changed
 
 from cliptrase import pipeline, plan
 from cliptrase.data.fetch import download
-from cliptrase.data.fetch.sources import read_sources
+from cliptrase.data.fetch.sources import mirror_of, read_sources
 from cliptrase.errors import UserError
 from cliptrase.model import fetch
 from cliptrase.model import receipt as weights_receipt
@@ -130,18 +130,13 @@ def test_an_archive_is_checked_again_if_it_is_not_what_its_receipt_says(empty):
     assert not asked()
 
 
-def test_the_mirror_is_one_word_of_the_command_line():
-    assert pipeline_data.mirror_option(None) == ""
-    assert pipeline_data.mirror_option("http://a/b c;d") == "--mirror 'http://a/b c;d'"
-
-
 def test_a_mirror_serves_gated_archives_too(empty, paper, monkeypatch):
     monkeypatch.delenv(download.MIRROR, raising=False)
-    assert pipeline_data.mirror_of(None) is None and pipeline_data.mirror_of("") is None
-    assert pipeline_data.mirror_of("http://lab") == "http://lab"
+    assert mirror_of(None) is None and mirror_of("") is None
+    assert mirror_of("http://lab") == "http://lab"
     monkeypatch.setenv(download.MIRROR, "http://other")
-    assert pipeline_data.mirror_of(None) == "http://other"
-    assert pipeline_data.mirror_of("http://lab") == "http://lab"
+    assert mirror_of(None) == "http://other"
+    assert mirror_of("http://lab") == "http://lab"
     names = list(paper.passes)
     assert pipeline_data.lacking(paper, names, "http://lab") == {}
     said = announcement(paper, names, names, "http://lab")
@@ -251,12 +246,10 @@ def test_a_start_does_not_count_what_is_there(empty, paper):
 
 def test_optional_archives_are_of_use_where_a_run_is_scored_on_what_they_list(paper):
     assert pipeline_data.parts(paper, "coco") == set()
-    assert pipeline_data.optional_option(paper, "coco") == "--without-optional"
     run = next(iter(paper.runs.values()))
     on_a_part = changed(run, {"benchmark.dataset": "coco", "benchmark.subset": "coco27"})
     scored = dataclasses.replace(paper, runs=paper.runs | {"more": on_a_part})
     assert pipeline_data.parts(scored, "coco") == {"coco27"}
-    assert pipeline_data.optional_option(scored, "coco") == ""
     assert pipeline_data.parts(scored, "voc2012") == set()
 
 

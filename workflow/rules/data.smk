@@ -26,7 +26,7 @@ rule fetch_archive:
     resources:
         download=1,
         # Not a param: the same archive from elsewhere is the same archive.
-        mirror=pipeline_data.mirror_option(MIRROR),
+        mirror=FROM,
     message:
         "fetch {wildcards.archive}: its log is {log}"
     shell:
@@ -47,9 +47,12 @@ rule prepare_dataset:
         "../../environment.yml"
     threads: pipeline.claim(PREPARING, CORES)
     resources:
-        mirror=pipeline_data.mirror_option(MIRROR),
+        mirror=FROM,
         preparing=f"--threads {PREPARING}",
-        optional=lambda wildcards: pipeline_data.optional_option(PLAN, wildcards.dataset),
+        # Optional archives list parts of a dataset, and are of use for nothing else.
+        optional=lambda wildcards: (
+            "" if pipeline_data.parts(PLAN, wildcards.dataset) else "--without-optional"
+        ),
     message:
         "prepare {wildcards.dataset} → {output}"
     shell:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from cliptrase import pipeline, plan
 from cliptrase.config.run import check_device
+from cliptrase.data.fetch.sources import mirror_of
 from cliptrase.errors import exit_on_user_error
 from cliptrase.pipeline.announcement import announcement
-from cliptrase.pipeline.data import mirror_of
 from cliptrase.pipeline.estimate import Start
 
 

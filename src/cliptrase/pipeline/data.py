@@ -6,11 +6,9 @@ Imports neither torch nor numpy, and asks no server.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from cliptrase.data.fetch.sources import MIRROR as MIRROR
 from cliptrase.data.fetch.sources import (
     Archive,
     DatasetSource,
@@ -19,7 +17,6 @@ from cliptrase.data.fetch.sources import (
     receipt_path,
     sources_path,
 )
-from cliptrase.data.fetch.sources import mirror_of as mirror_of
 from cliptrase.data.read.folder import pairs
 from cliptrase.errors import UserError
 from cliptrase.plan import Pass, Plan
@@ -124,16 +121,6 @@ def parts(plan: Plan, dataset: str) -> set[str]:
     """
     benchmarks = [run.benchmark for run in plan.runs.values()]
     return {each.subset for each in benchmarks if each.dataset == dataset and each.subset}
-
-
-def optional_option(plan: Plan, dataset: str) -> str:
-    """What `cliptrase prepare` is told of the optional archives: nothing where a run needs one."""
-    return "" if parts(plan, dataset) else "--without-optional"
-
-
-def mirror_option(url: str | None) -> str:
-    """The mirror as words of a command line."""
-    return f"--mirror {shlex.quote(str(url))}" if url else ""
 
 
 def weights_receipt(model: str, data: str) -> Path:

@@ -91,9 +91,12 @@ def publishing() -> str:
 
 def _code(name: str, files: Iterable[Path]) -> str:
     """A marker that holds the digest of some code, which no comment and no docstring changes."""
-    file, content = MARKERS / "code" / name, digest(frozenset(files))
-    if not file.is_file() or file.read_text(encoding="utf-8") != content:
-        _write(file, content)
+    file, files = MARKERS / "code" / name, list(files)
+    edited = max(os.path.getmtime(each) for each in files)
+    if not file.is_file() or os.path.getmtime(file) <= edited:
+        content = digest(frozenset(files))
+        if not file.is_file() or file.read_text(encoding="utf-8") != content:
+            _write(file, content)
     return str(file)
 
 
