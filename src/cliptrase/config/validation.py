@@ -40,19 +40,6 @@ class Frozen(BaseModel):
                 raise PydanticCustomError("missing_key", "is missing", {"key": key})
         return content
 
-    # The next four serve code that still reads a run as a mapping.
-    def __getitem__(self, key: str) -> Any:
-        return getattr(self, key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return getattr(self, key, default)
-
-    def __contains__(self, key: str) -> bool:
-        return getattr(self, key, None) is not None
-
-    def keys(self) -> list[str]:
-        return list(type(self).model_fields)
-
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -13,7 +13,7 @@ APART = ("name", "rule", "vocabularies")
 def changed_settings(run: Run) -> dict[str, float | int]:
     """key → value of a run's protocol, where conf/protocol/<name>.yaml, as resolved for the run's
     benchmark, says otherwise; in the order of the file."""
-    usual = stock(run)[1]
+    usual = dict(stock(run)[1])
     return {key: value for key, value in run.protocol if key not in APART and value != usual[key]}
 
 
