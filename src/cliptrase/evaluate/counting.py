@@ -30,7 +30,7 @@ class Counted:
     """One run on a batch, its counts on their way from the device."""
 
     numbers: Tensor  # image, cell and pixels of what is not 0; tp, gt, pred (B, K); what is wrong
-    found: int
+    nonzero: int  # cells that are not 0, of all images
     shape: tuple[int, int]  # B, K
 
     @classmethod
@@ -41,8 +41,8 @@ class Counted:
         """
         batch, cells, device = len(labels), k * k, labels.device
         predicted = classes.flatten(1)
-        known = (predicted >= 0) & (predicted < k)
-        cell = torch.where(known, labels.long() * k + predicted, cells + 1)
+        valid = (predicted >= 0) & (predicted < k)
+        cell = torch.where(valid, labels.long() * k + predicted, cells + 1)
         cell = torch.where(labels == UNSCORED, cells, cell)
         cell += torch.arange(batch, device=device).unsqueeze(1) * (cells + 2)
         table = torch.zeros(batch * (cells + 2), dtype=torch.int32, device=device)
@@ -62,17 +62,17 @@ class Counted:
         numbers, (batch, k) = self.numbers.numpy(), self.shape
         if numbers[-batch:].any():
             raise ValueError(f"a prediction is outside 0..{k - 1}")
-        image, cells, pixels = numbers[: 3 * self.found].reshape(3, -1)
-        tp, gt, pred = numbers[3 * self.found : -batch].reshape(3, batch, k)
+        image, cells, pixels = numbers[: 3 * self.nonzero].reshape(3, -1)
+        tp, gt, pred = numbers[3 * self.nonzero : -batch].reshape(3, batch, k)
         row, seen = np.nonzero(gt + pred)
         entries = np.stack([seen, tp[row, seen], gt[row, seen], pred[row, seen]], axis=1)
-        cuts, rows = (np.searchsorted(one, np.arange(1, batch)) for one in (image, row))
+        cuts, rows = (np.searchsorted(index, np.arange(1, batch)) for index in (image, row))
         parts = (
             np.split(cells, cuts),
             np.split(pixels, cuts),
             np.split(entries.astype(np.int32), rows),
         )
-        return [ImageResult(*one) for one in zip(*parts, strict=True)]
+        return list(map(ImageResult, *parts))
 
 
 def arrival(device: torch.device) -> Callable[[], None]:

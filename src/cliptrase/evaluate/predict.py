@@ -42,8 +42,8 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Images that were predicted together, and the counts of all runs that score one of them."""
+class Batch:
+    """Images that were predicted together, and the counts of the runs that score any of them."""
 
     images: list[Loaded]
     counts: dict[str, Counted]
@@ -51,13 +51,13 @@ class Part:
 
     def unpack(self, jobs: dict[str, Job]) -> list[tuple[int, Results]]:
         """Position and results of each image."""
-        known = {id(one): one.results() for one in self.counts.values()}
-        found = {run: known[id(one)] for run, one in self.counts.items()}
+        unpacked = {id(counted): counted.results() for counted in self.counts.values()}
+        results = {run: unpacked[id(counted)] for run, counted in self.counts.items()}
         return [
             (
                 image.position,
                 {
-                    run: None if image.truths[job.target] is None else found[run][index]
+                    run: None if image.truths[job.target] is None else results[run][index]
                     for run, job in jobs.items()
                 },
             )
@@ -86,14 +86,14 @@ class Predictor:
         The shape of every product is then the same whatever the number of threads.
         """
 
-        def one(position: int) -> tuple[int, Results]:
+        def predicted(position: int) -> tuple[int, Results]:
             image = self._timed_load(position)
             with self._one_fitting(), torch.inference_mode():
                 maps = self._maps(image)
             with self.stages("count"):
                 return position, self._results(image, maps)
 
-        return in_order_by(pool, one, positions, ahead)
+        return in_order_by(pool, predicted, positions, ahead)
 
     def batched(self, pool: Executor, positions: Iterable[int]) -> Generator[tuple[int, Results]]:
         """The same in batches of `batch_size`: decoded ahead in the pool, counted on the device,
@@ -101,41 +101,41 @@ class Predictor:
         images = in_order_by(pool, self._timed_ready, positions, 2 * self.batch_size)
         behind: list[Future[list[tuple[int, Results]]]] = []
         while batch := list(islice(images, self.load.protocol.together(self.batch_size))):
-            parts = self._halving(batch, self._counted)
-            unpacking = [pool.submit(self._timed_unpack, part) for part in parts]
-            for part in behind:
-                yield from part.result()
+            counted = self._halving(batch, self._counted)
+            unpacking = [pool.submit(self._timed_unpack, images) for images in counted]
+            for earlier in behind:
+                yield from earlier.result()
             behind = unpacking
-        for part in behind:
-            yield from part.result()
+        for earlier in behind:
+            yield from earlier.result()
 
     def first(self, positions: Sequence[int], count: int) -> tuple[list[Loaded], Maps]:
         """The first `count` images, where there are so many in a batch, and their class maps
         (B, H, W) by run, as they are predicted together with the rest of the batch."""
 
         def maps(batch: Sequence[Ready]) -> tuple[list[Loaded], Maps]:
-            images = [one.image for one in batch]
+            images = [ready.image for ready in batch]
             shown, size = [image.shown for image in images], self.batch_size
             predictions = self.load.protocol.predictions(
                 self.clip, shown, self.jobs, size, Stages()
             )
-            found: Maps = {}
+            first: Maps = {}
             for runs, classes in predictions:
-                found |= dict.fromkeys(runs, classes[:count].to(torch.int16).cpu().numpy())
-            return images[:count], found
+                first |= dict.fromkeys(runs, classes[:count].to(torch.int16).cpu().numpy())
+            return images[:count], first
 
         together = positions[: self.load.protocol.together(self.batch_size)]
         return next(self._halving([self._timed_ready(one) for one in together], maps))
 
     def flops(self, position: int) -> dict[str, int]:
         """Floating-point operations of each run alone on the image at `position`."""
-        known: dict[tuple[str, str], int] = {}
+        counted: dict[tuple[str, str], int] = {}
         with self._one_fitting():
             count, shown = self.load.protocol.count, self.load(position).shown
             for job in self.jobs.values():
-                if job.cost_key not in known:
-                    known[job.cost_key] = operations(partial(count, self.clip, shown, job))
-        return {run: known[job.cost_key] for run, job in self.jobs.items()}
+                if job.cost_key not in counted:
+                    counted[job.cost_key] = operations(partial(count, self.clip, shown, job))
+        return {run: counted[job.cost_key] for run, job in self.jobs.items()}
 
     def _one_fitting(self) -> AbstractContextManager[None]:
         """UserError where even one image, or one window of it, does not fit into memory."""
@@ -150,12 +150,14 @@ class Predictor:
         image = self._timed_load(position)
         with self.stages("count"):
             size = image.out_size
-            return Ready(image, {k: labels_of(one, size) for k, one in image.truths.items()})
+            return Ready(
+                image, {key: labels_of(truth, size) for key, truth in image.truths.items()}
+            )
 
-    def _timed_unpack(self, part: Part) -> list[tuple[int, Results]]:
-        part.arrived()
+    def _timed_unpack(self, batch: Batch) -> list[tuple[int, Results]]:
+        batch.arrived()
         with self.stages("count"):
-            return part.unpack(self.jobs)
+            return batch.unpack(self.jobs)
 
     def _halving(self, batch: Sequence[Ready], make: Callable[[Sequence[Ready]], T]) -> Iterator[T]:
         """What `make` makes of the batch; where it does not fit into memory, of its halves."""
@@ -163,11 +165,11 @@ class Predictor:
         while done < len(batch):
             some = batch[done : done + self.batch_size]
             with self._one_fitting():
-                part = self._fitting(some, make)
-            if part is None:
+                made = self._fitting(some, make)
+            if made is None:
                 self._halve(self._at_once(some))
                 continue
-            yield part
+            yield made
             done += len(some)
 
     def _fitting(self, batch: Sequence[Ready], make: Callable[[Sequence[Ready]], T]) -> T | None:
@@ -182,7 +184,7 @@ class Predictor:
 
     def _at_once(self, batch: Sequence[Ready]) -> int:
         """Images or windows that are in memory together when the images are predicted."""
-        units = self.load.protocol.units([one.image.shown for one in batch])
+        units = self.load.protocol.units([ready.image.shown for ready in batch])
         return min(self.batch_size, units)
 
     def _halve(self, failed: int) -> None:
@@ -192,15 +194,15 @@ class Predictor:
         if self.clip.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _counted(self, batch: Sequence[Ready]) -> Part:
+    def _counted(self, batch: Sequence[Ready]) -> Batch:
         """The counts of all runs, on their way from the device."""
-        images, device = [one.image for one in batch], self.clip.device
+        images, device = [ready.image for ready in batch], self.clip.device
         jobs = self._wanted(images)
-        part = Part(images, {}, lambda: None)
+        counted = Batch(images, {}, lambda: None)
         if not jobs:
-            return part
+            return counted
         labels = {
-            target: uploaded(np.stack([one.labels[target] for one in batch]), device)
+            target: uploaded(np.stack([ready.labels[target] for ready in batch]), device)
             for target in {job.target for job in jobs.values()}
         }
         shown, size = [image.shown for image in images], self.batch_size
@@ -211,11 +213,11 @@ class Predictor:
                 for run in runs:
                     target = jobs[run].target
                     if target not in counts:
-                        truths = (one.truths[target] for one in images)
+                        truths = (image.truths[target] for image in images)
                         k = next(truth.classes for truth in truths if truth is not None)
                         counts[target] = Counted.of(labels[target], classes, k)
-                    part.counts[run] = counts[target]
-        return replace(part, arrived=arrival(device))
+                    counted.counts[run] = counts[target]
+        return replace(counted, arrived=arrival(device))
 
     def _maps(self, image: Loaded) -> Maps:
         """Class maps (1, H, W) of an image by run, for the runs that score it."""
@@ -235,14 +237,14 @@ class Predictor:
     def _results(self, image: Loaded, maps: Maps) -> Results:
         """Runs that share a map and a ground truth are counted once."""
         results: Results = {}
-        known: dict[tuple[int, str], ImageResult] = {}
+        counted: dict[tuple[int, str], ImageResult] = {}
         for run, job in self.jobs.items():
             truth = image.truths[job.target]
             if truth is None:
                 results[run] = None
                 continue
             key = id(maps[run]), job.target
-            if key not in known:
-                known[key] = ImageResult.of(truth, maps[run][0])
-            results[run] = known[key]
+            if key not in counted:
+                counted[key] = ImageResult.of(truth, maps[run][0])
+            results[run] = counted[key]
         return results

@@ -81,10 +81,10 @@ class Protocol(ABC):
         stages: Stages,
     ) -> Maps:
         """Class maps (B, H, W) of some pictures by run, as `predictions` gives them."""
-        found: Maps = {}
+        maps: Maps = {}
         for runs, classes in self.predictions(clip, shown, jobs, batch_size, stages):
-            found |= dict.fromkeys(runs, classes.to(torch.int16).cpu().numpy())
-        return {run: found[run] for run in jobs}
+            maps |= dict.fromkeys(runs, classes.to(torch.int16).cpu().numpy())
+        return {run: maps[run] for run in jobs}
 
     @abstractmethod
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
@@ -115,15 +115,15 @@ class Crop(Protocol):
         batch_size: int,
         stages: Stages,
     ) -> Iterator[tuple[list[str], Tensor]]:
-        pixels = clip.normalise(np.stack([one.pixels for one in shown]))
+        pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
         graph = Graph(clip, pixels, (self.size, self.size))
-        found = {run: job.predict(graph) for run, job in jobs.items()}
+        predicted = {run: job.predict(graph) for run, job in jobs.items()}
         alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
-        for run, classes in found.items():
+        for run, classes in predicted.items():
             alike.setdefault(id(classes), []).append(run)
         stages.add(graph.seconds)
         for runs in alike.values():
-            yield runs, found[runs[0]]
+            yield runs, predicted[runs[0]]
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         side = self.size // clip.patch
@@ -149,7 +149,7 @@ class Slide(Protocol):
         return 1
 
     def units(self, shown: Sequence[Shown]) -> int:
-        return sum(len(self._places(_size(one.pixels))) for one in shown)
+        return sum(len(self._places(_size(picture.pixels))) for picture in shown)
 
     def predictions(
         self,
@@ -199,7 +199,7 @@ class Slide(Protocol):
     ) -> dict[Hashable, list[Window]]:
         """The windows of one picture (3, H, W), as each of the jobs sees them."""
         height, width = (min(self.size, side) for side in pixels.shape[-2:])
-        found: dict[Hashable, list[Window]] = {key: [] for key in asked}
+        windows: dict[Hashable, list[Window]] = {key: [] for key in asked}
         corners = self._places(_size(pixels[0]))
         for start in range(0, len(corners), batch_size):
             some = corners[start : start + batch_size]
@@ -209,9 +209,9 @@ class Slide(Protocol):
                 logits = graph.logits(job.method, job.text, job.text_key, 1.0)
                 votes = job.method.vote != "none"
                 regions = graph.regions(job.method) if votes else None
-                found[key] += Window.each(some, (height, width), logits, regions)
+                windows[key] += Window.each(some, (height, width), logits, regions)
             stages.add(graph.seconds)
-        return found
+        return windows
 
     def _places(self, size: Size) -> list[Size]:
         return places(size, self.size, self.stride)

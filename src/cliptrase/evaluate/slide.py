@@ -59,9 +59,9 @@ class Window:
         """The windows of a batch, of their logits (B, M, h, w) and regions (B, *size)."""
         if regions is None or int(regions.max()) < 0:
             plain = zip(places, logits, strict=True)
-            return [cls(place, size, own, None, None) for place, own in plain]
+            return [cls(place, size, window, None, None) for place, window in plain]
         parts = zip(places, logits, regions, region_means(logits, regions), strict=True)
-        return [cls(place, size, *own) for place, *own in parts]
+        return [cls(place, size, *window) for place, *window in parts]
 
     def maps(self, names: slice) -> Tensor:
         """Logits (k, height, width) of some names at every pixel; where there are regions, each
@@ -114,10 +114,10 @@ class LargestProbability:
         before, best = self._best, chunk.amax(dim=1)
         if before is not None:
             best = torch.maximum(best, before)
-        for scale, known in self._sums.items():
+        for scale, earlier in self._sums.items():
             total = torch.exp((chunk - best.unsqueeze(1)).mul_(scale)).sum(dim=1)
             if before is not None:
-                total += known * torch.exp((before - best).mul_(scale))
+                total += earlier * torch.exp((before - best).mul_(scale))
             self._sums[scale] = total
         self._best = best
 
