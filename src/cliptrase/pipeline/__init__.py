@@ -45,9 +45,9 @@ def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[st
     for name in sorted(wanted - known):
         raise UserError(f"suite {plan.suite} has no benchmark {name!r}; {nearest(name, known)}")
     return [
-        one.name
-        for one in plan.passes.values()
-        if any(run.benchmark.name in wanted for run in one.runs.values())
+        each.name
+        for each in plan.passes.values()
+        if any(run.benchmark.name in wanted for run in each.runs.values())
     ]
 
 
@@ -70,14 +70,14 @@ def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
     """
     reasons = {
         name: finished.stale_pass(
-            pass_file(plan.suite, name), one.runs, RUNS, plan.data, freeze_code=frozen
+            pass_file(plan.suite, name), each.runs, RUNS, plan.data, freeze_code=frozen
         )
-        for name, one in plan.passes.items()
+        for name, each in plan.passes.items()
     }
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def runs_to_predict(one: Pass, data: str, frozen: bool) -> list[str]:
+def runs_to_predict(a_pass: Pass, data: str, frozen: bool) -> list[str]:
     """The runs of a pass for which it must stream the images."""
 
     def lost(run: Run) -> bool:
@@ -86,7 +86,7 @@ def runs_to_predict(one: Pass, data: str, frozen: bool) -> list[str]:
         except UserError:  # something else is in its place: the pass will say it
             return True
 
-    return [name for name, run in one.runs.items() if lost(run)]
+    return [name for name, run in a_pass.runs.items() if lost(run)]
 
 
 def passes_to_make(suite: str, stale: Iterable[str], words: list[str]) -> list[str]:
@@ -123,7 +123,7 @@ def workers(made: list[str], gpus: int, cores: int | None) -> int:
 
 def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> int:
     """Threads of one preparation, so that those to be made keep the cores busy; 4 at most."""
-    made = [one for one in datasets if not Path(selfcheck(one, data)).is_file()]
+    made = [dataset for dataset in datasets if not Path(selfcheck(dataset, data)).is_file()]
     return max(1, min(MOST, usable(cores) // max(1, len(made))))
 
 

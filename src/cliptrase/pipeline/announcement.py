@@ -33,7 +33,7 @@ def announcement(
     """
     lacking = pipeline_data.lacking(suite, asked, mirror)
     made, data = pipeline_data.to_make(suite, asked, left, mirror), suite.data
-    reads = f", to read {sum(images(one, data) for one in made)} images" if made else ""
+    reads = f", to read {sum(images(each, data) for each in made)} images" if made else ""
     lines = [
         f"suite {suite.suite}: {suite.title}: {len(suite.tables)} tables of {len(suite.runs)} runs",
         f"passes without a result: {len(made)} of {len(asked)}{reads}",
@@ -43,8 +43,9 @@ def announcement(
         lines += [f"  {line}" for line in cost.by_pass()]
     else:
         lines += [
-            f"  {one.name}: {len(one.runs)} runs from {images(one, data)} images of {one.dataset}"
-            for one in made
+            f"  {each.name}: {len(each.runs)} runs"
+            f" from {images(each, data)} images of {each.dataset}"
+            for each in made
         ]
     for dataset, archives in lacking.items():
         gone = [name for name in asked if suite.passes[name].dataset == dataset]
@@ -56,8 +57,8 @@ def announcement(
 def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
     """What is to be fetched for these passes, and whether the disk has room for all of it."""
     data, datasets = suite.data, pipeline_data.unprepared(made, suite.data)
-    states = [state(one, data, deep=False) for one in pipeline_data.archives(suite, datasets)]
-    fetched = [one for one in states if one.status in ("missing", "partial")]
+    states = [state(each, data, deep=False) for each in pipeline_data.archives(suite, datasets)]
+    fetched = [each for each in states if each.status in ("missing", "partial")]
     needed, words = space.to_fetch(fetched)
     lines = [f"to download: {len(fetched)} archives, {words}"] if fetched else []
     for each in fetched:
@@ -65,13 +66,13 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
         kept = f", {readable(there)} of it are there" if there else ""
         place = mirror or (archive.urls[0].split("/")[2] if archive.urls else "you")
         lines.append(f"  {archive.name}: {size_of(archive)}{kept}, from {place}")
-    for model in sorted({one.model for one in made if pipeline_data.weights(one, data)}):
+    for model in sorted({each.model for each in made if pipeline_data.weights(each, data)}):
         if not pipeline_data.weights_receipt(model, data).is_file():
             from cliptrase.model.receipt import size_and_place  # only where it is asked for
 
             lines.append(f"weights of {model}: {', '.join(size_and_place(model))}")
-    needed += sum(one.count * AN_IMAGE for one in pipeline_data.sources(datasets, data))
-    needed += sum(len(one.runs) * images(one, data) for one in made) * AN_OUTCOME
+    needed += sum(each.count * AN_IMAGE for each in pipeline_data.sources(datasets, data))
+    needed += sum(len(each.runs) * images(each, data) for each in made) * AN_OUTCOME
     free = space.free(data)
     short = space.verdict(needed, free)
     disk = f"disk: about {readable(needed)} needed, {readable(free)} free in {data}{short}"

@@ -30,18 +30,18 @@ def selfcheck(dataset: str, data: str) -> str:
     return str(Path(data) / "prepared" / dataset / "selfcheck.json")
 
 
-def prepared(one: Pass, data: str) -> list[str]:
+def prepared(a_pass: Pass, data: str) -> list[str]:
     """The file that says what a pass reads; none for a user's folder, which runs name by digest."""
-    folder = next(iter(one.runs.values())).benchmark.folder
-    return [] if folder else [selfcheck(one.dataset, data)]
+    folder = next(iter(a_pass.runs.values())).benchmark.folder
+    return [] if folder else [selfcheck(a_pass.dataset, data)]
 
 
-def images(one: Pass, data: str) -> int:
+def images(a_pass: Pass, data: str) -> int:
     """How many images a pass reads."""
-    run = next(iter(one.runs.values()))  # they share the images
+    run = next(iter(a_pass.runs.values()))  # they share the images
     folder = run.benchmark.folder
     paired = folder and pairs(folder.images_path, folder.labels_path)
-    total = len(paired) if paired else count(one.dataset, data)
+    total = len(paired) if paired else count(a_pass.dataset, data)
     return min(total, run.limit or total)
 
 
@@ -60,8 +60,9 @@ def lacking(
     there is a mirror, which serves all archives.
     """
     datasets = unprepared((plan.passes[name] for name in passes), plan.data) if not mirror else []
-    each = {one.name: missing_gated(one, plan.data) for one in sources(datasets, plan.data)}
-    return {dataset: archives for dataset, archives in each.items() if archives}
+    listed = sources(datasets, plan.data)
+    gated = {source.name: missing_gated(source, plan.data) for source in listed}
+    return {dataset: archives for dataset, archives in gated.items() if archives}
 
 
 def without(plan: Plan, passes: Iterable[str], datasets: Iterable[str]) -> list[str]:
@@ -89,8 +90,8 @@ def to_make(plan: Plan, asked: list[str], left: Iterable[str], mirror: str | Non
 
 def unprepared(passes: Iterable[Pass], data: str) -> list[str]:
     """The datasets of passes that are not prepared, sorted; a user's folder need not be."""
-    lacking = {one.dataset for one in passes if not all(map(os.path.isfile, prepared(one, data)))}
-    return sorted(lacking)
+    reading = {each.dataset: prepared(each, data) for each in passes}
+    return sorted(name for name, files in reading.items() if not all(map(os.path.isfile, files)))
 
 
 def sources(datasets: Iterable[str], data: str) -> list[DatasetSource]:
@@ -128,8 +129,8 @@ def weights_receipt(model: str, data: str) -> Path:
     return Path(data) / "weights" / f"{model}.json"
 
 
-def weights(one: Pass, data: str) -> list[str]:
+def weights(a_pass: Pass, data: str) -> list[str]:
     """The receipt of the weights that a pass needs to be fetched; none for a model of files."""
-    model = next(iter(one.runs.values())).model
+    model = next(iter(a_pass.runs.values())).model
     fetched = model.kind == "open_clip" and model.path is None
-    return [str(weights_receipt(one.model, data))] if fetched else []
+    return [str(weights_receipt(a_pass.model, data))] if fetched else []

@@ -98,9 +98,9 @@ class Estimate:
     def by_pass(self) -> list[str]:
         """A table of the passes."""
         lines = [f"{'pass':48}{'runs':>6}{'images':>9}{'encodes':>10}{'minutes':>9}"]
-        for one in self.passes:
-            figures = f"{one.runs:6,}{one.images:9,}{one.windows:10,}{one.seconds / 60:9.1f}"
-            lines.append(f"{one.name:48}{figures}")
+        for each in self.passes:
+            figures = f"{each.runs:6,}{each.images:9,}{each.windows:10,}{each.seconds / 60:9.1f}"
+            lines.append(f"{each.name:48}{figures}")
         return lines
 
     def totals(self) -> list[str]:
@@ -110,14 +110,14 @@ class Estimate:
         where = f"{self.cores} CPU core" + "s" * (self.cores > 1)
         if self.gpus:
             where = f"{self.gpus} GPU" + "s" * (self.gpus > 1) + f" and {where}"
-        each = [one.seconds for one in self.passes]
-        seconds = max(sum(each) / self.at_once, *each) + self.besides / min(2, self.cores)
+        taken = [each.seconds for each in self.passes]
+        seconds = max(sum(taken) / self.at_once, *taken) + self.besides / min(2, self.cores)
         note = "" if self.gpus else f", {_duration(self.work)} of one core"
         note += "; a guess, too short to be timed first" * (self.speed.device == "guess")
         memory = readable(int(self.at_once * self.speed.memory))
         passes = f"{self.at_once} passes" if self.at_once > 1 else "1 pass"
         return [
-            f"encoder: {sum(one.windows for one in self.passes):,} images or windows of images",
+            f"encoder: {sum(each.windows for each in self.passes):,} images or windows of images",
             f"time: about {_duration(seconds)} on {where}{note}",
             f"memory: about {memory} at the peak, {passes} at once",
         ]
@@ -126,26 +126,26 @@ class Estimate:
 def estimate(plan: Plan, made: list[Pass], start: Start, *, again: bool = False) -> Estimate:
     """Of a start that makes these passes. again: time them, however little and known they are."""
     gpus, cores = machine.usable_gpus(start.device), pipeline.usable(start.cores)
-    threads = pipeline.workers([one.name for one in made], gpus, start.cores)
+    threads = pipeline.workers([each.name for each in made], gpus, start.cores)
     at_once = max(1, min(gpus or cores // threads, len(made)))
-    lost = {one.name: pipeline.runs_to_predict(one, plan.data, start.frozen) for one in made}
+    lost = {each.name: pipeline.runs_to_predict(each, plan.data, start.frozen) for each in made}
     question = {name: runs for name, runs in lost.items() if runs}
     besides = FINISHED + FINISHED_RUN * len(plan.runs)
     for dataset in pipeline_data.unprepared(made, plan.data):
         besides += PREPARED + PREPARED_IMAGE * pipeline_data.count(dataset, plan.data)
 
-    def cost(one: Pass, speed: Speed) -> PassCost:
-        runs, images = len(lost[one.name]), pipeline_data.images(one, plan.data)
-        timing = speed.passes.get(one.name)
+    def cost(a_pass: Pass, speed: Speed) -> PassCost:
+        runs, images = len(lost[a_pass.name]), pipeline_data.images(a_pass, plan.data)
+        timing = speed.passes.get(a_pass.name)
         if timing is None:  # its runs are there, and only the pass file is written
-            return PassCost(one.name, runs, images, 0, OPENED, OPENED)
+            return PassCost(a_pass.name, runs, images, 0, OPENED, OPENED)
         alone = speed.start + OPENED + WRITTEN * runs + timing.once
         streamed, windows = images * timing.image, images * timing.windows
         seconds = alone + streamed / (1 if gpus else threads)
-        return PassCost(one.name, runs, images, windows, alone + streamed, seconds)
+        return PassCost(a_pass.name, runs, images, windows, alone + streamed, seconds)
 
     def of(speed: Speed | None) -> Estimate:
-        costs = [cost(one, speed) for one in made if speed]
+        costs = [cost(each, speed) for each in made if speed]
         return Estimate(costs, cores, gpus, at_once, besides, speed)
 
     guess = of(_guess(question))
