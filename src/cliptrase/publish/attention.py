@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from cliptrase.config import Run
 from cliptrase.evaluate.graph import Graph
@@ -84,13 +84,15 @@ def ranking(weights: Weights, classes: Labels) -> Weights:
     The area under the ROC curve, 0..1, 0.5 by chance; only patches that have both kinds of others.
     """
     labelled = np.flatnonzero(classes >= 0)
-    areas = []
-    for patch in labelled:
-        others = labelled[labelled != patch]
-        same = classes[others] == classes[patch]
-        if same.any() and not same.all():
-            areas.append(roc_auc_score(same, weights[patch, others]))
-    return np.array(areas)
+    weights, classes = weights[np.ix_(labelled, labelled)], classes[labelled]
+    same = classes[:, None] == classes
+    np.fill_diagonal(weights, -np.inf)
+    np.fill_diagonal(same, False)
+    ranks = rankdata(weights, axis=1) - 1  # itself has rank 0; equal weights share a rank
+    positive = same.sum(axis=1)
+    pairs = positive * (len(classes) - 1 - positive)
+    ahead = (ranks * same).sum(axis=1) - positive * (positive + 1) / 2
+    return ahead[pairs > 0] / pairs[pairs > 0]
 
 
 def shown_patch(classes: Labels) -> int | None:
