@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from cliptrase.data.read.ordered import in_order_by
 from cliptrase.evaluate.counting import Counted, arrival, labels_of
 from cliptrase.evaluate.device import fitting, out_of_memory
-from cliptrase.evaluate.jobs import Job as Job
-from cliptrase.evaluate.jobs import operations
+from cliptrase.evaluate.jobs import Job, operations
 from cliptrase.evaluate.protocols import Maps
 from cliptrase.evaluate.tally import ImageResult
 from cliptrase.evaluate.truth import Loaded, Loader
@@ -39,30 +38,6 @@ class Ready:
 
     image: Loaded
     labels: dict[str, NDArray[np.int16]]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images that were predicted together, and the counts of the runs that score any of them."""
-
-    images: list[Loaded]
-    counts: dict[str, Counted]
-    arrived: Callable[[], None]  # waits until the counts are there
-
-    def unpack(self, jobs: dict[str, Job]) -> list[tuple[int, Results]]:
-        """Position and results of each image."""
-        unpacked = {id(counted): counted.results() for counted in self.counts.values()}
-        results = {run: unpacked[id(counted)] for run, counted in self.counts.items()}
-        return [
-            (
-                image.position,
-                {
-                    run: None if image.truths[job.target] is None else results[run][index]
-                    for run, job in jobs.items()
-                },
-            )
-            for index, image in enumerate(self.images)
-        ]
 
 
 @dataclass
@@ -88,8 +63,9 @@ class Predictor:
 
         def predicted(position: int) -> tuple[int, Results]:
             image = self._timed_load(position)
+            jobs, protocol = self._wanted([image]), self.load.protocol
             with self._one_fitting(), torch.inference_mode():
-                maps = self._maps(image)
+                maps = protocol.maps(self.clip, [image.shown], jobs, 1, self.stages)
             with self.stages("count"):
                 return position, self._results(image, maps)
 
@@ -101,8 +77,7 @@ class Predictor:
         images = in_order_by(pool, self._timed_ready, positions, 2 * self.batch_size)
         behind: list[Future[list[tuple[int, Results]]]] = []
         while batch := list(islice(images, self.load.protocol.together(self.batch_size))):
-            counted = self._halving(batch, self._counted)
-            unpacking = [pool.submit(self._timed_unpack, images) for images in counted]
+            unpacking = [pool.submit(unpack) for unpack in self._halving(batch, self._counted)]
             for earlier in behind:
                 yield from earlier.result()
             behind = unpacking
@@ -129,12 +104,10 @@ class Predictor:
 
     def flops(self, position: int) -> dict[str, int]:
         """Floating-point operations of each run alone on the image at `position`."""
-        counted: dict[tuple[str, str], int] = {}
+        different = {job.cost_key: job for job in self.jobs.values()}
         with self._one_fitting():
-            count, shown = self.load.protocol.count, self.load(position).shown
-            for job in self.jobs.values():
-                if job.cost_key not in counted:
-                    counted[job.cost_key] = operations(partial(count, self.clip, shown, job))
+            count = partial(self.load.protocol.count, self.clip, self.load(position).shown)
+            counted = {key: operations(partial(count, job)) for key, job in different.items()}
         return {run: counted[job.cost_key] for run, job in self.jobs.items()}
 
     def _one_fitting(self) -> AbstractContextManager[None]:
@@ -149,82 +122,71 @@ class Predictor:
     def _timed_ready(self, position: int) -> Ready:
         image = self._timed_load(position)
         with self.stages("count"):
-            size = image.out_size
+            size = image.shown.out_size
             return Ready(
                 image, {key: labels_of(truth, size) for key, truth in image.truths.items()}
             )
-
-    def _timed_unpack(self, batch: Batch) -> list[tuple[int, Results]]:
-        batch.arrived()
-        with self.stages("count"):
-            return batch.unpack(self.jobs)
 
     def _halving(self, batch: Sequence[Ready], make: Callable[[Sequence[Ready]], T]) -> Iterator[T]:
         """What `make` makes of the batch; where it does not fit into memory, of its halves."""
         done = 0
         while done < len(batch):
             some = batch[done : done + self.batch_size]
+            units = self.load.protocol.units([ready.image.shown for ready in some])
+            together = min(self.batch_size, units)  # in memory
+            made = None
             with self._one_fitting():
-                made = self._fitting(some, make)
-            if made is None:
-                self._halve(self._at_once(some))
+                try:
+                    with torch.inference_mode():
+                        made = make(some)
+                except (MemoryError, RuntimeError) as error:
+                    if together == 1 or not out_of_memory(error):
+                        raise
+            if made is not None:
+                yield made
+                done += len(some)
                 continue
-            yield made
-            done += len(some)
+            self.batch_size = together // 2
+            log.warning("out of memory: going on with batch_size=%d", self.batch_size)
+            if self.clip.device.type == "cuda":  # what the failed batch held
+                torch.cuda.empty_cache()
 
-    def _fitting(self, batch: Sequence[Ready], make: Callable[[Sequence[Ready]], T]) -> T | None:
-        """What is made of the batch, None where so many at once do not fit into memory."""
-        try:
-            with torch.inference_mode():
-                return make(batch)
-        except (MemoryError, RuntimeError) as error:
-            if self._at_once(batch) == 1 or not out_of_memory(error):
-                raise
-            return None
-
-    def _at_once(self, batch: Sequence[Ready]) -> int:
-        """Images or windows that are in memory together when the images are predicted."""
-        units = self.load.protocol.units([ready.image.shown for ready in batch])
-        return min(self.batch_size, units)
-
-    def _halve(self, failed: int) -> None:
-        """A batch size below `failed`, with what the failed batch held given back."""
-        self.batch_size = failed // 2
-        log.warning("out of memory: going on with batch_size=%d", self.batch_size)
-        if self.clip.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _counted(self, batch: Sequence[Ready]) -> Batch:
-        """The counts of all runs, on their way from the device."""
+    def _counted(self, batch: Sequence[Ready]) -> Callable[[], list[tuple[int, Results]]]:
+        """Count all runs on the device. What is returned waits for the counts, and gives the
+        position and the results of each image."""
         images, device = [ready.image for ready in batch], self.clip.device
         jobs = self._wanted(images)
-        counted = Batch(images, {}, lambda: None)
-        if not jobs:
-            return counted
         labels = {
             target: uploaded(np.stack([ready.labels[target] for ready in batch]), device)
             for target in {job.target for job in jobs.values()}
         }
         shown, size = [image.shown for image in images], self.batch_size
         predictions = self.load.protocol.predictions(self.clip, shown, jobs, size, self.stages)
+        counts: dict[str, Counted] = {}  # by run
         for runs, classes in predictions:
-            counts: dict[str, Counted] = {}  # by target
+            by_target: dict[str, Counted] = {}
             with self.stages("count"):
                 for run in runs:
                     target = jobs[run].target
-                    if target not in counts:
+                    if target not in by_target:
                         truths = (image.truths[target] for image in images)
                         k = next(truth.classes for truth in truths if truth is not None)
-                        counts[target] = Counted.of(labels[target], classes, k)
-                    counted.counts[run] = counts[target]
-        return replace(counted, arrived=arrival(device))
+                        by_target[target] = Counted.of(labels[target], classes, k)
+                    counts[run] = by_target[target]
+        arrived = arrival(device)
 
-    def _maps(self, image: Loaded) -> Maps:
-        """Class maps (1, H, W) of an image by run, for the runs that score it."""
-        jobs = self._wanted([image])
-        if not jobs:
-            return {}
-        return self.load.protocol.maps(self.clip, [image.shown], jobs, 1, self.stages)
+        def unpack() -> list[tuple[int, Results]]:
+            arrived()
+            with self.stages("count"):
+                unpacked = {id(counted): counted.results() for counted in counts.values()}
+                results: list[tuple[int, Results]] = []
+                for index, image in enumerate(images):
+                    scored = {run for run in counts if image.truths[jobs[run].target] is not None}
+                    of_run = {run: unpacked[id(counts[run])][index] for run in scored}
+                    results.append((image.position, {run: of_run.get(run) for run in self.jobs}))
+                return results
+
+        return unpack
 
     def _wanted(self, images: Sequence[Loaded]) -> dict[str, Job]:
         """The runs that score at least one of the images."""
@@ -237,14 +199,10 @@ class Predictor:
     def _results(self, image: Loaded, maps: Maps) -> Results:
         """Runs that share a map and a ground truth are counted once."""
         results: Results = {}
-        counted: dict[tuple[int, str], ImageResult] = {}
+        counted: dict[tuple[int, str], ImageResult | None] = {}
         for run, job in self.jobs.items():
-            truth = image.truths[job.target]
-            if truth is None:
-                results[run] = None
-                continue
-            key = id(maps[run]), job.target
+            truth, key = image.truths[job.target], (id(maps.get(run)), job.target)
             if key not in counted:
-                counted[key] = ImageResult.of(truth, maps[run][0])
+                counted[key] = None if truth is None else ImageResult.of(truth, maps[run][0])
             results[run] = counted[key]
         return results

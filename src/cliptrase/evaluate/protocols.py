@@ -25,6 +25,8 @@ from cliptrase.model.load import Clip
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.argmax import first_argmax
 
+Jobs = dict[str, Job]  # by run
+Asked = dict[Hashable, Job]  # by what their averaged logits depend on
 Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) by run
 
 
@@ -62,23 +64,13 @@ class Protocol(ABC):
 
     @abstractmethod
     def predictions(
-        self,
-        clip: Clip,
-        shown: Sequence[Shown],
-        jobs: dict[str, Job],
-        batch_size: int,
-        stages: Stages,
+        self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Iterator[tuple[list[str], Tensor]]:
         """Classes (B, H, W) of some pictures on the device of `clip`, and the runs that predict
         them, with `batch_size` units in memory at once; the seconds are added to `stages`."""
 
     def maps(
-        self,
-        clip: Clip,
-        shown: Sequence[Shown],
-        jobs: dict[str, Job],
-        batch_size: int,
-        stages: Stages,
+        self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Maps:
         """Class maps (B, H, W) of some pictures by run, as `predictions` gives them."""
         maps: Maps = {}
@@ -108,22 +100,16 @@ class Crop(Protocol):
         return len(shown)
 
     def predictions(
-        self,
-        clip: Clip,
-        shown: Sequence[Shown],
-        jobs: dict[str, Job],
-        batch_size: int,
-        stages: Stages,
+        self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Iterator[tuple[list[str], Tensor]]:
         pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
         graph = Graph(clip, pixels, (self.size, self.size))
-        predicted = {run: job.predict(graph) for run, job in jobs.items()}
-        alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
-        for run, classes in predicted.items():
-            alike.setdefault(id(classes), []).append(run)
+        alike: dict[Tensor, list[str]] = {}  # the graph gives runs that predict alike one tensor
+        for run, job in jobs.items():
+            alike.setdefault(job.predict(graph), []).append(run)
         stages.add(graph.seconds)
-        for runs in alike.values():
-            yield runs, predicted[runs[0]]
+        for classes, runs in alike.items():
+            yield runs, classes
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         side = self.size // clip.patch
@@ -149,19 +135,15 @@ class Slide(Protocol):
         return 1
 
     def units(self, shown: Sequence[Shown]) -> int:
-        return sum(len(self._places(_size(picture.pixels))) for picture in shown)
+        sizes = (_size(picture.pixels) for picture in shown)
+        return sum(len(places(size, self.size, self.stride)) for size in sizes)
 
     def predictions(
-        self,
-        clip: Clip,
-        shown: Sequence[Shown],
-        jobs: dict[str, Job],
-        batch_size: int,
-        stages: Stages,
+        self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Iterator[tuple[list[str], Tensor]]:
         (picture,) = shown
         pixels = self._padded(clip, picture)
-        alike: dict[Hashable, dict[str, Job]] = {}  # the same averaged logits
+        alike: dict[Hashable, Jobs] = {}
         for run, job in jobs.items():
             alike.setdefault(_averaged_key(job), {})[run] = job
         asked = {key: next(iter(some.values())) for key, some in alike.items()}
@@ -170,9 +152,8 @@ class Slide(Protocol):
         for key, some in alike.items():
             with stages("classify"):
                 logits = averaged(windows.pop(key), size, seen, picture.out_size)
-                largest = LargestProbability(
-                    {job.logit_scale for job in some.values() if job.threshold}
-                )
+                scales = {job.logit_scale for job in some.values() if job.threshold}
+                largest = LargestProbability(scales)
                 names = first_argmax(largest.watching(logits))
             for run, job in some.items():
                 with stages("classify"):
@@ -190,31 +171,22 @@ class Slide(Protocol):
         return padded(clip.normalise(shown.pixels[None])[0], self.size, clip.patch)
 
     def _windows(
-        self,
-        clip: Clip,
-        pixels: Tensor,
-        asked: dict[Hashable, Job],
-        batch_size: int,
-        stages: Stages,
+        self, clip: Clip, pixels: Tensor, asked: Asked, batch_size: int, stages: Stages
     ) -> dict[Hashable, list[Window]]:
         """The windows of one picture (3, H, W), as each of the jobs sees them."""
         height, width = (min(self.size, side) for side in pixels.shape[-2:])
         windows: dict[Hashable, list[Window]] = {key: [] for key in asked}
-        corners = self._places(_size(pixels[0]))
+        corners = places(_size(pixels[0]), self.size, self.stride)
         for start in range(0, len(corners), batch_size):
             some = corners[start : start + batch_size]
             cut = [pixels[:, y : y + height, x : x + width] for y, x in some]
             graph = Graph(clip, torch.stack(cut))
             for key, job in asked.items():
                 logits = graph.logits(job.method, job.text, job.text_key, 1.0)
-                votes = job.method.vote != "none"
-                regions = graph.regions(job.method) if votes else None
+                regions = graph.regions(job.method) if job.method.vote != "none" else None
                 windows[key] += Window.each(some, (height, width), logits, regions)
             stages.add(graph.seconds)
         return windows
-
-    def _places(self, size: Size) -> list[Size]:
-        return places(size, self.size, self.stride)
 
 
 def protocol_of(run: Run) -> Protocol:

@@ -32,21 +32,11 @@ def scored_classes(run: Run) -> int:
     return count
 
 
-def has_background(run: Run) -> bool:
-    """Whether one of the scored classes is the background."""
-    return run.has_background
-
-
-def whole_pictures(run: Run) -> bool:
-    """Whether the label map is scored as it is: at its own size, no image skipped, background 0."""
-    return run.protocol.facts.whole_pictures
-
-
 def target_key(run: Run) -> str:
     """The same for runs whose ground truth is the same."""
     labels = run.benchmark.labels.model_dump(mode="json", exclude_defaults=True)
-    parts = [labels, scored_classes(run), whole_pictures(run), run.benchmark.subset]
-    return json.dumps(parts, sort_keys=True)
+    whole = run.protocol.facts.whole_pictures
+    return json.dumps([labels, scored_classes(run), whole, run.benchmark.subset], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Target:
     lookup: label_tables.Lookup
     ignored_is_background: bool
     classes: int  # K
-    whole: bool  # whole pictures
+    whole: bool  # scored as it is: at its own size, no image skipped, background 0
 
     @classmethod
     def of(cls, run: Run) -> Target:
@@ -74,8 +64,8 @@ class Target:
             raise UserError(f"{run.vocabulary.classes.path}: {error}") from None
         except UserError as error:
             raise UserError(f"benchmark {name} (conf/benchmark/{name}.yaml): {error}") from None
-        ignored = labels.background == "ignored"
-        return cls(lookup, ignored, scored_classes(run), whole_pictures(run))
+        whole = run.protocol.facts.whole_pictures
+        return cls(lookup, labels.background == "ignored", scored_classes(run), whole)
 
     def truth(self, raw: NDArray[np.integer], source: str) -> GroundTruth | None:
         """The scored pixels of a raw label map (H, W); None for a skipped image."""

@@ -15,7 +15,6 @@ from cliptrase.config import Run
 from cliptrase.config.schema import Model, WordList
 from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
 from cliptrase.evaluate.graph import Text
-from cliptrase.evaluate.targets import whole_pictures
 from cliptrase.files import atomic_write
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
@@ -35,7 +34,7 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
     names, owner = owned_names(
         read_classes(words.classes.path),
         background_words(words.background),
-        background_first=whole_pictures(run),
+        background_first=run.protocol.facts.whole_pictures,
     )
     templates = read_templates(words.templates.path)
     distinct = list(dict.fromkeys(names))  # a name is encoded once, whoever owns it

@@ -10,16 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError
 from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
 from cliptrase.evaluate.targets import Target, target_key
-from cliptrase.evaluate.targets import has_background as has_background
-from cliptrase.evaluate.targets import scored_classes as scored_classes
 from cliptrase.runs.counts import GroundTruth
 
 FOLDER_CURE = "repair the picture and its mask, or take both out of their folders"
@@ -32,16 +27,6 @@ class Loaded:
     position: int
     shown: Shown
     truths: dict[str, GroundTruth | None]
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """What the model sees, (h, w, 3)."""
-        return self.shown.pixels
-
-    @property
-    def out_size(self) -> tuple[int, int]:
-        """(H, W) of the ground truth and of predictions."""
-        return self.shown.out_size
 
 
 @dataclass(frozen=True)
@@ -85,10 +70,8 @@ class Loader:
         except UserError as error:
             if self.cure == FOLDER_CURE and sample is None:
                 raise  # it begins with the path of the user's file
-            message = str(error)
-            raise UserError(
-                message if message.startswith(where) else f"{where}: {message}"
-            ) from error
+            message = str(error).removeprefix(f"{where}: ")
+            raise UserError(f"{where}: {message}") from error
         except (OSError, ValueError, SyntaxError, IndexError) as error:  # what PIL and Arrow raise
             raise UserError(f"{where}: cannot be read ({error}); {self.cure}") from error
         return Loaded(position, shown, truths)

@@ -38,7 +38,7 @@ from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of
-from cliptrase.evaluate.targets import Target, target_key, whole_pictures
+from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.textcache import background_words
 from cliptrase.evaluate.truth import Loader
 from cliptrase.machine import cores
@@ -78,7 +78,7 @@ def random_text(clip: Clip, run: Run) -> Text:
     names, owner = owned_names(
         read_classes(run.vocabulary.classes.path),
         background_words(run.vocabulary.background),
-        background_first=whole_pictures(run),
+        background_first=run.protocol.facts.whole_pictures,
     )
     pixels = clip.normalise(np.asarray(random_sample((224, 224)).image)[None])
     patches = Graph(clip, pixels).patches(run.method)[0]

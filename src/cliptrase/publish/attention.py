@@ -48,13 +48,13 @@ def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
     it."""
     assert run.method.regions is not None
     correlation = run.method.regions.correlation
-    pixels = clip.normalise(loaded.pixels[None])
-    graph = Graph(clip, pixels, loaded.out_size)
+    pixels = clip.normalise(loaded.shown.pixels[None])
+    graph = Graph(clip, pixels, loaded.shown.out_size)
     with torch.inference_mode():
         w = graph.correlation(correlation.block, correlation.kind, correlation.heads)[0, 1:, 1:]
         attended = last_attention(clip, pixels)[0, 1:, 1:]
     weights = attended.double().numpy(), w.double().numpy()
-    return Look(loaded.pixels, truth, patch_classes(truth, clip.patch), *weights)
+    return Look(loaded.shown.pixels, truth, patch_classes(truth, clip.patch), *weights)
 
 
 def last_attention(clip: Clip, pixels: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_se
 from cliptrase.errors import UserError
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.targets import scored_classes, target_key, whole_pictures
+from cliptrase.evaluate.targets import scored_classes, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip, load_clip
@@ -107,7 +107,7 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
     count = min(PICTURED, len(loader.dataset))
     pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
-    place = 0 if whole_pictures(run) else scored_classes(run) - 1
+    place = 0 if run.protocol.facts.whole_pictures else scored_classes(run) - 1
     background = place if run.has_background else None
     return save(label_maps(pictures, class_names(run), background, title), folder, "label_maps")
 
@@ -115,7 +115,7 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
     loader = shown.loader(data)
     clustered = [run for run in shown.runs.values() if run.method.regions is not None]
-    if not clustered or whole_pictures(clustered[0]):
+    if not clustered or clustered[0].protocol.facts.whole_pictures:
         return []
     run = clustered[0]
     count = min(RANKED, len(loader.dataset))
@@ -130,11 +130,11 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
 def truth_map(loaded: Loaded, run: Run) -> Labels:
     """The ground truth (H, W) of a run, −1 where nothing is scored."""
     truth = loaded.truths[target_key(run)]
-    labels = np.full(loaded.out_size, -1, np.int64).reshape(-1)
+    labels = np.full(loaded.shown.out_size, -1, np.int64).reshape(-1)
     if truth is not None:
         scored = slice(None) if truth.scored is None else truth.scored
         labels[scored] = truth.labels
-    return labels.reshape(loaded.out_size)
+    return labels.reshape(loaded.shown.out_size)
 
 
 def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path) -> Picture:
@@ -144,4 +144,4 @@ def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path)
     with torch.inference_mode():
         maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
     labels = {row: each[0].astype(np.int64) for row, each in maps.items()}
-    return Picture(loaded.pixels, truth_map(loaded, shown.first), labels)
+    return Picture(loaded.shown.pixels, truth_map(loaded, shown.first), labels)

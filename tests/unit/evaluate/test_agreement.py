@@ -65,7 +65,7 @@ def test_of_many_runs_one_image_is_enough(gpu, runs_of, make, tmp_path, caplog):
 
 
 def test_a_picture_in_windows(gpu, runs_of, make, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols.Slide, "_places", lambda self, size: [(0, 0)])
+    monkeypatch.setattr(protocols, "places", lambda *_: [(0, 0)])
     slide = ["benchmark=shapes", "method=sclip", "protocol=slide", "protocol.short_side=112"]
     (folder,) = make(runs_of(slide), tmp_path, batched=True, batch_size=4).values()
     found = told(folder)

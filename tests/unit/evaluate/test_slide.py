@@ -324,7 +324,7 @@ def test_pictures_of_any_shape_are_scored_at_their_own_size(runs_of, make, data,
     (name, run), *_ = runs_of(RUN).items()
     samples = Cut(open_dataset(run, data))
     loaded = Loader.of(samples, [run])(2)
-    assert loaded.pixels.shape == (160, 182, 3) and loaded.out_size == (162, 184)
+    assert loaded.shown.pixels.shape == (160, 182, 3) and loaded.shown.out_size == (162, 184)
     assert loaded.truths[target_key(run)].rows.size == 162 * 184
     with pytest.MonkeyPatch.context() as patched, single_threaded_pool(1):
         patched.setattr(passes, "open_dataset", lambda run, data, any_code: samples)

@@ -126,7 +126,7 @@ class Broken:
 def test_an_image_is_cropped_and_a_fault_names_it(tmp_path):
     run = config.resolve(["benchmark=voc20", "model=shapes_clip", "image_size=16"])
     loaded = Loader.of([sample(3)], [run])(0)
-    assert loaded.pixels.shape == (16, 16, 3)
+    assert loaded.shown.pixels.shape == (16, 16, 3)
     assert (loaded.truths[target_key(run)].rows == 2 * 20).all()
     with pytest.raises(UserError, match="dataset voc2012, image photo_7: label 70000"):
         Loader.of([sample(70000)], [run])(0)
