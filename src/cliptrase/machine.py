@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -10,6 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def positive(text: str) -> int:
+    """A number of threads or images on a command line, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
 
 
 def cores() -> int:

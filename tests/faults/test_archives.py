@@ -24,7 +24,7 @@ from tests.miniature import edited
 from tests.miniature.contents import Contents
 from tests.miniature.edited import ARCHIVES, a_png, members, packed, place, put, refused
 
-from cliptrase.data.fetch.lock import alone
+from cliptrase.data.fetch.download import alone
 from cliptrase.data.make import prepare
 from cliptrase.data.read import prepared
 from cliptrase.data.read.prepared import open_prepared

@@ -16,7 +16,8 @@ import yaml
 from tests.faults.fetching import FAST, SIZE, WHOLE, archive, changed, is_whole, ranges, zipped
 from tests.miniature.server import Fault
 
-from cliptrase.data.fetch.download import fetch, main, state
+from cliptrase.data.fetch.download import fetch, main
+from cliptrase.data.fetch.receipts import state
 from cliptrase.data.fetch.sources import Gated
 from cliptrase.errors import UserError
 

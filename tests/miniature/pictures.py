@@ -15,10 +15,12 @@ import numpy as np
 from PIL import Image
 
 import cliptrase.data
-from cliptrase.shapes.concepts import BACKGROUNDS, FINE, OBJECTS, TO_ALL
+from cliptrase.shapes.concepts import BACKGROUNDS, FINE, OBJECTS
 from cliptrase.shapes.scenes import VALIDATION_SEEDS, scene
 
 LABELS = Path(cliptrase.data.__file__).parent / "labels"
+# Raw label -> one of the 20 objects or 7 backgrounds.
+TO_ALL = [fine.object for fine in FINE] + [len(OBJECTS) + i for i in range(len(BACKGROUNDS))]
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _known(name: str) -> list[int]:
 
 def voc_table() -> np.ndarray:
     """The 20 objects are VOC's 20 classes, every background is 0."""
-    return np.array([TO_ALL[raw] + 1 if raw < len(FINE) else 0 for raw in TO_ALL], np.uint8)
+    return np.array([each + 1 if each < len(OBJECTS) else 0 for each in TO_ALL], np.uint8)
 
 
 def coco_table() -> np.ndarray:
@@ -96,29 +98,29 @@ def coco_table() -> np.ndarray:
     stuff = (156, 123, 170, 177, 153, 180, 158)
     assert (len(things), len(stuff)) == (len(OBJECTS), len(BACKGROUNDS))
     raws = (*things, *stuff)
-    return np.array([raws[TO_ALL[raw]] for raw in TO_ALL], np.uint8)
+    return np.array([raws[each] for each in TO_ALL], np.uint8)
 
 
 def pcontext_table() -> np.ndarray:
     """The 59 classes first, then values that only the 459 classes know, 256 (class 255) too."""
     raws = [*_known("pcontext_to_59")[::-1], 256, 459, 1, 100, 5, 300, 200]
-    return np.array([raws[raw % len(raws)] for raw in TO_ALL], np.uint16)
+    return np.array([raws[raw % len(raws)] for raw in range(len(TO_ALL))], np.uint16)
 
 
 def ade2016_table() -> np.ndarray:
     """Every other of the 150 classes."""
-    return np.array([1 + 2 * raw for raw in TO_ALL], np.uint8)
+    return np.array([1 + 2 * raw for raw in range(len(TO_ALL))], np.uint8)
 
 
 def ade2021_table() -> np.ndarray:
     """73 of the 847 classes, 255 among them; every twelfth value belongs to no class."""
     known = _known("ade2021_to_847")
     strange = sorted(set(range(1, 3000)) - set(known))
-    raws = [strange[7 * raw] if raw % 12 == 11 else known[11 * raw] for raw in TO_ALL]
+    raws = [strange[7 * raw] if raw % 12 == 11 else known[11 * raw] for raw in range(len(TO_ALL))]
     raws[TO_ALL[0] + 3] = known[255]
     return np.array(raws, np.uint16)
 
 
 def cityscapes_table() -> np.ndarray:
     """labelIds 7..33, one for each object and background."""
-    return np.array([7 + TO_ALL[raw] for raw in TO_ALL], np.uint8)
+    return np.array([7 + each for each in TO_ALL], np.uint8)

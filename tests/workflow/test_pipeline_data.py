@@ -19,8 +19,7 @@ import yaml
 from tests.objects import changed
 
 from cliptrase import pipeline, plan
-from cliptrase.data.fetch import download
-from cliptrase.data.fetch.sources import mirror_of, read_sources
+from cliptrase.data.fetch.sources import MIRROR, mirror_of, read_sources
 from cliptrase.errors import UserError
 from cliptrase.model import fetch
 from cliptrase.model import receipt as weights_receipt
@@ -131,10 +130,10 @@ def test_an_archive_is_checked_again_if_it_is_not_what_its_receipt_says(empty):
 
 
 def test_a_mirror_serves_gated_archives_too(empty, paper, monkeypatch):
-    monkeypatch.delenv(download.MIRROR, raising=False)
+    monkeypatch.delenv(MIRROR, raising=False)
     assert mirror_of(None) is None and mirror_of("") is None
     assert mirror_of("http://lab") == "http://lab"
-    monkeypatch.setenv(download.MIRROR, "http://other")
+    monkeypatch.setenv(MIRROR, "http://other")
     assert mirror_of(None) == "http://other"
     assert mirror_of("http://lab") == "http://lab"
     names = list(paper.passes)

@@ -9,8 +9,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from cliptrase.data.fetch import space
-from cliptrase.data.fetch.receipts import State, state
+from cliptrase.data.fetch.receipts import State, free_space, state, to_fetch
 from cliptrase.data.fetch.sources import (
     Archive,
     Sources,
@@ -157,11 +156,11 @@ def _space(states: list[State], data: Path) -> str:
     """How much is free, and how much is still to fetch."""
     absent = [one for one in states if one.status in ("missing", "partial")]
     fetched = [one for one in absent if not one.archive.gated]
-    needed, words = space.to_fetch(fetched)
+    needed, words = to_fetch(fetched)
     by_hand = f"{len(absent) - len(fetched)} gated by hand" if len(absent) > len(fetched) else ""
     wanted = ", ".join(filter(None, (words, by_hand))) or "nothing"
-    there = space.free(data)
-    short = space.verdict(needed, there)
+    there = free_space(data)
+    short = ": NOT ENOUGH" if needed > there else ""
     return f"free on the disk of {data}: {readable(there)}; to fetch: {wanted}{short}"
 
 

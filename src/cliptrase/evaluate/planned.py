@@ -15,6 +15,7 @@ from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.evaluate.console import interruptible, log_to_stderr
+from cliptrase.machine import positive
 from cliptrase.runs import finished, store
 
 
@@ -88,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="results", help="results folder (results)")
     parser.add_argument("--data", help="data folder (the suite's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    parser.add_argument("--batch-size", type=_count, help="images at once on a GPU (64)")
-    parser.add_argument("--workers", type=_count, help="threads (as many as cores)")
+    parser.add_argument("--batch-size", type=positive, help="images at once on a GPU (64)")
+    parser.add_argument("--workers", type=positive, help="threads (as many as cores)")
     parser.add_argument(
         "--freeze-code", action="store_true", help="let runs stand that other code made"
     )
@@ -107,13 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             freeze_code=options.freeze_code,
         )
     sys.stdout.write(f"{path}\n")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
 
 
 if __name__ == "__main__":

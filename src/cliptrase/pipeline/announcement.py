@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cliptrase.data.fetch import space
-from cliptrase.data.fetch.receipts import state
+from cliptrase.data.fetch.receipts import free_space, state, to_fetch
 from cliptrase.data.fetch.sources import how_to_get, readable, size_of
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
@@ -59,7 +58,7 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
     data, datasets = suite.data, pipeline_data.unprepared(made, suite.data)
     states = [state(each, data, deep=False) for each in pipeline_data.archives(suite, datasets)]
     fetched = [each for each in states if each.status in ("missing", "partial")]
-    needed, words = space.to_fetch(fetched)
+    needed, words = to_fetch(fetched)
     lines = [f"to download: {len(fetched)} archives, {words}"] if fetched else []
     for each in fetched:
         archive, there = each.archive, each.bytes_there
@@ -73,7 +72,7 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
             lines.append(f"weights of {model}: {', '.join(size_and_place(model))}")
     needed += sum(each.count * AN_IMAGE for each in pipeline_data.sources(datasets, data))
     needed += sum(len(each.runs) * images(each, data) for each in made) * AN_OUTCOME
-    free = space.free(data)
-    short = space.verdict(needed, free)
+    free = free_space(data)
+    short = ": NOT ENOUGH" if needed > free else ""
     disk = f"disk: about {readable(needed)} needed, {readable(free)} free in {data}{short}"
     return [*lines, disk]

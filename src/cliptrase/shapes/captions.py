@@ -10,8 +10,6 @@ from pathlib import Path
 from cliptrase.shapes import concepts
 from cliptrase.shapes.stream import Stream
 
-_TEMPLATES = Path(__file__).parents[1] / "data" / "templates"
-
 # How the background joins the list of objects.
 PLACES = ("{} on {}", "{} in front of {}", "{} with {} behind", "{} and {}")
 
@@ -36,7 +34,8 @@ class Content:
 
 def templates(name: str) -> tuple[str, ...]:
     """The frames of data/templates/NAME.txt, each with one {}."""
-    return tuple((_TEMPLATES / f"{name}.txt").read_text(encoding="utf-8").splitlines())
+    path = Path(__file__).parents[1] / "data" / "templates" / f"{name}.txt"
+    return tuple(path.read_text(encoding="utf-8").splitlines())
 
 
 SHAPES_FRAMES = templates("shapes")

@@ -80,21 +80,8 @@ def background_id(background: int) -> int:
     return len(FINE) + background
 
 
-def is_background(raw: int) -> bool:
-    """Whether a raw label is that of a background."""
-    return raw >= len(FINE)
-
-
 def name(raw: int, with_colour: bool = True) -> str:
     """Words for a raw label; without its colour on wish."""
-    if is_background(raw):
+    if raw >= len(FINE):
         return BACKGROUNDS[raw - len(FINE)]
     return FINE[raw].name if with_colour else OBJECTS[FINE[raw].object]
-
-
-# Three readings of a raw label map, raw id -> class of a benchmark; all else is unlabelled there.
-TO_ALL = {raw: fine.object for raw, fine in enumerate(FINE)} | {
-    background_id(index): len(OBJECTS) + index for index in range(len(BACKGROUNDS))
-}
-TO_OBJECTS = {raw: fine.object for raw, fine in enumerate(FINE)}
-TO_FINE = {raw: raw for raw in range(len(FINE) + len(BACKGROUNDS))}

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.textures import Colour, Point, box, capsule, ellipse, mix, noise, paint, soft
+from cliptrase.shapes.textures import Colour, ellipse, mix, noise, paint, soft
 
+Point = tuple[float, float]
+Drawing = tuple[np.ndarray, np.ndarray]  # distance to the edge (H, W), colours (3, H, W)
 BLACK: Colour = (26.0, 25.0, 28.0)
 WHITE: Colour = (244.0, 243.0, 238.0)
 CREAM: Colour = (246.0, 228.0, 186.0)
@@ -45,19 +47,20 @@ class Place:
         return ellipse(self.u, self.v, cx, cy, rx, ry)
 
     def box(self, cx: float, cy: float, hx: float, hy: float) -> np.ndarray:
-        """Distance to a box."""
-        return box(self.u, self.v, cx, cy, hx, hy)
+        """Distance to a box of half sides hx, hy."""
+        return np.minimum(hx - np.abs(self.u - cx), hy - np.abs(self.v - cy))
 
     def capsule(
         self, start: Point, end: Point, radius: float, end_radius: float | None = None
     ) -> np.ndarray:
-        """Distance to a thick line."""
-        return capsule(self.u, self.v, start, end, radius, end_radius)
+        """Distance to a thick line from start to end, tapering to end_radius."""
+        dx, dy = end[0] - start[0], end[1] - start[1]
+        x, y = self.u - start[0], self.v - start[1]
+        along = np.clip((x * dx + y * dy) / (dx * dx + dy * dy), 0.0, 1.0)
+        x, y = x - along * dx, y - along * dy
+        taper = (radius if end_radius is None else end_radius) - radius
+        return radius + along * taper - np.sqrt(x * x + y * y)
 
     def noise(self, frequency: float) -> np.ndarray:
         """Value noise in [0, 1] that goes along with the object."""
         return noise(self.stream, self.u, self.v, frequency)
-
-
-# Distance to the edge (H, W), colours (3, H, W).
-Drawing = tuple[np.ndarray, np.ndarray]

@@ -12,7 +12,6 @@ import numpy as np
 from cliptrase.shapes.stream import Stream
 
 Colour = tuple[float, float, float]
-Point = tuple[float, float]
 
 
 def soft(distance: np.ndarray, pixels: float) -> np.ndarray:
@@ -44,23 +43,6 @@ def ellipse(u: np.ndarray, v: np.ndarray, cx: float, cy: float, rx: float, ry: f
     """Distance to an ellipse's edge (exact for circles only)."""
     x, y = (u - cx) / rx, (v - cy) / ry
     return (1.0 - np.sqrt(x * x + y * y)) * min(rx, ry)
-
-
-def box(u: np.ndarray, v: np.ndarray, cx: float, cy: float, hx: float, hy: float) -> np.ndarray:
-    """Distance to a box of half sides hx, hy."""
-    return np.minimum(hx - np.abs(u - cx), hy - np.abs(v - cy))
-
-
-def capsule(
-    u: np.ndarray, v: np.ndarray, start: Point, end: Point, radius: float, end_radius: float | None
-) -> np.ndarray:
-    """Distance to a thick line from start to end, tapering to end_radius."""
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    x, y = u - start[0], v - start[1]
-    along = np.clip((x * dx + y * dy) / (dx * dx + dy * dy), 0.0, 1.0)
-    x, y = x - along * dx, y - along * dy
-    taper = (radius if end_radius is None else end_radius) - radius
-    return radius + along * taper - np.sqrt(x * x + y * y)
 
 
 def union(*distances: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ bit for bit where an uninterrupted one does (one thread, same machine). Run it i
 """
 
 import argparse
+import functools
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -39,8 +39,7 @@ from cliptrase.shapes.model import (
 from cliptrase.shapes.stream import Stream
 
 ROOT = Path(__file__).parents[3]
-# Purposes of the streams of random numbers.
-_ORDER, _BATCH = 1, 2
+_ORDER, _BATCH = 1, 2  # purposes of the streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -219,20 +218,6 @@ def train(
     return model.eval(), record
 
 
-def _reporter() -> Callable[[str], None]:
-    """A line that renews itself on a terminal, plain lines elsewhere."""
-    live = sys.stdout.isatty()
-
-    def report(line: str) -> None:
-        if live:
-            sys.stdout.write(f"\r\x1b[K{line}")
-        else:
-            sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-    return report
-
-
 def main(argv: list[str] | None = None) -> None:
     """Train, export, measure, describe."""
     from cliptrase.shapes.card import write_card  # needs this module
@@ -249,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
-    report = _reporter()
+    report = functools.partial(print, flush=True)
     schedule = Schedule(steps=args.steps, scenes=args.scenes)
     checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
     if args.export:
@@ -267,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
             json.dump(record, file, indent=1)
     report("measuring")
     write_card(args.out)
-    report(f"written to {args.out}\n")
+    report(f"written to {args.out}")
 
 
 if __name__ == "__main__":

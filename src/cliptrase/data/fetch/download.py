@@ -7,47 +7,35 @@ the next run goes on where this one stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from cliptrase.data.fetch.lock import alone
+from filelock import FileLock, Timeout
+
 from cliptrase.data.fetch.receipts import (
     Damaged,
     Receipt,
-    State,
     check,
     part_path,
     read_first,
-    state,
     write_receipt,
 )
 from cliptrase.data.fetch.sources import (
-    MIRROR,
     Archive,
     how_to_get,
-    is_web_address,
     mirror_of,
     raw_path,
     read_sources,
     readable,
     receipt_path,
 )
-from cliptrase.data.fetch.transfer import (
-    Policy,
-    Unavailable,
-    discard,
-    size_of_part,
-    transfer,
-)
+from cliptrase.data.fetch.transfer import Policy, Unavailable, discard, size_of_part, transfer
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import naming_the_path
-
-__all__ = ["MIRROR", "Policy", "State", "fetch", "main", "state", "take_mirror"]
 
 LOG = logging.getLogger(__name__)
 
@@ -66,7 +54,7 @@ def fetch(
     the same archive wait for this one. Raises UserError naming the file, the address, the reason
     and the cure.
     """
-    job = _Fetch(archive, Path(data), _mirror(mirror), policy or Policy())
+    job = _Fetch(archive, Path(data), mirror_of(mirror), policy or Policy())
     with naming_the_path(job.target.parent):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     with alone(job.target.with_name(f".{archive.name}.lock"), archive.name):
@@ -74,6 +62,25 @@ def fetch(
         discard(job.part)
         write_receipt(archive, data, receipt)
     return job.target
+
+
+@contextlib.contextmanager
+def alone(path: Path, name: str) -> Iterator[None]:
+    """Hold a lock, which ends with the process. Another process that wants `name` logs and waits.
+
+    Raises UserError naming a file that cannot be written.
+    """
+    lock = FileLock(path)
+    with naming_the_path(path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            LOG.info("%s: another process is at it; waiting", name)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def log_progress() -> None:
@@ -114,20 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"{path}: complete, {readable(path.stat().st_size)}\n")
 
 
-@dataclass
 class _Fetch:
     """The work on one archive."""
 
-    archive: Archive
-    data: Path
-    mirror: str | None
-    policy: Policy
-
-    def __post_init__(self) -> None:
-        self.target = raw_path(self.archive, self.data)
-        self.part = part_path(self.archive, self.data)
-        mirrored = (f"{self.mirror}/{self.archive.name}",)
-        self.urls = mirrored if self.mirror else self.archive.urls
+    def __init__(self, archive: Archive, data: Path, mirror: str | None, policy: Policy) -> None:
+        self.archive, self.data, self.mirror, self.policy = archive, data, mirror, policy
+        self.target, self.part = raw_path(archive, data), part_path(archive, data)
+        self.urls = (f"{mirror}/{archive.name}",) if mirror else archive.urls
 
     def check_present(self) -> Receipt | None:
         """Check the file that has the archive's name; None where it must be fetched.
@@ -194,17 +194,6 @@ class _Fetch:
                     raise Unavailable(str(fault)) from fault
                 again = True
                 LOG.warning("%s: %s; from the first byte again", self.archive.name, fault)
-
-
-def _mirror(given: str | None) -> str | None:
-    """The mirror without a slash at its end. Raises UserError for what is no web address."""
-    url = mirror_of(given)
-    if url and (not is_web_address(url) or urlsplit(url).query or urlsplit(url).fragment):
-        raise UserError(
-            f"data.mirror={url}: must be the http:// or https:// address of a folder that has the "
-            "archives by name, without a user name or a question mark"
-        )
-    return url and url.rstrip("/")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, cast
 
-from cliptrase.data.fetch.sources import Archive, raw_path, receipt_path, sources_path
+from cliptrase.data.fetch.sources import Archive, raw_path, readable, receipt_path, sources_path
 from cliptrase.errors import UserError
 from cliptrase.files import read_json, write_json
 
@@ -89,6 +91,28 @@ def state(archive: Archive, data: Path | str = "data", *, deep: bool) -> State:
         return State(archive, "damaged", size, str(fault))
     except OSError as error:
         return State(archive, "damaged", size, f"cannot be read ({error.strerror})")
+
+
+def to_fetch(states: Sequence[State]) -> tuple[int, str]:
+    """The bytes that archives still lack, as far as they are known, and the same in words.
+
+    `3.0 GB`, `about 3.0 GB, 1 of unknown size`; "" for no archive.
+    """
+    sized = [state for state in states if state.archive.size]
+    lacking = sum(max(0, (state.archive.size or 0) - state.bytes_there) for state in sized)
+    words = []
+    if sized:
+        exact = all(state.archive.bytes for state in states)
+        words.append(("" if exact else "about ") + readable(lacking))
+    if len(states) > len(sized):
+        words.append(f"{len(states) - len(sized)} of unknown size")
+    return lacking, ", ".join(words)
+
+
+def free_space(folder: Path | str) -> int:
+    """The bytes that are free on the disk of a folder, which need not exist yet."""
+    folder = Path(folder).absolute()
+    return shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.is_dir())).free
 
 
 def check(path: Path, archive: Archive, data: Path | str) -> Receipt:

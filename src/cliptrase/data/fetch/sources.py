@@ -177,9 +177,9 @@ def read_sources(data: Path | str = "data") -> Sources:
     path = sources_path(data)
     try:
         stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    return _read(path, stat.st_mtime_ns, stat.st_size)
 
 
 def sources_path(data: Path | str) -> Path:
@@ -233,16 +233,23 @@ def size_of(archive: Archive) -> str:
 
 
 def mirror_of(given: object) -> str | None:
-    """The server that has all archives: the one given, else the environment's, else None."""
-    return str(given) if given else os.environ.get(MIRROR, "").strip() or None
+    """The server that has all archives: the one given, else the environment's, else None.
+
+    It has no slash at its end. Raises UserError for what is no web address.
+    """
+    url = str(given) if given else os.environ.get(MIRROR, "").strip()
+    if url and (not is_web_address(url) or urlsplit(url).query or urlsplit(url).fragment):
+        raise UserError(
+            f"data.mirror={url}: must be the http:// or https:// address of a folder that has the "
+            "archives by name, without a user name or a question mark"
+        )
+    return url.rstrip("/") or None
 
 
 @functools.lru_cache(maxsize=8)
 def _read(path: Path, mtime_ns: int, size: int) -> Sources:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from error
     return validated(

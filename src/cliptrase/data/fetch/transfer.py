@@ -146,6 +146,9 @@ class _Attempt:
                 note = {"url": self.url, "validator": _validator(response), "total": total}
                 write_json(_note_path(self.part), note)
                 self._write(response, start, total)
+        except Damaged as fault:
+            discard(self.part)
+            raise Unavailable(str(fault)) from fault
         except httpx.TooManyRedirects as error:
             raise Unavailable(f"redirects more than {self.policy.redirects} times") from error
         except httpx.UnsupportedProtocol as error:
@@ -215,7 +218,7 @@ class _Attempt:
                 if start == 0 and len(head) < HEAD:
                     head += chunk[:HEAD]
                     if len(head) >= HEAD:
-                        self._check_head(head[:HEAD])
+                        check_head(head[:HEAD], self.archive)
                 view = memoryview(chunk)
                 while view:
                     view = view[file.write(view) :]
@@ -225,13 +228,6 @@ class _Attempt:
                     discard(self.part)
                     raise Unavailable(f"sends more than {limit:,} bytes")
             os.fsync(file.fileno())
-
-    def _check_head(self, head: bytes) -> None:
-        try:
-            check_head(head, self.archive)
-        except Damaged as fault:
-            discard(self.part)
-            raise Unavailable(str(fault)) from fault
 
 
 def _note_path(part: Path) -> Path:
@@ -279,5 +275,4 @@ def _client(url: str, policy: Policy) -> httpx.Client:
 def _bar(name: str) -> tqdm:
     """Progress: a bar on a terminal, elsewhere one print a minute."""
     every = 0.1 if sys.stderr.isatty() else 60
-    times = {"mininterval": every, "delay": every}
-    return tqdm(desc=name, unit="B", unit_scale=True, leave=False, **times)
+    return tqdm(desc=name, unit="B", unit_scale=True, leave=False, mininterval=every, delay=every)

@@ -17,7 +17,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cliptrase.data.fetch import download, receipts
-from cliptrase.data.fetch.lock import alone
 from cliptrase.data.fetch.sources import (
     Archive,
     how_to_get,
@@ -33,6 +32,7 @@ from cliptrase.data.read.ordered import at_most
 from cliptrase.data.read.selfcheck import SELFCHECK, SelfCheck, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import atomic_write, naming_the_path, sha256_file, write_json
+from cliptrase.machine import positive
 
 LOG = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def prepare(
     target = prepared_folder(dataset, data)
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with alone(target.parent / f".{dataset}.lock", dataset):
+        with download.alone(target.parent / f".{dataset}.lock", dataset):
             check = None if force else _current(target, recipe)
             if check is not None:
                 used = check.get("archives", {})
@@ -87,17 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="do not fetch what it can do without (of coco: the list of images of coco27)",
     )
-    parser.add_argument("--threads", type=_count, metavar="N", help="as many as cores, 4 at most")
+    parser.add_argument("--threads", type=positive, metavar="N", help="as many as cores, 4 at most")
     options = parser.parse_args(words)
     download.log_progress()
+    mirror, optional = options.mirror or mirror, not options.without_optional
     try:
         with at_most(options.threads):
             folder = prepare(
-                options.dataset,
-                options.data,
-                force=options.force,
-                mirror=options.mirror or mirror,
-                optional=not options.without_optional,
+                options.dataset, options.data, force=options.force, mirror=mirror, optional=optional
             )
     except KeyboardInterrupt:
         sys.stderr.write(
@@ -106,13 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
     check = read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
 
 
 def _fetch(dataset: str, recipe: Recipe, data: Path | str, mirror: str | None) -> None:

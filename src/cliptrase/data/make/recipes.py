@@ -22,6 +22,7 @@ from cliptrase.files import sha256_syntax
 
 HERE = Path(__file__).parent
 IDS = HERE.parent / "ids"
+FOREIGN = "the archives are not those of the source"
 DRAWN = ("shapes", "shapes_clean")  # the embedded benchmark, which needs no archives
 
 
@@ -109,12 +110,9 @@ def recipe(dataset: str, data: Path | str = "data") -> Recipe:
 
         return Recipe(len(TEST_SEEDS), lambda: drawn(dataset), code)
     source = read_sources(data).datasets[dataset]
+    folder = Path(data)
     return Recipe(
-        source.count,
-        lambda: _module(source).records(source, Path(data)),
-        code,
-        source,
-        Path(data),
+        source.count, lambda: _module(source).records(source, folder), code, source, folder
     )
 
 
@@ -165,8 +163,7 @@ def check_ids(dataset: str, ids: Iterable[str], listed: Iterable[str] | None) ->
         if some
     ]
     raise UserError(
-        f"{dataset}: images by `expected: ids` of its source: {', and '.join(named)}; the archives "
-        "are not those of the source"
+        f"{dataset}: images by `expected: ids` of its source: {', and '.join(named)}; {FOREIGN}"
     )
 
 
@@ -176,18 +173,15 @@ def check_figures(source: DatasetSource, check: SelfCheck) -> None:
     Raises UserError naming the dataset, the figure, and both values.
     """
     ids, pixels = source.expected.ids_sha256, check["label_pixels"]
-    differing = []
     if ids not in (None, check["ids_sha256"]):
-        differing.append(f"ids_sha256: {check['ids_sha256']} instead of {ids}")
+        fault = f"ids_sha256: {check['ids_sha256']} instead of {ids}"
+        raise UserError(f"{source.name}: {fault}; {FOREIGN}")
     for labels, low, high in source.expected.shares:
         share = sum(pixels.get(str(raw), 0) for raw in labels) / sum(pixels.values())
         if not low <= share <= high:
             which = ", ".join(map(str, labels))
-            differing.append(
-                f"share of pixels of label {which}: {share:.4f} instead of {low} to {high}"
-            )
-    if differing:
-        raise UserError(f"{source.name}: {differing[0]}; the archives are not those of the source")
+            fault = f"share of pixels of label {which}: {share:.4f} instead of {low} to {high}"
+            raise UserError(f"{source.name}: {fault}; {FOREIGN}")
 
 
 def and_more(names: list[str]) -> str:

@@ -31,19 +31,15 @@ def nearest(label: np.ndarray, height: int, width: int) -> np.ndarray:
     The scale is a double, as in OpenCV: a place that is a whole number may come out just below it.
     """
     rows, columns = (
-        np.minimum(np.floor(np.arange(new) * _scale(old, new)).astype(np.int64), old - 1)
+        np.minimum(np.floor(np.arange(new) * (1.0 / (new / old))).astype(np.int64), old - 1)
         for old, new in zip(label.shape, (height, width), strict=True)
     )
     return label[rows[:, None], columns]
 
 
-def _scale(old: int, new: int) -> float:
-    return 1.0 / (new / old)
-
-
 def _weights(old: int, new: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each new pixel the two old ones around its centre, (new,), and their weights, (new,)."""
-    place = ((np.arange(new) + 0.5) * _scale(old, new) - 0.5).astype(np.float32)
+    place = ((np.arange(new) + 0.5) * (1.0 / (new / old)) - 0.5).astype(np.float32)
     before = np.floor(place)
     share = place - before  # float32, as in OpenCV
     weights = (np.rint(part * np.float32(_ONE)).astype(np.int32) for part in (1 - share, share))

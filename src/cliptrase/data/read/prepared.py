@@ -22,7 +22,7 @@ from cliptrase.data.read.images import read_label, read_stored
 from cliptrase.data.read.labels import RAW_VALUES
 from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
-from cliptrase.data.read.selfcheck import SelfCheck, prepared_folder, read_selfcheck, subset_digests
+from cliptrase.data.read.selfcheck import SelfCheck, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write, sha256_file
 
@@ -65,13 +65,10 @@ class PreparedSamples(Samples):
         rows = [list(map(zlib.crc32, self._stored(index))) for index in range(len(self.ids))]
         return np.array(rows, np.uint32)
 
-    def _stored(self, index: int) -> tuple[bytes, bytes]:
+    def _stored(self, index: int) -> list[bytes]:
         """The bytes of the image's file and of the label's."""
-        return self._read(self._images[index]), self._read(self._labels[index])
-
-    def _read(self, place: np.ndarray) -> bytes:
-        offset, length = map(int, place)
-        return os.pread(self._file, length, offset)
+        places = self._images[index], self._labels[index]
+        return [os.pread(self._file, int(length), int(offset)) for offset, length in places]
 
 
 def open_prepared(
@@ -113,9 +110,9 @@ def verify_prepared(dataset: str, data: Path | str = "data") -> SelfCheck:
     """
     folder = prepared_folder(dataset, data)
     samples = open_prepared(dataset, data)
-    for name in subset_digests(dataset, data):
-        read_subset(dataset, name, data)
     check = read_selfcheck(folder) or {}
+    for name in check.get("subsets", {}):
+        read_subset(dataset, name, data)
     now = self_check(samples)
     differing = [key for key, value in now.items() if check.get(key) != value]
     if differing:
