@@ -22,7 +22,6 @@ from cliptrase import errors, machine, pipeline, plan
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline import markers
 from cliptrase.pipeline.announcement import announcement
-from cliptrase.pipeline.estimate import Start
 from cliptrase.config.run import check_device
 from cliptrase.data.fetch.sources import mirror_of
 
@@ -77,7 +76,9 @@ onstart:
         ASKED,
         pipeline.passes_to_make(SUITE, LEFT, sys.argv),
         MIRROR,
-        Start(CORES, DEVICE, FROZEN),
+        CORES,
+        DEVICE,
+        FROZEN,
     )
     print(said, file=sys.stderr)
 

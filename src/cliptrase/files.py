@@ -16,18 +16,12 @@ from typing import IO, Any
 from cliptrase.errors import UserError
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-_FULL = "no space left on the disk; free some and run again"
-_CLOSED = "cannot be written; check the folder's permissions"
-_TAKEN = "a file or folder of that name stands in the way"
+_FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EROFS, errno.EPERM)
+_TAKEN = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _REFUSALS = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _CLOSED,
-    errno.EROFS: _CLOSED,
-    errno.EPERM: _CLOSED,
-    errno.ENOTDIR: _TAKEN,
-    errno.EEXIST: _TAKEN,
-    errno.EISDIR: _TAKEN,
+    **dict.fromkeys(_FULL, "no space left on the disk; free some and run again"),
+    **dict.fromkeys(_CLOSED, "cannot be written; check the folder's permissions"),
+    **dict.fromkeys(_TAKEN, "a file or folder of that name stands in the way"),
     errno.ENOENT: "its folder is not there and cannot be made; choose another place",
     errno.ENAMETOOLONG: "the name is too long; take a shorter one",
 }

@@ -141,22 +141,23 @@ class Segmenter:
         """Everything that does not depend on the words: features, correlation, regions."""
         picture = read_image(image)
         with self._fitting():
-            return self._encode(picture)
-
-    def _encode(self, picture: Image.Image) -> EncodedPicture:
-        if self.crop:
-            pixels = crop_image(picture, self.image_size)
-            size = pixels.shape[:2]
-        else:
-            check_length(picture)
-            pixels = fit_image(picture, self.image_size, self.model.patch)
-            size = (picture.height, picture.width)
-        network_size = pixels.shape[:2]
-        method = self._method_for(network_size)
-        with _as_in_a_pass(self._clip):
-            encoded = Graph(self._clip, self._clip.normalise(pixels[None])).encode(method)
-        regions = _regions(encoded, network_size)
-        return EncodedPicture(encoded, method, _nearest(regions, size), size, network_size)
+            if self.crop:
+                pixels = crop_image(picture, self.image_size)
+                size = pixels.shape[:2]
+            else:
+                check_length(picture)
+                pixels = fit_image(picture, self.image_size, self.model.patch)
+                size = (picture.height, picture.width)
+            network_size = pixels.shape[:2]
+            # eps and min_samples for this many patches, where they are `auto`
+            patches = network_size[0] * network_size[1] // self.model.patch**2
+            method = resolve_settings(self._overrides, patches).method
+            with _as_in_a_pass(self._clip):
+                encoded = Graph(self._clip, self._clip.normalise(pixels[None])).encode(method)
+            regions = np.full(network_size, -1, np.int32)  # where the method makes none
+            if encoded.regions is not None:
+                regions = encoded.regions[0].cpu().numpy().astype(np.int32)
+            return EncodedPicture(encoded, method, _nearest(regions, size), size, network_size)
 
     @torch.inference_mode()
     def classify(
@@ -173,8 +174,7 @@ class Segmenter:
         with self._fitting():
             with _as_in_a_pass(self._clip):
                 predicted = picture.encoded.classify(text, self._logit_scale)
-            labels = predicted[0].cpu().numpy().astype(np.uint16)
-            labels = _nearest(labels, picture.size)
+            labels = _nearest(predicted[0].cpu().numpy().astype(np.uint16), picture.size)
         names = tuple(own[0] for own in words.classes) + ((BACKGROUND,) if words.background else ())
         return Segmentation(
             labels=labels,
@@ -192,26 +192,17 @@ class Segmenter:
         """The text features of the words, encoded once for each list of them."""
         if words not in self._texts:
             names, owner = owned_names(*words)
-            self._warn_of_unseen(names)
+            unseen = set(unseen_words(self._clip, names)) - self._warned
+            if unseen:
+                self._warned |= unseen
+                log.warning(
+                    "model %s has never seen %s: where such a word wins, it means nothing",
+                    self.model.label,
+                    ", ".join(map(repr, sorted(unseen))),
+                )
             features = text_features(self._clip, names, self._templates, workers=cores())
             self._texts[words] = Text(features, torch.tensor(owner, device=features.device))
         return self._texts[words]
-
-    def _warn_of_unseen(self, names: list[str]) -> None:
-        unseen = set(unseen_words(self._clip, names)) - self._warned
-        if unseen:
-            self._warned |= unseen
-            log.warning(
-                "model %s has never seen %s: where such a word wins, it means nothing",
-                self.model.label,
-                ", ".join(map(repr, sorted(unseen))),
-            )
-
-    def _method_for(self, network_size: tuple[int, int]) -> Method:
-        """The method with eps and min_samples for this many patches, where they are `auto`."""
-        height, width = network_size
-        patches = height * width // self.model.patch**2
-        return resolve_settings(self._overrides, patches).method
 
 
 def check_length(picture: Image.Image, name: str = "the picture") -> None:
@@ -232,8 +223,7 @@ def _checked(classes: Sequence[str], background: Sequence[str] | None) -> Words:
     for key, entries in (("classes", classes), ("background", background)):
         if isinstance(entries, str):
             raise UserError(f"{key}: give a list of words, as [{entries!r}], not one text")
-    split = split_classes(list(classes), "classes", unique=True, entry="entry")
-    words: list[list[str]] = []
+    split, words = split_classes(list(classes), "classes", unique=True, entry="entry"), []
     if background is not None:
         words = split_classes(list(background), "background", entry="entry")
         if any(names[0].strip().lower() == BACKGROUND for names in split):
@@ -268,13 +258,6 @@ def _checked_keys(overrides: Sequence[str]) -> list[str]:
                 "method, model, image_size and device are arguments of their own"
             )
     return list(overrides)
-
-
-def _regions(encoded: Encoded, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) int32 regions of the one picture; all -1 where the method makes none."""
-    if encoded.regions is None:
-        return np.full(size, -1, dtype=np.int32)
-    return encoded.regions[0].cpu().numpy().astype(np.int32)
 
 
 def _nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

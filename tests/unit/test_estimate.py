@@ -12,7 +12,7 @@ from cliptrase.cli import main
 from cliptrase.errors import UserError
 from cliptrase.pipeline import estimate
 from cliptrase.pipeline.announcement import announcement
-from cliptrase.pipeline.estimate import Speed, Start, Timing
+from cliptrase.pipeline.estimate import Speed, Timing
 from cliptrase.resources import resource
 
 SHAPES = "shapes.shapes_clip.224.crop"
@@ -37,9 +37,9 @@ def asked(empty, monkeypatch):
     return questions
 
 
-def cost(suite, names, cores=None, **more):
+def cost(suite, names, cores=None, again=False):
     made = [suite.passes[name] for name in names]
-    return estimate.estimate(suite, made, Start(cores), **more)
+    return estimate.estimate(suite, made, cores, "auto", False, again)
 
 
 # --- what is said ---------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import yaml
 
 from cliptrase import config, plan
 from cliptrase.errors import UserError
-from cliptrase.plan import Cell, Table
+from cliptrase.plan import Table
+from cliptrase.plan.tables import Cell
 
 COLUMNS = ["voc21", "voc20", "pc59"]
 CLIP, SCLIP, OURS = (

@@ -20,22 +20,16 @@ OWN = {"segment": segment, "verify": verify}
 
 # Commands that hand their arguments on to the main(arguments) of a module.
 HANDED_ON = {
-    "prepare": ("cliptrase.data.make.prepare", "make a dataset ready: prepare DATASET"),
-    "evaluate": (
-        "cliptrase.evaluate.__main__",
-        "one run or a sweep, as python -m cliptrase.evaluate",
-    ),
-    "plan": ("cliptrase.plan", "print the runs that a suite needs: plan SUITE"),
+    "prepare": ("data.make.prepare", "make a dataset ready: prepare DATASET"),
+    "evaluate": ("evaluate.__main__", "one run or a sweep, as python -m cliptrase.evaluate"),
+    "plan": ("plan", "print the runs that a suite needs: plan SUITE"),
     "estimate": (
-        "cliptrase.cli.estimate",
+        "cli.estimate",
         "what a suite will cost here, before anything is computed: estimate SUITE",
     ),
-    "tables": ("cliptrase.publish.tables", "render a suite's tables from its runs: tables SUITE"),
-    "figures": ("cliptrase.publish.figures", "draw a suite's figures: figures SUITE"),
-    "publish": (
-        "cliptrase.publish.tracking",
-        "log a suite's runs and tables to W&B: publish SUITE",
-    ),
+    "tables": ("publish.tables", "render a suite's tables from its runs: tables SUITE"),
+    "figures": ("publish.figures", "draw a suite's figures: figures SUITE"),
+    "publish": ("publish.tracking", "log a suite's runs and tables to W&B: publish SUITE"),
 }
 
 
@@ -46,28 +40,19 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-class Formatter(logging.Formatter):
-    """`warning: …`, as errors are `error: …`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
-
-
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit code 1 for what a UserError tells, 2 for a wrong command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in HANDED_ON:
         module, _ = HANDED_ON[words[0]]
-        import_module(module).main(words[1:])
+        import_module(f"cliptrase.{module}").main(words[1:])
         return
     parser = _parser()
     if words and not words[0].startswith("-") and words[0] not in OWN:
         parser.error(f"unknown command {words[0]!r}. {nearest(words[0], [*OWN, *HANDED_ON])}")
     args = parser.parse_args(words)
-    handler = logging.StreamHandler()
-    handler.setFormatter(Formatter())
-    logging.basicConfig(handlers=[handler])
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     args.run(args)
 
 

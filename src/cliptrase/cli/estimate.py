@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from cliptrase import pipeline, plan
@@ -11,7 +10,6 @@ from cliptrase.config.run import check_device
 from cliptrase.data.fetch.sources import mirror_of
 from cliptrase.errors import exit_on_user_error
 from cliptrase.pipeline.announcement import announcement
-from cliptrase.pipeline.estimate import Start
 
 
 @exit_on_user_error
@@ -22,14 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="What `snakemake all` will cost on this machine: images, encoder passes, time, "
         "disk, memory. Times the code of the passes first; the start of `all` believes it.",
     )
-    add, suites = parser.add_argument, ", ".join(plan.suites())
-    add("suite", metavar="SUITE", nargs="?", default="shapes", help=suites)
+    add = parser.add_argument
+    add("suite", metavar="SUITE", nargs="?", default="shapes", help=", ".join(plan.suites()))
     add("--benchmarks", metavar="A,B", help="only the passes that these need (also: [A,B])")
     add("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     add("--mirror", metavar="URL", help="a server that has every archive")
-    frozen = "other code is no reason to make a run again"
-    add("--freeze-code", action="store_true", help=frozen)
+    add("--freeze-code", action="store_true", help="other code is no reason to make a run again")
     options = parser.parse_args(arguments)
     check_device(options.device)
     if options.cores is not None and options.cores < 1:
@@ -38,6 +35,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     benchmarks = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
     asked = pipeline.chosen_passes(suite, benchmarks)
     left = pipeline.stale_passes(suite, frozen=options.freeze_code)
-    start = Start(options.cores, options.device, options.freeze_code)
-    mirror = mirror_of(options.mirror)
-    sys.stdout.write(f"{announcement(suite, asked, left, mirror, start, in_full=True)}\n")
+    given = mirror_of(options.mirror), options.cores, options.device, options.freeze_code
+    print(announcement(suite, asked, left, *given, in_full=True))

@@ -35,47 +35,37 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="JPEG, PNG, WebP, TIFF …"
-    )
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EPILOG
+    add = parser.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="JPEG, PNG, WebP, TIFF …")
     words = parser.add_mutually_exclusive_group(required=True)
     words.add_argument("--classes", metavar='"A, B"', help="the classes, separated by commas")
     words.add_argument("--classes-file", metavar="FILE", help="one class a line, verbatim")
     back = parser.add_mutually_exclusive_group()
     back.add_argument("--background", metavar='"A, B"', help="words for what is not asked for")
     back.add_argument("--background-file", metavar="FILE", help="one background word a line")
-    parser.add_argument(
-        "--model",
-        default="vit_b16",
-        help="shapes_clip (offline), vit_b16 (default), local-dir:DIR …",
-    )
-    parser.add_argument("--method", default="cliptrase", help="default: cliptrase")
-    parser.add_argument(
-        "--image-size", type=int, metavar="N", help="short side for the model (default: as trained)"
-    )
-    parser.add_argument(
-        "--templates", default="imagenet80", help="a shipped list of prompts, or a text file"
-    )
-    parser.add_argument(
+    models = "shapes_clip (offline), vit_b16 (default), local-dir:DIR …"
+    add("--model", default="vit_b16", help=models)
+    add("--method", default="cliptrase", help="default: cliptrase")
+    size = "short side for the model (default: as trained)"
+    add("--image-size", type=int, metavar="N", help=size)
+    add("--templates", default="imagenet80", help="a shipped list of prompts, or a text file")
+    setting, keys = "KEY=VALUE", "keys of the configuration, as method.regions.eps=0.8"
+    add(
         "--set",
         action="extend",
         nargs="+",
         default=[],
-        metavar="KEY=VALUE",
         dest="overrides",
-        help="keys of the configuration, as method.regions.eps=0.8",
+        metavar=setting,
+        help=keys,
     )
-    parser.add_argument(
-        "--labels", metavar="OUT", help="class indices as 8 bit PNG (16 bit over 255)"
-    )
-    parser.add_argument("--overlay", metavar="OUT", help="the picture, painted, with a legend")
-    parser.add_argument("--json", metavar="OUT", help="shares, regions, sizes, model and method")
-    parser.add_argument(
-        "--crop", action="store_true", help="only the N × N centre crop, as benchmarks see it"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--labels", metavar="OUT", help="class indices as 8 bit PNG (16 bit over 255)")
+    add("--overlay", metavar="OUT", help="the picture, painted, with a legend")
+    add("--json", metavar="OUT", help="shares, regions, sizes, model and method")
+    crop = "only the N × N centre crop, as benchmarks see it"
+    add("--crop", action="store_true", help=crop)
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -108,12 +98,15 @@ def run(args: argparse.Namespace) -> None:
         segmentation = segmenter(picture)
         if not files:
             print(_shares_as_text(image, segmentation))
-        write_together(
-            {
-                file: _render(option, file, image, picture, segmenter, segmentation)
-                for option, file in files.items()
-            }
-        )
+        contents = {}
+        for option, file in files.items():
+            if option == "--labels":
+                contents[file] = labels_png(segmentation.labels, len(segmentation.names))
+            elif option == "--overlay":
+                contents[file] = _overlay(file, segmenter.seen(picture), segmentation)
+            else:
+                contents[file] = _report(image, segmenter, segmentation)
+        write_together(contents)
         for file in files.values():
             print(f"wrote {file}")
 
@@ -126,33 +119,13 @@ def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -
         return entries
     if listed is None:
         return []
-    words = [_stripped(word) for word in listed.split(",")]
+    words = [
+        SEPARATOR.join(name.strip() for name in word.split(SEPARATOR)) for word in listed.split(",")
+    ]
     if not any(words):
         raise UserError(f'{option}: the list is empty; write at least one name, as "cat, sofa"')
     split_classes(words, option, unique=unique, entry="entry")
     return words
-
-
-def _stripped(entry: str) -> str:
-    """The entry and each of its names without the spaces around them."""
-    return SEPARATOR.join(name.strip() for name in entry.split(SEPARATOR))
-
-
-def _render(
-    option: str,
-    file: Path,
-    image: Path,
-    picture: Image.Image,
-    segmenter: Segmenter,
-    segmentation: Segmentation,
-) -> bytes:
-    match option:
-        case "--labels":
-            return labels_png(segmentation.labels, len(segmentation.names))
-        case "--overlay":
-            return _overlay(file, segmenter.seen(picture), segmentation)
-        case _:
-            return _report(image, segmenter, segmentation)
 
 
 def labels_png(labels: Any, names: int) -> bytes:
@@ -207,15 +180,10 @@ def _regions(segmentation: Segmentation) -> list[dict[str, Any]]:
     listed = []
     for index in np.unique(segmentation.regions[segmentation.regions >= 0]):
         inside = segmentation.labels[segmentation.regions == index]
-        label = int(np.bincount(inside).argmax())
-        listed.append(
-            {
-                "index": int(index),
-                "name": segmentation.names[label],
-                "pixels": inside.size,
-                "share": inside.size / segmentation.labels.size,
-            }
-        )
+        name = segmentation.names[np.bincount(inside).argmax()]
+        share = inside.size / segmentation.labels.size
+        size = {"pixels": inside.size, "share": share}
+        listed.append({"index": int(index), "name": name} | size)
     return listed
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from cliptrase.data.fetch.receipts import State, free_space, state, to_fetch
@@ -21,6 +22,7 @@ from cliptrase.data.fetch.sources import (
 )
 from cliptrase.errors import UserError, nearest
 
+_say = partial(print, flush=True)
 HELP = "say which archives and prepared datasets are there, whole, damaged or missing"
 EPILOG = (
     "Without NAME: every archive of conf/sources.yaml (or <data>/sources.yaml), every prepared "
@@ -31,27 +33,19 @@ EPILOG = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EPILOG
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="archive file or dataset (default: all)"
-    )
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="believe sizes, receipts and self-checks; else every file is read",
-    )
+    parser.epilog, add = EPILOG, parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="archive file or dataset (default: all)")
+    add("--data", type=Path, default=Path("data"), help="data folder (data)")
+    quick = "believe sizes, receipts and self-checks; else every file is read"
+    add("--quick", action="store_true", help=quick)
 
 
 def run(args: argparse.Namespace) -> None:
     """One line an archive or dataset. Raises UserError for the faults, once all were looked at."""
     sources = read_sources(args.data)
-    if not args.names:
-        faults = _everything(sources, args.data, deep=not args.quick)
-    else:
-        faults = []
-        for name in args.names:
-            faults += _named(name, sources, args.data, deep=not args.quick)
+    faults = [] if args.names else _everything(sources, args.data, deep=not args.quick)
+    for name in args.names:
+        faults += _named(name, sources, args.data, deep=not args.quick)
     if faults:
         raise UserError("; ".join(dict.fromkeys(faults)))
 
@@ -109,17 +103,15 @@ def _line(found: State, data: Path) -> str:
             return f"{name}: damaged, {there}, {found.message}"
         case "partial":
             return f"{name}: partial, {there} of {size_of(found.archive)}"
-    gated = "gated and " if found.archive.gated else ""
-    what = size_of(found.archive)
     if found.archive.gated:
-        what += f"; {how_to_get(found.archive, data)}"
-    return f"{name}: {gated}missing, {what}"
+        how = how_to_get(found.archive, data)
+        return f"{name}: gated and missing, {size_of(found.archive)}; {how}"
+    return f"{name}: missing, {size_of(found.archive)}"
 
 
 def _not_complete(found: State, data: Path) -> str:
-    reason = {"unverified": "never checked", "partial": "not whole yet"}.get(
-        found.status, "missing"
-    )
+    reasons = {"unverified": "never checked", "partial": "not whole yet"}
+    reason = reasons.get(found.status, "missing")
     return f"{raw_path(found.archive, data)}: {reason}; {_cure(found, data)}"
 
 
@@ -137,10 +129,8 @@ def _dataset(name: str, data: Path, *, deep: bool) -> list[str]:
     from cliptrase.data.read import prepared  # numpy and PIL: not for --help
 
     try:
-        if deep:
-            count = prepared.verify_prepared(name, data)["count"]
-        else:
-            count = len(prepared.open_prepared(name, data))
+        opened = prepared.open_prepared
+        count = prepared.verify_prepared(name, data)["count"] if deep else len(opened(name, data))
     except UserError as error:
         return [str(error)]
     _say(f"{name}: complete, {count} samples")
@@ -162,7 +152,3 @@ def _space(states: list[State], data: Path) -> str:
     there = free_space(data)
     short = ": NOT ENOUGH" if needed > there else ""
     return f"free on the disk of {data}: {readable(there)}; to fetch: {wanted}{short}"
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

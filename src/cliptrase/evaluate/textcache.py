@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cliptrase.config import Run
-from cliptrase.config.schema import Model, WordList
+from cliptrase.config.schema import Model
 from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
 from cliptrase.evaluate.graph import Text
 from cliptrase.files import atomic_write
@@ -31,11 +31,7 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
     From the folder `data`/text_features where it is there. A damaged file is written again.
     """
     words = run.vocabulary
-    names, owner = owned_names(
-        read_classes(words.classes.path),
-        background_words(words.background),
-        background_first=run.protocol.facts.whole_pictures,
-    )
+    names, owner = names_of(run)
     templates = read_templates(words.templates.path)
     distinct = list(dict.fromkeys(names))  # a name is encoded once, whoever owns it
     key = _key(distinct, templates, run.model, clip)
@@ -56,11 +52,15 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
     return f"{key}.{owned[:16]}", text
 
 
-def background_words(entry: WordList | None) -> list[str]:
-    """All names of a run's list of background words, in order; none where it has no list."""
-    if entry is None:
-        return []
-    return [name for own in read_classes(entry.path) for name in own]
+def names_of(run: Run) -> tuple[list[str], list[int]]:
+    """All names of a run's classes and background words, and the class that owns each."""
+    background = run.vocabulary.background
+    listed = read_classes(background.path) if background else []
+    return owned_names(
+        read_classes(run.vocabulary.classes.path),
+        [name for entry in listed for name in entry],
+        background_first=run.protocol.facts.whole_pictures,
+    )
 
 
 def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> str:

@@ -8,7 +8,7 @@ from cliptrase.data.fetch.receipts import free_space, state, to_fetch
 from cliptrase.data.fetch.sources import how_to_get, readable, size_of
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
-from cliptrase.pipeline.estimate import Start, estimate
+from cliptrase.pipeline.estimate import estimate
 from cliptrase.plan import Pass, Plan
 
 AN_IMAGE = 250_000  # bytes of a prepared image and its label, a generous mean of the datasets
@@ -20,15 +20,17 @@ def announcement(
     asked: list[str],
     left: Iterable[str],
     mirror: str | None = None,
-    start: Start | None = None,
+    cores: int | None = None,
+    device: str = "auto",
+    frozen: bool = False,
     *,
     in_full: bool = False,
 ) -> str:
     """Passes without a result and their cost: images, downloads, disk, weights, time, memory.
 
     asked: the passes that the benchmarks need which are asked for. left: those that are to be made.
-    mirror: a server that has all archives. in_full: with the minutes of every pass, timed anew.
-    Raises UserError as `data.to_make`.
+    mirror: a server that has all archives. in_full: with the minutes of every pass, timed anew; the
+    others are as `estimate` takes them. Raises UserError as `data.to_make`.
     """
     lacking = pipeline_data.lacking(suite, asked, mirror)
     made, data = pipeline_data.to_make(suite, asked, left, mirror), suite.data
@@ -37,9 +39,13 @@ def announcement(
         f"suite {suite.suite}: {suite.title}: {len(suite.tables)} tables of {len(suite.runs)} runs",
         f"passes without a result: {len(made)} of {len(asked)}{reads}",
     ]
-    cost = estimate(suite, made, start or Start(), again=in_full)
+    cost = estimate(suite, made, cores, device, frozen, again=in_full)
     if in_full and made:
-        lines += [f"  {line}" for line in cost.by_pass()]
+        lines.append(f"  {'pass':48}{'runs':>6}{'images':>9}{'encodes':>10}{'minutes':>9}")
+        lines += [
+            f"  {name:48}{runs:6,}{number:9,}{windows:10,}{seconds / 60:9.1f}"
+            for name, runs, number, windows, _, seconds in cost.passes
+        ]
     else:
         lines += [
             f"  {each.name}: {len(each.runs)} runs"

@@ -1,7 +1,7 @@
 """What a start of a suite will cost here: the timings of its passes, times their images.
 
-`probe.py` times the code of the passes themselves on a random picture, in a process of its own, and
-what it says is believed for a day. On CPUs the cores share the seconds that one core would take.
+`probe.py` times the code of the passes on a random picture, in a process of its own; its answer is
+believed for a day. On CPUs the cores share the seconds that one core would take.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -40,8 +39,7 @@ FINISHED, FINISHED_RUN = 15.0, 0.25  # Snakemake, tables, figures and W&B
 
 
 class Timing(BaseModel):
-    """What the probe says of a pass: seconds of one image, and of all that is done once; how many
-    windows an image is."""
+    """Of a pass: seconds of one image, and of all that is done once; windows of an image."""
 
     image: PositiveFloat
     once: PositiveFloat
@@ -49,8 +47,8 @@ class Timing(BaseModel):
 
 
 class Speed(BaseModel):
-    """What the probe says: cpu or cuda (or guess), the seconds until a pass has loaded its code,
-    the bytes that a pass takes, and the timings of passes."""
+    """device: cpu, cuda or guess. start: seconds until a pass has loaded its code. memory: bytes of
+    a pass."""
 
     device: str
     start: PositiveFloat
@@ -58,17 +56,8 @@ class Speed(BaseModel):
     passes: dict[str, Timing]
 
 
-class Start(NamedTuple):
-    """What a start is given. cores: Snakemake's, None for all. frozen: whether other code is no
-    reason to make a run again."""
-
-    cores: int | None = None
-    device: str = "auto"
-    frozen: bool = False
-
-
 class PassCost(NamedTuple):
-    """What a pass costs: seconds of one core, and by the clock. windows: of all its images."""
+    """work: seconds of one core. seconds: by the clock. windows: of all its images."""
 
     name: str
     runs: int
@@ -78,8 +67,7 @@ class PassCost(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """cores, gpus: that are used. at_once: passes. besides: seconds of all other steps. speed: None
     where this machine could not be timed."""
 
@@ -94,14 +82,6 @@ class Estimate:
     def work(self) -> float:
         """Seconds of one core."""
         return self.besides + sum(each.work for each in self.passes)
-
-    def by_pass(self) -> list[str]:
-        """A table of the passes."""
-        lines = [f"{'pass':48}{'runs':>6}{'images':>9}{'encodes':>10}{'minutes':>9}"]
-        for each in self.passes:
-            figures = f"{each.runs:6,}{each.images:9,}{each.windows:10,}{each.seconds / 60:9.1f}"
-            lines.append(f"{each.name:48}{figures}")
-        return lines
 
     def totals(self) -> list[str]:
         """Encoder passes, time and memory, for people."""
@@ -123,12 +103,15 @@ class Estimate:
         ]
 
 
-def estimate(plan: Plan, made: list[Pass], start: Start, *, again: bool = False) -> Estimate:
-    """Of a start that makes these passes. again: time them, however little and known they are."""
-    gpus, cores = machine.usable_gpus(start.device), pipeline.usable(start.cores)
-    threads = pipeline.workers([each.name for each in made], gpus, start.cores)
-    at_once = max(1, min(gpus or cores // threads, len(made)))
-    lost = {each.name: pipeline.runs_to_predict(each, plan.data, start.frozen) for each in made}
+def estimate(
+    plan: Plan, made: list[Pass], cores: int | None, device: str, frozen: bool, again: bool
+) -> Estimate:
+    """Of a start that makes these passes. cores: Snakemake's, None for all. frozen: other code is
+    no reason to make a run again. again: time them, however little and known they are."""
+    gpus, usable = machine.usable_gpus(device), pipeline.usable(cores)
+    threads = pipeline.workers([each.name for each in made], gpus, cores)
+    at_once = max(1, min(gpus or usable // threads, len(made)))
+    lost = {each.name: pipeline.runs_to_predict(each, plan.data, frozen) for each in made}
     question = {name: runs for name, runs in lost.items() if runs}
     besides = FINISHED + FINISHED_RUN * len(plan.runs)
     for dataset in pipeline_data.unprepared(made, plan.data):
@@ -144,14 +127,14 @@ def estimate(plan: Plan, made: list[Pass], start: Start, *, again: bool = False)
         seconds = alone + streamed / (1 if gpus else threads)
         return PassCost(a_pass.name, runs, images, windows, alone + streamed, seconds)
 
-    def of(speed: Speed | None) -> Estimate:
-        costs = [cost(each, speed) for each in made if speed]
-        return Estimate(costs, cores, gpus, at_once, besides, speed)
-
-    guess = of(_guess(question))
-    if not question or not (again or guess.work > WORTH_A_PROBE):
-        return guess
-    return of(timed(plan.suite, question, start.device if gpus else "cpu", again=again))
+    guess = _guess(question)
+    work = besides + sum(cost(each, guess).work for each in made)
+    if question and (again or work > WORTH_A_PROBE):
+        speed = timed(plan.suite, question, device if gpus else "cpu", again=again)
+    else:
+        speed = guess
+    costs = [cost(each, speed) for each in made if speed]
+    return Estimate(costs, usable, gpus, at_once, besides, speed)
 
 
 def _guess(question: Mapping[str, list[str]]) -> Speed:
@@ -165,9 +148,9 @@ def _guess(question: Mapping[str, list[str]]) -> Speed:
 def timed(
     suite: str, question: Mapping[str, list[str]], device: str, *, again: bool = False
 ) -> Speed | None:
-    """What the probe says of some runs of passes, or said within the last day; None where it fails.
+    """The timings of some runs of passes, or those of the last day; None where the probe fails.
 
-    An answer of the CPU is not kept where there is a GPU.
+    Timings of the CPU are not kept where there is a GPU.
     """
     about = {
         "host": platform.node(),
@@ -191,7 +174,7 @@ def timed(
 
 
 def _ask(question: Mapping[str, object]) -> Speed | None:
-    """What the probe answers, None where it fails."""
+    """The answer of the probe, None where it fails."""
     command = [sys.executable, "-m", "cliptrase.pipeline.probe"]
     environment, words = os.environ | {"OMP_NUM_THREADS": "1"}, json.dumps(question).encode()
     try:

@@ -1,12 +1,11 @@
 """What passes cost on this machine: `python -m cliptrase.pipeline.probe < QUESTION` times them.
 
-It runs the code of the passes on a random picture and fetches nothing: a model has the architecture
-of a pass's and random weights. The work is typical: the picture is a smooth field of a few colours,
-whose patches make about as many clusters as those of a photograph do under a trained model, and the
-features of names are near those of patches, so that the names compete.
+It runs the code of the passes on a random picture, with random weights, and fetches nothing. The
+work is typical: the picture is a smooth field of a few colours, whose patches make about as many
+clusters as a photograph's, and the features of names are those of patches, so that they compete.
 
-It is a process of its own, since planning loads no torch. On a CPU every core computes at once, as
-in a pass, and CPU time counts, whatever else the machine does. On a GPU the clock counts.
+On a CPU every core computes at once, as in a pass, and CPU time counts, whatever else the machine
+does. On a GPU the clock counts.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
@@ -32,14 +29,14 @@ from cliptrase.config.schema import Model
 from cliptrase.config.weights import config_file
 from cliptrase.data import open_dataset as open_dataset  # a pass loads it, too
 from cliptrase.data.read.samples import Sample
-from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
+from cliptrase.data.read.vocabularies import read_templates
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of
 from cliptrase.evaluate.targets import Target, target_key
-from cliptrase.evaluate.textcache import background_words
+from cliptrase.evaluate.textcache import names_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.machine import cores
 from cliptrase.model.load import Clip
@@ -50,13 +47,12 @@ from cliptrase.runs.provenance import Stages, peak_memory
 SIZES = {"shapes": (224, 224), "shapes_clean": (224, 224), "cityscapes": (2048, 1024)}
 PHOTOGRAPH = (640, 480)  # width and height of the pictures of other datasets
 COLOURS = 4  # of a picture, along each side
-NOISE = 0.5  # of the features of names
 BATCH = 16  # images on a GPU
 SOME = 4  # methods whose operations are counted, and names that are encoded, instead of all
 
 
 def random_clip(model: Model, device: torch.device) -> Clip:
-    """A model of the architecture that a run's `model` names, with random weights."""
+    """A model with random weights."""
     content = json.loads(config_file(model).read_text(encoding="utf-8"))
     module = CLIP(**content.get("model_cfg", content)).eval().requires_grad_(False).to(device)
     lower(module.visual, model.precision)
@@ -74,24 +70,19 @@ def random_sample(size: tuple[int, int], label: int = 0) -> Sample:
 
 
 def random_text(clip: Clip, run: Run) -> Text:
-    """Features for the names of a run's vocabulary, each near that of a patch of a picture."""
-    names, owner = owned_names(
-        read_classes(run.vocabulary.classes.path),
-        background_words(run.vocabulary.background),
-        background_first=run.protocol.facts.whole_pictures,
-    )
+    """Features for the names of a run's vocabulary, each that of a patch of a picture."""
+    names, owner = names_of(run)
     pixels = clip.normalise(np.asarray(random_sample((224, 224)).image)[None])
     patches = Graph(clip, pixels).patches(run.method)[0]
     chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
-    noise = F.normalize(torch.randn(chosen.shape), dim=-1).to(clip.device)
-    return Text(F.normalize(chosen + NOISE * noise, dim=-1), torch.tensor(owner).to(clip.device))
+    return Text(chosen, torch.tensor(owner).to(clip.device))
 
 
 def timing(
     runs: Mapping[str, Run], dataset: str, device: torch.device, encoded: set[str]
 ) -> dict[str, float]:
-    """What a pass of these runs costs, as `estimate.Timing` says it. encoded: words whose features
-    an earlier pass has made; its own are added."""
+    """The `estimate.Timing` of a pass. encoded: words that an earlier pass has encoded; its own are
+    added."""
     torch.manual_seed(0)
     words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
     vocabularies = {words[name]: run for name, run in runs.items()}
@@ -120,11 +111,10 @@ def timing(
                 encode = partial(text_features, clip, ["name"] * SOME, templates)
                 once += seconds(encode) * len(texts[key].owner) / SOME
         encoded |= vocabularies.keys()
-    windows = loader.protocol.units([loader(0).shown])
-    return {"image": image, "once": once, "windows": windows}
+    return {"image": image, "once": once, "windows": loader.protocol.units([loader(0).shown])}
 
 
-def _seconds(device: torch.device, call: Callable[[], Any]) -> float:
+def _seconds(device: torch.device, call: Callable[[], object]) -> float:
     """Of a call: by the clock on a GPU, else what all threads of this process compute."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
@@ -135,7 +125,7 @@ def _seconds(device: torch.device, call: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    """Answer a question of `estimate.timed`: a suite, a device, and the runs of its passes."""
+    """Answer the question of `estimate.timed`."""
     start, question = time.process_time(), json.load(sys.stdin)
     suite, passes, encoded = plan.load(question["suite"]), {}, set[str]()
     with computing_on(question["device"]) as device:
@@ -143,7 +133,7 @@ def main() -> None:
             runs = {run: suite.runs[run] for run in names}
             passes[name] = timing(runs, suite.passes[name].dataset, device, encoded)
     answer = {"device": device.type, "start": start, "memory": peak_memory(), "passes": passes}
-    sys.stdout.write(json.dumps(answer) + "\n")
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,7 @@ from cliptrase.config.schema import Folder
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.plan.files import read_suite
 from cliptrase.plan.settings import changed_settings
-from cliptrase.plan.tables import Cell as Cell
 from cliptrase.plan.tables import Expander, Table
-from cliptrase.plan.tables import Row as Row
-from cliptrase.plan.tables import published as published
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Plan:
     @property
     def datasets(self) -> list[str]:
         """Datasets that the passes read, sorted."""
-        return sorted({one.dataset for one in self.passes.values()})
+        return sorted({each.dataset for each in self.passes.values()})
 
     @property
     def main_runs(self) -> list[str]:
@@ -78,7 +75,7 @@ def load(suite: str) -> Plan:
 
 
 def suites() -> list[str]:
-    """Names of the suites in conf/suite."""
+    """The suites of conf/suite."""
     return names("suite")
 
 
@@ -105,17 +102,14 @@ def _resizing(run: Run) -> list[str]:
 @exit_on_user_error
 def main(arguments: list[str] | None = None) -> None:
     """Print the runs of a suite as tab-separated lines."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words, listed = sys.argv[1:] if arguments is None else arguments, ", ".join(suites())
     if words in (["-h"], ["--help"]):
-        sys.stdout.write(f"{__doc__}\nSuites: {', '.join(suites())}\n")
+        print(f"{__doc__}\nSuites: {listed}")
         return
     if len(words) != 1:
-        raise UserError(f"write python -m cliptrase.plan SUITE. There is: {', '.join(suites())}")
-    plan = load(words[0])
-    columns = ("pass", "run", "benchmark", "method", "image_size")
-    lines = [columns] + [
-        (one.name, name, run.benchmark.name, run.method.name, str(run.image_size))
-        for one in plan.passes.values()
-        for name, run in one.runs.items()
-    ]
-    sys.stdout.write("".join("\t".join(line) + "\n" for line in lines))
+        raise UserError(f"write python -m cliptrase.plan SUITE. There is: {listed}")
+    passes = load(words[0]).passes
+    print("pass", "run", "benchmark", "method", "image_size", sep="\t")
+    for each in passes.values():
+        for name, run in each.runs.items():
+            print(each.name, name, run.benchmark.name, run.method.name, run.image_size, sep="\t")

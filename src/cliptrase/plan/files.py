@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -138,9 +139,8 @@ class GridTable(_Table):
 OF_THE_PLAN = {
     "benchmark": "the suite's `roles` say which",
     "model": "a suite has one, its `model`",
-    **dict.fromkeys(
-        ("protocol", "protocol.name"), "a table has one, its own `protocol` or the suite's"
-    ),
+    "protocol": "a table has one, its own `protocol` or the suite's",
+    "protocol.name": "a table has one, its own `protocol` or the suite's",
     "image_size": "write it as the row's or the table's `image_size`",
     **dict.fromkeys(
         ("device", "batch_size", "workers", "out", "data"),
@@ -171,19 +171,15 @@ def read_suite(name: str) -> Suite:
 def read_table(name: str) -> MetricsTable | GridTable:
     """conf/table/<name>.yaml. Raises UserError naming the file, the row and the key."""
     where, content = f"table {name}", files.load("table", name)
-    kinds: dict[str, type[MetricsTable] | type[GridTable]] = {
-        "metrics": MetricsTable,
-        "grid": GridTable,
-    }
     kind = content.get("kind")
-    if not isinstance(kind, str) or kind not in kinds:
-        raise UserError(f"{where}: kind={kind!r}; {nearest('', kinds)}")
-    table = _checked(kinds[kind], content, where)
-    if table.role not in ROLES:
-        raise UserError(f"{where}: unknown role {table.role!r}; {nearest(table.role, ROLES)}")
-    for metric in table.metrics:
-        if metric not in METRICS:
-            raise UserError(f"{where}: unknown metric {metric!r}; {nearest(metric, METRICS)}")
+    if kind not in ("metrics", "grid"):
+        raise UserError(f"{where}: kind={kind!r}; {nearest('', ('metrics', 'grid'))}")
+    model: type[MetricsTable | GridTable] = MetricsTable if kind == "metrics" else GridTable
+    table = _checked(model, content, where)
+    for key, names, known in ("role", (table.role,), ROLES), ("metric", table.metrics, METRICS):
+        for name in names:
+            if name not in known:
+                raise UserError(f"{where}: unknown {key} {name!r}; {nearest(name, known)}")
     _refuse_doubles(f"{where}, metrics", table.metrics)
     if table.protocol is not None:
         _exists(where, "protocol", table.protocol)
@@ -266,14 +262,11 @@ def _refuse_overrides(
             raise UserError(f"{where}: `{key}` must not set {name}=; {fixed[name]}")
         if allowed is not None and leaf and part in allowed and leaf not in allowed[part]:
             may = " ".join(f"{part}.{each}=" for each in allowed[part])
-            raise UserError(
-                f"{where}: `{key}` must not set {name}=; of the {part} it may set {may}"
-            )
+            reason = f"of the {part} it may set {may}"
+            raise UserError(f"{where}: `{key}` must not set {name}=; {reason}")
 
 
 def _refuse_doubles(where: str, names: Iterable[Any]) -> None:
-    seen: set[Any] = set()
-    for name in names:
-        if name in seen:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise UserError(f"{where}: {name!r} is listed twice; names must be unique")
-        seen.add(name)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from cliptrase.config import Run
 from cliptrase.config.run import stock
 
-# not told: the name stands before them, rules are told apart by themselves, the words of a run say
-# which lists were taken
-APART = ("name", "rule", "vocabularies")
+APART = ("name", "rule", "vocabularies")  # a run says these elsewhere
 
 
 def changed_settings(run: Run) -> dict[str, float | int]:
@@ -19,7 +17,11 @@ def changed_settings(run: Run) -> dict[str, float | int]:
 
 def protocol_of(run: Run) -> str:
     """`slide`, or `slide(short_side=448,logit_scale=65)`: the protocol and what differs from it."""
-    changed = ",".join(f"{key}={_short(value)}" for key, value in changed_settings(run).items())
+    settings = changed_settings(run).items()
+    changed = ",".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in settings
+    )
     return run.protocol.name + (f"({changed})" if changed else "")
 
 
@@ -27,7 +29,3 @@ def in_words(protocol: str) -> str:
     """What `protocol_of` says, to be read: `slide, short_side 448, logit_scale 65`."""
     name, _, changed = protocol.partition("(")
     return ", ".join([name, *filter(None, changed.rstrip(")").replace("=", " ").split(","))])
-
-
-def _short(value: float | int) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -166,9 +166,9 @@ class Expander:
                 rows.append(Row(name, "", "run", size, "", cells, float(eps), min_samples))
                 if runs and runs == chosen_runs:
                     chosen = name
-        best = tuple(
-            replace(cell, row="best", kind="best", run="", runs=_runs_of(rows, cell))
-            for cell in (rows[0].cells if rows else ())
+        best = tuple(  # the cells of one benchmark and metric have the same place in every row
+            replace(cells[0], row="best", kind="best", run="", runs=tuple(c.run for c in cells))
+            for cells in zip(*(row.cells for row in rows), strict=True)
         )
         rows.append(Row("best", "", "best", size, "", best))
         return [row if row.name == chosen else _to(row, chosen) for row in rows], chosen
@@ -226,7 +226,7 @@ class Expander:
                 else:
                     cell = replace(cell, kind="absent", reason=reason)
                 yield self._set(cell, settings[column])
-            if _average(spec):
+            if isinstance(spec, MetricsTable) and spec.average:
                 average = Cell(table, name, "avg", metric, size, "avg", column="avg")
                 average = self._set(average, *settings.values())
                 if len(runs) == len(columns):
@@ -253,10 +253,6 @@ class Expander:
                 self._protocols[id(run)] = protocol_of(run)
         protocols = dict.fromkeys(self._protocols[id(run)] for run in settings)
         return replace(cell, protocol=" ".join(protocols), settings=settings)
-
-
-def _average(spec: TableFile) -> bool:
-    return isinstance(spec, MetricsTable) and spec.average
 
 
 def _where(row: RowFile, columns: Sequence[str]) -> dict[str, str]:
@@ -296,12 +292,6 @@ def _to(row: Row, versus: str) -> Row:
     """The row, every cell of it compared with one row."""
     cells = tuple(replace(cell, versus=versus) for cell in row.cells)
     return replace(row, versus=versus, cells=cells)
-
-
-def _runs_of(rows: list[Row], wanted: Cell) -> tuple[str, ...]:
-    cells = (cell for row in rows for cell in row.cells)
-    place = (wanted.benchmark, wanted.metric)
-    return tuple(cell.run for cell in cells if (cell.benchmark, cell.metric) == place)
 
 
 def _quoted(table: str, group: str, spec: TableFile, wanted: dict[str, str]) -> Iterator[Row]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields, replace
 import pandas as pd
 
 from cliptrase.config import Run
-from cliptrase.plan import Cell, Plan, Row, Table
+from cliptrase.plan import Plan, Table
+from cliptrase.plan.tables import Cell, Row
 from cliptrase.publish import compare
 from cliptrase.publish.published import Key, Printed, read_published
 from cliptrase.publish.results import FinishedRun, Shelf

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cliptrase import plan
 from cliptrase.errors import UserError
+from cliptrase.plan.tables import published
 
 Key = tuple[str, str, str, str]  # table, row, benchmark, metric
 
@@ -29,7 +29,7 @@ def read_published() -> dict[Key, Printed]:
     Raises UserError for a cell given twice and for a value that is not a number.
     """
     printed: dict[Key, Printed] = {}
-    for line in plan.published():
+    for line in published():
         key = (line["table"], line["row"], line["benchmark"], line["metric"])
         where, text, size = f"published.csv: {' '.join(key)}", line["value"], line["image_size"]
         if key in printed:
