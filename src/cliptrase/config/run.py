@@ -39,12 +39,13 @@ from cliptrase.errors import UserError, nearest
 RELEASED_DBSCAN = {14 * 14: (0.7, 3), 21 * 21: (1.1, 7)}
 # Pixels to which protocol slide resizes short sides, unless the benchmark says otherwise (SCLIP).
 SHORT_SIDE = 336
-DEVICE = r"auto|cpu|cuda(:\d+)?"
 
 
-def _device(value: Any) -> str:
-    check_device(str(value))
-    return str(value)
+def check_device(device: object) -> str:
+    """The name of a device, whether or not it is here. Raises UserError for what is none."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)):
+        raise UserError(f"device={device}: unknown value; take auto, cpu, cuda or cuda:0")
+    return str(device)
 
 
 class Settings(Frozen):
@@ -54,7 +55,7 @@ class Settings(Frozen):
     model: Model
     protocol: Protocol = Field(discriminator="name")
     image_size: Count
-    device: Annotated[str, BeforeValidator(_device)] = Field(exclude=True)
+    device: Annotated[str, BeforeValidator(check_device)] = Field(exclude=True)
 
 
 class Run(Settings):
@@ -155,12 +156,6 @@ def dbscan_defaults(n_patches: int) -> tuple[float, int]:
     return eps * math.sqrt(n_patches / base), scaled
 
 
-def check_device(device: str) -> None:
-    """Raise UserError for what is no device, whether or not it is here."""
-    if not re.fullmatch(DEVICE, device):
-        raise UserError(f"device={device}: unknown value; take auto, cpu, cuda or cuda:0")
-
-
 def stock(run: Run) -> tuple[Method, Protocol, str]:
     """What the files of conf/ say of a run's method and protocol, overrides left out, for its
     benchmark, model and image size; and the name of its list of classes then."""
@@ -255,13 +250,10 @@ def _method_and_protocol(
 
 def _check_blocks(method: Method, model: Model) -> None:
     """Refuse blocks that the model has not."""
-    blocks = {
-        "method.attention.first_block": method.attention.first_block,
-        "method.attention.last_block": method.attention.last_block,
-    }
+    keys, first = ("first_block", "last_block"), 13 - model.depth
+    blocks = {f"method.attention.{key}": getattr(method.attention, key) for key in keys}
     if method.regions is not None:
         blocks["method.regions.correlation.block"] = method.regions.correlation.block
-    first = 13 - model.depth
     for key, block in blocks.items():
         if block < first:
             raise UserError(

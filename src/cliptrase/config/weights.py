@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from cliptrase.config.files import Tree
 from cliptrase.config.schema import Model, WrittenModel
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import sha256_file
@@ -25,9 +26,27 @@ def describe_model(model: WrittenModel) -> Model:
     `weights_sha256` and `config_sha256` are known wherever the files are at hand. Raises UserError
     for a folder that is not open_clip's and for an unknown name.
     """
+    parts: Tree = {"path": None, "weights_sha256": None, "config_sha256": None}
     if model.kind == "local":
-        return _local(model)
-    return _open_clip(model)
+        named = model.path is not None
+        folder = Path(str(model.path)).expanduser() if named else resource("assets", model.label)
+        config, weights = folder / CONFIG, folder / WEIGHTS
+        for file in (config, weights):
+            if not file.is_file():
+                raise UserError(f"{file}: no such file; model.path names an open_clip folder")
+        parts |= {"path": str(folder.absolute()), "config_sha256": _digest_of(config)}
+        parts["weights_sha256"] = _digest_of(weights)
+    else:
+        config, name = _known_models() / f"{model.name}.json", str(model.name)
+        if "/" in name or not config.is_file():
+            names = (path.stem for path in config.parent.glob("*.json"))
+            raise UserError(f"unknown model.name {name!r}; {_closest(name, names)}")
+        weights = Path(str(model.pretrained)).expanduser()
+        if weights.is_file():
+            parts |= {"pretrained": weights.name, "path": str(weights.absolute())}
+            parts["weights_sha256"] = _digest_of(weights)
+    patch, depth = _shape(config)
+    return Model.model_validate({**dict(model), "patch": patch, "depth": depth, **parts})
 
 
 def config_file(model: Model) -> Path:
@@ -43,46 +62,6 @@ def _known_models() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError("open_clip_torch is not installed; run `make setup`")
     return Path(spec.submodule_search_locations[0]) / "model_configs"
-
-
-def _local(model: WrittenModel) -> Model:
-    named = model.path is not None
-    folder = Path(str(model.path)).expanduser() if named else resource("assets", model.label)
-    for file in (folder / CONFIG, folder / WEIGHTS):
-        if not file.is_file():
-            raise UserError(f"{file}: no such file; model.path names an open_clip folder")
-    return _model(
-        model,
-        folder / CONFIG,
-        path=str(folder.absolute()),
-        weights_sha256=_digest_of(folder / WEIGHTS),
-        config_sha256=_digest_of(folder / CONFIG),
-    )
-
-
-def _open_clip(model: WrittenModel) -> Model:
-    folder, name = _known_models(), str(model.name)
-    config = folder / f"{name}.json"
-    if "/" in name or not config.is_file():
-        names = (path.stem for path in folder.glob("*.json"))
-        raise UserError(f"unknown model.name {name!r}; {_closest(name, names)}")
-    file = Path(str(model.pretrained)).expanduser()
-    if not file.is_file():
-        return _model(model, config, path=None, weights_sha256=None, config_sha256=None)
-    return _model(
-        model,
-        config,
-        pretrained=file.name,
-        path=str(file.absolute()),
-        weights_sha256=_digest_of(file),
-        config_sha256=None,
-    )
-
-
-def _model(written: WrittenModel, config: Path, **more: str | None) -> Model:
-    patch, depth = _shape(config)
-    parts = written.model_dump() | {"patch": patch, "depth": depth} | more
-    return Model.model_validate(parts)
 
 
 def _closest(word: str, names: Iterable[str]) -> str:

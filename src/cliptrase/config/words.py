@@ -9,13 +9,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from cliptrase.config.schema import (
-    Benchmark,
-    Protocol,
-    Slide,
-    Vocabulary,
-    WordList,
-)
+from cliptrase.config.schema import Benchmark, Protocol, Slide, Vocabulary, WordList
 from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
     background_path,
@@ -28,10 +22,7 @@ from cliptrase.data.read.vocabularies import (
 
 
 def describe_vocabulary(
-    benchmark: Benchmark,
-    chosen: object,
-    protocol: Protocol,
-    given: bool,
+    benchmark: Benchmark, chosen: object, protocol: Protocol, given: bool
 ) -> Vocabulary:
     """Classes, background words (None where the benchmark scores no background) and templates.
 
