@@ -11,7 +11,7 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.evaluate import passes, tally
 from cliptrase.evaluate.truth import Loader
-from cliptrase.runs import code, store
+from cliptrase.runs import code, finished
 from cliptrase.runs.finished import status
 
 IMAGES, SAVE_EVERY = 7, 2
@@ -116,7 +116,7 @@ def finish(runs, root, **options):
     return {
         f"{run}/{name}": (folder / name).read_bytes()
         for run, folder in folders.items()
-        for name in store.FILES
+        for name in finished.FILES
         if name != "provenance.json"
     }
 
@@ -158,7 +158,7 @@ def test_kill_9(moment, count, resumed_at, killed, runs, whole, read):
     root = killed / moment
     made = list((root / "runs").glob("[!.]*"))
     for folder in made:
-        assert {path.name for path in folder.iterdir()} == set(store.FILES)
+        assert {path.name for path in folder.iterdir()} == set(finished.FILES)
     assert len(made) == (1 if moment == "renaming a run" else 0)
     assert finish(runs, root) == whole
     assert read[0] == 0  # where operations are counted

@@ -212,6 +212,7 @@ def test_real_widths(name, layers, grids, tmp_path):
     architecture = small(open_clip.get_model_config(name), layers, heads=None)
     model = built(architecture, seed=2)
     clip = loaded(tmp_path, architecture, model.state_dict())
-    assert (clip.width, clip.heads) in {(768, 12), (1024, 16)} and clip.depth == layers
+    attn = clip.blocks[0].attn
+    assert (attn.embed_dim, attn.num_heads) in {(768, 12), (1024, 16)} and clip.depth == layers
     for grid in grids:
         compare(clip, model, grid, count=1)

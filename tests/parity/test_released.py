@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from cliptrase import config
+from cliptrase.config.metric_names import METRICS
 from cliptrase.config.schema import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import Clip, load_clip
-from cliptrase.runs.metrics import METRICS, class_counts, scores
+from cliptrase.runs.metrics import class_counts, scores
 
 RELEASED = Path(__file__).with_name("released")
 CASES = {

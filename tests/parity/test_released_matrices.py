@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from cliptrase import config
+from cliptrase.config.metric_names import METRICS
 from cliptrase.data.read.images import read_image, read_label
 from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.evaluate import passes
 from cliptrase.runs import store
-from cliptrase.runs.metrics import METRICS
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 GOLDEN, SAMPLES = SHARED / "golden", SHARED / "samples"

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.runs import bootstrap
-from cliptrase.runs.metrics import METRICS, RULES, scores
+from cliptrase.runs.metrics import scores
 
 PIXELS = st.sampled_from([0, 0, 0, 0, 1, 7, 300, 10**6])  # many classes are in few images
 EXAMPLES = settings(deadline=None, max_examples=60)

@@ -23,7 +23,7 @@ from cliptrase.evaluate import passes
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import load_clip
-from cliptrase.runs import store
+from cliptrase.runs import finished
 from cliptrase.shapes.scenes import evaluation_scene
 
 SCENES, SIZE = 12, 112
@@ -72,7 +72,9 @@ def made(data, tmp_path_factory):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in store.FILES if name != "provenance.json"}
+    return {
+        name: (folder / name).read_bytes() for name in finished.FILES if name != "provenance.json"
+    }
 
 
 @pytest.mark.parametrize("workers", WORKERS)

@@ -11,6 +11,7 @@ from tests.few_scenes import write_scenes
 from cliptrase import config
 from cliptrase.evaluate import passes
 from cliptrase.runs import store
+from cliptrase.runs.counts import ImageCounts
 
 SCENES = (0, 3, 4, 7, 9)
 RUNS = [
@@ -58,5 +59,5 @@ def test_images_in_any_order_and_any_company(made):
             assert np.array_equal(found.pred, counts.pred[rows])
 
 
-def scenes_of(counts: store.ImageCounts) -> list[str]:
+def scenes_of(counts: ImageCounts) -> list[str]:
     return [name.partition(":")[2] for name in counts.ids.tolist()]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.runs.counts import confusion
-from cliptrase.runs.metrics import METRICS, RULES, class_counts, class_iou, scores
+from cliptrase.runs.metrics import class_counts, class_iou, scores
 
 settings.register_profile("metrics", max_examples=60, deadline=None)
 settings.load_profile("metrics")

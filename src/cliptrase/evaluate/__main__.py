@@ -18,11 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 
 from cliptrase import config
+from cliptrase.config.metric_names import METRICS
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.evaluate import sweep
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.runs import store
-from cliptrase.runs.metrics import METRICS
 
 PARSER = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 PARSER.add_argument("overrides", nargs="*")

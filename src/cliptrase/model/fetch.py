@@ -72,13 +72,9 @@ def quiet() -> Iterator[None]:
     """Keep open_clip's root-logger lines off the terminal: what matters is in the one message."""
     root, handler = logging.getLogger(), logging.NullHandler()
     hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-
-    def drop(record: logging.LogRecord) -> bool:
-        return False
-
+    level, disabled = hub.level, root.disabled
     root.addHandler(handler)  # without a handler logging.error() would install one for good
-    root.addFilter(drop)
+    root.disabled = True
     hub.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -86,7 +82,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         hub.setLevel(level)
-        root.removeFilter(drop)
+        root.disabled = disabled
         root.removeHandler(handler)
 
 

@@ -32,8 +32,8 @@ class Clip:
     tokenizer: Any  # list of strings → (P, context length) int64
     device: torch.device
     label: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # of red, green, blue
+    std: tuple[float, ...]
     positions: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
     precision: str = "fp32"  # fp32 | bf16 | fp16
 
@@ -59,14 +59,6 @@ class Clip:
     @property
     def depth(self) -> int:
         return len(self.blocks)
-
-    @property
-    def heads(self) -> int:
-        return self.blocks[0].attn.num_heads
-
-    @property
-    def width(self) -> int:
-        return self.visual.positional_embedding.shape[1]
 
     @property
     def embed_dim(self) -> int:
@@ -112,9 +104,11 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
         name = str(model.name)
         weights, preprocess = fetch_weights(name, model.path or model.pretrained)
         pretrained = str(weights)
-        fetched = bool(preprocess)  # into the hub's cache; else the file is the user's own
-        own = f"give weights of a {name} with model.pretrained=, or their model with model.name="
-        cure = "delete the file and run again" if fetched else own
+        cure = "delete the file and run again"
+        if not preprocess:  # the file is the user's own, not one in the hub's cache
+            cure = (
+                f"give weights of a {name} with model.pretrained=, or their model with model.name="
+            )
     try:
         with quiet():
             module = open_clip.create_model(
@@ -134,24 +128,18 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
     if model.pretrained == "openai":
         gelu = module.visual.transformer.resblocks[0].mlp.gelu
         assert isinstance(gelu, QuickGELU), "OpenAI's weights without QuickGELU"
-    precision = model.precision
     module.eval().requires_grad_(False)
-    lower(module.visual, precision)
+    lower(module.visual, model.precision)
     shown = open_clip.get_model_preprocess_cfg(module)
     return Clip(
         model=module,
         tokenizer=tokenizer,
         device=torch.device(device),
         label=model.label,
-        mean=_triple(shown["mean"]),
-        std=_triple(shown["std"]),
-        precision=precision,
+        mean=tuple(map(float, shown["mean"])),
+        std=tuple(map(float, shown["std"])),
+        precision=model.precision,
     )
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def _checked_folder(folder: Path) -> Path:

@@ -70,18 +70,15 @@ def position_embedding(clip: Clip, rows: int, columns: int) -> Tensor:
     if (rows, columns) not in clip.positions:
         trained = clip.visual.positional_embedding
         rows0, columns0 = clip.visual.grid_size
-        if (rows, columns) == (rows0, columns0):
-            clip.positions[rows, columns] = trained
-        else:
+        clip.positions[rows0, columns0] = trained
+        if (rows, columns) != (rows0, columns0):
             resized = F.interpolate(
                 trained[1:].reshape(1, rows0, columns0, -1).permute(0, 3, 1, 2),
                 scale_factor=((rows + 0.1) / rows0, (columns + 0.1) / columns0),
                 mode="bicubic",
-                align_corners=False,
             )
             assert resized.shape[-2:] == (rows, columns)
-            patches = resized.flatten(2).squeeze(0).T
-            clip.positions[rows, columns] = torch.cat([trained[:1], patches])
+            clip.positions[rows, columns] = torch.cat([trained[:1], resized[0].flatten(1).T])
     return clip.positions[rows, columns]
 
 
@@ -108,8 +105,9 @@ def attend(
     softmax: per head, softmax(s·a·bᵀ + bias) of every term ab, summed, not averaged (released
     code); `bias` is (L, L). Its rows sum to the number of terms.
     identity: every token takes its own value (MaskCLIP).
-    cosine, inner_product: the mean of the terms' correlations, one matrix that all heads share
-    (Eq. 3, z = W·v); `heads` as in `correlate`.
+    cosine, inner_product: the mean of the terms' correlations, cos(a_i, b_j) or a_i·b_j unscaled,
+    one matrix that all heads share (Eq. 3, z = W·v): with heads "mean" of every head, and their
+    mean; "concatenated": once, of all heads in a row (Eq. 12 to 14).
 
     row_sum 1 or 3: every row of the attention is scaled so that its magnitudes add up to that;
     "none": as it comes (a choice of its own, for the paper does not say how rows scale).
@@ -124,7 +122,9 @@ def attend(
     elif kind == "identity":
         mixed = parts.v
     else:
-        weights = torch.stack([correlate(a, b, kind, heads) for a, b in chosen]).mean(dim=0)
+        over = parts.q.shape[1] if heads == "mean" else 1
+        each = [joined(a, kind, heads) @ joined(b, kind, heads).transpose(1, 2) for a, b in chosen]
+        weights = torch.stack([term / over for term in each]).mean(dim=0)
         if row_sum != "none":
             magnitude = weights.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
             weights = weights * (float(row_sum) / magnitude)
@@ -147,16 +147,6 @@ def neighbourhood(rows: int, columns: int, omega: float, device: torch.device) -
     return F.pad(torch.kron(*near), (1, 0, 1, 0))
 
 
-def correlate(a: Tensor, b: Tensor, kind: str, heads: str = "mean") -> Tensor:
-    """How alike tokens i of `a` and j of `b` are: (B, L, L) of two (B, H, L, d).
-
-    kind "cosine": cos(a_i, b_j); "inner_product": a_i·b_j unscaled. heads "mean": of every head,
-    and their mean (Eq. 3); "concatenated": once, of all heads in a row (Eq. 12 to 14).
-    """
-    rows, columns = joined(a, kind, heads), joined(b, kind, heads)
-    return rows @ columns.transpose(1, 2) / (a.shape[1] if heads == "mean" else 1)
-
-
 def joined(part: Tensor, kind: str, heads: str) -> Tensor:
     """`part` (B, H, L, d) as rows (B, L, H·d) of which one matrix product correlates all heads:
     their sum, or with heads "concatenated" that of them in a row."""
@@ -170,12 +160,7 @@ def joined(part: Tensor, kind: str, heads: str) -> Tensor:
 
 
 def finish(
-    clip: Clip,
-    index: int,
-    tokens: Tensor,
-    mixed: Tensor,
-    residual: bool = True,
-    ffn: bool = True,
+    clip: Clip, index: int, tokens: Tensor, mixed: Tensor, residual: bool = True, ffn: bool = True
 ) -> Tensor:
     """Block `index` after its attention: output projection (its bias once), residual, FFN."""
     block = clip.blocks[index]

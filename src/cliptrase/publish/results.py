@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptrase.config.metric_names import METRICS
 from cliptrase.config.schema import Benchmark
 from cliptrase.data.fetch.receipts import state
 from cliptrase.data.fetch.sources import how_to_get, read_sources
@@ -25,7 +26,6 @@ from cliptrase.errors import UserError
 from cliptrase.files import read_json, sha256_file
 from cliptrase.plan import Plan
 from cliptrase.runs import bootstrap, finished, store
-from cliptrase.runs.metrics import METRICS
 
 Values = NDArray[np.float64]
 

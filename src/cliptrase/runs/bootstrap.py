@@ -30,15 +30,11 @@ def weights(images: int) -> NDArray[np.uint8]:
 
     Draws with replacement: an image's index is the upper half of PCG64's raw 64 bits scaled to
     0..images-1 (NumPy promises the bits of a bit generator for ever, `Generator.integers` not).
-    Raises OverflowError where an image is drawn more than 255 times in one resample.
     """
     bits, table = np.random.PCG64(SEED), np.empty((RESAMPLES, images), np.uint8)
     for row in table:
         drawn = ((bits.random_raw(images) >> np.uint64(32)) * np.uint64(images)) >> np.uint64(32)
-        counts = np.bincount(drawn.astype(np.int64), minlength=images)
-        if counts.max(initial=0) > np.iinfo(np.uint8).max:
-            raise OverflowError("an image is drawn more than 255 times")
-        row[:] = counts
+        row[:] = np.bincount(drawn.astype(np.int64), minlength=images)
     table.flags.writeable = False
     return table
 

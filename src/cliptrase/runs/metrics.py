@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import METRICS as METRICS
-from cliptrase.config.metric_names import RULES as RULES
-
 SMOOTHING = 0.01  # released code: every ratio of rule `cliptrase` has it below the line
 
 Counts = NDArray[Any]  # whole numbers of pixels, as int or as float64
@@ -30,7 +27,6 @@ def class_iou(rule: str, tp: Counts, gt: Counts, pred: Counts) -> NDArray[np.flo
     mmseg leaves out a class that is neither in the ground truth nor predicted; the others leave
     out every class that is not in the ground truth.
     """
-    _check(rule)
     union = (gt + pred - tp).astype(np.float64)
     counted = union > 0 if rule == "mmseg" else gt > 0
     if rule == "cliptrase":
@@ -74,8 +70,3 @@ def scores(rule: str, tp: Counts, gt: Counts, pred: Counts) -> dict[str, NDArray
 def _ratio(above: NDArray[np.float64], below: Counts) -> NDArray[np.float64]:
     above = np.asarray(above, dtype=np.float64)
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=np.asarray(below) > 0)
-
-
-def _check(rule: str) -> None:
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}: one of {', '.join(RULES)}")

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.config import Run
+from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.data.read.vocabularies import read_classes
 from cliptrase.runs import bootstrap
 from cliptrase.runs.counts import ImageCounts
-from cliptrase.runs.metrics import METRICS, RULES, class_counts, class_iou, scores
+from cliptrase.runs.metrics import class_counts, class_iou, scores
 
 DIGITS = 6  # of the per cent in metrics.json
 BACKGROUND = "background"  # the name of the class that background words share

@@ -28,8 +28,7 @@ from cliptrase.config import Run
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write, naming_the_path, read_json
 from cliptrase.runs import code, finished, scoring
-from cliptrase.runs.counts import ImageCounts as ImageCounts
-from cliptrase.runs.finished import FILES as FILES
+from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import PROVENANCE
 from cliptrase.runs.provenance import commit, now
 
@@ -101,7 +100,9 @@ def rescore(
             folder = Path(out) / name
             scored = {"scoring": code.scoring_digest(), "scored": {"at": now(), "commit": commit()}}
             made = (read_json(folder / PROVENANCE) or {}) | scored
-            _score(folder, run, _read_result(folder, run, made["flops"]), made)
+            with np.load(folder / "confusion.npz", allow_pickle=False) as file:
+                counted = file["confusion"], read_counts(folder), made["flops"]
+            _score(folder, run, Result(scoring.class_names(run), *counted), made)
     return left
 
 
@@ -126,12 +127,6 @@ def read_counts(folder: Path | str) -> ImageCounts:
 
 def _damaged(path: Path) -> UserError:
     return UserError(f"{path}: missing or damaged; delete {path.parent} and make the run again")
-
-
-def _read_result(folder: Path, run: Run, flops: int) -> Result:
-    with np.load(folder / "confusion.npz", allow_pickle=False) as file:
-        confusion = file["confusion"]
-    return Result(scoring.class_names(run), confusion, read_counts(folder), flops)
 
 
 def _score(folder: Path, run: Run, result: Result, provenance: Mapping[str, object]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cliptrase.segment import ways
 from cliptrase.segment.argmax import clear_argmax, first_argmax
-from cliptrase.segment.tiles import Tile, bilinear, side_by_side, tiles
+from cliptrase.segment.tiles import Span, bilinear, side_by_side, tiles
 
 CHUNK = 8  # names upsampled at once: bounds memory, changes no result
 MANY = 100  # names from which on tiles are worth their overhead; changes no result
@@ -18,11 +18,7 @@ ROUNDING = 1e-5  # of the largest logit: more than bilinear upsampling in float3
 
 
 def patch_logits(
-    patches: Tensor,
-    text: Tensor,
-    grid: tuple[int, int],
-    scale: float,
-    cls: Tensor | None = None,
+    patches: Tensor, text: Tensor, grid: tuple[int, int], scale: float, cls: Tensor | None = None
 ) -> Tensor:
     """Logits (B, K, h, w) of normalised patch features (B, N, E) and text features (K, E).
 
@@ -50,7 +46,9 @@ def classify(logits: Tensor, out_size: tuple[int, int], owner: Tensor) -> Tensor
     return owner[kept[first_argmax(upsampled)]]
 
 
-def _tile_by_tile(logits: Tensor, out_size: tuple[int, int], parts: list[Tile]) -> Tensor:
+def _tile_by_tile(
+    logits: Tensor, out_size: tuple[int, int], parts: list[tuple[Span, Span]]
+) -> Tensor:
     """Name (B, H, W) int64 of the largest logit: in a tile few names are left.
 
     Upsampled with the names of a pixel side by side, which takes a tenth of the time and rounds
@@ -58,16 +56,17 @@ def _tile_by_tile(logits: Tensor, out_size: tuple[int, int], parts: list[Tile]) 
     """
     alive, margin = contending(logits), ROUNDING * float(logits.abs().max())
     names = logits.new_empty((len(logits), *out_size), dtype=torch.int64)
-    for tile in parts:
-        kept = _anywhere(tile.cells(alive))
-        corners = tile.corners(logits)[:, kept]
-        rounded = tile.upsampled(corners, side_by_side).permute(0, 2, 3, 1)
+    for y, x in parts:
+        kept = _anywhere(alive[:, y.cells, x.cells])
+        corners = logits[..., y.patches, x.patches][:, kept]
+        size, inner = (y.size, x.size), (..., y.inner, x.inner)
+        rounded = side_by_side(corners, size)[inner].permute(0, 2, 3, 1)
         winner, clear, close = clear_argmax(rounded.numpy(), margin)
         if len(close):
             near = corners[:, close].split(CHUNK, dim=1)
-            exact = first_argmax(tile.upsampled(part, bilinear) for part in near)
+            exact = first_argmax(bilinear(part, size)[inner] for part in near)
             np.copyto(winner, close[exact.numpy()], where=~clear)
-        tile.pixels(names).copy_(kept[torch.from_numpy(winner)])
+        names[:, y.pixels, x.pixels] = kept[torch.from_numpy(winner)]
     return names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Upsampling = Callable[[Tensor, tuple[int, int]], Tensor]
 SIDE = 4  # cells: few classes are left in so small a tile, and what is beside it costs little
 SMALL = 64  # pixels: torch has another kernel, with other rounding, for H + W up to 128
 
 
 class Span(NamedTuple):
-    """A tile along one axis. A cell lies between two neighbouring patches."""
+    """A tile of upsampled maps along one axis. A cell lies between two neighbouring patches."""
 
     cells: slice
     patches: slice  # the corners of the cells, and more where these alone would be SMALL
@@ -25,41 +24,18 @@ class Span(NamedTuple):
     size: int  # pixels of the patches upsampled alone
 
 
-class Tile(NamedTuple):
-    """A rectangle of a map (…, h, w) that is upsampled to (…, H, W)."""
-
-    y: Span
-    x: Span
-
-    def cells(self, alive: Tensor) -> Tensor:
-        """Its part of a map of cells (…, h − 1, w − 1)."""
-        return alive[..., self.y.cells, self.x.cells]
-
-    def corners(self, maps: Tensor) -> Tensor:
-        """Its part of maps of patches (…, h, w)."""
-        return maps[..., self.y.patches, self.x.patches]
-
-    def pixels(self, upsampled: Tensor) -> Tensor:
-        """Its part of upsampled maps (…, H, W), a view."""
-        return upsampled[..., self.y.pixels, self.x.pixels]
-
-    def upsampled(self, corners: Tensor, how: Upsampling) -> Tensor:
-        """`corners` (B, K, h', w') as the pixels that they are in the whole."""
-        return how(corners, (self.y.size, self.x.size))[..., self.y.inner, self.x.inner]
-
-
-def tiles(grid: tuple[int, int], out_size: tuple[int, int]) -> list[Tile]:
+def tiles(grid: tuple[int, int], out_size: tuple[int, int]) -> list[tuple[Span, Span]]:
     """Tiles of about SIDE × SIDE cells that cover an upsampling from `grid` (h, w) to `out_size`.
 
-    Empty where a pixel's bits would depend on its tile: where the pixels of a patch are no power of
-    two, so that weights are rounded, and where the whole is SMALL.
+    A tile is a span of rows and one of columns. There is none where a pixel's bits would depend on
+    its tile: a patch has no power of two pixels (weights are rounded), or the whole is SMALL.
     """
     factors = [pixels // patches for pixels, patches in zip(out_size, grid, strict=True)]
     for factor, patches, pixels in zip(factors, grid, out_size, strict=True):
         if factor.bit_count() != 1 or factor * patches != pixels or pixels <= SMALL:
             return []
-    y, x = (list(_spans(*one)) for one in zip(grid, factors, strict=True))
-    return [Tile(*one) for one in product(y, x)]
+    rows, columns = (_spans(*side) for side in zip(grid, factors, strict=True))
+    return list(product(rows, columns))
 
 
 def bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,8 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
+from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.runs import bootstrap
-from cliptrase.runs.metrics import METRICS, RULES, scores
+from cliptrase.runs.metrics import scores
 
 
 def counts(images, classes, seed=0, rare=False):

@@ -11,6 +11,7 @@ import pytest
 from cliptrase import config
 from cliptrase.evaluate import planned
 from cliptrase.runs import code, finished, store
+from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import FILES, status
 
 RUN = config.resolve(["benchmark=voc20", "method=clip", "model=shapes_clip"])
@@ -30,7 +31,7 @@ def folder(tmp_path):
     pred = tp.copy()
     pred[:, 0] += (gt - tp).sum(axis=1)
     names = store.scoring.class_names(RUN)
-    result = store.Result(names, matrix, store.ImageCounts(ids, flags, tp, gt, pred), 123)
+    result = store.Result(names, matrix, ImageCounts(ids, flags, tp, gt, pred), 123)
     made = store.write(tmp_path / "runs", RUN, result, PROVENANCE)
     assert status(RUN, made.parent).finished and not status(RUN, made.parent).reason
     return made

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cliptrase.config.metric_names import METRICS
 from cliptrase.data import open_dataset
 from cliptrase.data.make.records import png
 from cliptrase.data.read import labels as label_tables
@@ -22,7 +23,7 @@ from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
 from cliptrase.runs.finished import status
-from cliptrase.runs.metrics import METRICS, class_counts, scores
+from cliptrase.runs.metrics import class_counts, scores
 from cliptrase.segment import ways
 
 IMAGES, SIZE = 6, 112
@@ -36,7 +37,9 @@ def unfinished(runs, out, data, **options):
 
 def contents(folder):
     """What must be equal between two makings of a run."""
-    return {name: (folder / name).read_bytes() for name in store.FILES if name != "provenance.json"}
+    return {
+        name: (folder / name).read_bytes() for name in finished.FILES if name != "provenance.json"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +191,7 @@ def test_operations_are_counted_as_on_paper(alone, runs_of):
     """clip's products by hand: patches, six blocks, projection, words; then what CLIPtrase adds."""
     (run,) = runs_of(CLIPTRASE).values()
     clip = load_clip(run.model)
-    n, width, joint = 49, clip.width, clip.embed_dim
+    n, width, joint = 49, clip.blocks[0].attn.embed_dim, clip.embed_dim
     words = run.vocabulary.classes.count + run.vocabulary.background.count
     tokens = n + 1
     attention = 2 * 2 * tokens**2 * width

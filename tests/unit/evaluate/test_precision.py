@@ -13,7 +13,7 @@ from cliptrase import config
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import load_clip
-from cliptrase.runs import store
+from cliptrase.runs import finished
 
 RUN = ["benchmark=shapes_bg", "method=cliptrase"]
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=2"]
@@ -29,7 +29,9 @@ def run_of(method, *overrides):
 
 def contents(folder):
     """What must be equal between two makings of a run."""
-    return {name: (folder / name).read_bytes() for name in store.FILES if name != "provenance.json"}
+    return {
+        name: (folder / name).read_bytes() for name in finished.FILES if name != "provenance.json"
+    }
 
 
 def counted(folder):

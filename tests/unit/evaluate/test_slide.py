@@ -21,7 +21,7 @@ from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
-from cliptrase.runs import store
+from cliptrase.runs import finished, store
 from cliptrase.segment import ways
 
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=3"]
@@ -144,7 +144,9 @@ def alone(runs_of, make, tmp_path_factory):
 
 
 def contents(folder):
-    return {name: (folder / name).read_bytes() for name in store.FILES if name != "provenance.json"}
+    return {
+        name: (folder / name).read_bytes() for name in finished.FILES if name != "provenance.json"
+    }
 
 
 def test_the_matrix_is_the_reference_s(alone, runs_of, data):

@@ -10,7 +10,8 @@ import pytest
 
 from cliptrase import config
 from cliptrase.errors import UserError
-from cliptrase.runs import scoring, store
+from cliptrase.runs import finished, scoring, store
+from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import status
 
 RUN = config.resolve(["benchmark=voc20", "method=clip", "model=shapes_clip"])
@@ -25,14 +26,14 @@ def result(skipped=(2,)):
     pred = np.array([[40, 10, 0], [20, 0, 30], [0, 0, 0], [0, 15, 25]], np.int32)
     flags = np.isin(np.arange(4), skipped)
     ids = np.array(["a", "bb", "c", "dd/é"])
-    counts = store.ImageCounts(ids, flags, tp, gt, pred)
+    counts = ImageCounts(ids, flags, tp, gt, pred)
     return store.Result(["sky", "cow", "sky"], matrix, counts, 123)
 
 
 def test_a_folder_has_its_five_files_and_the_same_bytes_again(tmp_path):
     folder = store.write(tmp_path, RUN, result(), PROVENANCE)
     assert folder == tmp_path / RUN.name
-    assert sorted(path.name for path in folder.iterdir()) == sorted(store.FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(finished.FILES)
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert store.write(tmp_path, RUN, result(), PROVENANCE) == folder
     assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -55,7 +56,7 @@ def test_metrics_json_has_no_number_where_there_is_none(tmp_path):
     assert found["iou"][2]["value"] is None
     assert (found["images"], found["skipped"], found["classes"], found["flops"]) == (3, 1, 3, 123)
     assert found["vocabulary"] == scoring.vocabulary_digest(RUN) and len(found["vocabulary"]) == 64
-    nothing = store.ImageCounts(np.array(["a"]), np.ones(1, bool), *np.zeros((3, 1, 3), np.int32))
+    nothing = ImageCounts(np.array(["a"]), np.ones(1, bool), *np.zeros((3, 1, 3), np.int32))
     found = scoring.metrics(RUN, ["a", "b", "c"], np.zeros((3, 3), np.int64), nothing, 0)
     assert found["mIoU"] is None and found["ci"]["mIoU"] == [None, None] and found["images"] == 0
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from cliptrase.config.metric_names import RULES
 from cliptrase.evaluate import tally
 from cliptrase.evaluate.tally import ImageResult, Progress, Tally
 from cliptrase.runs import bootstrap
 from cliptrase.runs.bootstrap import BLOCK
 from cliptrase.runs.counts import GroundTruth
-from cliptrase.runs.metrics import RULES, class_counts
+from cliptrase.runs.metrics import class_counts
 
 IMAGES = 2 * BLOCK + 5
 SKIPPED = (0, 7, BLOCK - 1, IMAGES - 1)

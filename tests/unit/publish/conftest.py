@@ -19,6 +19,7 @@ from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
 from cliptrase.runs import finished, store
+from cliptrase.runs.counts import ImageCounts
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
 PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}
@@ -45,7 +46,7 @@ def draw(name: str, run: Run, images: int, classes: int) -> store.Result:
     here = np.arange(classes)
     matrices[:, here, here] = tp
     matrices[:, here, (here + 1) % classes] += gt - tp
-    counts = store.ImageCounts(
+    counts = ImageCounts(
         ids=np.array([f"image-{i:03d}" for i in range(images)]),
         skipped=np.zeros(images, np.bool_),
         tp=tp.astype(np.int32),
