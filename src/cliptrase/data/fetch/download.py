@@ -4,8 +4,6 @@ It grows as `<data>/raw/.<name>.part` and gets its name once it is whole and che
 the next run goes on where this one stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging

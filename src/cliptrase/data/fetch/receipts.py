@@ -5,8 +5,6 @@ for the same file. `<name>.first.json`: the sha256 of the first copy of an archi
 published a checksum of; later copies must agree with it.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

@@ -3,27 +3,18 @@
 Imports nothing heavy: planning a suite asks which archives are there.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from cliptrase.config.validation import Frozen, Text, show, validated, whole
+from cliptrase.config.validation import Frozen, Text, show, that, validated, whole
 from cliptrase.errors import UserError, nearest
 from cliptrase.resources import resource
 
@@ -44,17 +35,9 @@ def is_web_address(url: object) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
 
 
-def _web_address(url: str) -> str:
-    if not is_web_address(url):
-        raise ValueError("must be an http:// or https:// address")
-    return url
-
-
-def _file_name(name: object) -> object:
+def _is_file_name(name: object) -> bool:
     fine = isinstance(name, str) and re.fullmatch(r"[\w+-][\w.+-]*", name, re.ASCII)
-    if not fine or not str(name).endswith(SUFFIXES):
-        raise ValueError(f"no file name of an archive ({', '.join(SUFFIXES)})")
-    return name
+    return bool(fine) and str(name).endswith(SUFFIXES)
 
 
 def _checksum(given: object) -> object:
@@ -76,7 +59,10 @@ def _archive_by_name(name: object, info: ValidationInfo) -> object:
     return archives[name]
 
 
-Address = Annotated[str, AfterValidator(_web_address)]
+Address = Annotated[str, that(is_web_address, "must be an http:// or https:// address")]
+FileName = Annotated[
+    str, that(_is_file_name, f"no file name of an archive ({', '.join(SUFFIXES)})")
+]
 Count = Annotated[int, whole(1)]
 RawValue = Annotated[int, whole(0, 65535)]
 
@@ -95,7 +81,7 @@ class Archive(Frozen):
     size, for people, where `bytes` is not known.
     """
 
-    name: Annotated[str, BeforeValidator(_file_name)]
+    name: FileName
     role: Text
     urls: tuple[Address, ...]
     bytes: Count | None
@@ -105,7 +91,7 @@ class Archive(Frozen):
     about: Count | None = None
 
     @model_validator(mode="after")
-    def _gated_has_no_urls(self) -> Archive:
+    def _gated_has_no_urls(self) -> Self:
         if self.gated and self.urls:
             raise ValueError("has urls and is gated; a gated archive has `urls: []`")
         return self

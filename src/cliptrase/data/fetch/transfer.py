@@ -3,8 +3,6 @@
 With httpx: pooch (1.9) and fsspec's HTTP file system start every download from the first byte.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -4,8 +4,6 @@ Only one member at a time is in memory. What no archive of pictures holds is ref
 lead out of the folder, links, bombs, two members of one name.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import stat
@@ -15,7 +13,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from cliptrase.data.fetch.receipts import format_of
 from cliptrase.data.read.images import DAMAGE
@@ -37,7 +35,7 @@ class Container(ABC):
         self.path = path
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Container:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,8 +4,6 @@ Archives that are not there are fetched first. The dataset is made in a folder b
 renamed once it is whole and checked: after a kill there is a whole dataset or none.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -3,8 +3,6 @@
 Imports nothing heavy: planning asks whether a dataset is what its sources say.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib

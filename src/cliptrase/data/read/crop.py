@@ -4,8 +4,6 @@ The crop has the sizes and offsets of torchvision's Resize and CenterCrop, whose
 paper's numbers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """A user's own folder of pictures and folder of masks, paired by name and checked before use."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The samples of a user's folders; wrong sizes, colours and swapped folders are found at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

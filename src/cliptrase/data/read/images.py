@@ -1,7 +1,5 @@
 """Pictures as RGB and masks as integers, from every usual kind of file, or one clear message."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import struct

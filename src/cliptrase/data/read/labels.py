@@ -4,8 +4,6 @@ A table in text (`labels/<map>.csv`, columns raw and class) becomes an array onc
 the label maps after the nearest resize.
 """
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from pathlib import Path

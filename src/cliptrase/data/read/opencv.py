@@ -4,8 +4,6 @@ What INTER_LINEAR and INTER_NEAREST of cv2.resize give (4.8.1 and 5.0.0 were com
 between pixel centres with weights of 11 bits and no antialiasing; nearest at floor(i · scale).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 _ONE = 2048  # a weight of 1

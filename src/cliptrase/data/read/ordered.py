@@ -1,7 +1,5 @@
 """Work on many items by a few threads: results in order, only a few items in memory at once."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator

@@ -4,8 +4,6 @@
 id, image and label; beside it `selfcheck.json` keeps its figures, `sums.npy` sums of its rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import weakref

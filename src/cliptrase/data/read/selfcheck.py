@@ -3,8 +3,6 @@
 `selfcheck.json` was written when the dataset was made, and names the digest of its pixels.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypedDict, cast
 

@@ -5,8 +5,6 @@ A class may have several names, with `|` between them.
 Torch-free and quick to import: the configuration reads these files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The images are those of the released preparation (MaskFormer's): resized where b
 than 512, and written as JPEG of quality 75 in any case.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import threading

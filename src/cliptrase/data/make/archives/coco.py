@@ -1,7 +1,5 @@
 """COCO val2017 with COCO-Stuff's masks: things 0..90, stuff 91..181, 255 unlabelled."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cliptrase.data.fetch.sources import Archive, DatasetSource, raw_path

@@ -1,7 +1,5 @@
 """What the archives' modules share: which members are the images and masks of which ids."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """PASCAL Context val: VOC 2010's photographs, MATLAB label maps of 1..459, and a list of ids."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np
