@@ -50,15 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size = "short side for the model (default: as trained)"
     add("--image-size", type=int, metavar="N", help=size)
     add("--templates", default="imagenet80", help="a shipped list of prompts, or a text file")
-    setting, keys = "KEY=VALUE", "keys of the configuration, as method.regions.eps=0.8"
     add(
         "--set",
         action="extend",
         nargs="+",
         default=[],
         dest="overrides",
-        metavar=setting,
-        help=keys,
+        metavar="KEY=VALUE",
+        help="keys of the configuration, as method.regions.eps=0.8",
     )
     add("--labels", metavar="OUT", help="class indices as 8 bit PNG (16 bit over 255)")
     add("--overlay", metavar="OUT", help="the picture, painted, with a legend")

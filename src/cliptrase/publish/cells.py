@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pandas as pd
 
 from cliptrase.config import Run
+from cliptrase.config.schema import Crop, Slide
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.tables import Cell, Row
 from cliptrase.publish import compare
@@ -84,10 +86,8 @@ class Line:
 
 FIELDS = [field.name for field in fields(Line)]
 COLUMNS = tuple(FIELDS[: FIELDS.index("run") + 1])  # of the CSV
-TYPES = {
-    **{field.name: "float64" for field in fields(Line) if field.type == "float | None"},
-    **{field.name: "Int64" for field in fields(Line) if field.type == "int | None"},
-}
+NUMBERS: Any = {"float | None": "float64", "int | None": "Int64"}
+TYPES = {field.name: NUMBERS[field.type] for field in fields(Line) if field.type in NUMBERS}
 
 
 def tidy(plan: Plan, shelf: Shelf, table: Table) -> pd.DataFrame:
@@ -128,12 +128,19 @@ def _fill(
     plan: Plan, shelf: Shelf, table: Table, printed: dict[Key, Printed], row: Row, cell: Cell
 ) -> Line:
     """The line of one cell."""
+    protocols = [run.protocol for run in cell.settings]
     line = Line(
         cell.table,
         cell.row,
         cell.benchmark,
         cell.metric,
         cell.image_size,
+        model=_joined(map(model_of, cell.settings)),
+        protocol=cell.protocol,
+        vocabulary=_joined(map(vocabulary_of, cell.settings)),
+        rule=_joined(protocol.rule for protocol in protocols),
+        short_side=_common(protocols, "short_side"),
+        stride=_common(protocols, "stride"),
         kind=cell.kind,
         column=cell.column,
         group=row.group,
@@ -142,7 +149,6 @@ def _fill(
         min_samples=row.min_samples,
         chooses_rule=row.chooses_rule,
     )
-    line = _with_settings(line, cell)
     if cell.kind == "absent":
         return replace(line, reason=cell.reason)
     paper = printed.get((cell.table, cell.row, cell.benchmark, cell.metric))
@@ -150,9 +156,8 @@ def _fill(
         assert paper is not None  # the plan makes quoted cells from the same file
         return replace(line, published=paper.text, note=paper.note)
     versus = _counterpart(table, row, cell)
-    line = _compute(shelf, table, replace(line, run=cell.run), cell, versus)
-    if versus is not None:
-        line = replace(line, versus=versus.row)
+    line = replace(line, run=cell.run, versus=versus.row if versus else "")
+    line = _compute(shelf, table, line, cell, versus)
     if paper and plan.published and paper.image_size in (None, cell.image_size):
         delta = None if line.value is None else line.value - paper.value
         line = replace(line, published=paper.text, delta=delta, note=paper.note)
@@ -237,29 +242,15 @@ def _mark_near_best(frame: pd.DataFrame, shelf: Shelf) -> None:
                     frame.loc[index, "versions_note"] = note
 
 
-def _with_settings(line: Line, cell: Cell) -> Line:
-    """The line with model, protocol, vocabulary and rule: of an average's runs each that differs,
-    in the order of the columns."""
-    protocols = [run.protocol for run in cell.settings]
-    return replace(
-        line,
-        model=_each(map(model_of, cell.settings)),
-        protocol=cell.protocol,
-        vocabulary=_each(map(vocabulary_of, cell.settings)),
-        rule=_each(protocol.rule for protocol in protocols),
-        short_side=_common(getattr(protocol, "short_side", None) for protocol in protocols),
-        stride=_common(getattr(protocol, "stride", None) for protocol in protocols),
-    )
-
-
-def _common(values: Iterable[int | None]) -> int | None:
-    """What all have, None where they differ."""
-    different = set(values)
-    return different.pop() if len(different) == 1 else None
-
-
-def _each(values: Iterable[str]) -> str:
+def _joined(values: Iterable[str]) -> str:
+    """Each that differs, in the order of the columns."""
     return " ".join(dict.fromkeys(values))
+
+
+def _common(protocols: list[Crop | Slide], key: str) -> int | None:
+    """What all have, None where they differ."""
+    values = {getattr(protocol, key, None) for protocol in protocols}
+    return values.pop() if len(values) == 1 else None
 
 
 def model_of(run: Run) -> str:

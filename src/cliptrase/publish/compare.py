@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -68,14 +68,12 @@ def different_versions(runs: Sequence[FinishedRun]) -> str:
 # --- lines side by side --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Comparable:
+class Comparable(NamedTuple):
     """Lines of one protocol, under one choice of its settings (`slide(short_side=448)`), and of one
     metric rule. Columns, and groups of bars, are of one of these; `title` tells it from the others.
     """
 
     protocol: str
-    rule: str
     title: str
     lines: pd.DataFrame
 
@@ -96,5 +94,5 @@ def comparables(frame: pd.DataFrame) -> list[Comparable]:
     for (protocol, rule), part in groups:
         words = " and ".join(in_words(each) for each in protocol.split())
         title = f"protocol {words}" + f", rule {rule}" * several_rules
-        blocks.append(Comparable(protocol, rule, title if len(groups) > 1 else "", part))
+        blocks.append(Comparable(protocol, title if len(groups) > 1 else "", part))
     return blocks

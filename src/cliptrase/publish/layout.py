@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -27,8 +27,7 @@ DIGITS = 2  # decimals of a per cent in a table; a longer value is in the CSV
 Notes = dict[str, str]  # footnote → its mark
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """`key` is a benchmark, "avg", "flops" or a grid's min_samples; `group` the heading above."""
 
     key: str
@@ -74,10 +73,14 @@ def _mark(notes: Notes, text: str) -> str:
 def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
     """The table as it is typeset, from the tidy frame of its cells."""
     notes: Notes = {}
+    remarks: list[str] = []
     if table.kind == "grid":
         panels, remarks = _grid(frame, table.chosen, notes)
-    else:
-        panels, remarks = _metrics(frame, _headings(plan, table), notes), []
+    else:  # a panel for each protocol and rule, and one for quoted rows
+        blocks = [(each.title, each.lines) for each in comparables(frame)]
+        quoted, headings = frame[frame["kind"] == "quoted"], _headings(plan, table)
+        blocks += [(QUOTED, quoted)] * (len(quoted) > 0)
+        panels = [_panel(title, lines, headings, notes) for title, lines in blocks]
     remarks = [reading(table.kind), *remarks, *remarks_of(frame)]
     return Sheet(table.name, table.title, facts(plan.suite, frame), panels, notes, remarks)
 
@@ -104,17 +107,8 @@ def has_background(plan: Plan, benchmark: str) -> bool:
     return config.load("benchmark", benchmark)["background"] is not None
 
 
-def _metrics(frame: pd.DataFrame, headings: dict[str, str], notes: Notes) -> list[Panel]:
-    """Rows × benchmarks, a panel for each protocol and rule, and one for quoted rows."""
-    blocks = [(each.title, each.lines) for each in comparables(frame)]
-    quoted = frame[frame["kind"] == "quoted"]
-    if len(quoted):
-        blocks.append((QUOTED, quoted))
-    return [_panel(title, lines, headings, notes) for title, lines in blocks]
-
-
 def _panel(title: str, lines: pd.DataFrame, headings: dict[str, str], notes: Notes) -> Panel:
-    """A section for each metric and group of rows; FLOPs stand in those of every metric."""
+    """Rows × benchmarks, a section for each metric and group of rows; FLOPs stand in each."""
     metrics = [metric for metric in lines["metric"].unique() if metric != FLOPS]
     groups = list(lines["group"].unique())
     sections = []
@@ -165,13 +159,11 @@ def _grid(frame: pd.DataFrame, chosen: str, notes: Notes) -> tuple[list[Panel], 
 
 
 def _best_remark(title: str, line: Any) -> str:
-    text = f"Best cell{' of ' if title else ''}{title}: "
-    if pd.isna(line.value):
-        text += f"not known, {line.reason}"
-    else:
-        text += f"{line.value:.{DIGITS}f} at {line.best_of}"
+    text = f"{line.value:.{DIGITS}f} at {line.best_of}"
+    text = f"not known, {line.reason}" if pd.isna(line.value) else text
     text += f"; the paper prints {line.published}" if line.published else ""
-    return text + (f" ({line.note})." if line.note else ".")
+    text += f" ({line.note})" if line.note else ""
+    return f"Best cell{' of ' if title else ''}{title}: {text}."
 
 
 def _placed(cells: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
@@ -217,15 +209,9 @@ def _with_marks(cells: pd.DataFrame, notes: Notes, chosen: str | None = None) ->
 
 def _footnotes(cell: Any, to: str) -> Iterable[str]:
     """The footnotes of a cell; `to`: the row that most of its row is compared with."""
-    elsewhere = to and cell.versus != to and pd.notna(cell.diff)
-    texts = [
-        cell.reason if pd.isna(cell.value) else "",
-        cell.diff_reason,
-        f"compared with {cell.versus}" if elsewhere else "",
-        cell.versions_note,
-        cell.note,
-    ]
-    return filter(None, texts)
+    elsewhere = bool(to and cell.versus != to and pd.notna(cell.diff))
+    reason, other = cell.reason * pd.isna(cell.value), f"compared with {cell.versus}" * elsewhere
+    return filter(None, [reason, cell.diff_reason, other, cell.versions_note, cell.note])
 
 
 def _row_is_near_best(row: pd.DataFrame) -> bool:

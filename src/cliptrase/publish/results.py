@@ -92,11 +92,13 @@ class Shelf:
 
     def find_all(self, names: Sequence[str]) -> tuple[list[FinishedRun], str]:
         """Every run of the names; or none, and the reason of the first that cannot be used."""
-        pairs = [self.find(name) for name in names]
-        reasons = [reason for result, reason in pairs if result is None]
-        if reasons or not pairs:
-            return [], reasons[0] if reasons else "there is no run"
-        return [result for result, _ in pairs if result is not None], ""
+        results = []
+        for name in names:
+            result, reason = self.find(name)
+            if result is None:
+                return [], reason
+            results.append(result)
+        return results, "" if results else "there is no run"
 
     def _read(self, name: str) -> FinishedRun:
         run = self.plan.runs[name]

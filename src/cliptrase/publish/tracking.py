@@ -73,9 +73,8 @@ class Ledger:
             return cls(path)
         places = (read_json(path) or {}).get("places")
         if not isinstance(places, dict) or not all(isinstance(x, dict) for x in places.values()):
-            raise UserError(
-                f"{path}: not a ledger that can be read; delete it to publish everything again"
-            )
+            cure = "delete it to publish everything again"
+            raise UserError(f"{path}: not a ledger that can be read; {cure}")
         return cls(path, places)
 
     def write(self, tracking: Tracking) -> None:
@@ -113,10 +112,11 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
             try:
                 entry = _send(item, suite.suite, folder, tracking)
             except Exception as error:  # whatever W&B raises: its failure is not ours
-                reason = f"{type(error).__name__}: {error}".strip().replace("\n", " ")
+                kind = type(error).__name__
+                reason = f"{kind}: {error}".strip().replace("\n", " ")
                 ledger.failed[item.name] = reason
                 log.warning("W&B: %s was not published: %s", item.name, reason)
-                if isinstance(error, ImportError | TimeoutError) or type(error).__name__ in GIVE_UP:
+                if isinstance(error, ImportError | TimeoutError) or kind in GIVE_UP:
                     log.warning("W&B: giving up for now; the next time tries again")
                     break
                 continue
@@ -150,9 +150,8 @@ def _items(suite: Plan, shelf: Shelf) -> Iterator[Item]:
 
 def _run_item(result: FinishedRun, run: Run) -> Item:
     metrics = result.metrics
-    summary = {
-        key: metrics[key] for key in ("rule", "images", "skipped", "classes", "vocabulary", "flops")
-    }
+    facts = ("rule", "images", "skipped", "classes", "vocabulary", "flops")
+    summary = {key: metrics[key] for key in facts}
     for metric, (low, high) in metrics["ci"].items():
         summary |= {metric: result.value(metric), f"{metric}/low": low, f"{metric}/high": high}
     for rule, values in metrics["rules"].items():
