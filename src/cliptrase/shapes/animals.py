@@ -104,7 +104,7 @@ def pig(p: Place) -> Drawing:
     for x in (0.63, 0.81):
         p.lay(rgb, p.ellipse(x, 0.03, 0.06, 0.09), (90.0, 24.0, 44.0))
     for x in (0.42, 0.68):
-        p.lay(rgb, p.ellipse(x, -0.22, 0.055, 0.055), p.contrast())
+        p.lay(rgb, p.ellipse(x, -0.22, 0.055, 0.055), WHITE if sum(p.colour) < 420 else BLACK)
     return shape, rgb
 
 

@@ -58,16 +58,11 @@ class Fine:
     object: int
     colour: str
 
-    @property
-    def name(self) -> str:
-        """For example "red apple"."""
-        return f"{self.colour} {OBJECTS[self.object]}"
-
 
 FINE = tuple(
     Fine(index, colour) for index, name in enumerate(OBJECTS) for colour in ATTRIBUTES[name]
 )
-FINE_CLASSES = tuple(fine.name for fine in FINE)
+FINE_CLASSES = tuple(f"{fine.colour} {OBJECTS[fine.object]}" for fine in FINE)
 
 
 def fine_id(obj: int, attribute: int) -> int:
@@ -84,4 +79,4 @@ def name(raw: int, with_colour: bool = True) -> str:
     """Words for a raw label; without its colour on wish."""
     if raw >= len(FINE):
         return BACKGROUNDS[raw - len(FINE)]
-    return FINE[raw].name if with_colour else OBJECTS[FINE[raw].object]
+    return FINE_CLASSES[raw] if with_colour else OBJECTS[FINE[raw].object]

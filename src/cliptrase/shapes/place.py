@@ -34,10 +34,6 @@ class Place:
         """The colour, paler."""
         return mix(self.colour, (255.0, 252.0, 244.0), share)
 
-    def contrast(self) -> Colour:
-        """White on dark colours and black on light ones."""
-        return WHITE if sum(self.colour) < 420 else BLACK
-
     def lay(self, rgb: np.ndarray, distance: np.ndarray, colour: Colour) -> None:
         """Paint a shape over the colours."""
         paint(rgb, soft(distance, self.pixels), colour)

@@ -79,10 +79,7 @@ def scene(seed: int, clutter: bool = True, *, size: int = SIZE, count: int | Non
 
 
 def evaluation_scene(dataset: str, index: int) -> Scene:
-    """Scene `index` (0..199) of an evaluation set named in EVALUATION.
-
-    Raises KeyError for another set and IndexError for another index.
-    """
+    """Scene `index` (0..199) of an evaluation set named in EVALUATION."""
     return scene(TEST_SEEDS[index], EVALUATION[dataset])
 
 

@@ -20,6 +20,7 @@ from cliptrase.data.fetch.receipts import (
     check,
     part_path,
     read_first,
+    size_of_part,
     write_receipt,
 )
 from cliptrase.data.fetch.sources import (
@@ -31,7 +32,7 @@ from cliptrase.data.fetch.sources import (
     readable,
     receipt_path,
 )
-from cliptrase.data.fetch.transfer import Policy, Unavailable, discard, size_of_part, transfer
+from cliptrase.data.fetch.transfer import Policy, Unavailable, discard, transfer
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import naming_the_path
 

@@ -67,8 +67,7 @@ def state(archive: Archive, data: Path | str = "data", *, deep: bool) -> State:
     if path.is_dir():
         return State(archive, "damaged", 0, "a folder of that name stands in the way")
     if not path.is_file():
-        part = part_path(archive, data)
-        size = part.stat().st_size if part.is_file() else 0
+        size = size_of_part(part_path(archive, data))
         return State(archive, "partial" if size else "missing", size)
     size = path.stat().st_size
     try:
@@ -222,10 +221,7 @@ def first_path(archive: Archive, data: Path | str) -> Path:
 
 
 def read_first(archive: Archive, data: Path | str) -> str | None:
-    """The sha256 of the first copy, None where there was none yet.
-
-    Raises UserError for a file that cannot be read.
-    """
+    """The sha256 of the first copy, None where there was none. Raises UserError: unreadable."""
     path = first_path(archive, data)
     if not path.exists():
         return None
@@ -235,6 +231,11 @@ def read_first(archive: Archive, data: Path | str) -> str | None:
         raise UserError(
             f"{path}: cannot be read; delete it, and the next copy counts as first"
         ) from error
+
+
+def size_of_part(part: Path) -> int:
+    """The bytes that a download has so far."""
+    return part.stat().st_size if part.is_file() else 0
 
 
 def part_path(archive: Archive, data: Path | str) -> Path:

@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exc
 from tqdm import tqdm
 
 import cliptrase
-from cliptrase.data.fetch.receipts import HEAD, Damaged, check_head
+from cliptrase.data.fetch.receipts import HEAD, Damaged, check_head, size_of_part
 from cliptrase.data.fetch.sources import Archive, readable
 from cliptrase.errors import UserError
 from cliptrase.files import naming_the_path, read_json, write_json
@@ -95,11 +95,6 @@ def discard(part: Path) -> None:
     """Delete the part of a download, and the note about it, also where a kill left half of one."""
     for path in (part, _note_path(part), *part.parent.glob(f".{_note_path(part).name}.*")):
         path.unlink(missing_ok=True)
-
-
-def size_of_part(part: Path) -> int:
-    """The bytes that a download has so far."""
-    return part.stat().st_size if part.is_file() else 0
 
 
 def need_space(folder: Path, needed: int, policy: Policy) -> None:

@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Self
 
@@ -55,12 +55,12 @@ class Container(ABC):
             f"{self.path} and fetch it again"
         )
 
-    def _checked(self, name: str, seen: Collection[str]) -> str:
+    def _checked(self, name: str) -> str:
         """A member's name. Raises UserError if it leads out of the folder or is in it twice."""
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
             raise self._refuse(repr(name), "a name that leads out of the folder")
         name = name.removeprefix("./")
-        if name in seen:
+        if name in self._members:
             raise self._refuse(name, "is in it twice")
         return name
 
@@ -111,7 +111,7 @@ class _Zip(Container):
             self._zip = self._stack.enter_context(zipfile.ZipFile(path))
         for info in self._zip.infolist():
             if not info.is_dir():
-                self._members[self._checked(info.filename, self._members)] = info
+                self._members[self._checked(info.filename)] = info
 
     def read(self, name: str) -> bytes:
         info = self._members[name]
@@ -140,7 +140,7 @@ class _Tar(Container):
                 if info.isreg():
                     end += -(-info.size // _BLOCK) * _BLOCK
                 if not info.isdir():
-                    self._members[self._checked(info.name, self._members)] = info
+                    self._members[self._checked(info.name)] = info
             file.seek(end)
             if file.read(_BLOCK) != bytes(_BLOCK):
                 raise EOFError("it does not end as a tar does")

@@ -62,7 +62,13 @@ def prepare(
                 unused = [archive for archive in recipe.optional if archive.name not in used]
                 if len(_optional(dataset, unused, data, mirror, fetch=optional)) == len(unused):
                     return target
-            _fetch(dataset, recipe, data, mirror)
+            if recipe.source and mirror_of(mirror) is None:
+                gated = missing_gated(recipe.source, data)
+                if gated:
+                    ways = "; ".join(how_to_get(archive, data) for archive in gated)
+                    raise UserError(f"{dataset}: everybody has to ask for its archives: {ways}")
+            for archive in recipe.archives:
+                download.fetch(archive, data, mirror=mirror)
             without = _optional(dataset, recipe.optional, data, mirror, fetch=optional)
             _put(target, recipe, without)
     return target
@@ -89,29 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     download.log_progress()
     mirror, optional = options.mirror or mirror, not options.without_optional
-    try:
-        with at_most(options.threads):
-            folder = prepare(
-                options.dataset, options.data, force=options.force, mirror=mirror, optional=optional
-            )
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "stopped; another run fetches on where this one was, and prepares afresh\n"
+    with at_most(options.threads):
+        folder = prepare(
+            options.dataset, options.data, force=options.force, mirror=mirror, optional=optional
         )
-        raise SystemExit(130) from None
     check = read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
-
-
-def _fetch(dataset: str, recipe: Recipe, data: Path | str, mirror: str | None) -> None:
-    """Fetch and check the archives that a dataset cannot do without."""
-    if recipe.source and mirror_of(mirror) is None:
-        gated = missing_gated(recipe.source, data)
-        if gated:
-            ways = "; ".join(how_to_get(archive, data) for archive in gated)
-            raise UserError(f"{dataset}: everybody has to ask for its archives: {ways}")
-    for archive in recipe.archives:
-        download.fetch(archive, data, mirror=mirror)
 
 
 def _optional(
@@ -190,7 +179,7 @@ def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -
         check["stated"] = recipe.stated(check["archives"])
         check["without"] = without
     check["dataset"] = dataset
-    check["sums_sha256"] = prepared.write_sums(folder, samples)
+    check["sums_sha256"] = samples.write_sums()
     check["recipe_sha256"] = recipe.digest()
     check["arrow_bytes"] = arrow.stat().st_size
     write_json(folder / SELFCHECK, {**check})

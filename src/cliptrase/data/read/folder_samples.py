@@ -56,26 +56,19 @@ def _refuse_swapped(pair: Pair) -> None:
     image, mask = read_header(pair.image), read_header(pair.mask)
     swapped = image.single and not mask.single
     if image.single and mask.single:
-        swapped = _looks_like_labels(_grey(pair.image)) and _looks_like_a_photograph(
-            _grey(pair.mask)
+        grey, values = (
+            np.asarray(read_image(path).convert("L")) for path in (pair.image, pair.mask)
         )
+        swapped = _equal_neighbours(grey) > 0.9 and _looks_like_a_photograph(values)
     if swapped:
         raise UserError(
             f"{pair.mask} looks like a photograph and {pair.image} like a label map: {SWAPPED}"
         )
 
 
-def _grey(path: Path) -> np.ndarray:
-    return np.asarray(read_image(path).convert("L"))
-
-
 # Photographs here: less than half of the neighbours equal, 150 values and more. Masks: 0.95, 25.
 def _looks_like_a_photograph(values: np.ndarray) -> bool:
     return _equal_neighbours(values) < 0.8 and len(np.unique(values)) > 50
-
-
-def _looks_like_labels(values: np.ndarray) -> bool:
-    return _equal_neighbours(values) > 0.9
 
 
 def _equal_neighbours(values: np.ndarray) -> float:

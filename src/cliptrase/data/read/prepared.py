@@ -58,10 +58,13 @@ class PreparedSamples(Samples):
             raise UserError(f"{name}: image of {image.size} pixels, label of {label.shape[::-1]}")
         return Sample(self.ids[index], image, label)
 
-    def sums(self) -> np.ndarray:
-        """(n, 2) uint32, as in SUMS, of the file's content now."""
+    def write_sums(self) -> str:
+        """Write SUMS of the file's content now; the sha256 of what was written."""
         rows = [list(map(zlib.crc32, self._stored(index))) for index in range(len(self.ids))]
-        return np.array(rows, np.uint32)
+        path = self._path.with_name(SUMS)
+        with atomic_write(path) as file:
+            np.save(file, np.array(rows, np.uint32))
+        return sha256_file(path)
 
     def _stored(self, index: int) -> list[bytes]:
         """The bytes of the image's file and of the label's."""
@@ -130,13 +133,6 @@ def write_arrow(path: Path, records: Iterable[Record]) -> None:
         writer.finalize()
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-
-
-def write_sums(folder: Path, samples: PreparedSamples) -> str:
-    """Write SUMS of a folder's samples; the sha256 of what was written."""
-    with atomic_write(folder / SUMS) as file:
-        np.save(file, samples.sums())
-    return sha256_file(folder / SUMS)
 
 
 def self_check(
