@@ -347,6 +347,8 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method.regions={}"], ["method.regions.correlation is missing"]),
         (["method.regions.correlation=null"], ["method.regions.correlation=null", "block"]),
         (["benchmark.labels=null"], ["benchmark.labels=null", "map, ignore"]),
+        (["benchmark.labels.map=null"], ["benchmark.labels.map=null: must be a name"]),
+        (["image_size=224.0"], ["image_size=224.0: must be a whole number"]),
         (["benchmark.labels.background=ignore"], ["benchmark.labels.background=ignore", "ignored"]),
         (["benchmark.labels.background=[a]"], ["list of raw labels"]),
         (["benchmark.labels.ignore=70000"], ["255 or 65535"]),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cliptrase import plan
+from cliptrase.config.kinds import vote_of
 from cliptrase.evaluate import slide
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model.precision import DTYPES
@@ -68,7 +69,7 @@ def test_every_run_takes_part_in_what_is_timed(shapes, monkeypatch):
 def test_clusters_of_random_pictures_are_as_many_as_those_of_pictures(suite):
     """2 to 20 for the defaults of CLIPtrase, as trained models have: neither none nor noise."""
     for name, one in plan.load(suite).passes.items():
-        (run, *_) = (run for run in one.runs.values() if run.method.vote != "none")
+        (run, *_) = (run for run in one.runs.values() if vote_of(run.method) != "none")
         if run.image_size != 224 or "crop" not in name:
             continue
         torch.manual_seed(0)

@@ -153,6 +153,7 @@ CLIP = {"row": "a", "run": ["method=clip"]}
         ("table", "table1_main", {"kind": ["grid"]}, r"kind=\['grid'\]"),
         ("suite", "smoke", {"tables": ["table9"]}, "unknown table 'table9'"),
         ("suite", "smoke", {"roles": {"minor": []}}, "unknown key 'minor'"),
+        ("suite", "smoke", {"roles": 5}, "suite smoke: roles=5; give a mapping from roles"),
         ("suite", "smoke", {"roles": {"main": "shapes"}}, "suite smoke, roles: main='shapes'"),
         ("suite", "smoke", {"modle": "x"}, "did you mean 'model'"),
         ("suite", "smoke", {"overrides": ["limit=-1"]}, "limit=-1"),

@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cliptrase.config.run import Run, Settings
+    from cliptrase.config.schema import Method
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,24 @@ PROTOCOL = {
     "crop": ProtocolFacts(whole_pictures=False, vote="hard", cls_logits=True),
     "slide": ProtocolFacts(whole_pictures=True, vote="none", cls_logits=False),
 }
+
+
+TERMS = ("qk", "qq", "kk", "vv")  # in the order in which they are added up
+
+
+def facts_of(run: Settings) -> ProtocolFacts:
+    """What the protocol of a run decides."""
+    return PROTOCOL[run.protocol.name]
+
+
+def vote_of(method: Method) -> str:
+    """The vote of a method's regions; none where it has no regions."""
+    return "none" if method.regions is None else method.regions.vote
+
+
+def has_background(run: Run) -> bool:
+    """Whether one of the scored classes is the background."""
+    return run.vocabulary.background is not None
 
 
 def function(reference: str) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 from cliptrase.config import files
 from cliptrase.config.compose import compose
 from cliptrase.config.files import Tree
-from cliptrase.config.kinds import PROTOCOL, VOTE
+from cliptrase.config.kinds import PROTOCOL, VOTE, vote_of
 from cliptrase.config.schema import (
     PROTOCOLS,
     Benchmark,
@@ -100,11 +100,6 @@ class Run(Settings):
     def text(self) -> str:
         """The identity as YAML, keys sorted: the same text for the same run."""
         return yaml.safe_dump(self.identity, sort_keys=True, allow_unicode=True)
-
-    @property
-    def has_background(self) -> bool:
-        """Whether one of the scored classes is the background."""
-        return self.vocabulary.background is not None
 
 
 def resolve(overrides: Iterable[str]) -> Run:
@@ -273,7 +268,7 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
             f"protocol.short_side={protocol.short_side}: smaller than the window, "
             f"image_size={size}; take a larger one or a smaller window"
         )
-    vote = method.vote
+    vote = vote_of(method)
     if vote != "none" and not VOTE[vote].averages:
         raise UserError(
             f"method.regions.vote={vote}: protocol slide averages the logits of its windows, and a "

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, PROTOCOL, VOTE, ProtocolFacts
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, TERMS, VOTE
 from cliptrase.config.metric_names import RULES
 from cliptrase.config.validation import (
     Frozen,
@@ -27,9 +27,6 @@ from cliptrase.config.validation import (
     whole,
 )
 from cliptrase.errors import UserError, nearest
-
-TERMS = ("qk", "qq", "kk", "vv")
-
 
 Rule = Annotated[str, one_of(*RULES)]
 Heads = Annotated[str, one_of("mean", "concatenated")]
@@ -144,11 +141,6 @@ class Method(Frozen):
     regions: Regions | None
     cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
 
-    @property
-    def vote(self) -> str:
-        """hard | soft | none; none where the method has no regions."""
-        return "none" if self.regions is None else self.regions.vote
-
 
 # --- protocol ---------------------------------------------------------------------------------
 
@@ -159,10 +151,6 @@ class Crop(Frozen):
     name: Literal["crop"]
     logit_scale: Scale
     rule: Rule
-
-    @property
-    def facts(self) -> ProtocolFacts:
-        return PROTOCOL["crop"]
 
 
 class Slide(Frozen):
@@ -187,10 +175,6 @@ class Slide(Frozen):
         ),
     ] = Field(exclude=True)
     rule: Rule
-
-    @property
-    def facts(self) -> ProtocolFacts:
-        return PROTOCOL["slide"]
 
 
 Protocol = Crop | Slide
@@ -311,6 +295,12 @@ class Benchmark(Frozen):
     templates: Text = Field(exclude=True)
     model: Text = Field("auto", exclude=True)
     short_side: Count | None = Field(None, exclude=True)
+
+    @model_validator(mode="after")
+    def _has_a_table(self) -> Self:
+        if self.labels.map is None and self.dataset != "folder":
+            raise UserError("benchmark.labels.map=null: must be a name or a path")
+        return self
 
 
 class WordList(Frozen):

@@ -113,7 +113,7 @@ def show(value: Any) -> str:
     """A value as it is written in YAML and on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
+    return str(value)
 
 
 def that(fits: Callable[[Any], bool], otherwise: str) -> BeforeValidator:

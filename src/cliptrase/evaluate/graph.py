@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE, function
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE, function, vote_of
 from cliptrase.config.schema import Attention, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate.keys import (
@@ -113,7 +113,7 @@ class Graph:
         logits = self.logits(method, text, text_key, logit_scale)
         key = logits_key(method, text_key, logit_scale)
         winners = self._once("classify", key, lambda: classify(logits, self.out_size, text.owner))
-        vote = method.vote
+        vote = vote_of(method)
         if vote == "none":
             return winners
         return self._once(
@@ -136,8 +136,8 @@ class Graph:
         return Encoded(
             patches=self.patches(method),
             cls=self.cls(method) if method.cls_logits else None,
-            regions=self.regions(method) if method.vote != "none" else None,
-            vote=method.vote,
+            regions=self.regions(method) if vote_of(method) != "none" else None,
+            vote=vote_of(method),
             grid=self.grid,
             out_size=self.out_size,
         )

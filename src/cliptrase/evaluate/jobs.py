@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cliptrase.config import Run
+from cliptrase.config.kinds import has_background
 from cliptrase.config.schema import Method, Slide
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.targets import target_key
@@ -34,7 +35,7 @@ class Job:
     @classmethod
     def of(cls, run: Run, text_key: str, text: Text) -> Job:
         protocol, threshold = run.protocol, 0.0
-        if run.has_background and isinstance(protocol, Slide):
+        if has_background(run) and isinstance(protocol, Slide):
             threshold = protocol.background_threshold
         scale, target = protocol.logit_scale, target_key(run)
         return cls(run.method, scale, target, text_key, text, threshold)

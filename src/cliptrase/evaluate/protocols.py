@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase.config import Run, schema
+from cliptrase.config.kinds import vote_of
 from cliptrase.data.read.crop import crop_image, crop_label, whole_image
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
@@ -183,7 +184,7 @@ class Slide(Protocol):
             graph = Graph(clip, torch.stack(cut))
             for key, job in asked.items():
                 logits = graph.logits(job.method, job.text, job.text_key, 1.0)
-                regions = graph.regions(job.method) if job.method.vote != "none" else None
+                regions = graph.regions(job.method) if vote_of(job.method) != "none" else None
                 windows[key] += Window.each(some, (height, width), logits, regions)
             stages.add(graph.seconds)
         return windows
@@ -203,5 +204,5 @@ def _size(picture: Tensor | NDArray[Any]) -> Size:
 
 def _averaged_key(job: Job) -> Hashable:
     """The same for jobs whose logits, averaged over the windows, are the same."""
-    regions = job.method.regions if job.method.vote != "none" else None
+    regions = job.method.regions if vote_of(job.method) != "none" else None
     return logits_key(job.method, job.text_key, 1.0), regions

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.config import Run
+from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.data.read import labels as label_tables
 from cliptrase.errors import UserError
 from cliptrase.runs.counts import GroundTruth
@@ -25,7 +26,7 @@ def scored_classes(run: Run) -> int:
 
     Raises UserError for more than are kept apart.
     """
-    count = run.vocabulary.classes.count + run.has_background
+    count = run.vocabulary.classes.count + has_background(run)
     if count > MOST:
         name = run.vocabulary.classes.name
         raise UserError(f"vocabulary {name}: {count} classes; at most {MOST} can be scored")
@@ -35,7 +36,7 @@ def scored_classes(run: Run) -> int:
 def target_key(run: Run) -> str:
     """The same for runs whose ground truth is the same."""
     labels = run.benchmark.labels.model_dump(mode="json", exclude_defaults=True)
-    whole = run.protocol.facts.whole_pictures
+    whole = facts_of(run).whole_pictures
     return json.dumps([labels, scored_classes(run), whole, run.benchmark.subset], sort_keys=True)
 
 
@@ -52,7 +53,7 @@ class Target:
     def of(cls, run: Run) -> Target:
         """Raises UserError where the labels of the benchmark do not fit the vocabulary."""
         labels, name = run.benchmark.labels, run.benchmark.name
-        if (labels.background is not None) != run.has_background:
+        if (labels.background is not None) != has_background(run):
             raise UserError(
                 f"benchmark {name}: labels.background and the list of "
                 "background words go together; give both or none (of benchmark.background, or "
@@ -64,7 +65,7 @@ class Target:
             raise UserError(f"{run.vocabulary.classes.path}: {error}") from None
         except UserError as error:
             raise UserError(f"benchmark {name} (conf/benchmark/{name}.yaml): {error}") from None
-        whole = run.protocol.facts.whole_pictures
+        whole = facts_of(run).whole_pictures
         return cls(lookup, labels.background == "ignored", scored_classes(run), whole)
 
     def truth(self, raw: NDArray[np.integer], source: str) -> GroundTruth | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cliptrase.config import Run
+from cliptrase.config.kinds import facts_of
 from cliptrase.config.schema import Model
 from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
 from cliptrase.evaluate.graph import Text
@@ -59,7 +60,7 @@ def names_of(run: Run) -> tuple[list[str], list[int]]:
     return owned_names(
         read_classes(run.vocabulary.classes.path),
         [name for entry in listed for name in entry],
-        background_first=run.protocol.facts.whole_pictures,
+        background_first=facts_of(run).whole_pictures,
     )
 
 

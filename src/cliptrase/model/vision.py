@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase.config.schema import TERMS
+from cliptrase.config.kinds import TERMS
 from cliptrase.errors import UserError
 from cliptrase.model.load import Clip
 from cliptrase.model.precision import linear

@@ -17,6 +17,12 @@ ROLES = ("main", "ablation", "grid", "slide")
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
 
 
+def _mapping(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError("no mapping")
+    return value
+
+
 def _mappings(value: Any) -> Any:
     """Rows or groups, each checked by itself, so that a message can name its place."""
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
@@ -58,7 +64,7 @@ class Suite(Frozen):
     model: Text
     protocol: Text
     published: Flag
-    roles: Annotated[Roles, PlainValidator(dict)] = Field(
+    roles: Annotated[Roles, PlainValidator(_mapping)] = Field(
         description="a mapping from roles to lists of benchmarks"
     )
     tables: Names

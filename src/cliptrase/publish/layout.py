@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cliptrase import config
+from cliptrase.config.kinds import has_background
 from cliptrase.plan import Plan, Table
 from cliptrase.publish.compare import comparables
 from cliptrase.publish.published import read_published
@@ -95,15 +96,15 @@ def _headings(plan: Plan, table: Table) -> dict[str, str]:
         if name == table.name and benchmark not in ("", "avg"):
             rows.setdefault(row, []).append(benchmark)
     names = [*table.benchmarks, *max(rows.values(), key=len, default=[])]
-    headings = {name: WITH if has_background(plan, name) else WITHOUT for name in names}
+    headings = {name: WITH if scores_background(plan, name) else WITHOUT for name in names}
     return dict(sorted(headings.items(), key=lambda item: item[1] == WITHOUT))
 
 
-def has_background(plan: Plan, benchmark: str) -> bool:
+def scores_background(plan: Plan, benchmark: str) -> bool:
     """Whether a benchmark scores a background class: as its run says, else as its YAML does."""
     for run in plan.runs.values():
         if run.benchmark.name == benchmark:
-            return run.has_background
+            return has_background(run)
     return config.load("benchmark", benchmark)["background"] is not None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from cliptrase.config import Run
+from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.data import open_dataset
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
@@ -95,7 +96,7 @@ def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
     prepared = [each for each in shown if each.is_prepared(data)]
     if not prepared:
         open_prepared(shown[0].first.benchmark.dataset, data)  # its error says how to prepare it
-    plain = [each for each in prepared if not each.first.has_background]
+    plain = [each for each in prepared if not has_background(each.first)]
     with single_threaded_pool(1):  # as in a pass, so that the maps are those of the runs
         clip = load_clip(prepared[0].first.model, torch.device("cpu"))
         paths = _draw_label_maps(clip, prepared[0], folder, data)
@@ -107,15 +108,15 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
     count = min(PICTURED, len(loader.dataset))
     pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
-    place = 0 if run.protocol.facts.whole_pictures else scored_classes(run) - 1
-    background = place if run.has_background else None
+    place = 0 if facts_of(run).whole_pictures else scored_classes(run) - 1
+    background = place if has_background(run) else None
     return save(label_maps(pictures, class_names(run), background, title), folder, "label_maps")
 
 
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
     loader = shown.loader(data)
     clustered = [run for run in shown.runs.values() if run.method.regions is not None]
-    if not clustered or clustered[0].protocol.facts.whole_pictures:
+    if not clustered or facts_of(clustered[0]).whole_pictures:
         return []
     run = clustered[0]
     count = min(RANKED, len(loader.dataset))

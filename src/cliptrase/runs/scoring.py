@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.config import Run
+from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.data.read.vocabularies import read_classes
 from cliptrase.runs import bootstrap
@@ -27,8 +28,8 @@ def class_names(run: Run) -> list[str]:
     Where the benchmark has a background, `background` comes last, under protocol slide first.
     """
     names = [synonyms[0] for synonyms in read_classes(run.vocabulary.classes.path)]
-    background = [BACKGROUND] if run.has_background else []
-    return background + names if run.protocol.facts.whole_pictures else names + background
+    background = [BACKGROUND] if has_background(run) else []
+    return background + names if facts_of(run).whole_pictures else names + background
 
 
 def metrics(

@@ -1,9 +1,12 @@
 """The two digests: they forget no file that can change a number, and no comment moves them."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+import types
+from importlib import import_module
 
 import pytest
 
@@ -103,3 +106,22 @@ def test_the_functions_that_a_method_names_are_prediction_code():
     for file in ("data/read/vocabularies.py", "config/kinds.py", "runs/counts.py"):
         assert file in counted
     assert not {"runs/metrics.py", "runs/bootstrap.py", "config/schema.py"} & counted
+
+
+FILE_NAMES = {"CONFIG", "WEIGHTS"}  # of a model's folder, whose files are in the identity by digest
+
+
+def test_prediction_code_takes_only_types_from_the_schema():
+    """A value or a function of config/ that no digest counts could change a number unnoticed."""
+    taken = {
+        (node.module, alias.name)
+        for file in code.closure(code.PREDICTS)
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("cliptrase.config")
+        for alias in node.names
+        if f"{node.module}".removeprefix("cliptrase.") not in code.CONFIG
+    }
+    assert ("cliptrase.config.schema", "Method") in taken
+    for module, name in taken:
+        value = getattr(import_module(module), name)
+        assert isinstance(value, type | types.UnionType | types.ModuleType) or name in FILE_NAMES
