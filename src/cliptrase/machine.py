@@ -145,9 +145,8 @@ def gpu_uuids(root: Path = Path("/")) -> list[str]:
         return _listed()
     known = {}
     for file in (root / "proc/driver/nvidia/gpus").glob("*/information"):
-        fields = dict(
-            re.findall(r"(?m)^(GPU UUID|Device Minor)\s*:\s*(\S+)$", "\n".join(_lines(file)))
-        )
+        text = "\n".join(_lines(file))
+        fields = dict(re.findall(r"(?m)^(GPU UUID|Device Minor)\s*:\s*(\S+)$", text))
         known[fields.get("Device Minor")] = fields.get("GPU UUID", "")
     found = [known.get(str(minor), "") for minor in minors]
     return ["" if "?" in uuid else uuid for uuid in found]  # GPU-????: not yet started

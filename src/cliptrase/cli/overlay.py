@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 STRENGTH = 0.55  # how much of a pixel is its class's colour
@@ -20,7 +20,7 @@ _FIRST = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0
 
 def colours(count: int) -> np.ndarray:
     """(count, 3) uint8, a colour a class; a class's colour does not hang on how many there are."""
-    first = [tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) for code in _FIRST]
+    first = [ImageColor.getrgb(code) for code in _FIRST]
     table = [first[i] if i < len(first) else _spread(i - len(first)) for i in range(count)]
     return np.array(table, dtype=np.uint8).reshape(count, 3)
 
@@ -81,9 +81,13 @@ def _with_legend(
     body: Image.Image, entries: list[tuple[int | None, str]], table: np.ndarray
 ) -> Image.Image:
     """`body` above rows of swatches and texts, in as many columns as fit its width."""
+    import matplotlib
+
     width = max(body.width, 160)
     size = min(max(12, width // 45), 48)
-    font, gap, box = _font(size), size // 2, size
+    # DejaVu Sans ships with a dependency and knows most of the alphabets
+    font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    gap, box = size // 2, size
     cell = max(math.ceil(font.getlength(text)) for _, text in entries) + box + 3 * gap
     columns = max(1, min(len(entries), (width - gap) // cell))
     rows = math.ceil(len(entries) / columns)
@@ -99,12 +103,3 @@ def _with_legend(
             draw.rectangle((x, y, x + box, y + box), fill=swatch, outline=INK)
         draw.text((x + box + gap, y + box / 2), text, fill=INK, font=font, anchor="lm")
     return page
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's DejaVu Sans: it ships with a dependency and knows most of the alphabets."""
-    import matplotlib
-
-    return ImageFont.truetype(
-        Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
-    )

@@ -55,7 +55,8 @@ def table_files(plan: Plan) -> list[str]:
     """The files that say what the tables of a suite are, and what the paper printed."""
     tables = [resource("conf", "table", f"{name}.yaml") for name in plan.tables]
     suite = resource("conf", "suite", f"{plan.suite}.yaml")
-    return [_relative(file) for file in (*tables, suite, resource("published", "published.csv"))]
+    files = (*tables, suite, resource("published", "published.csv"))
+    return [os.path.relpath(file) for file in files]  # a checkout that moves runs nothing again
 
 
 def pass_file(suite: str, name: str) -> Path:
@@ -150,8 +151,3 @@ def usable(cores: int | None) -> int:
     """The real cores among Snakemake's `cores`."""
     real = machine.cores()
     return min(real, cores or real)
-
-
-def _relative(file: Path) -> str:
-    """As seen from the working directory, so that a checkout may move and nothing runs again."""
-    return os.path.relpath(file)

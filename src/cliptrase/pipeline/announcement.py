@@ -8,7 +8,7 @@ from cliptrase.data.fetch.receipts import free_space, state, to_fetch
 from cliptrase.data.fetch.sources import how_to_get, readable, size_of
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
-from cliptrase.pipeline.estimate import estimate
+from cliptrase.pipeline.estimate import Estimate, estimate
 from cliptrase.plan import Pass, Plan
 
 AN_IMAGE = 250_000  # bytes of a prepared image and its label, a generous mean of the datasets
@@ -56,7 +56,7 @@ def announcement(
         gone = [name for name in asked if suite.passes[name].dataset == dataset]
         lines.append(f"left out: {len(gone)} passes over {dataset}, which you alone can get:")
         lines += [f"  {archive.name}: {how_to_get(archive, data)}" for archive in archives]
-    return "\n".join([*lines, *_downloads(suite, made, mirror), *cost.totals()] if made else lines)
+    return "\n".join([*lines, *_downloads(suite, made, mirror), *totals(cost)] if made else lines)
 
 
 def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
@@ -82,3 +82,29 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
     short = ": NOT ENOUGH" if needed > free else ""
     disk = f"disk: about {readable(needed)} needed, {readable(free)} free in {data}{short}"
     return [*lines, disk]
+
+
+def totals(cost: Estimate) -> list[str]:
+    """Encoder passes, time and memory of a start."""
+    if not cost.speed or (cost.gpus and cost.speed.device == "cpu"):
+        return ["time: unknown, as this machine could not be timed"]
+    where = f"{cost.cores} CPU core" + "s" * (cost.cores > 1)
+    if cost.gpus:
+        where = f"{cost.gpus} GPU" + "s" * (cost.gpus > 1) + f" and {where}"
+    taken = [each.seconds for each in cost.passes]
+    seconds = max(sum(taken) / cost.at_once, *taken) + cost.besides / min(2, cost.cores)
+    note = "" if cost.gpus else f", {_duration(cost.work)} of one core"
+    note += "; a guess, too short to be timed first" * (cost.speed.device == "guess")
+    memory = readable(int(cost.at_once * cost.speed.memory))
+    passes = f"{cost.at_once} passes" if cost.at_once > 1 else "1 pass"
+    return [
+        f"encoder: {sum(each.windows for each in cost.passes):,} images or windows of images",
+        f"time: about {_duration(seconds)} on {where}{note}",
+        f"memory: about {memory} at the peak, {passes} at once",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -21,7 +21,6 @@ from typing import NamedTuple
 from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 
 from cliptrase import machine, pipeline
-from cliptrase.data.fetch.sources import readable
 from cliptrase.errors import UserError
 from cliptrase.files import read_json, write_json
 from cliptrase.pipeline import data as pipeline_data
@@ -82,25 +81,6 @@ class Estimate(NamedTuple):
     def work(self) -> float:
         """Seconds of one core."""
         return self.besides + sum(each.work for each in self.passes)
-
-    def totals(self) -> list[str]:
-        """Encoder passes, time and memory, for people."""
-        if not self.speed or (self.gpus and self.speed.device == "cpu"):
-            return ["time: unknown, as this machine could not be timed"]
-        where = f"{self.cores} CPU core" + "s" * (self.cores > 1)
-        if self.gpus:
-            where = f"{self.gpus} GPU" + "s" * (self.gpus > 1) + f" and {where}"
-        taken = [each.seconds for each in self.passes]
-        seconds = max(sum(taken) / self.at_once, *taken) + self.besides / min(2, self.cores)
-        note = "" if self.gpus else f", {_duration(self.work)} of one core"
-        note += "; a guess, too short to be timed first" * (self.speed.device == "guess")
-        memory = readable(int(self.at_once * self.speed.memory))
-        passes = f"{self.at_once} passes" if self.at_once > 1 else "1 pass"
-        return [
-            f"encoder: {sum(each.windows for each in self.passes):,} images or windows of images",
-            f"time: about {_duration(seconds)} on {where}{note}",
-            f"memory: about {memory} at the peak, {passes} at once",
-        ]
 
 
 def estimate(
@@ -184,9 +164,3 @@ def _ask(question: Mapping[str, object]) -> Speed | None:
         return Speed.model_validate_json(done.stdout)
     except (OSError, subprocess.SubprocessError, ValidationError):
         return None
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -6,11 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-STEPS = {
-    "tables": "cliptrase.publish.tables",
-    "figures": "cliptrase.publish.figures",
-    "wandb": "cliptrase.publish.tracking",
-}
+STEPS = {"tables": "tables", "figures": "figures", "wandb": "tracking"}  # step → module
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or words[0] not in STEPS:
         sys.stderr.write(f"error: write python -m cliptrase.publish {{{','.join(STEPS)}}} SUITE\n")
         raise SystemExit(2)
-    import_module(STEPS[words[0]]).main(words[1:])  # a table needs neither matplotlib nor W&B
+    import_module(f"cliptrase.publish.{STEPS[words[0]]}").main(
+        words[1:]
+    )  # a table needs neither matplotlib nor W&B
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from cliptrase.evaluate.truth import Loaded
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.publish.label_maps import Labels
-from cliptrase.publish.style import GREY, INK
+from cliptrase.publish.style import INK, image_grid
 
 PURE = 0.6  # share of a patch's pixels that make it a patch of a class
 MARK = "#3ddbff"
@@ -118,16 +118,10 @@ def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
     attention = _area([ranking(each.attention, each.patches) for each in looks])
     correlation = _area([ranking(each.correlation, each.patches) for each in looks])
     heads = "a patch", f"last block's attention\n{attention}", f"cosine correlation\n{correlation}"
-    figure = Figure(figsize=(6.4, 2.05 * max(1, len(shown)) + 0.75), layout="constrained")
-    grid = figure.subplots(max(1, len(shown)), 3, squeeze=False)
-    for ax, head in zip(grid[0], heads, strict=True):
-        ax.set_title(head, fontsize=10, fontweight="bold", loc="center")
+    count = max(1, len(shown))
+    figure, grid = image_grid(count, heads, 10, (6.4, 2.05 * count + 0.75), title)
     for axes, (each, patch) in zip(grid, shown, strict=False):
         _draw(axes, each, patch)
-    for ax in grid.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
     return figure
 
 

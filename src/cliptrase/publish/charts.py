@@ -20,7 +20,8 @@ from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption, new_
 PAPER = "paper"
 ACROSS = 5  # panels of `row_bars` side by side
 BASE, PLAIN, BEST = ROWS[0], ROWS[1], ROWS[2]
-HATCHED: Any = {"fill": False, "edgecolor": GREY, "linewidth": 0}
+HATCHED: Any = {"fill": False, "edgecolor": GREY, "linewidth": 0, "hatch": "///"}
+FRAMED: Any = {"fill": False, "edgecolor": ACCENT, "linewidth": 2.6, "clip_on": False}
 IN_A_CELL: Any = {"ha": "center", "va": "center", "fontsize": 9}
 AT_A_BAR: Any = {"textcoords": "offset points", "fontsize": 7.5, "color": INK}
 DIAMOND: Any = {"linestyle": "none", "marker": "D", "markersize": 4, "markerfacecolor": "white"}
@@ -44,8 +45,7 @@ def heat_map(title: str, frame: pd.DataFrame) -> Figure:
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
-            corner = (column - 0.5, row - 0.5)
-            axes.add_patch(Rectangle(corner, 1, 1, hatch="///", **HATCHED))
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **HATCHED))
             continue
         shade = (value - low) / (high - low) if high > low else 0.0
         colour, weight = "white" if shade > 0.6 else INK, "bold" if value == high else "normal"
@@ -53,20 +53,15 @@ def heat_map(title: str, frame: pd.DataFrame) -> Figure:
     chosen = points[points["row"].isin(texts(lines["versus"]))]
     for point in chosen.itertuples():
         column, row = grid.columns.get_loc(point.min_samples), grid.index.get_loc(point.eps)
-        corner = (column - 0.5, row - 0.5)
-        axes.add_patch(
-            Rectangle(corner, 1, 1, fill=False, edgecolor=ACCENT, linewidth=2.6, clip_on=False)
-        )
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **FRAMED))
     axes.set_xticks(range(len(grid.columns)), [f"{n}" for n in grid.columns])
     axes.set_yticks(range(len(grid.index)), [f"{eps:.1f}" for eps in grid.index])
-    axes.set_xlabel("min_samples")
-    axes.set_ylabel("eps")
-    axes.tick_params(length=0)
+    axes.set(xlabel="min_samples", ylabel="eps")
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(1, len(grid.columns)) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, len(grid.index)) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.tick_params(which="minor", length=0)
+    axes.tick_params(which="both", length=0)
     bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05)
     bar.set_label(f"{metric} (%)")
     bar.outline.set_visible(False)
@@ -96,20 +91,18 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
     groups = lines.drop_duplicates(["title", "column"])[["title", "column"]]
     groups["spot"] = np.arange(len(groups)) + 0.25 * (groups["column"] == "avg")
     lines = lines.merge(groups)  # an average stands a little apart
-    rows = list(lines["row"].unique())
+    rows = list(lines.groupby("row", sort=False))
     figure, axes = new_figure(max(5.6, 1.15 * len(groups) + 2.2), 3.9)
     width = 0.82 / len(rows)
-    for index, row in enumerate(rows):
+    for index, (_, row) in enumerate(rows):
         offset = (index - (len(rows) - 1) / 2) * width
-        bars_of_row = lines[lines["row"] == row]
-        _bars_of(axes, bars_of_row, bars_of_row["spot"] + offset, width, index)
+        _bars_of(axes, row, row["spot"] + offset, width, index)
     heads = [[group.column, *group.title.split(", ")] for group in groups.itertuples()]
     labels = ["\n".join(filter(None, head)) for head in heads]
     axes.set_xticks(list(groups["spot"]), labels)
-    axes.set_ylabel(f"{metric} (%)")
+    axes.set(ylabel=f"{metric} (%)", axisbelow=True)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=PALE, linewidth=1)
-    axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
     if (lines["value"].notna() | lines["published"].ne("")).any():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cliptrase.publish.style import GREY, INK
+from cliptrase.publish.style import GREY, INK, image_grid
 
 Labels = NDArray[np.int64]
 
@@ -50,21 +50,15 @@ def label_maps(
     shown = [int(index) for index in np.flatnonzero(shares >= SHARE)]
     table = _colours(shown, len(names), background)
     columns = ["image", "ground truth", *rows]
-    width, height = 1.75 * len(columns) + 0.2, 1.92 * len(pictures) + 1.0
-    figure = Figure(figsize=(width, height), layout="constrained")
-    grid = figure.subplots(len(pictures), len(columns), squeeze=False)
-    for number, (picture, axes) in enumerate(zip(pictures, grid, strict=True)):
+    size = 1.75 * len(columns) + 0.2, 1.92 * len(pictures) + 1.0
+    figure, grid = image_grid(len(pictures), columns, 10.5, size, title)
+    for picture, axes in zip(pictures, grid, strict=True):
         colours = [table[labels] for labels in (picture.truth, *picture.maps.values())]
         below = ["", "", *(_right(labels, picture.truth) for labels in picture.maps.values())]
         images = [picture.pixels, *colours]
-        for ax, image, text, column in zip(axes, images, below, columns, strict=True):
+        for ax, image, text in zip(axes, images, below, strict=True):
             ax.imshow(image, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
             ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
-            if number == 0:
-                ax.set_title(column, fontsize=10.5, fontweight="bold", loc="center")
-    figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
     others = bool(((shares > 0) & (shares < SHARE)).any())
     handles = _legend(shown, names, table, others)
     figure.legend(handles=handles, ncols=min(8, 2 + len(columns)), **LEGEND)

@@ -46,9 +46,8 @@ def _and(numbers: pd.Series) -> str:
 
 def reading(kind: str) -> str:
     """How to read a cell."""
-    versus, best = "the row named", "its column among the rows it stands with"
-    if kind == "grid":
-        versus, best = "the chosen point", "the grid"
+    usual = "the row named", "its column among the rows it stands with"
+    versus, best = ("the chosen point", "the grid") if kind == "grid" else usual
     return (
         f"Value [95 % bootstrap interval over images]; below it the paired difference to {versus}, "
         f"with its interval. Bold: the best of {best}."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from cliptrase.files import atomic_write
 
@@ -38,6 +40,21 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure of `width` × `height` inches with one pair of axes; no state is shared."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def image_grid(
+    rows: int, heads: Sequence[str], font: float, size: tuple[float, float], title: str
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure of images in rows under `heads`, of this font size, and its axes (rows, columns)."""
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, len(heads), squeeze=False)
+    for ax in grid.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for ax, head in zip(grid[0], heads, strict=True):
+        ax.set_title(head, fontsize=font, fontweight="bold", loc="center")
+    figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
+    return figure, grid
 
 
 def caption(axes: Axes, title: str, about: str, above: float = 0.0) -> None:

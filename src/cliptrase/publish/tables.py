@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,6 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in [name for name in suite.tables if name in (args.table or suite.tables)]:
         frame = render(suite, shelf, suite.tables[name], args.results / suite.suite / "tables")
         gone, wanted, _ = missing(frame)
-        sys.stdout.write(f"{name}: {wanted - gone} of {wanted} cells\n")
+        print(f"{name}: {wanted - gone} of {wanted} cells")
         frames.append(frame)
-    sys.stdout.write(summary(pd.concat(frames)) + "\n")
+    print(summary(pd.concat(frames)))
