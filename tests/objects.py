@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from cliptrase import config
 from cliptrase.config.schema import Labels, Method, Model, WrittenModel
 from cliptrase.config.validation import Frozen
 from cliptrase.config.weights import describe_model
+from cliptrase.evaluate.graph import Text
 
 F = TypeVar("F", bound=Frozen)
 Changes = Mapping[str, Any]
@@ -54,3 +57,9 @@ def open_clip_model(name: str, pretrained: str) -> Model:
     """The model that open_clip makes of a name and of a tag or a file of weights."""
     written = {"label": "open_clip", "kind": "open_clip", "name": name, "pretrained": pretrained}
     return describe_model(WrittenModel.model_validate(written))
+
+
+def listed_text(features: torch.Tensor, classes: int) -> Text:
+    """Each of the first `classes` names is a class, all others together are one more."""
+    owner = torch.arange(len(features), device=features.device)
+    return Text(features, owner.clamp_max(classes))

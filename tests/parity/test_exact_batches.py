@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from slow_reference import CLASSES
 from slow_stages import segmented
-from tests.objects import changed
+from tests.objects import changed, listed_text
 from tests.parity.golden_case import make_clip, make_pixels
 from tests.parity.make_golden_case import METHODS
 from tests.parity.test_golden import CASES, FOLDERS, Golden, Ties, differing
@@ -45,7 +45,7 @@ def test_the_stored_integers_at_every_place_of_a_batch(name, size):
         case = dict(file)
     regions = [f"method.regions.eps={float(case[f'{name}/eps'])}", "method.regions.min_samples=3"]
     method = config.resolve(["benchmark=voc21", f"method={name}", *regions]).method
-    text = Text.listed(torch.from_numpy(case["text_features"]), CLASSES)
+    text = listed_text(torch.from_numpy(case["text_features"]), CLASSES)
     clip, (own, other) = make_clip(), torch.from_numpy(make_pixels())
     numbers = set()
     for place in {0, size // 2, size - 1}:

@@ -139,8 +139,8 @@ def compare(clip: Clip, model: Any, grid: tuple[int, int], count: int = 2) -> No
     assert_close(vision.embed_tokens(clip, pixels), entering[0])
     for index, (before, after) in enumerate(zip(entering, leaving, strict=True)):
         assert_close(vision.block(clip, index, before), after)
-        assert_close(graph.tokens(13 - clip.depth + index), after)
-    assert_close(vision.project(clip, graph.tokens(12)), everything)
+        assert_close(graph.entering(index + 1), after)
+    assert_close(vision.project(clip, graph.entering(clip.depth)), everything)
     assert_close(graph.cls(METHOD), F.normalize(expected, dim=-1))
     assert_close(graph.patches(METHOD), F.normalize(everything[:, 1:], dim=-1))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from slow_reference import Reference, vote
-from tests.objects import local_model
+from tests.objects import listed_text, local_model
 from tests.parity import generated
 from tests.parity.generated import CASES, FILE, WORDS
 from tests.parity.test_golden import CASES as GOLDEN
@@ -19,7 +19,7 @@ from tests.parity.test_golden import FOLDERS
 
 from cliptrase import config
 from cliptrase.data.read.crop import crop_image
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import Clip, load_clip
 
 SLOW = [CASES[1], CASES[-1]]  # that the oracle computes again: one of each size
@@ -43,7 +43,7 @@ def test_the_package_computes_the_stored_labels(clip, case):
     method = config.resolve(asked).method
     assert method == generated.method_of(benchmark, size)
     features, classes = torch.from_numpy(generated.text_features(benchmark)), WORDS[benchmark][1]
-    text, theirs = Text.listed(features, classes), stored(case)
+    text, theirs = listed_text(features, classes), stored(case)
     plain = method.model_copy(update={"regions": None})
     with torch.inference_mode():
         graph = Graph(clip, torch.from_numpy(generated.picture(index, size)[None]))

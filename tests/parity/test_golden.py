@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tests.objects import changed, local_model
+from tests.objects import changed, listed_text, local_model
 
 from cliptrase import config
 from cliptrase.config import Run
@@ -31,7 +31,7 @@ from cliptrase.data.read.vocabularies import read_names, read_templates
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
-from cliptrase.runs.counts import confusion
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.segment.regions import prototype, smooth_maps
 
 TOLERANCE = 1e-4
@@ -79,7 +79,7 @@ class Golden:
         words = [] if background is None else read_names(Path(background.path))
         templates = read_templates(Path(vocabulary.templates.path))
         features = text_features(self.clip, classes + words, templates)
-        return Text.listed(features, len(classes))
+        return listed_text(features, len(classes))
 
     def _graph(self, benchmark: str, size: int, image: str) -> Graph:
         if benchmark in ("voc21", "coco_object"):  # the same photographs, the same crops
@@ -243,7 +243,7 @@ def test_every_map_and_the_confusion_matrix(golden, benchmark, size, record_prop
             ours = maps[image]  # every pixel that differs is a tie
         truth = golden.truth(benchmark, size, image)
         if truth is not None:
-            total += confusion(truth, ours, len(expected))
+            total += GroundTruth.of(truth, len(expected)).confusion(ours)
     record_property("pixels that differ", different)
     assert different <= TIES, f"{different} of {8 * size * size} pixels differ"
     np.testing.assert_array_equal(total, expected)

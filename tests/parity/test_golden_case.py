@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from slow_reference import CLASSES
-from tests.objects import changed
+from tests.objects import changed, listed_text
 from tests.parity.golden_case import checksum, make_clip, make_pixels
 from tests.parity.make_golden_case import METHODS, computed
 
 from cliptrase import config
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import Clip
-from cliptrase.runs.counts import confusion
+from cliptrase.runs.counts import GroundTruth
 
 FILE = Path(__file__).with_name("golden_case.npz")
 FLOATS = ["patch_features", "cls_feature", "correlation", "patch_logits", "eps"]
@@ -55,7 +55,7 @@ def test_the_package_computes_the_stored_numbers(case, clip, name):
     regions = [f"method.regions.eps={eps}", "method.regions.min_samples=3"]
     method = config.resolve(["benchmark=voc21", f"method={name}", *regions]).method
     assert method == changed(METHODS[name], {"regions.eps": eps})
-    text = Text.listed(torch.from_numpy(case["text_features"]), CLASSES)
+    text = listed_text(torch.from_numpy(case["text_features"]), CLASSES)
     graph = Graph(clip, torch.from_numpy(case["pixels"][None]))
     close(graph.patches(method)[0], stored["patch_features"])
     close(graph.cls(method)[0], stored["cls_feature"])
@@ -68,7 +68,7 @@ def test_the_package_computes_the_stored_numbers(case, clip, name):
         (graph.regions(method)[0], "regions"),
         (before, "prediction_before_vote"),
         (after, "prediction"),
-        (confusion(case["truth"], after, CLASSES + 1), "confusion"),
+        (GroundTruth.of(case["truth"], CLASSES + 1).confusion(after), "confusion"),
     ):
         np.testing.assert_array_equal(ours, stored[key], err_msg=key)
 

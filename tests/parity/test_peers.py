@@ -13,10 +13,10 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
-from tests.objects import method
+from tests.objects import listed_text, method
 
 from cliptrase.errors import UserError
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model import two_paths, vision
 from cliptrase.model.load import Clip
 
@@ -216,7 +216,7 @@ def test_no_peer_is_another_or_a_baseline(clip, grid):
             assert (one - other).abs().max() > 1e-3  # 50 times what the oracle allows
     words = torch.nn.functional.normalize(features[0][0, :3], dim=-1)
     for name in PEERS:
-        classes = graph.prediction(method(name), Text.listed(words, 3), "words")
+        classes = graph.prediction(method(name), listed_text(words, 3), "words")
         assert classes.shape == images[:, 0].shape and set(classes.unique().tolist()) <= {0, 1, 2}
 
 

@@ -20,10 +20,10 @@ from slow_reference import (
     unit,
     vote,
 )
-from tests.objects import changed, method
+from tests.objects import changed, listed_text, method
 from tests.parity.golden_case import make_clip, make_pixels, make_text
 
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import Clip
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -123,7 +123,7 @@ def test_variant(clip, shifted, pixels, text, name):
     if reference.votes:
         chosen = changed(chosen, {"regions.eps": reference.eps})
     graph = Graph(clip, torch.from_numpy(pixels[:1]))
-    words = Text.listed(torch.from_numpy(text), CLASSES)
+    words = listed_text(torch.from_numpy(text), CLASSES)
     ours = graph.prediction(chosen, words, "words", 100.0)[0]
     close = {"atol": 1e-4, "rtol": 0}
     np.testing.assert_allclose(graph.patches(chosen)[0], reference.features[1:], **close)
@@ -154,7 +154,7 @@ def test_variant(clip, shifted, pixels, text, name):
 
 def test_the_variants_are_different_methods(clip, shifted, pixels, text):
     """So that a key that is ignored cannot pass for one that works."""
-    words = Text.listed(torch.from_numpy(text), CLASSES)
+    words = listed_text(torch.from_numpy(text), CLASSES)
     seen: dict[bytes, list[str]] = {}
     for name, changes in VARIANTS.items():
         chosen = method(changes=changes)

@@ -18,9 +18,9 @@ import torch
 from random_clips import pictures, random_clip, words
 from slow_reference import CLASSES, WORDS, Reference, vote
 from slow_stages import segmented, upsampled
-from tests.objects import changed, method
+from tests.objects import changed, listed_text, method
 
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.segment.clustering import squared_distances
 
 BATCHES = (1, 2, 3, 5, 8, 16)
@@ -56,7 +56,7 @@ class Case:
         self.method = method("cliptrase", METHODS[name])
         graph = Graph(self.clip, self.pixels)
         features = graph.patches(self.method).flatten(0, 1)
-        self.text = Text.listed(words(rng, features, WORDS), CLASSES)
+        self.text = listed_text(words(rng, features, WORDS), CLASSES)
         if self.votes:
             self.set_eps(self.between(graph, share))
 

@@ -22,7 +22,7 @@ from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.model.vision import QKV
-from cliptrase.runs.counts import confusion
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts, scores
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
 from cliptrase.segment.correlation import correlation, eq7_kept, patch_part
@@ -172,8 +172,8 @@ def test_relabelled_classes_are_predicted_relabelled(clip, pixels, vote):
         after = graph.prediction(chosen, relabelled, f"{seed} again")
         assert len(before.unique()) > 1
         assert torch.equal(after, new_name[before])
-        matrix = confusion(truth, before.numpy(), WORDS)
-        moved = confusion(new_name.numpy()[truth], after.numpy(), WORDS)
+        matrix = GroundTruth.of(truth, WORDS).confusion(before.numpy())
+        moved = GroundTruth.of(new_name.numpy()[truth], WORDS).confusion(after.numpy())
         assert np.array_equal(moved, matrix[order][:, order])
         for metric, value in scores("cliptrase", *class_counts(matrix)).items():
             assert float(scores("cliptrase", *class_counts(moved))[metric]) == pytest.approx(value)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliptrase.config.metric_names import METRICS, RULES
-from cliptrase.runs.counts import confusion
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts, class_iou, scores
 
 settings.register_profile("metrics", max_examples=60, deadline=None)
@@ -35,7 +35,7 @@ def images(draw, count=None):
 
 def total(truths, predictions, classes):
     pairs = zip(truths, predictions, strict=True)
-    return sum(confusion(truth, predicted, classes) for truth, predicted in pairs)
+    return sum(GroundTruth.of(truth, classes).confusion(predicted) for truth, predicted in pairs)
 
 
 def slow_confusion(truths, predictions, classes):
@@ -137,11 +137,9 @@ def test_matrices_add_in_any_order_and_however_cut(made):
         truths[1:], predictions[1:], classes
     )
     assert np.array_equal(whole, parts)
-    at_once = confusion(
-        np.concatenate([one.ravel() for one in truths]),
-        np.concatenate([one.ravel() for one in predictions]),
-        classes,
-    )
+    truth = np.concatenate([one.ravel() for one in truths])
+    prediction = np.concatenate([one.ravel() for one in predictions])
+    at_once = GroundTruth.of(truth, classes).confusion(prediction)
     assert np.array_equal(whole, at_once)
 
 

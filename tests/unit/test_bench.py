@@ -12,10 +12,11 @@ from benchmarks import growth, pictures, released, report, scenery, tables, timi
 from open_clip.model import CLIP
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from tests.objects import listed_text
 
 from cliptrase import config
 from cliptrase.data.read.crop import crop_image
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.segment.clustering import squared_distances
@@ -67,7 +68,7 @@ def test_the_slow_reference_gives_the_package_s_maps_on_random_cases():
             pixels = clip.normalise(np.clip(cells + noise, 0, 255).astype(np.uint8)[None])
             features = scenery.words(9 + case % 3, 24, "cpu")
             own = with_eps(clip, pixels, method, (0, 0.02, 0.05, 0.1, 0.2, 1)[case // 4 % 6])
-            fast, slow = both(clip, pixels, own, Text.listed(features, 7), 7)
+            fast, slow = both(clip, pixels, own, listed_text(features, 7), 7)
             different += int((fast != slow).sum())
             pixels_seen += fast.size
             seen.add(int(Graph(clip, pixels).clusters(own).max()) + 1)

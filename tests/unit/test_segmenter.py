@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.objects import listed_text
 
 import cliptrase
 from cliptrase import config
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.data.read.vocabularies import read_templates, template_path
 from cliptrase.errors import UserError
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
 from cliptrase.segmenter import Segmenter
@@ -54,7 +55,7 @@ def by_hand(clip, pixels, method, classes, background=()):
     batch = ((torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - mean) / std)[None]
     names = [*classes, *background]
     features = text_features(clip, names, read_templates(template_path(TEMPLATES)))
-    text = Text.listed(features, len(classes))
+    text = listed_text(features, len(classes))
     graph = Graph(clip, batch, out_size=pixels.shape[:2])
     labels, regions = graph.prediction(method, text, "words", 100.0), graph.regions(method)
     return labels[0].numpy(), regions[0].numpy()

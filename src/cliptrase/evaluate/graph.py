@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,14 +21,7 @@ from torch import Tensor
 from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE, function, vote_of
 from cliptrase.config.schema import Attention, Method, Regions
 from cliptrase.errors import UserError
-from cliptrase.evaluate.keys import (
-    Memo,
-    clustering_key,
-    logits_key,
-    rows_key,
-    set_keys,
-    smoothing_key,
-)
+from cliptrase.evaluate import keys
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.segment.clustering import Points, without
@@ -57,12 +50,6 @@ class Text:
     def classes(self) -> int:
         """How many classes names belong to."""
         return int(self.owner.max()) + 1
-
-    @classmethod
-    def listed(cls, features: Tensor, classes: int) -> Text:
-        """Each of the first `classes` names is a class, all others together are one more."""
-        owner = torch.arange(len(features), device=features.device)
-        return cls(features, owner.clamp_max(classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +90,7 @@ class Graph:
         self.seconds: dict[str, float] = {}  # by stage, without the stages it called
         self._pixels = pixels
         self._kept: dict[Hashable, Any] = {}
-        self._maps: dict[Hashable, Memo] = {}
+        self._maps: dict[Hashable, keys.Memo] = {}
         self._inner = 0.0
 
     def prediction(
@@ -111,16 +98,15 @@ class Graph:
     ) -> Tensor:
         """Classes (B, H, W) int64 of one run, as `text` numbers them."""
         logits = self.logits(method, text, text_key, logit_scale)
-        key = logits_key(method, text_key, logit_scale)
+        key = keys.logits_key(method, text_key, logit_scale)
         winners = self._once("classify", key, lambda: classify(logits, self.out_size, text.owner))
         vote = vote_of(method)
         if vote == "none":
             return winners
-        return self._once(
-            "vote",
-            (vote, key, self._region_key(method)),
-            lambda: voted(vote, winners, logits, text, self.regions(method)),
-        )
+        regions = self.regions(method)
+        voters = vote, key, self._region_key(method)
+        make = partial(voted, vote, winners, logits, text, regions)
+        return self._once("vote", voters, make)
 
     def logits(self, method: Method, text: Text, text_key: str, logit_scale: float) -> Tensor:
         """Logits (B, M, h, w) of every name on the patch grid."""
@@ -129,7 +115,8 @@ class Graph:
             cls = self.cls(method) if method.cls_logits else None
             return patch_logits(self.patches(method), text.features, self.grid, logit_scale, cls)
 
-        return self._once("classify", ("logits", logits_key(method, text_key, logit_scale)), make)
+        key = "logits", keys.logits_key(method, text_key, logit_scale)
+        return self._once("classify", key, make)
 
     def encode(self, method: Method) -> Encoded:
         """Everything of `method` that needs no text."""
@@ -150,25 +137,18 @@ class Graph:
         """[CLS] features (B, E), normalised, from the same changed blocks as the patches."""
         return self._features(method)[:, 0]
 
-    def tokens(self, block: int) -> Tensor:
-        """Tokens (B, L, D) leaving `block` (as in a 12-block model) of the unmodified model."""
-        return self.entering(self.clip.block_index(block) + 1)
-
     def correlation(self, block: int, kind: str, heads: str = "mean") -> Tensor:
         """W (B, L, L) of `block` (as in a 12-block model) of the unmodified model."""
         index = self.clip.block_index(block)
-        return self._once(
-            "correlation",
-            (index, kind, heads),
-            lambda: correlation(self.qkv(index), kind, heads),
-        )
+        key = index, kind, heads
+        return self._once("correlation", key, lambda: correlation(self.qkv(index), kind, heads))
 
     def patch_rows(self, regions: Regions) -> Tensor:
         """M (B, N, N), the correlation rows that prototypes are made of."""
         of = regions.correlation
         w = self.correlation(of.block, of.kind, of.heads)
         rows = function(DENOISE[regions.denoise].rows)
-        return self._once("correlation", ("rows", rows_key(regions)), lambda: rows(w))
+        return self._once("correlation", ("rows", keys.rows_key(regions)), lambda: rows(w))
 
     def clusters(self, method: Method) -> Tensor:
         """Cluster of every patch (B, N) int64, −1 noise or dropped by the denoising (Eq. 7).
@@ -178,7 +158,7 @@ class Graph:
         label, since noise is no neighbour of a core point: it is not computed.
         """
         regions = _regions_of(method)
-        key, cluster = clustering_key(method, regions), function(CLUSTERING[regions.algorithm])
+        key, cluster = keys.clustering_key(method, regions), function(CLUSTERING[regions.algorithm])
 
         def clustered() -> Points:
             if regions.cluster == "features":
@@ -215,11 +195,11 @@ class Graph:
 
     def _region_key(self, method: Method) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
-        return smoothing_key(_regions_of(method)), self._labels(method).tobytes()
+        return keys.smoothing_key(_regions_of(method)), self._labels(method).tobytes()
 
     def _labels(self, method: Method) -> NDArray[np.int64]:
         """`clusters` (B, N) in the memory of the CPU."""
-        key = ("copy", clustering_key(method, _regions_of(method)))
+        key = ("copy", keys.clustering_key(method, _regions_of(method)))
         clusters = self.clusters(method)
         return self._once("cluster", key, lambda: clusters.cpu().numpy())
 
@@ -239,8 +219,8 @@ class Graph:
             parts = of.split(MAPS * len(rows))
             return torch.cat([smooth_maps(part, *shape) for part in parts])
 
-        keys = set_keys(images, labels[images] == clusters[:, None])
-        return self._maps.setdefault(smoothing_key(regions), Memo())(keys, make)
+        sets = keys.set_keys(images, labels[images] == clusters[:, None])
+        return self._maps.setdefault(keys.smoothing_key(regions), keys.Memo())(sets, make)
 
     def _features(self, method: Method) -> Tensor:
         """Features (B, L, E) of all tokens, normalised."""

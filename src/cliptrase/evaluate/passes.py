@@ -133,25 +133,18 @@ class _Pass:
             loader = Loader.of(self.dataset, runs.values(), data)
             clip = load_clip(first.model, device)
         with self.stages("text"):
-            vocabularies = {_words(run): run for run in runs.values()}
-            texts = {
-                words: text_of(run, clip, data, workers) for words, run in vocabularies.items()
-            }
-            jobs = {name: Job.of(run, *texts[_words(run)]) for name, run in runs.items()}
+            words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
+            alike = {words[name]: run for name, run in runs.items()}
+            texts = {key: text_of(run, clip, data, workers) for key, run in alike.items()}
+            jobs = {name: Job.of(run, *texts[words[name]]) for name, run in runs.items()}
         self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
-        self.progress = Progress(
-            {name: Tally(len(self.dataset), scored_classes(run)) for name, run in runs.items()}
-        )
+        images, k = len(self.dataset), {name: scored_classes(run) for name, run in runs.items()}
+        self.progress = Progress({name: Tally(images, count) for name, count in k.items()})
         with self.stages("flops"):
             self.flops = self.predictor.flops(0)
 
     def make(self, partial: Path, save_every: int, batched: bool, out: Path) -> None:
-        """Everything, once it is open."""
-        self.stream(partial, save_every, batched)
-        self.write(out)
-
-    def stream(self, partial: Path, save_every: int, batched: bool) -> None:
-        """Add up every image, from where `partial` was saved."""
+        """Add up every image, from where `partial` was saved, and write the run folders."""
         progress, total = self.progress, len(self.dataset)
         progress.resume(partial, self.basis)
         self.stages.add(progress.seconds)
@@ -177,21 +170,12 @@ class _Pass:
                     saved = since
                     progress.seconds = dict(self.stages.seconds)
                     progress.save(partial, self.basis)
-
-    def write(self, out: Path) -> None:
-        """The folder of every run."""
-        provenance = describe(
-            self.stages,
-            self.started,
-            str(self.device),
-            workers=self.workers,
-            runs_in_pass=len(self.runs),
-            **self.compared,
-        )
+        about = {"workers": self.workers, "runs_in_pass": len(self.runs)} | self.compared
+        provenance = describe(self.stages, self.started, str(self.device), **about)
         for name, run in self.runs.items():
-            tally = self.progress.tallies[name]
-            counts = tally.counts(self.dataset.ids)
-            result = store.Result(class_names(run), tally.confusion, counts, self.flops[name])
+            tally = progress.tallies[name]
+            by_image = tally.counts(self.dataset.ids)
+            result = store.Result(class_names(run), tally.confusion, by_image, self.flops[name])
             store.write(out, run, result, provenance | {"data": self.data[name]})
         log.info("%d runs written to %s", len(self.runs), out)
 
@@ -199,11 +183,6 @@ class _Pass:
 def shared(run: Run) -> tuple[Any, ...]:
     """The same for runs that can share a pass."""
     return tuple(part(run) for part in SHARED.values())
-
-
-def _words(run: Run) -> str:
-    """The same for runs that score the same words."""
-    return run.vocabulary.model_dump_json()
 
 
 def _check_shared(runs: dict[str, Run]) -> None:

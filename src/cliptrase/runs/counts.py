@@ -47,13 +47,6 @@ class GroundTruth:
         return np.bincount(self.rows + predicted, minlength=k * k).reshape(k, k)
 
 
-def confusion(
-    labels: NDArray[np.integer], prediction: NDArray[np.integer], classes: int
-) -> NDArray[np.int64]:
-    """(K, K) int64, rows = ground truth; pixels labelled outside 0..K-1 are left out."""
-    return GroundTruth.of(labels, classes).confusion(prediction)
-
-
 @dataclass(frozen=True)
 class ImageCounts:
     """Pixels by image and class: hit, in the ground truth, predicted; zeros for a skipped image."""

@@ -36,9 +36,9 @@ class Stages:
     Seconds of a stage that runs in several threads at once are added up.
     """
 
-    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.seconds: dict[str, float] = dict(seconds or {})
+        self.seconds: dict[str, float] = {}
         self.peak_memory: dict[str, int] = {}
 
     @contextmanager

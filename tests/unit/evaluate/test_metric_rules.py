@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cliptrase.runs.counts import GroundTruth, confusion
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts, class_iou, scores
 
 # Class 1 is only predicted, class 3 nowhere: what the rules disagree about.
@@ -64,5 +64,5 @@ def test_a_prediction_out_of_range_is_an_error():
 
 def test_narrow_types_do_not_overflow():
     truth = np.full((300, 300), 200, np.uint8)
-    matrix = confusion(truth, np.full((300, 300), 210, np.int16), 847)
+    matrix = GroundTruth.of(truth, 847).confusion(np.full((300, 300), 210, np.int16))
     assert matrix[200, 210] == 90000 == matrix.sum()

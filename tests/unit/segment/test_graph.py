@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from tests import objects
+from tests.objects import listed_text
 
 from cliptrase.errors import UserError
 from cliptrase.evaluate import graph as module
@@ -58,7 +59,7 @@ def pixels() -> torch.Tensor:
 
 def text(classes: int, background: int = 0, seed: int = 0) -> Text:
     features = torch.randn(classes + background, 24, generator=torch.Generator().manual_seed(seed))
-    return Text.listed(F.normalize(features, dim=-1), classes)
+    return listed_text(F.normalize(features, dim=-1), classes)
 
 
 @pytest.fixture

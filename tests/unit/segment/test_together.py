@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from tests import objects
+from tests.objects import listed_text
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cliptrase.config.schema import Method
@@ -82,7 +83,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def text(names: int, seed: int = 0) -> Text:
     features = torch.randn(names, 24, generator=torch.Generator().manual_seed(seed))
-    return Text.listed(F.normalize(features, dim=-1), names - 2)
+    return listed_text(F.normalize(features, dim=-1), names - 2)
 
 
 class Operations(TorchDispatchMode):
