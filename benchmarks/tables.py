@@ -13,10 +13,9 @@ from benchmarks.scenery import Eps, Models, Patchworks, job, patchwork
 from benchmarks.timing import Way, encoding, passing, spread, taking_turns, ways
 from cliptrase import plan
 from cliptrase.config.files import CONF
-from cliptrase.data.read.vocabularies import owned_names, read_classes
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes
-from cliptrase.evaluate.textcache import background_words
+from cliptrase.evaluate.textcache import names_of
 
 TABLES = ("table1_main", "table2_ablation", "table6_metrics_224", "table7_metrics_336")
 FIGURE = "fig7_sensitivity"
@@ -90,8 +89,7 @@ def jobs_of(each: plan.Pass, clip: Any, eps: Eps) -> dict[str, Job]:
     """The jobs of a pass, with random words as many as its own, and eps for random weights."""
     jobs = {}
     for name, run in each.runs.items():
-        words = run.vocabulary
-        _, owner = owned_names(read_classes(words.classes.path), background_words(words.background))
+        _, owner = names_of(run)
         jobs[name] = job(eps.fitted(run.method), clip, scored_classes(run), owner)
     return jobs
 

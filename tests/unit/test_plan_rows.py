@@ -125,10 +125,10 @@ def test_words_and_the_rule_are_a_row_s_own(expand):
 
 
 def test_a_table_may_be_of_another_protocol_than_its_suite(expand):
-    assert expand([CLIP]).protocol == "crop"
+    assert expand([CLIP]).rows[0].cells[0].protocol == "crop"
     with pytest.raises(UserError, match=r"table t: unknown protocol 'other'; .*crop"):
         expand([CLIP], protocol="other")
-    assert expand([CLIP], protocol="slide").protocol == "slide"
+    assert expand([CLIP], protocol="slide").rows[0].cells[0].protocol == "slide"
     assert {run.protocol.name for run in plan.load("s").runs.values()} == {"slide"}
 
 

@@ -67,12 +67,8 @@ class Counted:
         row, seen = np.nonzero(gt + pred)
         entries = np.stack([seen, tp[row, seen], gt[row, seen], pred[row, seen]], axis=1)
         cuts, rows = (np.searchsorted(index, np.arange(1, batch)) for index in (image, row))
-        parts = (
-            np.split(cells, cuts),
-            np.split(pixels, cuts),
-            np.split(entries.astype(np.int32), rows),
-        )
-        return list(map(ImageResult, *parts))
+        by_image = np.split(entries.astype(np.int32), rows)
+        return list(map(ImageResult, np.split(cells, cuts), np.split(pixels, cuts), by_image))
 
 
 def arrival(device: torch.device) -> Callable[[], None]:

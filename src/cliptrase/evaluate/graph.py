@@ -105,8 +105,8 @@ class Graph:
             return winners
         regions = self.regions(method)
         voters = vote, key, self._region_key(method)
-        votes = partial(voted, vote, winners, logits, text, regions)
-        return self._once("vote", voters, votes)
+        make = partial(voted, vote, winners, logits, text, regions)
+        return self._once("vote", voters, make)
 
     def logits(self, method: Method, text: Text, text_key: str, logit_scale: float) -> Tensor:
         """Logits (B, M, h, w) of every name on the patch grid."""

@@ -33,7 +33,7 @@ from cliptrase.files import sha256_file
 from cliptrase.machine import cores
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
-from cliptrase.runs.provenance import Stages, describe, now, versions
+from cliptrase.runs.provenance import COMPUTING, Stages, describe, now, versions
 from cliptrase.runs.scoring import class_names
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,6 @@ SHARED: dict[str, Callable[[Run], Any]] = {
     "protocol.stride": lambda run: getattr(run.protocol, "stride", None),
     "limit": lambda run: run.limit,
 }
-COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
 T = TypeVar("T")
 
 

@@ -86,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("suite", metavar="SUITE")
     parser.add_argument("name", metavar="PASS", help="as python -m cliptrase.plan SUITE prints it")
-    parser.add_argument("--out", default="results", help="results folder (results)")
+    parser.add_argument(
+        "--out", metavar="OUT", dest="results", default="results", help="results folder (results)"
+    )
     parser.add_argument("--data", help="data folder (the suite's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--batch-size", type=positive, help="images at once on a GPU (64)")
@@ -97,16 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with interruptible():
         log_to_stderr()
-        path = make_pass(
-            options.suite,
-            options.name,
-            options.out,
-            options.data,
-            device=options.device,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            freeze_code=options.freeze_code,
-        )
+        path = make_pass(**vars(options))
     sys.stdout.write(f"{path}\n")
 
 

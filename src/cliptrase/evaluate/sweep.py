@@ -74,7 +74,12 @@ def _pass_key(run: Run) -> Hashable:
     """The same for runs that can be made in one pass."""
     from cliptrase.evaluate.passes import shared  # torch: not where all runs are finished
 
-    return shared(run), run.out, run.data, run.device, run.batch_size, run.workers
+    return shared(run), *_options(run).values()
+
+
+def _options(run: Run) -> dict[str, Any]:
+    """What `run_pass` is told beside the runs."""
+    return {key: getattr(run, key) for key in ("out", "data", "device", "batch_size", "workers")}
 
 
 def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
@@ -83,17 +88,8 @@ def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
 
     name, run = next(iter(runs.items()))
     try:
-        return dict(
-            run_pass(
-                runs,
-                partial=Path(run.out) / f".{name}.partial.npz",
-                out=run.out,
-                data=run.data,
-                device=run.device,
-                batch_size=run.batch_size,
-                workers=run.workers,
-            )
-        )
+        partial = Path(run.out) / f".{name}.partial.npz"
+        return {**run_pass(runs, partial=partial, **_options(run))}
     except UserError as error:
         if len(runs) == 1:
             return {name: error}

@@ -17,17 +17,8 @@ from pathlib import Path
 
 from cliptrase.runs import code
 
-VERSIONS = (
-    "cliptrase",
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "numpy",
-    "pillow",
-    "datasets",
-    "hydra-core",
-    "snakemake",
-)
+COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
+VERSIONS = ("cliptrase", *COMPUTING, "datasets", "hydra-core", "snakemake")
 
 
 class Stages:
