@@ -62,7 +62,7 @@ LABELS = ["--labels", "l.png", "--overlay", "o.png", "--json", "r.json"]
         (["--set", "method.regions.eps=wide"], "method.regions.eps=wide", "must be a number"),
         (["--set", "method.regions.min_samples=0"], "method.regions.min_samples=0", "1 or more"),
         (["--set", "method.attention.terms=[qv]"], "'qv'", "There is: kk, qk, qq, vv"),
-        (["--set", "method.attention.first_block=2"], "block 2", "first_block"),
+        (["--set", "method.attention.first_block=2"], "first_block=2", "the blocks 7 to 12"),
         (["--set", "image_size"], "'image_size'", "method"),
         (["--set", "limit=3"], "limit=3", "method"),
         (["--image-size", "230"], "image_size=230", "take 224 or 240"),

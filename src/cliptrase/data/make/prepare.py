@@ -60,7 +60,10 @@ def prepare(
             if check is not None:
                 used = check.get("archives", {})
                 unused = [archive for archive in recipe.optional if archive.name not in used]
-                if len(_optional(dataset, unused, data, mirror, fetch=optional)) == len(unused):
+                without = _optional(dataset, unused, data, mirror, fetch=optional)
+                if len(without) == len(unused):
+                    if optional and without != check.get("without", {}):
+                        write_json(target / SELFCHECK, {**check, "without": without})
                     return target
             if recipe.source and mirror_of(mirror) is None:
                 gated = missing_gated(recipe.source, data)
