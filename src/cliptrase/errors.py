@@ -13,6 +13,10 @@ class UserError(Exception):
     """A mistake of input, not of code. Its text is the whole message that the user sees."""
 
 
+class PassError(UserError):
+    """An error of what all runs of a pass share: its images, its disk, its device."""
+
+
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     """Let `main` end in `error: …` on stderr and exit code 1 where it raises UserError, and in one
     word and exit code 130 on Ctrl-C."""

@@ -213,6 +213,20 @@ def test_two_processes_make_it_once(tmp_path: Path) -> None:
     assert [sample.id for sample in open_prepared("cityscapes", data)] == CITY
 
 
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock of another kind would outlast a process that is killed."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(UserError, match=r"\.a\.lock: cannot be written .Function not implemented"),
+        alone(tmp_path / ".a.lock", "a"),
+    ):
+        pytest.fail("there is no lock")
+
+
 def test_what_a_download_says_of_its_progress_is_said_while_preparing(tmp_path: Path) -> None:
     """For a log, a line a minute; here, that each has to wait: for the archive, for its turn."""
     data = place(tmp_path, "cityscapes")

@@ -10,7 +10,7 @@ from tests.few_scenes import write_scenes
 
 from cliptrase import config
 from cliptrase.evaluate import passes
-from cliptrase.runs import store
+from cliptrase.runs import scoring
 from cliptrase.runs.counts import ImageCounts
 
 SCENES = (0, 3, 4, 7, 9)
@@ -50,10 +50,10 @@ def test_images_in_any_order_and_any_company(made):
             np.load(some / file.name)["confusion"] for some in (folder, few[run], others[run])
         )
         assert np.array_equal(sum(parts), matrix) and len(np.unique(matrix)) > 5
-        counts = store.read_counts(folder)
+        counts = scoring.read_counts(folder)
         scenes = scenes_of(counts)
         for some in (turned, few, others):
-            found = store.read_counts(some[run])
+            found = scoring.read_counts(some[run])
             rows = [scenes.index(scene) for scene in scenes_of(found)]
             assert np.array_equal(found.tp, counts.tp[rows])
             assert np.array_equal(found.pred, counts.pred[rows])

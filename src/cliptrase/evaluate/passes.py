@@ -20,7 +20,7 @@ from tqdm import tqdm
 from cliptrase.config import Run
 from cliptrase.data import open_dataset
 from cliptrase.data.read.selfcheck import subset_digests
-from cliptrase.errors import UserError
+from cliptrase.errors import PassError, UserError
 from cliptrase.evaluate import agreement
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
@@ -34,7 +34,7 @@ from cliptrase.machine import cores
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
 from cliptrase.runs.provenance import COMPUTING, Stages, describe, now, versions
-from cliptrase.runs.scoring import class_names
+from cliptrase.runs.scoring import Result, class_names
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,15 @@ def run_pass(
     return {name: Path(out) / name for name in runs}
 
 
+@contextlib.contextmanager
+def _shared_errors() -> Iterator[None]:
+    """Say of an error that it is none of a single run."""
+    try:
+        yield
+    except UserError as error:
+        raise PassError(str(error)) from error
+
+
 class _Pass:
     """A pass under way: opened when made, then streamed, then written."""
 
@@ -139,11 +148,12 @@ class _Pass:
         self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
         images, k = len(self.dataset), {name: scored_classes(run) for name, run in runs.items()}
         self.progress = Progress({name: Tally(images, count) for name, count in k.items()})
-        with self.stages("flops"):
-            self.flops = self.predictor.flops(0)
 
+    @_shared_errors()
     def make(self, partial: Path, save_every: int, batched: bool, out: Path) -> None:
         """Add up every image, from where `partial` was saved, and write the run folders."""
+        with self.stages("flops"):
+            flops = self.predictor.flops(0)
         progress, total = self.progress, len(self.dataset)
         progress.resume(partial, self.basis)
         self.stages.add(progress.seconds)
@@ -174,7 +184,7 @@ class _Pass:
         for name, run in self.runs.items():
             tally = progress.tallies[name]
             by_image = tally.counts(self.dataset.ids)
-            result = store.Result(class_names(run), tally.confusion, by_image, self.flops[name])
+            result = Result(class_names(run), tally.confusion, by_image, flops[name])
             store.write(out, run, result, provenance | {"data": self.data[name]})
         log.info("%d runs written to %s", len(self.runs), out)
 

@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", help="data folder (the suite's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    parser.add_argument("--batch-size", type=positive, help="images at once on a GPU (64)")
+    batch_size = "images at once on a GPU (of conf/evaluate.yaml)"
+    parser.add_argument("--batch-size", type=positive, help=batch_size)
     parser.add_argument("--workers", type=positive, help="threads (as many as cores)")
     parser.add_argument(
         "--freeze-code", action="store_true", help="let runs stand that other code made"

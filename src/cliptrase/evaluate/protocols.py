@@ -105,12 +105,13 @@ class Crop(Protocol):
     ) -> Iterator[tuple[list[str], Tensor]]:
         pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
         graph = Graph(clip, pixels, (self.size, self.size))
-        alike: dict[Tensor, list[str]] = {}  # the graph gives runs that predict alike one tensor
-        for run, job in jobs.items():
-            alike.setdefault(job.predict(graph), []).append(run)
+        predicted = {run: job.predict(graph) for run, job in jobs.items()}
+        alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
+        for run, classes in predicted.items():
+            alike.setdefault(id(classes), []).append(run)
         stages.add(graph.seconds)
-        for classes, runs in alike.items():
-            yield runs, classes
+        for runs in alike.values():
+            yield runs, predicted[runs[0]]
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         side = self.size // clip.patch

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from cliptrase import config
 from cliptrase.config import Run
-from cliptrase.errors import UserError
+from cliptrase.errors import PassError, UserError
 from cliptrase.runs import store
 
 Point = list[str]  # overrides
@@ -83,7 +83,8 @@ def _options(run: Run) -> dict[str, Any]:
 
 
 def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
-    """The folders of runs made in one pass; where it fails, each alone shows which one is wrong."""
+    """The folders of runs made in one pass; where it cannot start, each alone shows which one is
+    wrong. An error that the runs share is given to all."""
     from cliptrase.evaluate.passes import run_pass
 
     name, run = next(iter(runs.items()))
@@ -91,8 +92,8 @@ def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
         partial = Path(run.out) / f".{name}.partial.npz"
         return {**run_pass(runs, partial=partial, **_options(run))}
     except UserError as error:
-        if len(runs) == 1:
-            return {name: error}
+        if len(runs) == 1 or isinstance(error, PassError):
+            return dict.fromkeys(runs, error)
     alone = [_make_together({name: run}) for name, run in runs.items()]
     return {name: outcome for made in alone for name, outcome in made.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -10,9 +10,9 @@ import pandas as pd
 from cliptrase.plan.settings import in_words
 from cliptrase.publish.results import FinishedRun, Values
 from cliptrase.runs import bootstrap
+from cliptrase.runs.provenance import COMPUTING
 
 SHORT = 10  # digits of a digest, as of a commit
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")  # can move a number
 
 # --- runs in pairs: one run of each row, or for an average one a benchmark ------------------------
 
@@ -51,14 +51,24 @@ def why_no_pair(runs: Sequence[FinishedRun], others: Sequence[FinishedRun]) -> s
 
 def different_code(runs: Sequence[FinishedRun]) -> str:
     """Says so where runs that are compared were not all made by the same code."""
-    codes = sorted({run.code[:SHORT] for run in runs})
-    return f"the runs were made by different code, {' and '.join(codes)}" if codes[1:] else ""
+    codes = sorted(different_digests(run.code for run in runs))
+    return f"the runs were made by different code, {' and '.join(codes)}" if codes else ""
+
+
+def different_digests(codes: Iterable[str]) -> list[str]:
+    """The digests that differ, shortened, in order of appearance: of the prediction code, else of
+    the scoring code; none where all runs are of one code."""
+    for digests in zip(*(code.split() for code in codes), strict=True):
+        different = list(dict.fromkeys(digests))
+        if different[1:]:
+            return [digest[:SHORT] for digest in different]
+    return []
 
 
 def different_versions(runs: Sequence[FinishedRun]) -> str:
-    """Says so where runs that are compared were made with other versions of PACKAGES."""
+    """Says so where runs that are compared were made with other versions of what computes."""
     differences = []
-    for package in PACKAGES:
+    for package in COMPUTING:
         versions = dict.fromkeys(run.versions.get(package) or "unknown" for run in runs)
         if len(versions) > 1:
             differences.append(f"{package} {' and '.join(versions)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from cliptrase.publish.cells import missing
-from cliptrase.publish.compare import SHORT
+from cliptrase.publish.compare import different_digests
 
 NEAR_BEST = "≈"
 
@@ -68,8 +68,7 @@ def remarks_of(frame: pd.DataFrame) -> list[str]:
         remarks.append(f"Vocabulary and images of each benchmark: {vocabularies}.")
     if commits := texts(frame["commit"]):
         remarks.append(f"Commit of the runs: {', '.join(commits)}.")
-    codes = texts(frame["code"].str[:SHORT])
-    if len(codes) > 1:
+    if codes := different_digests(texts(frame["code"])):
         remarks.append(
             f"These runs were made by different code ({', '.join(codes)}): numbers of one are not "
             "compared with those of another; make the runs again by one code."

@@ -25,7 +25,7 @@ from cliptrase.data.read.prepared import prepared_folder, read_selfcheck, read_s
 from cliptrase.errors import UserError
 from cliptrase.files import read_json, sha256_file
 from cliptrase.plan import Plan
-from cliptrase.runs import bootstrap, finished, store
+from cliptrase.runs import bootstrap, code, finished, scoring, store
 
 Values = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class FinishedRun:
     metrics: Mapping[str, Any]
     sha256: str  # of metrics.json
     commit: str
-    code: str  # digest of the prediction code
+    code: str  # digests of the prediction code and of the scoring code
     versions: Mapping[str, str]  # of the packages that it was made with
 
     def value(self, metric: str) -> float | None:
@@ -64,7 +64,7 @@ class FinishedRun:
     @functools.cached_property
     def _per_image(self) -> tuple[str, dict[str, Values]]:
         """Read once and given up: the counts of all runs together would fill the memory."""
-        counts = store.read_counts(self.folder)
+        counts = scoring.read_counts(self.folder)
         image_list = hashlib.sha256(json.dumps(counts.ids.tolist()).encode()).hexdigest()
         rule = self.metrics["rule"]
         return image_list, bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
@@ -118,9 +118,10 @@ class Shelf:
             [(result.value(metric), result.interval(metric)) for metric in METRICS]
             _ = int(metrics["images"]), result.image_list
         except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{folder}/metrics.json: not a run's metrics; delete it and run again"
-            ) from None
+            reason = f"{folder}/metrics.json: not a run's metrics; delete it and run again"
+            if not result.code.endswith(code.scoring_digest()):
+                reason = f"scored by other code: run pass {in_pass} again, it reads no image"
+            raise UserError(reason) from None
         return result
 
     def _why_missing(self, benchmark: Benchmark, in_pass: str) -> str:
@@ -148,7 +149,8 @@ def _what_it_lacks(dataset: str, data: Path) -> str:
 
 
 def _made_by(folder: Path) -> tuple[str, str, dict[str, str]]:
-    """Of a run: the commit, shortened, the digest of its prediction code, the package versions."""
+    """Of a run: the commit, shortened, the two digests of its code, the package versions."""
     made = read_json(folder / finished.PROVENANCE) or {}
     revision, plus, rest = str(made.get("commit", "")).partition("+")
-    return revision[:10] + plus + rest, str(made.get("code", "")), made.get("versions") or {}
+    digests = " ".join(str(made.get(key) or "unknown") for key in ("code", "scoring"))
+    return revision[:10] + plus + rest, digests, made.get("versions") or {}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cliptrase.runs import code
 
-COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")
+COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")  # can move a number
 VERSIONS = ("cliptrase", *COMPUTING, "datasets", "hydra-core", "snakemake")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,44 @@ from cliptrase.config import Run
 from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.data.read.vocabularies import read_classes
+from cliptrase.errors import UserError
 from cliptrase.runs import bootstrap
 from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.metrics import class_counts, class_iou, scores
 
 DIGITS = 6  # of the per cent in metrics.json
 BACKGROUND = "background"  # the name of the class that background words share
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pass computed for one run. `names` has one name a scored class, in order."""
+
+    names: list[str]
+    confusion: NDArray[np.int64]  # (K, K), rows = ground truth
+    counts: ImageCounts
+    flops: int  # of the first image, as torch counts them
+
+
+def read_result(folder: Path, run: Run, flops: int) -> Result:
+    """What the pass of a run folder computed. Raises UserError as `read_counts`."""
+    with np.load(folder / "confusion.npz", allow_pickle=False) as file:
+        return Result(class_names(run), file["confusion"], read_counts(folder), flops)
+
+
+def read_counts(folder: Path | str) -> ImageCounts:
+    """per_image.npz of a run folder. Raises UserError naming a file that is damaged or missing."""
+    path = Path(folder) / "per_image.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return ImageCounts(**{key: file[key] for key in ("ids", "skipped", "tp", "gt", "pred")})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> UserError:
+    """Of a file that a run folder lacks, or that holds something else."""
+    return UserError(f"{path}: missing or damaged; delete {path.parent} and make the run again")
 
 
 def class_names(run: Run) -> list[str]:
@@ -32,22 +66,17 @@ def class_names(run: Run) -> list[str]:
     return background + names if facts_of(run).whole_pictures else names + background
 
 
-def metrics(
-    run: Run, names: Sequence[str], confusion: NDArray[np.int64], counts: ImageCounts, flops: int
-) -> dict[str, object]:
-    """The content of metrics.json: per cent, `None` for what does not exist, no NaN.
-
-    `names` has one name a scored class, in order. `flops` of the first image, as torch counts them.
-    """
-    rule = run.protocol.rule
-    totals = class_counts(confusion)
+def metrics(run: Run, result: Result) -> dict[str, object]:
+    """The content of metrics.json: per cent, `None` for what does not exist, no NaN."""
+    rule, counts = run.protocol.rule, result.counts
+    totals = class_counts(result.confusion)
     points = {name: scores(name, *totals) for name in RULES}
     values = bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
     intervals = {
         metric: bootstrap.interval(float(points[rule][metric]), values[metric])
         for metric in METRICS
     }
-    ious = zip(names, class_iou(rule, *totals), strict=True)
+    ious = zip(result.names, class_iou(rule, *totals), strict=True)
     skipped = int(counts.skipped.sum())
     return {
         **{metric: _plain(points[rule][metric]) for metric in METRICS},
@@ -60,9 +89,9 @@ def metrics(
         "iou": [{"name": name, "value": _plain(value)} for name, value in ious],
         "images": len(counts.ids) - skipped,
         "skipped": skipped,
-        "classes": len(names),
+        "classes": len(result.names),
         "vocabulary": vocabulary_digest(run),
-        "flops": flops,
+        "flops": result.flops,
     }
 
 

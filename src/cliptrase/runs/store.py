@@ -15,36 +15,22 @@ import shutil
 import tempfile
 import time
 import uuid
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cliptrase.config import Run
-from cliptrase.errors import UserError
 from cliptrase.files import atomic_write, naming_the_path, read_json
 from cliptrase.runs import code, finished, scoring
-from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import PROVENANCE
 from cliptrase.runs.provenance import commit, now
+from cliptrase.runs.scoring import Result
 
 log = logging.getLogger(__name__)
 
-STALE_SECONDS = 3600.0  # a temporary folder this old belongs to a process that was killed
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a pass computed for one run. `names` has one name a scored class, in order."""
-
-    names: list[str]
-    confusion: NDArray[np.int64]  # (K, K), rows = ground truth
-    counts: ImageCounts
-    flops: int  # of the first image, as torch counts them
+STALE_SECONDS = 3600.0  # a temporary folder or file this old belongs to a process that was killed
 
 
 def make_ready(folder: Path) -> None:
@@ -93,16 +79,16 @@ def rescore(
     left = {}
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
+        folder = Path(out) / name
+        for file in finished.FILES:
+            _sweep(folder, file)
         if needed.state == "predict":
             left[name] = run
         elif needed.state == "rescore":
             log.info("%s: %s; scored again from its counts", name, needed.reason)
-            folder = Path(out) / name
             scored = {"scoring": code.scoring_digest(), "scored": {"at": now(), "commit": commit()}}
             made = (read_json(folder / PROVENANCE) or {}) | scored
-            with np.load(folder / "confusion.npz", allow_pickle=False) as file:
-                counted = file["confusion"], read_counts(folder), made["flops"]
-            _score(folder, run, Result(scoring.class_names(run), *counted), made)
+            _score(folder, run, scoring.read_result(folder, run, made["flops"]), made)
     return left
 
 
@@ -111,28 +97,14 @@ def read_metrics(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "metrics.json"
     content = read_json(path)
     if content is None:
-        raise _damaged(path)
+        raise scoring.damaged(path)
     return content
-
-
-def read_counts(folder: Path | str) -> ImageCounts:
-    """per_image.npz of a run folder. Raises UserError naming a file that is damaged or missing."""
-    path = Path(folder) / "per_image.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return ImageCounts(**{key: file[key] for key in ("ids", "skipped", "tp", "gt", "pred")})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: missing or damaged; delete {path.parent} and make the run again")
 
 
 def _score(folder: Path, run: Run, result: Result, provenance: Mapping[str, object]) -> None:
     """Write what follows from the counts in `folder`; the digests of all files last, so that a run
     is unfinished until then."""
-    scores = scoring.metrics(run, result.names, result.confusion, result.counts, result.flops)
+    scores = scoring.metrics(run, result)
     _write(folder / "metrics.json", _json(scores))
     _write(folder / "config.yaml", run.text)
     labels, files = finished.labels_digest(run), finished.file_digests(folder)
@@ -156,10 +128,14 @@ def _replace(folder: Path, building: Path) -> None:
 
 
 def _sweep(out: Path, name: str) -> None:
-    """Delete what a killed process left of this run."""
-    for path in out.glob(f".{name}.*"):
-        if path.is_dir() and time.time() - path.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+    """Delete what a killed process left in `out` under temporary names of this folder or file."""
+    for path in out.glob(f".{name}.????????"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from cliptrase.config import kinds
 from cliptrase.runs import code
 
 METRICS, CLUSTERING = "runs/metrics.py", "segment/clustering.py"
+SCORING = "runs/scoring.py"
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,16 @@ def test_edited_prediction_code_leaves_the_scoring_digest(digests, plain):
     assert predicts != plain[0] and scores == plain[1]
 
 
-def test_edited_scoring_code_leaves_the_prediction_digest(digests, plain):
-    predicts, scores = digests({METRICS: ("SMOOTHING = 0.01", "SMOOTHING = 0.02")})
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        (METRICS, "SMOOTHING = 0.01", "SMOOTHING = 0.02"),
+        (SCORING, 'file["confusion"]', 'file["confusion"].T'),  # how saved counts are read
+        (SCORING, '"tp", "gt", "pred")', '"tp", "pred", "gt")'),
+    ],
+)
+def test_edited_scoring_code_leaves_the_prediction_digest(file, old, new, digests, plain):
+    predicts, scores = digests({file: (old, new)})
     assert predicts == plain[0] and scores != plain[1]
 
 

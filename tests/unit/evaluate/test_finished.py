@@ -1,8 +1,10 @@
 """Is a run finished? One answer, and what an unfinished run needs: its images, or its scores."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from cliptrase import config
 from cliptrase.evaluate import planned
-from cliptrase.runs import code, finished, store
+from cliptrase.runs import code, finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import FILES, status
 
@@ -30,8 +32,8 @@ def folder(tmp_path):
     matrix[:, 0] += (gt - tp).sum(axis=0)
     pred = tp.copy()
     pred[:, 0] += (gt - tp).sum(axis=1)
-    names = store.scoring.class_names(RUN)
-    result = store.Result(names, matrix, ImageCounts(ids, flags, tp, gt, pred), 123)
+    names = scoring.class_names(RUN)
+    result = scoring.Result(names, matrix, ImageCounts(ids, flags, tp, gt, pred), 123)
     made = store.write(tmp_path / "runs", RUN, result, PROVENANCE)
     assert status(RUN, made.parent).finished and not status(RUN, made.parent).reason
     return made
@@ -86,6 +88,18 @@ def test_other_scoring_code_needs_the_counts_only(folder):
     assert not store.rescore({NAME: RUN}, folder.parent, "data")
     assert status(RUN, folder.parent).finished
     assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_what_a_killed_process_left_of_scoring_is_swept_up_later(folder):
+    left, running, partial = (
+        folder / name for name in (".metrics.json.0123abcd", ".config.yaml.4567cdef", ".notes")
+    )
+    for path in (left, running, partial):
+        path.write_text("{")
+    for path in (left, partial):
+        os.utime(path, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    assert not store.rescore({NAME: RUN}, folder.parent, "data")
+    assert not left.exists() and running.exists() and partial.exists()
 
 
 def test_other_data(folder):

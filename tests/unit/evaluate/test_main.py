@@ -134,6 +134,22 @@ def test_a_point_that_spoils_its_pass_is_reported_alone(words, capsys, monkeypat
     assert errors[0].endswith("method=sclip: sclip is spoiled") and len(errors) == 2
 
 
+def test_an_error_of_the_stream_is_that_of_every_point(words, capsys, monkeypatch):
+    streamed = []
+
+    def unreadable(predictor, *_, **__):
+        streamed.append(predictor)
+        raise UserError("shapes: image 1 cannot be read")
+
+    monkeypatch.setattr(passes.Predictor, "singly", unreadable)
+    with pytest.raises(SystemExit):
+        command.main(["-m", *words, "method=clip,sclip,clearclip"])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(streamed) == 1 and len(errors) == 4
+    for method, error in zip(("clip", "sclip", "clearclip"), errors, strict=False):
+        assert error.endswith(f"method={method}: shapes: image 1 cannot be read")
+
+
 def points(*overrides):
     return [" ".join(point) for point in sweep.listed(overrides, multirun=True)]
 
@@ -218,6 +234,12 @@ def test_runs_on_a_part_that_is_not_there_cost_the_others_nothing(suite, data, t
         planned.make_pass("small", name, tmp_path, data, device="cpu", workers=1)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == one.runs.keys() - {lost}
     assert not list((tmp_path / "passes").rglob("*.json")), "the pass is not whole"
+
+
+def test_the_help_names_where_the_batch_size_stands(capsys):
+    with pytest.raises(SystemExit):
+        planned.main(["--help"])
+    assert "on a GPU (of conf/evaluate.yaml)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_pass_that_is_not_planned(suite, capsys):

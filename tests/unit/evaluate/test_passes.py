@@ -21,7 +21,7 @@ from cliptrase.evaluate import jobs, passes, protocols
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import load_clip
-from cliptrase.runs import code, finished, store
+from cliptrase.runs import code, finished, scoring
 from cliptrase.runs.finished import status
 from cliptrase.runs.metrics import class_counts, scores
 from cliptrase.segment import ways
@@ -90,7 +90,7 @@ def test_a_gpu_s_batches_give_what_single_images_give(
     (folder,) = make(runs, tmp_path, batched=True, batch_size=batch_size).values()
     one, other = (np.load(at / "confusion.npz")["confusion"] for at in (alone, folder))
     assert np.abs(one - other).sum() / 2 <= 1e-5 * one.sum()
-    assert np.array_equal(store.read_counts(folder).ids, store.read_counts(alone).ids)
+    assert np.array_equal(scoring.read_counts(folder).ids, scoring.read_counts(alone).ids)
     if batch_size == 1 and not together:
         assert contents(folder) == contents(alone)
 
@@ -160,7 +160,7 @@ def test_counts_are_those_of_the_predicted_maps(alone, runs_of, data):
     with single_threaded_pool(1), torch.inference_mode():
         job = jobs.Job.of(run, "words", text)
         predicted = job.predict(protocols.Graph(clip, pixels, (SIZE, SIZE)))[0].numpy()
-    counts = store.read_counts(alone)
+    counts = scoring.read_counts(alone)
     assert counts.ids[3] == sample.id
     for index in range(classes + 1):
         assert counts.gt[3, index] == (truth == index).sum()
@@ -171,7 +171,7 @@ def test_counts_are_those_of_the_predicted_maps(alone, runs_of, data):
 def test_metrics_follow_from_the_matrix(alone):
     found = json.loads((alone / "metrics.json").read_text(), parse_constant=pytest.fail)
     matrix = np.load(alone / "confusion.npz")["confusion"]
-    counts = store.read_counts(alone)
+    counts = scoring.read_counts(alone)
     assert matrix.dtype == np.int64 and matrix.sum() == IMAGES * SIZE * SIZE
     for part, total in zip((counts.tp, counts.gt, counts.pred), class_counts(matrix), strict=True):
         assert np.array_equal(part.sum(axis=0), total)

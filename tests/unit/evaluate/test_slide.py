@@ -21,7 +21,7 @@ from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
-from cliptrase.runs import finished, store
+from cliptrase.runs import finished, scoring
 from cliptrase.segment import ways
 
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=3"]
@@ -331,7 +331,7 @@ def test_pictures_of_any_shape_are_scored_at_their_own_size(runs_of, make, data,
     with pytest.MonkeyPatch.context() as patched, single_threaded_pool(1):
         patched.setattr(passes, "open_dataset", lambda run, data, any_code: samples)
         folder = make({name: run}, tmp_path)[name]
-    counts = store.read_counts(folder)
+    counts = scoring.read_counts(folder)
     sizes = [(100 + 31 * n) * (224 - 20 * n) for n in range(3)]
     assert counts.gt.sum(axis=1).tolist() == sizes == counts.pred.sum(axis=1).tolist()
 

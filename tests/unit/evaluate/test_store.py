@@ -27,7 +27,7 @@ def result(skipped=(2,)):
     flags = np.isin(np.arange(4), skipped)
     ids = np.array(["a", "bb", "c", "dd/é"])
     counts = ImageCounts(ids, flags, tp, gt, pred)
-    return store.Result(["sky", "cow", "sky"], matrix, counts, 123)
+    return scoring.Result(["sky", "cow", "sky"], matrix, counts, 123)
 
 
 def test_a_folder_has_its_five_files_and_the_same_bytes_again(tmp_path):
@@ -57,7 +57,9 @@ def test_metrics_json_has_no_number_where_there_is_none(tmp_path):
     assert (found["images"], found["skipped"], found["classes"], found["flops"]) == (3, 1, 3, 123)
     assert found["vocabulary"] == scoring.vocabulary_digest(RUN) and len(found["vocabulary"]) == 64
     nothing = ImageCounts(np.array(["a"]), np.ones(1, bool), *np.zeros((3, 1, 3), np.int32))
-    found = scoring.metrics(RUN, ["a", "b", "c"], np.zeros((3, 3), np.int64), nothing, 0)
+    found = scoring.metrics(
+        RUN, scoring.Result(["a", "b", "c"], np.zeros((3, 3), np.int64), nothing, 0)
+    )
     assert found["mIoU"] is None and found["ci"]["mIoU"] == [None, None] and found["images"] == 0
 
 
@@ -76,7 +78,7 @@ def copied(path):
 
 
 def test_counts_come_back(tmp_path):
-    counts = store.read_counts(store.write(tmp_path, RUN, result(), PROVENANCE))
+    counts = scoring.read_counts(store.write(tmp_path, RUN, result(), PROVENANCE))
     assert counts.ids.tolist() == ["a", "bb", "c", "dd/é"]
     assert counts.skipped.tolist() == [False, False, True, False]
     assert counts.tp.dtype == np.int32 and counts.tp.tolist() == result().counts.tp.tolist()
@@ -117,7 +119,7 @@ def test_an_empty_folder_is_nobody_s(tmp_path):
 
 
 def test_what_a_killed_process_left_is_swept_up_later(tmp_path):
-    left, running = (tmp_path / f".{RUN.name}.{end}" for end in ("old", "new"))
+    left, running = (tmp_path / f".{RUN.name}.{end}" for end in ("01234567", "89abcdef"))
     for path in (left, running):
         path.mkdir()
     os.utime(left, (time.time() - 2 * store.STALE_SECONDS,) * 2)
@@ -130,6 +132,6 @@ def test_a_damaged_folder_is_named(tmp_path):
     (folder / "per_image.npz").write_bytes(b"PK")
     (folder / "metrics.json").write_text("[1]")
     with pytest.raises(UserError, match=r"per_image.npz: missing or damaged; delete"):
-        store.read_counts(folder)
+        scoring.read_counts(folder)
     with pytest.raises(UserError, match=r"metrics.json: missing or damaged; delete"):
         store.read_metrics(folder)

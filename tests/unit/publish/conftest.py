@@ -18,7 +18,7 @@ from cliptrase.config import Run
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
-from cliptrase.runs import finished, store
+from cliptrase.runs import finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
@@ -29,7 +29,7 @@ def seed_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def draw(name: str, run: Run, images: int, classes: int) -> store.Result:
+def draw(name: str, run: Run, images: int, classes: int) -> scoring.Result:
     """A result in which better methods hit more pixels; the same for the same arguments.
 
     Peers are about as good as `cliptrase`, each on images of its own liking.
@@ -54,7 +54,7 @@ def draw(name: str, run: Run, images: int, classes: int) -> store.Result:
         pred=matrices.sum(axis=1).astype(np.int32),
     )
     flops = 1000 if run.method.name == "clip" else 1200
-    return store.Result([f"class {i}" for i in here], matrices.sum(axis=0), counts, flops)
+    return scoring.Result([f"class {i}" for i in here], matrices.sum(axis=0), counts, flops)
 
 
 def make_runs(

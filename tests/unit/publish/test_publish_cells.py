@@ -16,7 +16,7 @@ from cliptrase.publish.cells import COLUMNS, Line, missing, to_frame
 from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_markdown
 from cliptrase.publish.results import FinishedRun
-from cliptrase.runs import bootstrap, finished, metrics, store
+from cliptrase.runs import bootstrap, code, finished, metrics, scoring
 from cliptrase.runs.scoring import vocabulary_digest
 
 Make = Callable[..., list[str]]
@@ -52,12 +52,14 @@ def few(paper: Plan, whole_paper: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def edit(file: Path, content: bytes, fit: bool = False) -> None:
-    """Replace a file of a run; `fit`: provenance.json then says that it was written so."""
+def edit(file: Path, content: bytes, fit: bool = False, scored: str = "") -> None:
+    """Replace a file of a run; `fit`: provenance.json then says that it was written so, by scoring
+    code of the digest `scored`."""
     file.write_bytes(content)
     if fit:
         provenance = file.parent / finished.PROVENANCE
         said = json.loads(provenance.read_text()) | {"files": finished.file_digests(file.parent)}
+        said |= {"scoring": scored} if scored else {}
         provenance.write_text(json.dumps(said))
 
 
@@ -138,7 +140,7 @@ def test_the_average_is_over_the_benchmarks_of_its_row(paper: Plan, whole_paper:
     assert average.value == pytest.approx(np.mean([line.value for line in own]))
     drawn = []
     for line in own:
-        counts = store.read_counts(whole_paper / "runs" / line.run)
+        counts = scoring.read_counts(whole_paper / "runs" / line.run)
         parts = (counts.tp, counts.gt, counts.pred)
         drawn.append(bootstrap.resampled("cliptrase", *parts)["mAcc"])
     low, middle, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.5, 0.975])
@@ -229,7 +231,14 @@ def test_another_model_gets_no_number_of_the_paper_but_all_quoted_rows(
         ),
         (lambda folder: edit(folder / "metrics.json", b""), "metrics.json is not what was written"),
         (lambda folder: edit(folder / "metrics.json", b"{", fit=True), "missing or damaged"),
-        (lambda folder: edit(folder / "metrics.json", b"{}", fit=True), "not a run's metrics"),
+        (
+            lambda folder: edit(folder / "metrics.json", b"{}", True, code.scoring_digest()),
+            "metrics.json: not a run's metrics; delete it and run again",
+        ),
+        (
+            lambda folder: edit(folder / "metrics.json", b"{}", True, "before mIoU"),
+            "scored by other code: run pass coco.vit_b16.336.crop again, it reads no image",
+        ),
         (lambda folder: edit(folder / "per_image.npz", b"PK"), "per_image.npz is not what was"),
         (lambda folder: edit(folder / "per_image.npz", b"PK", fit=True), "missing or damaged"),
         (lambda folder: (folder / "confusion.npz").unlink(), "confusion.npz is missing"),
@@ -279,12 +288,17 @@ def test_a_run_of_other_data_than_what_is_prepared_is_refused(paper: Plan, few: 
     assert pick(lines, "SCLIP", "voc20").value is not None
 
 
+@pytest.mark.parametrize("differs", ["code", "scoring"])
 def test_no_difference_between_runs_of_different_code(
-    paper: Plan, few: Path, whole_paper: Path
+    differs: str, paper: Plan, few: Path, whole_paper: Path
 ) -> None:
+    """By code that predicts, or by code that scores."""
     name = run_of(paper, "table1_main", "SCLIP", "voc20")
-    provenance = few / "runs" / name / finished.PROVENANCE
-    provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
+    for folder in (few / "runs").iterdir():
+        digests = {"code": "a" * 64, "scoring": "b" * 64}
+        digests[differs] = ("f" if folder.name == name else "0") * 64
+        provenance = folder / finished.PROVENANCE
+        provenance.write_text(json.dumps(json.loads(provenance.read_text()) | digests))
     lines = lines_of(paper, few, "table1_main")
     for row, benchmark in (("SCLIP", "voc20"), ("CLIPtrase", "voc20")):
         line = pick(lines, row, benchmark)

@@ -69,7 +69,7 @@ def alone(path: Path, name: str) -> Iterator[None]:
 
     Raises UserError naming a file that cannot be written.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)
     with naming_the_path(path):
         try:
             lock.acquire(timeout=0)
