@@ -1,7 +1,5 @@
 """Errors a user can cause: one message that names the file or the key, and the cure."""
 
-from __future__ import annotations
-
 import difflib
 import sys
 from collections.abc import Callable, Iterable

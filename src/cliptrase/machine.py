@@ -1,7 +1,5 @@
 """What this machine offers: CPU cores (within quotas) and NVIDIA GPUs. Loads no torch."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

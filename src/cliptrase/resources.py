@@ -1,7 +1,5 @@
 """Where the files that ship with the project are: conf/, assets/ and published/."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent

@@ -1,7 +1,5 @@
 """Pictures and words in, a label map out: the graph of a pass on one picture at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -3,8 +3,6 @@
 Nothing heavy is imported before a command is known, so that `cliptrase --help` is immediate.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

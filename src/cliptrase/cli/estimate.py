@@ -1,7 +1,5 @@
 """`cliptrase estimate SUITE`: what a suite will cost here, before anything is computed."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Which file each picture's results go to, and writing them: all of a picture's files or none."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A picture with its label map painted over it and a legend below: for people, not for programs."""
 
-from __future__ import annotations
-
 import colorsys
 import math
 from collections.abc import Sequence

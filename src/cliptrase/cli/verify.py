@@ -3,8 +3,6 @@
 Nothing is fetched, written or repaired.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable
 from functools import partial

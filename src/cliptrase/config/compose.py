@@ -1,7 +1,5 @@
 """What Hydra composes from conf/ for the same overrides, without Hydra: a test compares the two."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from typing import Any

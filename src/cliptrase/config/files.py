@@ -1,7 +1,5 @@
 """The files of conf/: read once, checked for their name, handed out as fresh dicts."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run: one point of conf/, every value checked and derived; its name and its identity."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

@@ -5,8 +5,6 @@ its default: runs keep their names when the schema learns an option. A field wit
 cannot change a number and is no part of the identity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 

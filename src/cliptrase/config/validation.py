@@ -4,8 +4,6 @@ A validator of a field raises ValueError with the end of a sentence ("must be od
 concerns several fields raises UserError with the whole sentence.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Looks at files only; torch and open_clip are not imported.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 Torch-free and quick to import: planning a suite reads these lists.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from pathlib import Path

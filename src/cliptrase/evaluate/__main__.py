@@ -4,8 +4,6 @@ A sweep (-m) is written in Hydra's grammar, and its points share passes. Options
 and other sweepers go through Hydra itself, which makes one point after the other.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -4,8 +4,6 @@ Products are added up in another order there, so that a pixel between two classe
 other one. A few images say whether it is a few pixels.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What the command lines of a run and of a planned pass share: their log, and being interrupted."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Iterator

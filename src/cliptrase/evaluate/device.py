@@ -6,8 +6,6 @@ killed or not. Containers with a /tmp each do not see one another's locks. (Not 
 refuses a file in /tmp that another user made, and these are shared by all users.)
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import logging

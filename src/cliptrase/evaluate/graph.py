@@ -4,8 +4,6 @@ A run is a path through this graph. Runs that share a sub-configuration share it
 computed that no run asks for.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass

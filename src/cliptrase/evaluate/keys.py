@@ -1,7 +1,5 @@
 """What runs of a pass share: sub-configurations of methods as keys, and rows kept by their key."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Runs that are finished are skipped; a pass that was killed goes on where its counts were last saved.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import sys

@@ -3,8 +3,6 @@
 Writes OUT/passes/SUITE/PASS.json (run → sha256 of its metrics.json) once every run stands.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Predictions of the runs of a pass: one image or window at a time on the CPU, batches on a GPU."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future

@@ -2,8 +2,6 @@
 how the jobs of a pass are answered. (What a class is: targets. What a score is: metrics.)
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass

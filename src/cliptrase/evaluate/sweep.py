@@ -1,7 +1,5 @@
 """The points of a sweep: listed from its overrides, and made in as few passes as they need."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text features of a run's vocabulary, encoded once and kept in data/text_features/."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Attention replaced in place: the blocks run one after the other, each with another attention."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from cliptrase.config.schema import Attention

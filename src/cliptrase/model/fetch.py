@@ -1,7 +1,5 @@
 """Weights that open_clip knows by name: found in the cache without asking anyone, or fetched."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import warnings

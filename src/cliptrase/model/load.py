@@ -1,7 +1,5 @@
 """A CLIP in memory: open_clip builds it, this file refuses what cannot be segmented with."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -6,8 +6,6 @@ the patch embedding, layer norms, the residual stream, attention itself, the pro
 that is made of the features. In fp32 nothing of this file rounds anything.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ open_clip has Hugging Face's library fetch them into its cache. FILE says which 
 sha256, which is held against the one that the hub names (the cache calls a file by it).
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

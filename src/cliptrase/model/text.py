@@ -1,7 +1,5 @@
 """Text features of class names: prompt templates, encoded, averaged (released code)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 

@@ -4,8 +4,6 @@ The new path starts from the tokens entering the first changed block and adds wh
 changed attention makes, without FFN; the original path runs as in CLIP. Shapes as in vision.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Numbers on their way to the device of a model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

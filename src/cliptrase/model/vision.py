@@ -3,8 +3,6 @@
 Shapes: B images, h × w patches, L = 1 + h·w tokens ([CLS] first), D width, H heads, d = D / H.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 

@@ -4,8 +4,6 @@ Expands conf/suite × conf/table; imports neither torch nor Hydra. `python -m cl
 prints one line a run: pass, run, benchmark, method, image_size.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """conf/suite/*.yaml and conf/table/*.yaml, read and checked: every key there, of the right kind."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar

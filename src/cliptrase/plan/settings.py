@@ -1,7 +1,5 @@
 """Under which settings of its protocol a run stands: numbers under others are never compared."""
 
-from __future__ import annotations
-
 from cliptrase.config import Run
 from cliptrase.config.run import stock
 

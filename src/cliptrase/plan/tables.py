@@ -1,7 +1,5 @@
 """A table of a suite, from conf/table/<name>.yaml: its rows and cells, and the runs they need."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

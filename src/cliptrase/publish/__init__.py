@@ -7,8 +7,6 @@ Figures: `style`, `charts` (of the tidy frame), `label_maps` and `attention`, `p
 them for a suite), `figures` (the command). W&B: `tracking`. Nothing here starts a run.
 """
 
-from __future__ import annotations
-
 from cliptrase.plan import Plan
 
 MAIN_RESULTS = "main_results"

@@ -1,7 +1,5 @@
 """`python -m cliptrase.publish {tables,figures,wandb} SUITE`: hands on to the step's module."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from importlib import import_module

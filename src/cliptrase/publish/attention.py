@@ -4,8 +4,6 @@ In CLIP's last block the attention of nearly every patch goes to the same few pl
 correlation of the patch's own queries, keys and values finds what belongs together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@
 a reason. CSV, Markdown, LaTeX, charts and W&B are all made of this frame.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any

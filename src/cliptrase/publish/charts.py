@@ -1,7 +1,5 @@
 """Charts of a tidy frame: the heat map of a grid, bars of the main results, bars of rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What may be compared with what: runs in pairs, and the lines of a table side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

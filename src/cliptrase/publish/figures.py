@@ -4,8 +4,6 @@
 with gaps where runs are missing; pictures only where their dataset is prepared.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

@@ -1,7 +1,5 @@
 """Label maps side by side: images, their ground truth, and what each method makes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

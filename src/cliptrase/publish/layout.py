@@ -4,8 +4,6 @@ Each placed line has its marks: the best of its column, its footnotes. `render` 
 and writes them as Markdown and LaTeX.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass

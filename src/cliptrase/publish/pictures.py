@@ -4,8 +4,6 @@ Computed on the prepared dataset by the graph that passes use, one image and one
 so a map is that of the run: the only figures that need torch and the model.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The numbers that the paper prints, as it prints them: published/published.csv."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from cliptrase.errors import UserError

@@ -1,7 +1,5 @@
 """What stands above and below a table: its facts, how to read it, what to know of its numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pandas as pd

@@ -3,8 +3,6 @@
 A panel's cells become text, the text is pivoted to rows × columns, and pandas lays it out.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import groupby

@@ -4,8 +4,6 @@ Loads no torch. A folder of another configuration, one whose files are not those
 or whose metrics.json is not the one that its pass wrote, gives a reason instead of a number.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """How figures look, and how they are written: the same bytes from the same numbers."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

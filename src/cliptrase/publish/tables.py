@@ -3,8 +3,6 @@
 `python -m cliptrase.publish tables SUITE`, or `cliptrase tables SUITE`.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@
 paired. Skipped images stay in, as rows of zeros: benchmarks over the same images share resamples.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

@@ -13,8 +13,6 @@ provenance.json, as is that of the table of labels. The others write files and m
 cores, or score.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

@@ -7,8 +7,6 @@ their digests), and were made by this code from this data. What is missing says 
 Loads neither numpy nor torch: every start of Snakemake asks.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

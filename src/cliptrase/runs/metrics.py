@@ -4,8 +4,6 @@ All rules need only three numbers a class: pixels hit (`tp`), in the ground trut
 predicted (`pred`), so they take those, with any axes before the last: one run, or 1,000 resamples.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Where a number comes from: code, versions, commit, host, and what it cost. Loads no torch."""
 
-from __future__ import annotations
-
 import functools
 import os
 import platform

@@ -1,7 +1,5 @@
 """What metrics.json says, from the counts of a run: no image, no model, no torch."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

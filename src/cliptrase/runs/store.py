@@ -4,8 +4,6 @@ A folder is written whole under a temporary name and renamed. Everything shown e
 from it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

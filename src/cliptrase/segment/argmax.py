@@ -1,7 +1,5 @@
 """Argmax over many maps that are never in memory together: the first of the largest wins."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

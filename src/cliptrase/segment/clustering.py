@@ -1,7 +1,5 @@
 """DBSCAN of a batch on any device, with the labels scikit-learn gives, point for point."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """How alike patches are: correlation of one block's queries, keys, values, and its denoising."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

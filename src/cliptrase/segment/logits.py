@@ -1,7 +1,5 @@
 """Class of every pixel: cosine logits on the patch grid, upsampled, argmax over the classes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -6,8 +6,6 @@ cannot be the median any more are dropped on the way. Adams 2021, "Fast median f
 separable sorting networks", is the same idea on tiles.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 

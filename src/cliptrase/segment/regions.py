@@ -1,7 +1,5 @@
 """Region of every pixel: prototypes of the clusters, upsampled, median-filtered, argmax."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Upsampling: every map by itself, and parts of one with the bits that the whole would have."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple

@@ -5,8 +5,6 @@ vote, their regions (B, H, W) int64 with −1 for none, the logits (B, K, h, w) 
 patch grid, and whose names these are. It returns classes (B, H, W).
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Protocol
 

@@ -3,8 +3,6 @@
 Whatever has two asks here, so that a test can take the way of a GPU on a CPU.
 """
 
-from __future__ import annotations
-
 import torch
 
 
