@@ -5,7 +5,7 @@
 --config mirror=URL           every archive, gated ones too, from this server: URL/<file name>
 --config freeze_code=true     an edit of the code makes nothing run again
 --config device=cpu           auto | cpu | cuda | cuda:N
---resources gpu=1             fewer passes on GPUs at once than there are GPUs
+--config gpus=1               passes share the first so many GPUs; 0: the CPU
 --config tracking=online      how W&B publishes: offline | online | disabled
 
 `snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
@@ -31,7 +31,7 @@ SUITE = config.get("suite", "shapes")
 PLAN = errors.exit_on_user_error(plan.load)(SUITE)
 DATA, QUOTED = PLAN.data, shlex.quote(PLAN.data)
 ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
-MIRROR = mirror_of(config.get("mirror"))
+MIRROR = errors.exit_on_user_error(mirror_of)(config.get("mirror"))
 FROM = f"--mirror {shlex.quote(MIRROR)}" if MIRROR else ""
 # What only the user can get is left out until it is there; its cells say how to get it.
 LACKING = errors.exit_on_user_error(pipeline_data.lacking)(PLAN, ASKED, MIRROR)
@@ -74,7 +74,7 @@ onstart:
     said = errors.exit_on_user_error(announcement)(
         PLAN,
         ASKED,
-        pipeline.passes_to_make(SUITE, LEFT, sys.argv),
+        pipeline.passes_to_make(PLAN, LEFT, sys.argv),
         MIRROR,
         CORES,
         DEVICE,
@@ -88,5 +88,9 @@ onsuccess:
 
 
 onerror:  # from the runs that there are; one step that fails costs no other
-    for step in (f"tables {SUITE}", f"figures {SUITE}", f"wandb {SUITE} tracking.mode={TRACKING}"):
+    for step in (
+        f"tables {SUITE}",
+        f"figures {SUITE}",
+        f"wandb {SUITE} tracking.mode={TRACKING}",
+    ):
         shell(f"python -m cliptrase.publish {step} >&2 || true")

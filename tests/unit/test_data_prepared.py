@@ -22,6 +22,7 @@ from cliptrase.data.make.records import Record, png
 from cliptrase.data.read import prepared
 from cliptrase.data.read.prepared import open_prepared, read_selfcheck, verify_prepared
 from cliptrase.errors import UserError
+from cliptrase.runs import code
 from cliptrase.shapes import scenes
 
 COUNT = 6
@@ -61,6 +62,13 @@ def test_the_embedded_benchmark_is_stored_to_the_pixel(
     assert sum(check["label_pixels"].values()) == 12 * 224 * 224
     run = config.resolve(["benchmark=shapes", f"data={tmp_path}", "limit=3"])
     assert [sample.id for sample in open_dataset(run)] == samples.ids[:3]
+
+
+def test_scenes_are_of_the_code_that_draws_them_and_not_of_the_clip_that_is_trained_on_them():
+    drawing = code.closure("data.make.records", "shapes.scenes")
+    files = set(recipes.code_files("shapes"))
+    assert {file for file in drawing if file.parent.name == "shapes"} < files <= drawing
+    assert files == set(recipes.code_files("shapes_clean"))
 
 
 def test_hugging_face_opens_it_too(small: None, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake"}
 NOT_IMPORTED = {
     "jinja2": "pandas' to_latex",
     "pygments": "snakemake --report",
+    "scikit-learn": "tests and benchmarks compare with it",
     "snakemake": "the Snakefile",
     "torchvision": "imported by open_clip",
 }

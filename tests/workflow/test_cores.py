@@ -25,6 +25,7 @@ from cliptrase.plan import load
 ROOT = Path(__file__).resolve().parents[2]
 REAL, CORES = (1, 2, 3, 4, 16), (1, 2, 8, 64)
 WAITING = {"fetch_archive", "fetch_weights"}  # they wait for the network, three at most
+WORKERS = re.compile(r"--workers (\d+)")
 Case = dict[str, Any]
 
 pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
@@ -115,11 +116,12 @@ def test_each_gpu_has_one_pass_and_the_cores_are_shared_among_them(tmp_path):
 
 def test_the_command_line_may_set_limits_of_its_own(tmp_path):
     cases = [
-        case(16, 64, "shapes", 4, "--resources", "gpu=1"),
+        case(16, 64, "shapes", 4) | {"config": ["gpus=1"]},
         case(16, 64, "shapes", 4, "--resources", "download=9"),
-        case(16, 64, "shapes", 2, "--resources", "gpu=9"),
-        case(16, 64, "shapes", 0, "--resources", "gpu=1"),
+        case(16, 64, "shapes", 2) | {"config": ["gpus=9"]},
+        case(16, 64, "shapes", 0) | {"config": ["gpus=1"]},
         case(16, 64, "shapes", 4) | {"config": ["device=cpu"]},
+        case(16, 64, "shapes", 4) | {"config": ["device=cuda", "gpus=0"]},
     ]
     at_once = []
     for _, plan in plans(cases, tmp_path):
@@ -128,7 +130,9 @@ def test_the_command_line_may_set_limits_of_its_own(tmp_path):
         assert most(plan["jobs"], plan["limits"], busy) <= 16
         on_cpu = {"--device cpu" in job["command"] for job in passes}
         assert on_cpu == {len(at_once) > 3}
-    assert at_once == [1, 4, 2, 5, 5]
+        workers = {int(word) for job in passes for word in WORKERS.findall(job["command"])}
+        assert workers == {[15, 3, 7, 3, 3, 3][len(at_once) - 1]}, "those that run share the cores"
+    assert at_once == [1, 4, 2, 5, 5, 5]
 
 
 def test_passes_of_other_code_share_the_cores_with_one_that_is_damaged(tmp_path):

@@ -222,11 +222,11 @@ def test_a_prepared_dataset_outlives_its_archives_whatever_code_changes(tree, se
     (tree / DATA / "raw" / GATED).unlink()
     folder = (tree / target).parent
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    for other in ("expected.py", "prepare.py", "prepared.py"):
-        _append(data / other, "# edited\n")
+    for other in ("make/recipes.py", "make/prepare.py", "read/prepared.py"):
+        _append(data / other, "EDITED = 1\n")
     code, said = snakemake(tree, server, target, mirror="")
     assert code == 0 and "Nothing to be done" in said, "none of these can change a pixel"
-    _append(data / "archives/ade2021.py", "# edited\n")
+    _append(data / "make/archives/ade2021.py", "EDITED = 1\n")
     code, said = snakemake(tree, server, target, mirror="")
     assert code != 0 and GATED in said, "made again it would have to be, and cannot"
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
@@ -260,6 +260,7 @@ def test_the_miniatures_list_is_that_of_the_real_sources(archives):
 
 
 def _append(file: Path, text: str) -> None:
+    assert file.is_file()
     with open(file, "a", encoding="utf-8") as opened:
         opened.write(text)
 

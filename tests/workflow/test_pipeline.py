@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.workflow.made_runs import make_pass, write
 
-from cliptrase import pipeline, plan
+from cliptrase import machine, pipeline, plan
 from cliptrase.data.make import prepare
 from cliptrase.data.read.ordered import cores
 from cliptrase.errors import UserError
@@ -190,13 +191,38 @@ def test_a_pass_file_names_the_runs_of_its_pass(made, smoke, text):
     assert list(pipeline.stale_passes(smoke)) == [pass_file.stem]
 
 
-def test_a_start_makes_what_its_command_line_names():
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        ("all", ["a", "b"]),
+        ("--cores 8", ["a", "b"]),
+        ("regenerate-paper-tables", []),
+        ("results/passes/smoke/b.json -n", ["b"]),
+        ("./results/passes/smoke/b.json", ["b"]),
+        ("results/smoke/tables/table1_main.csv", ["a", "b"]),
+        ("data/prepared/shapes/selfcheck.json", []),
+        ("./data/raw/val2017.zip.json --cores 8", []),
+        ("data/prepared/shapes/selfcheck.json all", ["a", "b"]),
+    ],
+)
+def test_a_start_makes_what_its_command_line_names(smoke, words, made):
     stale = {"a": "it is missing", "b": "a run is lost"}
-    made = {
-        words: pipeline.passes_to_make("smoke", stale, words.split())
-        for words in ("all", "regenerate-paper-tables", "results/passes/smoke/b.json -n")
-    }
-    assert list(made.values()) == [["a", "b"], [], ["b"]]
+    assert pipeline.passes_to_make(smoke, stale, words.split()) == made
+
+
+def test_passes_see_as_many_gpus_as_they_may_have(monkeypatch):
+    monkeypatch.setattr("cliptrase.machine.gpu_uuids", lambda: ["GPU-1", "GPU-2", "GPU-3"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    assert pipeline.limit_gpus("auto", None) == "auto" and machine.usable_gpus("auto") == 2
+    assert pipeline.limit_gpus("auto", 9) == "auto" and machine.usable_gpus("auto") == 2
+    assert pipeline.limit_gpus("cuda:1", 1) == "cuda:1"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,0", "the second is another if one is hidden"
+    assert pipeline.limit_gpus("auto", "1") == "auto" and machine.usable_gpus("cuda") == 1
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+    assert pipeline.limit_gpus("cuda", 0) == "cpu"
+    for wrong in ("-1", "all", "1.5", True):
+        with pytest.raises(UserError, match="must be how many"):
+            pipeline.limit_gpus("auto", wrong)
 
 
 def test_the_marker_of_code_changes_with_the_code_and_not_with_its_comments(empty):
@@ -213,12 +239,40 @@ def test_the_marker_of_code_changes_with_the_code_and_not_with_its_comments(empt
     assert marker.read_bytes() != before[0]
 
 
+def test_the_marker_of_code_notices_files_that_go_and_older_ones_that_come(empty):
+    files = [write(f"cliptrase/{name}.py", "X = 1") for name in "ab"]
+    marker = Path(markers._code("a", files))
+    both = marker.read_bytes()
+    markers._code("a", files[:1])
+    assert marker.read_bytes() != both
+    code._read.cache_clear()
+    write(files[1], "X = 2")
+    os.utime(files[1], (0, 0))
+    markers._code("a", files)
+    assert marker.read_bytes() != both
+
+
+@pytest.mark.parametrize("name", ["plan/tables.py", "publish/cells.py"])
+def test_tables_are_of_the_code_that_plans_them_too(empty, monkeypatch, name):
+    package = Path(shutil.copytree(pipeline.PACKAGE, "cliptrase"))
+    monkeypatch.setattr(markers, "PACKAGE", package.resolve())
+    before = Path(markers.publishing()).read_bytes()
+    code._read.cache_clear()
+    write(package / name, "EDITED = 1\n")
+    assert Path(markers.publishing()).read_bytes() != before
+
+
 def test_a_table_is_rendered_again_once_the_run_of_an_empty_cell_is_there(empty):
     write("results/smoke/tables/table1_main.csv", "row,value,run\nA,1.0,there\nB,,lost\nC,,\n")
     write(pipeline.RUNS / "there" / "metrics.json", "{}")
     assert not asks(markers.tables("smoke")), "an empty cell without a run is no reason"
-    write(pipeline.RUNS / "lost" / "metrics.json", "{}")
-    assert asks(markers.tables("smoke"))
+    file = write(pipeline.RUNS / "lost" / "metrics.json", "{}")
+    os.utime(file, (0, 0))
+    table = Path("results/smoke/tables/table1_main.csv")
+    os.utime(table, (time.time() - 60,) * 2)
+    assert asks(markers.tables("smoke")), "an old run that was moved here"
+    os.utime(table, (time.time() + 60,) * 2)
+    assert not asks(markers.tables("smoke")), "it was there, and has no value to show"
 
 
 @pytest.mark.parametrize(

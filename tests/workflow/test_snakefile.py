@@ -329,10 +329,23 @@ def test_killed_in_the_middle_of_a_pass_the_rerun_gives_the_same_numbers(tree, b
 
 
 @pytest.mark.parametrize(
-    ("config", "hint"),
-    [({"suite": "smoky"}, "smoke"), ({"benchmarks": "[shapes_gb]"}, "shapes_bg")],
+    ("config", "message"),
+    [
+        ({"suite": "smoky"}, "did you mean 'smoke'"),
+        ({"benchmarks": "[shapes_gb]"}, "did you mean 'shapes_bg'"),
+        ({"mirror": "ftp://lab"}, "data.mirror=ftp://lab: must be"),
+        ({"gpus": "-1"}, "gpus=-1: must be"),
+    ],
 )
-def test_a_wrong_name_ends_in_one_message_that_names_the_nearest(bare, config, hint):
+def test_a_wrong_setting_ends_in_one_message(bare, config, message):
     done = snakemake(bare, "--dry-run", "all", **config)
-    assert done.returncode != 0
-    assert f"did you mean '{hint}'" in done.stdout
+    assert done.returncode == 1
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("error: "))
+    assert message in line and "Traceback" not in done.stdout
+
+
+def test_a_wrong_mirror_of_the_environment_is_one_message_too(bare, monkeypatch):
+    monkeypatch.setenv("CLIPTRASE_MIRROR", "lab")
+    done = snakemake(bare, "--dry-run", "regenerate-paper-tables")
+    assert done.returncode == 1 and "error: data.mirror=lab: must be" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -7,7 +7,10 @@ makes a pass run again that is stale: a run of it is lost, damaged, or of other 
 
 DEVICE = str(config.get("device", "auto"))
 errors.exit_on_user_error(check_device)(DEVICE)
+DEVICE = errors.exit_on_user_error(pipeline.limit_gpus)(DEVICE, config.get("gpus"))
 GPUS = machine.usable_gpus(DEVICE)
+# A pass has its share of the cores, so that as many start as there are GPUs. Where the cores do not
+# divide evenly there may be more, which wait for the lock of a GPU.
 WORKERS = pipeline.workers(LEFT or PASSES, GPUS, CORES)
 
 

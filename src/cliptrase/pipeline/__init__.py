@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -90,12 +91,15 @@ def runs_to_predict(a_pass: Pass, data: str, frozen: bool) -> list[str]:
     return [name for name, run in a_pass.runs.items() if lost(run)]
 
 
-def passes_to_make(suite: str, stale: Iterable[str], words: list[str]) -> list[str]:
+def passes_to_make(plan: Plan, stale: Iterable[str], words: list[str]) -> list[str]:
     """The stale passes that a start makes, by the words of Snakemake's command line: those whose
-    pass files it names, none where it only renders tables, else all."""
-    named = [name for name in stale if str(pass_file(suite, name)) in words]
-    rendering = {"regenerate-paper-tables", "regenerate_paper_tables"} & {*words}
-    return named or ([] if rendering else list(stale))
+    pass files it names, none where it only renders tables or makes data, else all."""
+    targets = {os.path.normpath(word) for word in words}
+    if named := [name for name in stale if str(pass_file(plan.suite, name)) in targets]:
+        return named
+    needing = "all" in targets or any(target.startswith("results/") for target in targets)
+    needless = ("regenerate-paper-tables", "regenerate_paper_tables", f"{plan.data}/")
+    return list(stale) if needing or not any(t.startswith(needless) for t in targets) else []
 
 
 def shell_prefix() -> str:
@@ -110,6 +114,21 @@ def shell_prefix() -> str:
     single = " ".join(f"{name}=1" for name in THREADS)
     python = f'python() {{{{ {shlex.quote(sys.executable)} "$@"; }}}}'
     return f"set -euo pipefail; export {single}; {python}; "
+
+
+def limit_gpus(device: str, most: object) -> str:
+    """Let the passes see the first `most` GPUs only, as `--config gpus=` gives it, None for all.
+
+    Returns their device: the CPU for 0. Raises UserError for what is no number of GPUs.
+    """
+    if most is None:
+        return device
+    if not re.fullmatch(r"\d+", str(most)):
+        raise UserError(f"gpus={most}: must be how many GPUs the passes share, 0 for the CPU")
+    seen = machine.visible_gpus(machine.gpu_uuids() or None)[: int(str(most))]
+    if seen and ":" not in device:
+        os.environ[machine.VISIBLE] = ",".join(seen)
+    return device if int(str(most)) else "cpu"
 
 
 def workers(made: list[str], gpus: int, cores: int | None) -> int:

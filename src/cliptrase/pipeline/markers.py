@@ -61,16 +61,18 @@ def dataset(plan: Plan, name: str) -> str:
 
 
 def tables(suite: str) -> str:
-    """Of the tables: asks if there is now a run whose cell is empty.
+    """Of the tables: asks if a run whose cell is empty has come since they were rendered.
 
-    `regenerate-paper-tables` leaves such cells, in files that are newer than every pass.
+    `regenerate-paper-tables` leaves such cells, in files that are newer than every pass. A run that
+    is moved here counts, hence the time of change; one that has no value to show does not.
     """
-    empty = set()
+    come = set()
     for file in Path("results", suite, "tables").glob("*.csv"):
         with open(file, encoding="utf-8", newline="") as text:
-            empty |= {row["run"] for row in csv.DictReader(text) if not row.get("value")}
-    there = sorted(run for run in empty if run and (RUNS / run / "metrics.json").is_file())
-    return _marker(f"{suite}/tables", f"there is now a run {there[0]}" if there else "")
+            empty = {row["run"] for row in csv.DictReader(text) if not row.get("value")} - {""}
+        there = [run for run in empty if (RUNS / run / "metrics.json").is_file()]
+        come |= {run for run in there if os.stat(RUNS / run).st_ctime > os.path.getmtime(file)}
+    return _marker(f"{suite}/tables", f"there is now a run {min(come)}" if come else "")
 
 
 def wandb(suite: str) -> str:
@@ -85,18 +87,16 @@ def preparing(dataset: str, data: str) -> str:
 
 
 def publishing() -> str:
-    """Of the code that renders tables and draws figures."""
-    return _code("publish", (PACKAGE / "publish").rglob("*.py"))
+    """Of the code that plans and renders tables and draws figures."""
+    folders = (PACKAGE / "plan", PACKAGE / "publish")
+    return _code("publish", (file for folder in folders for file in folder.rglob("*.py")))
 
 
 def _code(name: str, files: Iterable[Path]) -> str:
     """A marker that holds the digest of some code, which no comment and no docstring changes."""
-    file, files = MARKERS / "code" / name, list(files)
-    edited = max(os.path.getmtime(each) for each in files)
-    if not file.is_file() or os.path.getmtime(file) <= edited:
-        content = digest(frozenset(files))
-        if not file.is_file() or file.read_text(encoding="utf-8") != content:
-            _write(file, content)
+    file, content = MARKERS / "code" / name, digest(frozenset(files))
+    if not file.is_file() or file.read_text(encoding="utf-8") != content:
+        _write(file, content)
     return str(file)
 
 

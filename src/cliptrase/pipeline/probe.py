@@ -47,7 +47,6 @@ from cliptrase.runs.provenance import Stages, peak_memory
 SIZES = {"shapes": (224, 224), "shapes_clean": (224, 224), "cityscapes": (2048, 1024)}
 PHOTOGRAPH = (640, 480)  # width and height of the pictures of other datasets
 COLOURS = 4  # of a picture, along each side
-BATCH = 16  # images on a GPU
 SOME = 4  # methods whose operations are counted, and names that are encoded, instead of all
 
 
@@ -87,7 +86,7 @@ def timing(
     words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
     vocabularies = {words[name]: run for name, run in runs.items()}
     first, gpu = next(iter(runs.values())), device.type == "cuda"
-    clip, count = random_clip(first.model, device), BATCH if gpu else cores()
+    clip, count = random_clip(first.model, device), first.batch_size if gpu else cores()
     targets = {target_key(run): Target.of(run) for run in runs.values()}
     tables = [(target.lookup.table, target.classes) for target in targets.values()]
     scored = np.logical_and.reduce([(table >= 0) & (table < classes) for table, classes in tables])
@@ -97,7 +96,7 @@ def timing(
     with torch.inference_mode(), single_threaded_pool(cores()) as pool:
         texts = {key: random_text(clip, run) for key, run in vocabularies.items()}
         jobs = {name: Job.of(run, words[name], texts[words[name]]) for name, run in runs.items()}
-        predictor = Predictor(clip, loader, jobs, Stages(), BATCH)
+        predictor = Predictor(clip, loader, jobs, Stages(), first.batch_size)
         predicted = predictor.batched if gpu else partial(predictor.singly, ahead=count)
         if gpu:  # the first batch waits for the libraries
             list(predicted(pool, range(count)))

@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 IDS = HERE.parent / "ids"
 FOREIGN = "the archives are not those of the source"
 DRAWN = ("shapes", "shapes_clean")  # the embedded benchmark, which needs no archives
+NO_SCENE = ("card.py", "model.py", "train.py")  # of shapes/: of the embedded CLIP alone
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def code_files(dataset: str, data: Path | str = "data") -> tuple[Path, ...]:
     """The files whose code decides what is prepared. Raises UserError as `recipe`; no numpy."""
     if dataset in DRAWN:
         shapes = sorted((HERE.parents[1] / "shapes").glob("*.py"))
-        return (HERE / "records.py", *shapes)
+        return (HERE / "records.py", *(each for each in shapes if each.name not in NO_SCENE))
     sources = read_sources(data)
     if dataset not in sources.datasets:
         hint = nearest(dataset, [*DRAWN, *sources.datasets])
