@@ -99,7 +99,7 @@ def run_pass(
 
 @contextlib.contextmanager
 def _shared_errors() -> Iterator[None]:
-    """Say of an error that it is none of a single run."""
+    """Raise a UserError as PassError: every run of the pass has it."""
     try:
         yield
     except UserError as error:
