@@ -49,7 +49,7 @@ def test_a_copy_of_the_package_has_the_same_digests(digests, plain):
 @pytest.mark.parametrize("file", [METRICS, CLUSTERING])
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("import annotations\n", "import annotations  # a comment\n\n\n"), ('"""', '"""More. ')],
+    [("import numpy as np\n", "import numpy as np  # a comment\n\n\n"), ('"""', '"""More. ')],
 )
 def test_what_a_file_says_to_its_readers_does_not_count(file, old, new, digests, plain):
     assert digests({file: (old, new)}) == plain
@@ -89,7 +89,7 @@ def test_what_is_imported_late_counts(file, line, digests):
 
 @pytest.mark.parametrize("file", ["cli/segment.py", "publish/cells.py", "plan/tables.py"])
 def test_commands_plans_and_tables_do_not_count(file, digests, plain):
-    assert digests({file: ("from __future__", "import os\nfrom __future__")}) == plain
+    assert digests({file: ("\nfrom ", "\nimport os\nfrom ")}) == plain
 
 
 def names(*modules):
