@@ -59,8 +59,8 @@ def test_the_words_of_sclip_are_as_many_as_the_benchmarks_own(benchmark):
         config.resolve([PAPER, f"benchmark={benchmark}", f"protocol={protocol}"]).vocabulary
         for protocol in ("slide", "crop")
     )
-    assert slide["classes"]["count"] == crop["classes"]["count"]
-    assert (slide["background"] is None) == (crop["background"] is None)
+    assert slide.classes.count == crop.classes.count
+    assert (slide.background is None) == (crop.background is None)
 
 
 def test_words_that_are_given_stay_under_slide():
@@ -91,7 +91,7 @@ def test_a_file_brings_the_background_words_beside_it(tmp_path: Path):
     assert lists("benchmark=voc20", f"vocabulary={words}") == ("mine", None)
     assert lists("benchmark=voc21", f"vocabulary={words}") == ("mine", "mine_background")
     vocabulary = config.resolve([PAPER, "benchmark=voc21", f"vocabulary={words}"]).vocabulary
-    assert [vocabulary[key]["count"] for key in ("classes", "background")] == [2, 3]
+    assert (vocabulary.classes.count, vocabulary.background.count) == (2, 3)
     assert vocabulary.background.path == str(tmp_path / "mine_background.txt")
     benchmark = ["benchmark=voc21", f"benchmark.classes={words}"]  # no vocabulary=: no pair
     assert lists(*benchmark) == ("mine", "voc21_background")

@@ -82,6 +82,7 @@ class Comparable(NamedTuple):
     """
 
     protocol: str
+    rule: str
     title: str
     lines: pd.DataFrame
 
@@ -102,5 +103,5 @@ def comparables(frame: pd.DataFrame) -> list[Comparable]:
     for (protocol, rule), part in groups:
         words = " and ".join(in_words(each) for each in protocol.split())
         title = f"protocol {words}" + f", rule {rule}" * several_rules
-        blocks.append(Comparable(protocol, title if len(groups) > 1 else "", part))
+        blocks.append(Comparable(protocol, rule, title if len(groups) > 1 else "", part))
     return blocks
