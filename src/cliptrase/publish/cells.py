@@ -84,7 +84,7 @@ class Line:
 
 FIELDS = [field.name for field in fields(Line)]
 COLUMNS = tuple(FIELDS[: FIELDS.index("run") + 1])  # of the CSV
-NUMBERS: Any = {"float | None": "float64", "int | None": "Int64"}
+NUMBERS: Any = {float | None: "float64", int | None: "Int64"}
 TYPES = {field.name: NUMBERS[field.type] for field in fields(Line) if field.type in NUMBERS}
 
 
