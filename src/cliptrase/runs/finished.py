@@ -117,7 +117,7 @@ def stale_pass(
 def belongs(folder: Path, run: Run) -> bool:
     """Whether `folder` holds `run`; False where it is absent or empty.
 
-    Raises UserError where it holds another configuration.
+    Raises UserError where it holds another configuration or is a file.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -127,10 +127,8 @@ def belongs(folder: Path, run: Run) -> bool:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         same = False
     if not same:
-        raise UserError(
-            f"{folder}: holds another configuration than this run; delete it, or choose another "
-            "folder with out=…"
-        )
+        wrong = "holds another configuration than this run" if folder.is_dir() else "is a file"
+        raise UserError(f"{folder}: {wrong}; delete it, or choose another folder with out=…")
     return True
 
 
