@@ -196,16 +196,15 @@ def test_what_is_set_aside_lies_on_the_disk_of_the_data(
     assert left == [".pcontext.lock", "pcontext"]
 
 
+def preparing_cityscapes(data: Path) -> list[str]:
+    """The command that prepares it in a process of its own."""
+    module = "cliptrase.data.make.prepare"
+    return [sys.executable, "-m", module, "cityscapes", "--data", str(data)]
+
+
 def test_two_processes_make_it_once(tmp_path: Path) -> None:
     data = place(tmp_path, "cityscapes")
-    command = [
-        sys.executable,
-        "-m",
-        "cliptrase.data.make.prepare",
-        "cityscapes",
-        "--data",
-        str(data),
-    ]
+    command = preparing_cityscapes(data)
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
@@ -233,18 +232,10 @@ def test_what_a_download_says_of_its_progress_is_said_while_preparing(tmp_path: 
     name = ARCHIVES["cityscapes"]["images"][0]
     (data / "prepared").mkdir()
     locks = {"cityscapes": data / "prepared/.cityscapes.lock", name: data / f"raw/.{name}.lock"}
-    command = [
-        sys.executable,
-        "-m",
-        "cliptrase.data.make.prepare",
-        "cityscapes",
-        "--data",
-        str(data),
-    ]
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
         for stack, (of, path) in zip((first, second), locks.items(), strict=True):
             stack.enter_context(alone(path, of))
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(preparing_cityscapes(data), stderr=subprocess.PIPE, text=True)
         for stack, of in ((first, "cityscapes"), (second, name)):
             assert process.stderr is not None
             assert process.stderr.readline() == f"{of}: another process is at it; waiting\n"

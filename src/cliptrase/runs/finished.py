@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -54,15 +54,15 @@ def status(
     folder = Path(runs_folder) / run.name
     if not belongs(folder, run):
         return Status("predict", "not run yet")
-    if reason := _damage(folder, PREDICTED):
-        return Status("predict", reason)
     made = read_json(folder / PROVENANCE) or {}
+    if reason := _damage(folder, PREDICTED, made):
+        return Status("predict", reason)
     if not freeze_code and made.get("code") != code.prediction_digest():
         return Status("predict", "made by other prediction code")
     pixels = data_digest(run, data)
     if made.get("labels") != labels_digest(run) or pixels not in (None, made.get("data")):
         return Status("predict", "made from other data or labels")
-    reason = _damage(folder, SCORED)
+    reason = _damage(folder, SCORED, made)
     if not reason and not freeze_code and made.get("scoring") != code.scoring_digest():
         reason = "its scores are of other scoring code"
     if reason:  # metrics.json holds one number that the counts do not
@@ -137,15 +137,16 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in SEALED}
 
 
-def _damage(folder: Path, names: Iterable[str]) -> str:
+def _damage(folder: Path, names: Iterable[str], made: Mapping[str, Any]) -> str:
     """What is wrong with the first of the files that is not as it was written; "" where all are.
 
+    made: what provenance.json holds.
     A provenance.json that was edited to fit an edited file is noticed by `stale_pass` only.
     """
     for name in (*names, PROVENANCE):
         if not (folder / name).is_file():
             return f"{name} is missing"
-    written = (read_json(folder / PROVENANCE) or {}).get("files")
+    written = made.get("files")
     if not isinstance(written, dict):
         return f"{PROVENANCE} is damaged"
     for name in names:
