@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import csv
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.workflow.pages import printed_by
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_method.md").read_text(encoding="utf-8")
@@ -38,25 +36,7 @@ def test_the_example_gives_every_table_its_rows(tmp_path, copy_of_the_tree):
     (tree / "tests" / "parity").mkdir(parents=True)
     for path, content in FILES.items():
         (tree / path).write_text(content, encoding="utf-8")
-    bin_folder = tmp_path / "bin"  # `python` and `snakemake` of the page are those that run this
-    bin_folder.mkdir()
-    for name, module in (("python", ""), ("snakemake", " -m snakemake")):
-        script = bin_folder / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n', encoding="utf-8")
-        script.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree / "src"),
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
-    }
-    printed = ""
-    for commands in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=tree, env=environment, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        printed += done.stdout
+    printed = printed_by(PAGE, tree, tmp_path / "bin")
 
     assert "1 passed" in printed
     assert re.search(r"\tkeyvalue\t", printed) and re.search(r"\tbox\t", printed)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.workflow.pages import printed_by
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_variant.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"`([\w/]+\.(?:yaml|py))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
-COMMANDS = {"python": "", "cliptrase": " -m cliptrase.cli"}
 
 pytestmark = pytest.mark.slow
 
@@ -33,22 +30,7 @@ def test_the_variants_of_the_page_are_runs_of_one_sweep(tmp_path, copy_of_the_tr
     shutil.copy(ROOT / "tests" / "objects.py", tree / "tests")
     for path, content in FILES.items():
         (tree / path).write_text(content, encoding="utf-8")
-    bin_folder = tmp_path / "bin"  # the commands of the page are those of this Python
-    bin_folder.mkdir()
-    for name, module in COMMANDS.items():
-        script = bin_folder / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n', encoding="utf-8")
-        script.chmod(0o755)
-    path = f"{bin_folder}:{os.environ['PATH']}"
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PATH": path}
-    printed = ""
-    for commands in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=tree, env=environment, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        printed += done.stdout
+    printed = printed_by(PAGE, tree, tmp_path / "bin")
 
     assert "1 passed" in printed
     runs = re.findall(r"^results/runs/(\S+)  \(8 images", printed, re.MULTILINE)
