@@ -26,6 +26,7 @@ from cliptrase.segment.clustering import Points, without
 from cliptrase.segment.correlation import correlation
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
+from cliptrase.segment.tiles import bilinear
 
 MAPS = 16  # of each image that are smoothed at once: bounds memory, changes no result
 UNCHANGED = Attention(
@@ -184,10 +185,10 @@ class Graph:
             if not numbers.any():
                 size = (len(labels), *self.out_size)
                 return torch.full(size, -1, device=self._pixels.device)
-            maps, places = self._smooth_maps(method, labels, numbers)
+            maps, places = self._cluster_maps(method, labels, numbers)
             table = np.full((len(labels), numbers.max()), -1)
             table[np.arange(numbers.max()) < numbers[:, None]] = places
-            return region_maps(maps, table, self.out_size)
+            return region_maps(maps, table)
 
         return self._once("regions", self._region_key(method), make)
 
@@ -201,10 +202,10 @@ class Graph:
         clusters = self.clusters(method)
         return self._once("cluster", key, lambda: clusters.cpu().numpy())
 
-    def _smooth_maps(
+    def _cluster_maps(
         self, method: Method, labels: NDArray[np.int64], numbers: NDArray[np.int64]
     ) -> tuple[Tensor, NDArray[np.int64]]:
-        """Smooth prototype maps (…, h', w'), and which of them the clusters have, `numbers` of each
+        """Smooth prototype maps (…, H, W), and which of them the clusters have, `numbers` of each
         image. A set of patches has one map, whichever clustering it comes from."""
         regions = _regions_of(method)
         images = np.repeat(np.arange(len(labels)), numbers)
@@ -215,7 +216,8 @@ class Graph:
             of = prototypes(rows, self.clusters(method), images[at].tolist(), clusters[at].tolist())
             shape = (self.grid, regions.upsample, regions.median)
             parts = of.split(MAPS * len(rows))
-            return torch.cat([smooth_maps(part, *shape) for part in parts])
+            smooth = torch.cat([smooth_maps(part, *shape) for part in parts])
+            return bilinear(smooth[None], self.out_size)[0]
 
         sets = keys.set_keys(images, labels[images] == clusters[:, None])
         return self._maps.setdefault(keys.smoothing_key(regions), keys.Memo())(sets, make)

@@ -13,7 +13,7 @@ from cliptrase.segment.argmax import first_argmax
 from cliptrase.segment.median import median_filter
 from cliptrase.segment.tiles import bilinear
 
-AT_ONCE = 8  # clusters of each image upsampled at once: bounds memory, changes no result
+AT_ONCE = 8  # clusters of each image compared at once: bounds memory, changes no result
 
 
 def prototype(rows: Tensor, members: Tensor) -> Tensor:
@@ -49,23 +49,22 @@ def smooth_maps(prototypes: Tensor, grid: tuple[int, int], upsample: int, median
     return median_filter(maps, median)
 
 
-def region_maps(maps: Tensor, places: NDArray[np.int64], out_size: tuple[int, int]) -> Tensor:
-    """Region (B, H, W) int64 of the largest of each image's smooth maps, bilinearly upsampled to
-    `out_size`; the lowest cluster first on ties, −1 in an image without any.
+def region_maps(maps: Tensor, places: NDArray[np.int64]) -> Tensor:
+    """Region (B, H, W) int64 of the largest of each image's `maps` (S, H, W); the lowest cluster
+    first on ties, −1 in an image without any.
 
-    `places` (B, K): which of `maps` (S, h', w') are an image's, in the order of its clusters, and
-    −1 where it has fewer than K.
+    `places` (B, K): which of the maps are an image's, in the order of its clusters, and −1 where it
+    has fewer than K.
     """
     at = uploaded(places, maps.device)
     ragged = bool((places < 0).any())
 
-    def upsampled() -> Iterator[Tensor]:
+    def chosen() -> Iterator[Tensor]:
         for some in at.split(AT_ONCE, dim=1):
-            chosen = maps.index_select(0, some.flatten().clamp_min(0)).unflatten(0, some.shape)
-            fine = bilinear(chosen, out_size)
+            fine = maps.index_select(0, some.flatten().clamp_min(0)).unflatten(0, some.shape)
             if ragged:
                 fine.masked_fill_((some < 0)[:, :, None, None], -torch.inf)
             yield fine
 
-    regions = first_argmax(upsampled())
+    regions = first_argmax(chosen())
     return torch.where((at[:, 0] >= 0).view(-1, 1, 1), regions, -1) if ragged else regions

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cliptrase.segment import ways
+
 AT_ONCE = 8  # regions of each image whose masks exist at once: bounds memory, changes no result
 
 
@@ -46,9 +48,11 @@ def hard_vote(classes: Tensor, regions: Tensor, most: tuple[int, int] | None = N
     first = torch.arange(0, rows, count + 1, device=classes.device)
     row = (regions + (first + 1).view(-1, 1, 1)).flatten()
     cells = (row * width).add_(classes.flatten())
-    votes = torch.zeros(rows * width, dtype=torch.int32, device=classes.device)
-    # not bincount, which looks for the largest first: a GPU would be waited for
-    votes.scatter_add_(0, cells, votes.new_ones(()).expand(len(cells)))
+    if ways.one_by_one(classes.device):
+        votes = cells.bincount(minlength=rows * width)
+    else:  # bincount looks for the largest first: a GPU would be waited for
+        votes = torch.zeros(rows * width, dtype=torch.int32, device=classes.device)
+        votes.scatter_add_(0, cells, votes.new_ones(()).expand(len(cells)))
     winners = votes.view(rows, width).argmax(dim=-1)
     return torch.where(regions >= 0, winners.index_select(0, row).view_as(classes), classes)
 

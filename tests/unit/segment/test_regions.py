@@ -12,6 +12,7 @@ from cliptrase.segment import ways
 from cliptrase.segment.argmax import _update, first_argmax
 from cliptrase.segment.median import median_filter
 from cliptrase.segment.regions import prototype, prototypes, region_maps, smooth_maps
+from cliptrase.segment.tiles import bilinear as upsampled
 
 
 def random_maps(*shape: int, seed: int = 0, ties: bool = False) -> torch.Tensor:
@@ -75,7 +76,7 @@ def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def test_regions_by_their_definition(upsample, median, grid, out_size):
     means = random_maps(5, grid[0] * grid[1], seed=grid[0])
     maps = smooth_maps(means, grid, upsample, median)
-    ours = region_maps(maps, np.arange(5)[None], out_size)[0].numpy()
+    ours = region_maps(upsampled(maps[None], out_size)[0], np.arange(5)[None])[0].numpy()
     expected = []
     for one in means.double().numpy():
         one = bilinear(one.reshape(grid), (grid[0] * upsample, grid[1] * upsample))
@@ -97,8 +98,8 @@ def test_a_map_does_not_depend_on_the_maps_beside_it():
 
 def test_the_lowest_cluster_wins_ties():
     one = random_maps(28, 28)
-    maps = torch.stack([one - 5, one, one.clone(), one - 1])
-    assert (region_maps(maps, np.arange(4)[None], (112, 112)) == 1).all()
+    maps = upsampled(torch.stack([one - 5, one, one.clone(), one - 1])[None], (112, 112))[0]
+    assert (region_maps(maps, np.arange(4)[None]) == 1).all()
 
 
 @pytest.fixture(params=[True, False], ids=["a CPU's way", "a GPU's way"])
@@ -113,13 +114,12 @@ def test_images_with_different_numbers_of_clusters(either_way):
     places = np.full((5, 19), -1)
     for row, one in zip(places, own, strict=True):
         row[: len(one)] = one
-    together = region_maps(maps, places, (40, 50))
+    together = region_maps(maps, places)
     for one, found in zip(own, together, strict=True):
         if not one:
             assert (found == -1).all()
             continue
-        fine = F.interpolate(maps[one, None], size=(40, 50), mode="bilinear", align_corners=False)
-        np.testing.assert_array_equal(found.numpy(), fine[:, 0].numpy().argmax(axis=0))
+        np.testing.assert_array_equal(found.numpy(), maps[one].numpy().argmax(axis=0))
 
 
 def test_prototypes_of_some_clusters_of_some_images(either_way):
