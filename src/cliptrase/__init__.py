@@ -6,8 +6,6 @@
 Names are imported on first use (PEP 562), so that planning and `--help` never load torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Segmentation", "Segmenter", "__version__", "resolve"]
-
 _HOME = {
     "Segmentation": "cliptrase.segmenter",
     "Segmenter": "cliptrase.segmenter",

@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,11 +150,9 @@ def gpu_uuids(root: Path = Path("/")) -> list[str]:
 
 
 def _listed() -> list[str]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
+    command = ["nvidia-smi", "-L"]
     try:
-        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return []
     return re.findall(r"(?m)^GPU \d+: .*\(UUID: (\S+)\)", done.stdout)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_CHECKOUT = _PACKAGE.parents[1]
 
 
 def share() -> Path:
@@ -13,7 +12,7 @@ def share() -> Path:
     them at its root.
     """
     packed = _PACKAGE / "_share"
-    return packed if packed.is_dir() else _CHECKOUT
+    return packed if packed.is_dir() else _PACKAGE.parents[1]
 
 
 def resource(*parts: str) -> Path:

@@ -60,11 +60,6 @@ def table_files(plan: Plan) -> list[str]:
     return [os.path.relpath(file) for file in files]  # a checkout that moves runs nothing again
 
 
-def pass_file(suite: str, name: str) -> Path:
-    """Where a pass writes which runs it made: run → sha256 of its metrics.json."""
-    return finished.pass_file("results", suite, name)
-
-
 def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
     """pass → why it is to be made: its pass file is missing or a run of it is not finished.
 
@@ -72,7 +67,7 @@ def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
     """
     reasons = {
         name: finished.stale_pass(
-            pass_file(plan.suite, name), each.runs, RUNS, plan.data, freeze_code=frozen
+            finished.pass_file(plan.suite, name), each.runs, RUNS, plan.data, freeze_code=frozen
         )
         for name, each in plan.passes.items()
     }
@@ -95,7 +90,7 @@ def passes_to_make(plan: Plan, stale: Iterable[str], words: list[str]) -> list[s
     """The stale passes that a start makes, by the words of Snakemake's command line: those whose
     pass files it names, none where it only renders tables or makes data, else all."""
     targets = {os.path.normpath(word) for word in words}
-    if named := [name for name in stale if str(pass_file(plan.suite, name)) in targets]:
+    if named := [name for name in stale if str(finished.pass_file(plan.suite, name)) in targets]:
         return named
     needing = "all" in targets or any(target.startswith("results/") for target in targets)
     needless = ("regenerate-paper-tables", "regenerate_paper_tables", f"{plan.data}/")
