@@ -3,8 +3,6 @@
 Imports neither torch nor Hydra: every start of Snakemake, and every remote job, asks again.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -7,8 +7,6 @@ among its inputs. Where there is a reason to run the job again, it is written to
 there is none, the marker is dated long ago, and asks for nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterable, Mapping
