@@ -42,10 +42,8 @@ def _groups(root: Path) -> Iterator[Path]:
 
     In a container the own group is what is mounted, whatever name it has outside.
     """
-    own = {}  # controllers → path; version 2 has no controllers here
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        own[controllers] = path
+    listed = (line.split(":", 2) for line in _lines(root / "proc/self/cgroup"))
+    own = {controllers: path for _, controllers, path in listed}  # version 2 has no controllers
     for line in _lines(root / "proc/self/mounts"):
         _, mount, kind, options, *_ = line.split(" ")
         if kind == "cgroup2":
