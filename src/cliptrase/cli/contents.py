@@ -1,6 +1,5 @@
 """What `cliptrase segment` writes of a picture: labels, a report, and an overlay for people."""
 
-import colorsys
 import io
 import json
 import math
@@ -10,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import hsv_to_rgb
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from cliptrase.segmenter import Segmentation, Segmenter
@@ -86,8 +86,10 @@ def _pixels(segmentation: Segmentation) -> Sequence[tuple[str, int]]:
 def colours(count: int) -> np.ndarray:
     """(count, 3) uint8, a colour a class; a class's colour does not hang on how many there are."""
     first = [ImageColor.getrgb(code) for code in _FIRST]
-    table = [first[i] if i < len(first) else _spread(i - len(first)) for i in range(count)]
-    return np.array(table, dtype=np.uint8).reshape(count, 3)
+    i = np.arange(max(0, count - len(first)))  # hues a golden ratio apart, in three tones
+    tones = np.array([(0.85, 0.9), (0.55, 0.95), (0.95, 0.6)])[i % 3]
+    others = hsv_to_rgb(np.column_stack([(0.11 + i * 0.61803398875) % 1, tones]))
+    return np.concatenate([first, np.rint(255 * others)])[:count].astype(np.uint8)
 
 
 def overlay(path: Path, seen: Image.Image, segmentation: Segmentation) -> bytes:
@@ -119,14 +121,6 @@ def paint(
     painted[_borders(labels, width=1 + min(labels.shape) // 400)] = PAPER
     body = Image.fromarray(painted.clip(0, 255).astype(np.uint8))
     return _with_legend(body, _entries(labels, names), table)
-
-
-def _spread(i: int) -> tuple[int, int, int]:
-    """Colours that keep apart for as long as they can: hues a golden ratio apart, three tones."""
-    red, green, blue = colorsys.hsv_to_rgb(
-        (0.11 + i * 0.61803398875) % 1, (0.85, 0.55, 0.95)[i % 3], (0.9, 0.95, 0.6)[i % 3]
-    )
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _borders(labels: np.ndarray, width: int) -> np.ndarray:

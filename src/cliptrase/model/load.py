@@ -101,11 +101,9 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
         name = str(model.name)
         weights, preprocess = fetch_weights(name, model.path or model.pretrained)
         pretrained = str(weights)
-        cure = "delete the file and run again"
-        if not preprocess:  # the file is the user's own, not one in the hub's cache
-            cure = (
-                f"give weights of a {name} with model.pretrained=, or their model with model.name="
-            )
+        # without a preprocess, the file is the user's own, not one in the hub's cache
+        own = f"give weights of a {name} with model.pretrained=, or their model with model.name="
+        cure = "delete the file and run again" if preprocess else own
     try:
         with quiet():
             module = open_clip.create_model(

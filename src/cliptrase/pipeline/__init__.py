@@ -20,7 +20,6 @@ from cliptrase.plan import Pass, Plan
 from cliptrase.resources import resource
 from cliptrase.runs import finished
 
-PACKAGE = Path(__file__).resolve().parents[1]
 RUNS = Path("results/runs")
 THREADS = (  # how many threads the mathematics, the tokenizer and W&B's server may start
     "OMP_NUM_THREADS",

@@ -17,10 +17,10 @@ from cliptrase.data.fetch.receipts import has_receipt
 from cliptrase.data.fetch.sources import raw_path, read_sources, receipt_path
 from cliptrase.data.make import recipes
 from cliptrase.files import read_json, write_text
-from cliptrase.pipeline import PACKAGE, RUNS
+from cliptrase.pipeline import RUNS
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.plan import Plan
-from cliptrase.runs.code import digest
+from cliptrase.runs.code import PACKAGE, digest
 from cliptrase.runs.finished import pass_file
 
 MARKERS = Path("results/markers")

@@ -38,8 +38,7 @@ def make_ready(folder: Path) -> None:
     """
     with naming_the_path(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".ready."):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, object]) -> Path:
