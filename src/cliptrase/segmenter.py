@@ -137,16 +137,11 @@ class Segmenter:
     @torch.inference_mode()
     def encode(self, image: Picture) -> EncodedPicture:
         """Everything that does not depend on the words: features, correlation, regions."""
-        picture = read_image(image)
         with self._computing():
-            if self.crop:
-                pixels = crop_image(picture, self.image_size)
-                size = pixels.shape[:2]
-            else:
-                check_length(picture)
-                pixels = fit_image(picture, self.image_size, self.model.patch)
-                size = (picture.height, picture.width)
-            network_size = pixels.shape[:2]
+            picture = self.seen(image)
+            check_length(picture)
+            pixels = fit_image(picture, self.image_size, self.model.patch)  # leaves a crop as it is
+            network_size, size = pixels.shape[:2], (picture.height, picture.width)
             # eps and min_samples for this many patches, where they are `auto`
             patches = network_size[0] * network_size[1] // self.model.patch**2
             method = resolve_settings(self._overrides, patches).method
