@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import hsv_to_rgb
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from cliptrase.segmenter import Segmentation, Segmenter
@@ -85,6 +83,8 @@ def _pixels(segmentation: Segmentation) -> Sequence[tuple[str, int]]:
 
 def colours(count: int) -> np.ndarray:
     """(count, 3) uint8, a colour a class; a class's colour does not hang on how many there are."""
+    from matplotlib.colors import hsv_to_rgb  # of no use without an overlay
+
     first = [ImageColor.getrgb(code) for code in _FIRST]
     i = np.arange(max(0, count - len(first)))  # hues a golden ratio apart, in three tones
     tones = np.array([(0.85, 0.9), (0.55, 0.95), (0.95, 0.6)])[i % 3]
@@ -148,6 +148,8 @@ def _with_legend(
     body: Image.Image, entries: list[tuple[int | None, str]], table: np.ndarray
 ) -> Image.Image:
     """`body` above rows of swatches and texts, in as many columns as fit its width."""
+    import matplotlib
+
     width = max(body.width, 160)
     size = min(max(12, width // 45), 48)
     # DejaVu Sans ships with a dependency and knows most of the alphabets
