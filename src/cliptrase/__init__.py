@@ -6,8 +6,6 @@
 Names are imported on first use (PEP 562), so that planning and `--help` never load torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +16,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Segmentation", "Segmenter", "__version__", "resolve"]
 
-_HOME = {
-    "Segmentation": "cliptrase.segmenter",
-    "Segmenter": "cliptrase.segmenter",
-    "resolve": "cliptrase.config",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'cliptrase' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    home = "config" if name == "resolve" else "segmenter"
+    return getattr(import_module(f"cliptrase.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -50,11 +50,15 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write a file of UTF-8. Raises as `atomic_write`."""
+    with atomic_write(path, "w") as file:
+        file.write(text)
+
+
 def write_json(path: Path | str, content: Mapping[str, object]) -> None:
     """Write a small JSON file, sorted keys, one a line. Raises as `atomic_write`."""
-    with atomic_write(path, "w") as text:
-        json.dump(content, text, indent=1, sort_keys=True)
-        text.write("\n")
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path | str) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,10 +42,8 @@ def _groups(root: Path) -> Iterator[Path]:
 
     In a container the own group is what is mounted, whatever name it has outside.
     """
-    own = {}  # controllers → path; version 2 has no controllers here
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        own[controllers] = path
+    listed = (line.split(":", 2) for line in _lines(root / "proc/self/cgroup"))
+    own = {controllers: path for _, controllers, path in listed}  # version 2 has no controllers
     for line in _lines(root / "proc/self/mounts"):
         _, mount, kind, options, *_ = line.split(" ")
         if kind == "cgroup2":
@@ -151,11 +148,9 @@ def gpu_uuids(root: Path = Path("/")) -> list[str]:
 
 
 def _listed() -> list[str]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
+    command = ["nvidia-smi", "-L"]
     try:
-        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return []
     return re.findall(r"(?m)^GPU \d+: .*\(UUID: (\S+)\)", done.stdout)

@@ -3,19 +3,13 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_CHECKOUT = _PACKAGE.parents[1]
 
 
-def share() -> Path:
-    """The folder that holds conf/, assets/ and published/.
+def resource(*parts: str) -> Path:
+    """The path of a shipped file or folder, as in `resource("conf", "evaluate.yaml")`.
 
     A wheel carries them as `cliptrase/_share`; a checkout, and an editable install of one, has
     them at its root.
     """
     packed = _PACKAGE / "_share"
-    return packed if packed.is_dir() else _CHECKOUT
-
-
-def resource(*parts: str) -> Path:
-    """The path of a shipped file or folder, as in `resource("conf", "evaluate.yaml")`."""
-    return share().joinpath(*parts)
+    return (packed if packed.is_dir() else _PACKAGE.parents[1]).joinpath(*parts)

@@ -27,7 +27,7 @@ from cliptrase.errors import UserError, nearest
 from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
 from cliptrase.evaluate.graph import Encoded, Graph, Text
 from cliptrase.machine import cores
-from cliptrase.model.load import Clip, load_clip
+from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features, unseen_words
 
 log = logging.getLogger(__name__)
@@ -137,21 +137,15 @@ class Segmenter:
     @torch.inference_mode()
     def encode(self, image: Picture) -> EncodedPicture:
         """Everything that does not depend on the words: features, correlation, regions."""
-        picture = read_image(image)
-        with self._fitting():
-            if self.crop:
-                pixels = crop_image(picture, self.image_size)
-                size = pixels.shape[:2]
-            else:
-                check_length(picture)
-                pixels = fit_image(picture, self.image_size, self.model.patch)
-                size = (picture.height, picture.width)
-            network_size = pixels.shape[:2]
+        with self._computing():
+            picture = self.seen(image)
+            check_length(picture)
+            pixels = fit_image(picture, self.image_size, self.model.patch)  # leaves a crop as it is
+            network_size, size = pixels.shape[:2], (picture.height, picture.width)
             # eps and min_samples for this many patches, where they are `auto`
             patches = network_size[0] * network_size[1] // self.model.patch**2
             method = resolve_settings(self._overrides, patches).method
-            with _as_in_a_pass(self._clip):
-                encoded = Graph(self._clip, self._clip.normalise(pixels[None])).encode(method)
+            encoded = Graph(self._clip, self._clip.normalise(pixels[None])).encode(method)
             regions = np.full(network_size, -1, np.int32)  # where the method makes none
             if encoded.regions is not None:
                 regions = encoded.regions[0].cpu().numpy().astype(np.int32)
@@ -169,9 +163,8 @@ class Segmenter:
         if words is None:
             raise UserError("no classes: give Segmenter(classes=[…]) or classify(picture, classes)")
         text = self._text(words)
-        with self._fitting():
-            with _as_in_a_pass(self._clip):
-                predicted = picture.encoded.classify(text, self._logit_scale)
+        with self._computing():
+            predicted = picture.encoded.classify(text, self._logit_scale)
             labels = _nearest(predicted[0].cpu().numpy().astype(np.uint16), picture.size)
         names = tuple(own[0] for own in words.classes) + ((BACKGROUND,) if words.background else ())
         return Segmentation(
@@ -183,8 +176,16 @@ class Segmenter:
             method=picture.method,
         )
 
-    def _fitting(self) -> contextlib.AbstractContextManager[None]:
-        return fitting("the picture", self._clip.device, "image_size (--image-size)")
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """One thread on the CPU, full precision on a GPU: the same numbers as a pass, anywhere."""
+        device = self._clip.device
+        with (
+            fitting("the picture", device, "image_size (--image-size)"),
+            computing_on(str(device)),
+            single_threaded_pool(1),
+        ):
+            yield
 
     def _text(self, words: Words) -> Text:
         """The text features of the words, encoded once for each list of them."""
@@ -262,10 +263,3 @@ def _nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(h, w) → `size` = (H, W) by the nearest pixel centre, as PIL's NEAREST."""
     rows, columns = map(nearest_indices, array.shape, size)
     return array[rows[:, None], columns]
-
-
-@contextlib.contextmanager
-def _as_in_a_pass(clip: Clip) -> Iterator[None]:
-    """One thread on the CPU, full precision on a GPU: the same numbers as a pass, anywhere."""
-    with computing_on(str(clip.device)), single_threaded_pool(1):
-        yield

@@ -36,7 +36,7 @@ MOMENTS = {
     "adding an image": (tally.Tally, "add"),
     "saving": (os, "fsync"),
     "having saved": (tally.Progress, "save"),
-    "writing a run": (store, "_write"),
+    "writing a run": (store, "write_text"),
     "renaming a run": (store, "_replace"),
 }
 

@@ -17,7 +17,8 @@ from tests.objects import listed_text, method
 
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
-from cliptrase.model import two_paths, vision
+from cliptrase.model import vision
+from cliptrase.model.attention import self_self, temperature
 from cliptrase.model.load import Clip
 
 PATCH, WIDTH, HEADS = 8, 24, 3
@@ -274,9 +275,9 @@ def test_rows_of_the_attention_sum_to_the_number_of_softmaxes(
 @pytest.mark.parametrize("terms", [["qq"], ["qq", "kk", "vv"]])
 def test_rows_of_gem_sum_to_one_however_many_terms(parts, terms):
     tau = torch.tensor([2.0, 30.0])
-    mixed = two_paths.self_self(parts._replace(v=torch.ones_like(parts.v)), tau, terms)
+    mixed = self_self(parts._replace(v=torch.ones_like(parts.v)), tau, terms)
     if "vv" not in terms:  # where v is compared too, ones are all alike
-        other = two_paths.self_self(parts, tau, terms)
+        other = self_self(parts, tau, terms)
         assert (other - other.mean(dim=1, keepdim=True)).abs().max() > 0.01
     torch.testing.assert_close(mixed, torch.ones_like(mixed))
 
@@ -284,8 +285,8 @@ def test_rows_of_gem_sum_to_one_however_many_terms(parts, terms):
 def test_the_temperature_of_gem_is_one_of_each_image_over_all_its_tokens(clip, grid):
     tokens = vision.embed_tokens(clip, pixels(grid)).clone()
     tokens[:, 0] = clip.blocks[0].ln_1.weight.abs() ** 4  # a [CLS] that stands out
-    taus = torch.stack([two_paths.temperature(clip, 0, x[None])[0] for x in tokens])
-    assert torch.equal(two_paths.temperature(clip, 0, tokens), taus)
+    taus = torch.stack([temperature(clip, 0, x[None])[0] for x in tokens])
+    assert torch.equal(temperature(clip, 0, tokens), taus)
     for image, tau in zip(tokens, taus, strict=True):
         normed = [norm(token, clip.blocks[0].ln_1) for token in array(image)]
         lengths = [math.sqrt(float(y @ y)) for y in normed]

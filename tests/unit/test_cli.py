@@ -11,9 +11,8 @@ from PIL import Image
 
 import cliptrase
 from cliptrase.cli import main
-from cliptrase.cli.outputs import plan_outputs
-from cliptrase.cli.overlay import colours, paint
-from cliptrase.cli.segment import labels_png
+from cliptrase.cli.contents import colours, labels_png, paint
+from cliptrase.cli.segment import plan_outputs
 from cliptrase.errors import UserError
 from cliptrase.segmenter import Segmenter
 

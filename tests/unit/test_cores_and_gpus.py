@@ -110,7 +110,7 @@ def test_a_machine_without_a_driver_has_no_gpu(monkeypatch):
 
 
 def test_the_driver_says_which_gpus_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
     for minor, uuid in ((0, ONE), (1, TWO), (2, "GPU-????????-????")):
         write(
             tmp_path / f"proc/driver/nvidia/gpus/0000:0{minor}:00.0/information",

@@ -164,8 +164,8 @@ sys.path.insert(0, {str(site)!r})
 import cliptrase
 from cliptrase.data.make.recipes import recipe
 from cliptrase.shapes.scenes import evaluation_scene
-from cliptrase.resources import share
-assert str(share()) == {str(site / "cliptrase" / "_share")!r}, share()
+from cliptrase.resources import resource
+assert str(resource()) == {str(site / "cliptrase" / "_share")!r}, resource()
 segmenter = cliptrase.Segmenter("shapes_clip", classes=["circle", "star", "grass"])
 result = segmenter(evaluation_scene("shapes", 0).image)
 print(cliptrase.__file__, *result.labels.shape, recipe("shapes").digest())

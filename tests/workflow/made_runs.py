@@ -33,7 +33,7 @@ def make_pass(suite: str, one: Pass, root: Path = Path(), **provenance: Any) -> 
     """The runs of a pass and its pass file, which is returned."""
     folders = [make_run(run, root, **provenance) for run in one.runs.values()]
     digests = {folder.name: sha256_file(folder / "metrics.json") for folder in folders}
-    return write(root / pipeline.pass_file(suite, one.name), json.dumps(digests))
+    return write(root / finished.pass_file(suite, one.name), json.dumps(digests))
 
 
 def write(path: Path | str, text: str) -> Path:

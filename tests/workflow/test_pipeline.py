@@ -254,7 +254,7 @@ def test_the_marker_of_code_notices_files_that_go_and_older_ones_that_come(empty
 
 @pytest.mark.parametrize("name", ["plan/tables.py", "publish/cells.py"])
 def test_tables_are_of_the_code_that_plans_them_too(empty, monkeypatch, name):
-    package = Path(shutil.copytree(pipeline.PACKAGE, "cliptrase"))
+    package = Path(shutil.copytree(markers.PACKAGE, "cliptrase"))
     monkeypatch.setattr(markers, "PACKAGE", package.resolve())
     before = Path(markers.publishing()).read_bytes()
     code._read.cache_clear()

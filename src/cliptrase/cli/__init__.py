@@ -21,10 +21,7 @@ HANDED_ON = {
     "prepare": ("data.make.prepare", "make a dataset ready: prepare DATASET"),
     "evaluate": ("evaluate.__main__", "one run or a sweep, as python -m cliptrase.evaluate"),
     "plan": ("plan", "print the runs that a suite needs: plan SUITE"),
-    "estimate": (
-        "cli.estimate",
-        "what a suite will cost here, before anything is computed: estimate SUITE",
-    ),
+    "estimate": ("pipeline.announcement", "what a suite will cost here: estimate SUITE"),
     "tables": ("publish.tables", "render a suite's tables from its runs: tables SUITE"),
     "figures": ("publish.figures", "draw a suite's figures: figures SUITE"),
     "publish": ("publish.tracking", "log a suite's runs and tables to W&B: publish SUITE"),

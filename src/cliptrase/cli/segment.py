@@ -1,22 +1,14 @@
 """`cliptrase segment`: pictures and words in; label maps, overlays and shares out."""
 
-from __future__ import annotations
-
 import argparse
-import io
-import json
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cliptrase.cli.outputs import plan_outputs, write_together
 from cliptrase.data.read.vocabularies import SEPARATOR, read_names, split_classes
-from cliptrase.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from cliptrase.segmenter import Segmentation, Segmenter
+from cliptrase.errors import UserError, nearest
+from cliptrase.files import atomic_write, naming_the_path
 
 HELP = "label every pixel of pictures with words of your own"
 
@@ -32,6 +24,11 @@ examples:
   cliptrase segment *.jpg --classes-file words.txt --background "sky, ground" --labels masks/
   cliptrase segment scene.png --classes "zebra, ladybug" --model shapes_clip --json "{name}.json"
 """
+SUFFIXES = {  # option → the endings it may write, the one used inside a folder first
+    "--labels": (".png",),
+    "--overlay": (".png", ".jpg", ".jpeg", ".webp"),
+    "--json": (".json",),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     options = {"--labels": args.labels, "--overlay": args.overlay, "--json": args.json}
     planned = plan_outputs(args.images, options)
 
+    from cliptrase.cli import contents
     from cliptrase.data.read.images import read_image  # PIL and torch: after what fails quickly
     from cliptrase.segmenter import Segmenter, check_length
 
@@ -96,16 +94,16 @@ def run(args: argparse.Namespace) -> None:
         picture = read_image(image)
         segmentation = segmenter(picture)
         if not files:
-            print(_shares_as_text(image, segmentation))
-        contents = {}
+            print(contents.shares(image, segmentation))
+        written = {}
         for option, file in files.items():
             if option == "--labels":
-                contents[file] = labels_png(segmentation.labels, len(segmentation.names))
+                written[file] = contents.labels_png(segmentation.labels, len(segmentation.names))
             elif option == "--overlay":
-                contents[file] = _overlay(file, segmenter.seen(picture), segmentation)
+                written[file] = contents.overlay(file, segmenter.seen(picture), segmentation)
             else:
-                contents[file] = _report(image, segmenter, segmentation)
-        write_together(contents)
+                written[file] = contents.report(image, segmenter, segmentation)
+        write_together(written)
         for file in files.values():
             print(f"wrote {file}")
 
@@ -127,78 +125,56 @@ def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -
     return words
 
 
-def labels_png(labels: Any, names: int) -> bytes:
-    """(H, W) uint16 labels as a grey PNG whose values are the labels: 16 bit over 255 names."""
-    from PIL import Image
+def plan_outputs(
+    images: Sequence[Path], options: Mapping[str, str | None]
+) -> list[dict[str, Path]]:
+    """For each picture: option → file, for the options that were given, as EPILOG says of OUT.
 
-    kind = "uint8" if names <= 255 else "uint16"
-    file = io.BytesIO()
-    Image.fromarray(labels.astype(kind)).save(file, "PNG", optimize=False)
-    return file.getvalue()
-
-
-def _overlay(path: Path, seen: Image.Image, segmentation: Segmentation) -> bytes:
-    from PIL import Image
-
-    from cliptrase.cli.overlay import paint
-
-    file = io.BytesIO()
-    page = paint(seen, segmentation.labels, segmentation.names, segmentation.background)
-    page.save(file, Image.registered_extensions()[path.suffix.lower()])
-    return file.getvalue()
-
-
-def _report(image: Path, segmenter: Segmenter, segmentation: Segmentation) -> bytes:
-    height, width = segmentation.labels.shape
-    report = {
-        "image": str(image),
-        "width": width,
-        "height": height,
-        "model": segmenter.model.label,
-        "precision": segmenter.model.precision,
-        "weights_sha256": segmenter.model.weights_sha256,
-        "method": segmentation.method.model_dump(mode="json"),
-        "crop": segmenter.crop,
-        "image_size": segmenter.image_size,
-        "network_width": segmentation.network_size[1],
-        "network_height": segmentation.network_size[0],
-        "background": segmentation.background,
-        "classes": [
-            {"index": index, "name": name, "pixels": pixels, "share": pixels / (height * width)}
-            for index, (name, pixels) in enumerate(_pixels(segmentation))
-        ],
-        "regions": _regions(segmentation),
-    }
-    return (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode()
+    Raises UserError: an ending that the option cannot write, one file for several pictures, two
+    results with the same file, a result in the place of a picture.
+    """
+    given = {option: out for option, out in options.items() if out is not None}
+    planned = [
+        {option: _file(option, out, image, len(images)) for option, out in given.items()}
+        for image in images
+    ]
+    taken: dict[Path, str] = {image.resolve(): f"the picture {image}" for image in images}
+    for image, files in zip(images, planned, strict=True):
+        for option, file in files.items():
+            what = f"{option} of {image}"
+            if (other := taken.setdefault(file.resolve(), what)) is not what:
+                raise UserError(
+                    f"{option} {given[option]}: {what} would be written to {file}, the place of "
+                    f"{other}; give another name, another folder or a pattern with {{name}}"
+                )
+    return planned
 
 
-def _regions(segmentation: Segmentation) -> list[dict[str, Any]]:
-    """Every region that occurs: its number, size, and the class that most of its pixels have."""
-    import numpy as np
-
-    listed = []
-    for index in np.unique(segmentation.regions[segmentation.regions >= 0]):
-        inside = segmentation.labels[segmentation.regions == index]
-        name = segmentation.names[np.bincount(inside).argmax()]
-        share = inside.size / segmentation.labels.size
-        size = {"pixels": inside.size, "share": share}
-        listed.append({"index": int(index), "name": name} | size)
-    return listed
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write every file, or none of them where one cannot be written (a full disk → UserError)."""
+    with contextlib.ExitStack() as stack:
+        for path, content in contents.items():
+            file = stack.enter_context(atomic_write(path))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk shows before the first file is in its place
 
 
-def _pixels(segmentation: Segmentation) -> Sequence[tuple[str, int]]:
-    """The number of pixels of each name, in the order of the labels."""
-    import numpy as np
-
-    counts = np.bincount(segmentation.labels.ravel(), minlength=len(segmentation.names))
-    return list(zip(segmentation.names, counts.tolist(), strict=True))
-
-
-def _shares_as_text(image: Path, segmentation: Segmentation) -> str:
-    """The picture's size and the share of each class, largest first."""
-    height, width = segmentation.labels.shape
-    pixels = sorted(_pixels(segmentation), key=lambda pair: -pair[1])
-    wide = max(len(name) for name, _ in pixels)
-    lines = [f"{image}: {width} × {height}"]
-    lines += [f"  {name:<{wide}}  {100 * n / (width * height):5.1f} %" for name, n in pixels]
-    return "\n".join(lines)
+def _file(option: str, out: str, image: Path, images: int) -> Path:
+    suffixes = SUFFIXES[option]
+    with naming_the_path(out):
+        is_folder = out.endswith(("/", os.sep)) or Path(out).is_dir()
+    if is_folder:
+        return Path(out, image.stem + suffixes[0])
+    path = Path(out.replace("{name}", image.stem))
+    if images > 1 and "{name}" not in out:
+        raise UserError(
+            f"{option} {out}: one file for {images} pictures; give a folder (end it in /) or put "
+            "{name} into the file's name"
+        )
+    if path.suffix.lower() not in suffixes:
+        raise UserError(
+            f"{option} {out}: cannot write {path.suffix or 'a file without ending'!r} here. "
+            + nearest(path.suffix, suffixes)
+        )
+    return path

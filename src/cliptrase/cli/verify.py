@@ -4,7 +4,6 @@ Nothing is fetched, written or repaired.
 """
 
 import argparse
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -40,54 +39,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """One line an archive or dataset. Raises UserError for the faults, once all were looked at."""
-    sources = read_sources(args.data)
-    faults = [] if args.names else _everything(sources, args.data, deep=not args.quick)
-    for name in args.names:
-        faults += _named(name, sources, args.data, deep=not args.quick)
+    sources, data, deep = read_sources(args.data), args.data, not args.quick
+    prepared = _prepared(data)
+    needed = {one.name for dataset in sources.datasets.values() for one in dataset.needed()}
+    states, faults = list[State](), list[str]()
+    for item in _asked(args.names, sources, prepared):
+        if isinstance(item, str):
+            faults += _dataset(item, data, deep=deep)
+            continue
+        found = state(item, data, deep=deep)
+        states.append(found)
+        _say(_line(found, data) + (", optional" if item.name not in needed else ""))
+        if found.status == "damaged" or (item.name in args.names and found.status != "complete"):
+            faults.append(_fault(found, data))
+    if not args.names:
+        if not prepared:
+            _say("no prepared dataset; make one with `cliptrase prepare shapes`")
+        _say(_space(states, data))
     if faults:
         raise UserError("; ".join(dict.fromkeys(faults)))
 
 
-def _everything(sources: Sources, data: Path, *, deep: bool) -> list[str]:
-    states, faults = _archives(sources.archives.values(), sources, data, deep=deep)
-    names = _prepared(data)
-    for name in names:
-        faults += _dataset(name, data, deep=deep)
+def _asked(names: list[str], sources: Sources, prepared: list[str]) -> list[Archive | str]:
+    """Archives and names of datasets: those of the command line, a dataset after its archives.
+
+    Raises UserError for a name that is neither. Without any name: everything.
+    """
     if not names:
-        _say("no prepared dataset; make one with `cliptrase prepare shapes`")
-    _say(_space(states, data))
-    return faults
-
-
-def _named(name: str, sources: Sources, data: Path, *, deep: bool) -> list[str]:
-    """Say what there is of one archive or dataset; what keeps it from being complete."""
-    if name in sources.archives:
-        (found,), faults = _archives([sources.archives[name]], sources, data, deep=deep)
-        return faults or ([] if found.status == "complete" else [_not_complete(found, data)])
-    faults = []
-    if name in sources.datasets:
-        dataset = sources.datasets[name]
-        archives = [*dataset.needed(), *dataset.optional.values()]
-        faults = _archives(archives, sources, data, deep=deep)[1]
-    elif name not in (known := {"shapes", "shapes_clean", *_prepared(data)}):
-        hint = nearest(name, {*known, *sources.datasets, *sources.archives})
-        raise UserError(f"unknown dataset or archive {name!r}; {hint}")
-    return faults + _dataset(name, data, deep=deep)
-
-
-def _archives(
-    archives: Iterable[Archive], sources: Sources, data: Path, *, deep: bool
-) -> tuple[list[State], list[str]]:
-    """Say what there is of archives; that, and what is damaged."""
-    needed = {one.name for dataset in sources.datasets.values() for one in dataset.needed()}
-    states, faults = [], []
-    for archive in archives:
-        found = state(archive, data, deep=deep)
-        states.append(found)
-        _say(_line(found, data) + (", optional" if archive.name not in needed else ""))
-        if found.status == "damaged":
-            faults.append(f"{raw_path(archive, data)}: {found.message}; {_cure(found, data)}")
-    return states, faults
+        return [*sources.archives.values(), *prepared]
+    asked, known = list[Archive | str](), {"shapes", "shapes_clean", *prepared, *sources.datasets}
+    for name in names:
+        if name in sources.archives:
+            asked.append(sources.archives[name])
+            continue
+        if name not in known:
+            hint = nearest(name, known | sources.archives.keys())
+            raise UserError(f"unknown dataset or archive {name!r}; {hint}")
+        if dataset := sources.datasets.get(name):
+            asked += [*dataset.needed(), *dataset.optional.values()]
+        asked.append(name)
+    return asked
 
 
 def _line(found: State, data: Path) -> str:
@@ -107,9 +98,10 @@ def _line(found: State, data: Path) -> str:
     return f"{name}: missing, {size_of(found.archive)}"
 
 
-def _not_complete(found: State, data: Path) -> str:
-    reasons = {"unverified": "never checked", "partial": "not whole yet"}
-    reason = reasons.get(found.status, "missing")
+def _fault(found: State, data: Path) -> str:
+    """What keeps an archive from being complete, and the cure."""
+    reasons = {"unverified": "never checked", "partial": "not whole yet", "missing": "missing"}
+    reason = reasons.get(found.status, found.message)
     return f"{raw_path(found.archive, data)}: {reason}; {_cure(found, data)}"
 
 

@@ -41,9 +41,9 @@ ATTENTION = {
     "inner_product": AttentionKind(IN_PLACE, MATRIX_KEYS, shares_heads=True),
     "identity": AttentionKind(IN_PLACE),
     "clip_surgery": AttentionKind(
-        "cliptrase.model.two_paths:clip_surgery", ("terms",), two_paths=True
+        "cliptrase.model.attention:clip_surgery", ("terms",), two_paths=True
     ),
-    "gem": AttentionKind("cliptrase.model.two_paths:gem", ("terms",), two_paths=True),
+    "gem": AttentionKind("cliptrase.model.attention:gem", ("terms",), two_paths=True),
 }
 
 

@@ -38,7 +38,7 @@ def make_pass(
     passes, data = planned.passes, planned.data if data is None else data
     if name not in passes:
         raise UserError(f"suite {suite} has no pass {name!r}; {nearest(name, passes)}")
-    runs, file = passes[name].runs, finished.pass_file(results, suite, name)
+    runs, file = passes[name].runs, finished.pass_file(suite, name, results)
     out = Path(results) / "runs"
     todo = store.rescore(runs, out, data, freeze_code=freeze_code)
     lost = _without_their_images(todo, data)

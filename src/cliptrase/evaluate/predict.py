@@ -20,8 +20,7 @@ from cliptrase.evaluate.jobs import Job, operations
 from cliptrase.evaluate.protocols import Maps
 from cliptrase.evaluate.tally import ImageResult
 from cliptrase.evaluate.truth import Loaded, Loader
-from cliptrase.model.load import Clip
-from cliptrase.model.upload import uploaded
+from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.provenance import Stages
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from cliptrase.config.weights import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
 from cliptrase.model.fetch import CURE, check_config, fetch_weights, quiet
 from cliptrase.model.precision import lower
-from cliptrase.model.upload import uploaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +101,9 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
         name = str(model.name)
         weights, preprocess = fetch_weights(name, model.path or model.pretrained)
         pretrained = str(weights)
-        cure = "delete the file and run again"
-        if not preprocess:  # the file is the user's own, not one in the hub's cache
-            cure = (
-                f"give weights of a {name} with model.pretrained=, or their model with model.name="
-            )
+        # without a preprocess, the file is the user's own, not one in the hub's cache
+        own = f"give weights of a {name} with model.pretrained=, or their model with model.name="
+        cure = "delete the file and run again" if preprocess else own
     try:
         with quiet():
             module = open_clip.create_model(
@@ -138,6 +135,13 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
         std=tuple(map(float, shown["std"])),
         precision=model.precision,
     )
+
+
+def uploaded(values: Any, device: torch.device) -> Tensor:
+    """A copy on `device` of an array or of numbers, without waiting for what a GPU is doing."""
+    if device.type != "cuda":
+        return torch.tensor(values, device=device)
+    return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)
 
 
 def _checked_folder(folder: Path) -> Path:

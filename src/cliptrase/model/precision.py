@@ -17,8 +17,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def lower(visual: Any, precision: str) -> None:
     """Round the weights of the linear layers of the image tower, in place; nothing in fp32."""
-    if precision == "fp32":
-        return
     for block in visual.transformer.resblocks:
         attn, mlp = block.attn, block.mlp
         for layer in (attn.out_proj, mlp.c_fc, mlp.c_proj):

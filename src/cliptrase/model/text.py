@@ -21,11 +21,7 @@ def text_features(
     """
     if clip.device.type != "cpu":
         return torch.stack([_name_feature(clip, name, templates) for name in names])
-
-    def single_threaded() -> None:
-        torch.set_num_threads(1)
-
-    with ThreadPoolExecutor(workers, initializer=single_threaded) as pool:
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return torch.stack(list(pool.map(lambda name: _name_feature(clip, name, templates), names)))
 
 

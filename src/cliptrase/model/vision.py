@@ -150,8 +150,7 @@ def joined(part: Tensor, kind: str, heads: str) -> Tensor:
     their sum, or with heads "concatenated" that of them in a row."""
     rows = part.transpose(1, 2)
     if heads == "concatenated":
-        wide = rows.flatten(2)
-        return F.normalize(wide, dim=-1) if kind == "cosine" else wide
+        rows = rows.flatten(2)
     if kind == "cosine":
         rows = F.normalize(rows, dim=-1)
     return rows.flatten(2)

@@ -3,8 +3,6 @@
 Imports neither torch nor Hydra: every start of Snakemake, and every remote job, asks again.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -22,7 +20,6 @@ from cliptrase.plan import Pass, Plan
 from cliptrase.resources import resource
 from cliptrase.runs import finished
 
-PACKAGE = Path(__file__).resolve().parents[1]
 RUNS = Path("results/runs")
 THREADS = (  # how many threads the mathematics, the tokenizer and W&B's server may start
     "OMP_NUM_THREADS",
@@ -60,11 +57,6 @@ def table_files(plan: Plan) -> list[str]:
     return [os.path.relpath(file) for file in files]  # a checkout that moves runs nothing again
 
 
-def pass_file(suite: str, name: str) -> Path:
-    """Where a pass writes which runs it made: run → sha256 of its metrics.json."""
-    return finished.pass_file("results", suite, name)
-
-
 def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
     """pass → why it is to be made: its pass file is missing or a run of it is not finished.
 
@@ -72,7 +64,7 @@ def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
     """
     reasons = {
         name: finished.stale_pass(
-            pass_file(plan.suite, name), each.runs, RUNS, plan.data, freeze_code=frozen
+            finished.pass_file(plan.suite, name), each.runs, RUNS, plan.data, freeze_code=frozen
         )
         for name, each in plan.passes.items()
     }
@@ -95,7 +87,7 @@ def passes_to_make(plan: Plan, stale: Iterable[str], words: list[str]) -> list[s
     """The stale passes that a start makes, by the words of Snakemake's command line: those whose
     pass files it names, none where it only renders tables or makes data, else all."""
     targets = {os.path.normpath(word) for word in words}
-    if named := [name for name in stale if str(pass_file(plan.suite, name)) in targets]:
+    if named := [name for name in stale if str(finished.pass_file(plan.suite, name)) in targets]:
         return named
     needing = "all" in targets or any(target.startswith("results/") for target in targets)
     needless = ("regenerate-paper-tables", "regenerate_paper_tables", f"{plan.data}/")

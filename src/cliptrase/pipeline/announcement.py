@@ -1,11 +1,13 @@
 """What a start of a suite is about, for people, before anything is fetched or computed."""
 
-from __future__ import annotations
+import argparse
+from collections.abc import Iterable, Sequence
 
-from collections.abc import Iterable
-
+from cliptrase import pipeline, plan
+from cliptrase.config.run import check_device
 from cliptrase.data.fetch.receipts import free_space, state, to_fetch
-from cliptrase.data.fetch.sources import how_to_get, readable, size_of
+from cliptrase.data.fetch.sources import how_to_get, mirror_of, readable, size_of
+from cliptrase.errors import exit_on_user_error
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
 from cliptrase.pipeline.estimate import Estimate, estimate
@@ -108,3 +110,30 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`cliptrase estimate SUITE`."""
+    parser = argparse.ArgumentParser(
+        prog="cliptrase estimate",
+        description="What `snakemake all` will cost on this machine: images, encoder passes, time, "
+        "disk, memory. Times the code of the passes first; the start of `all` believes it.",
+    )
+    add = parser.add_argument
+    add("suite", metavar="SUITE", nargs="?", default="shapes", help=", ".join(plan.suites()))
+    add("--benchmarks", metavar="A,B", help="only the passes that these need (also: [A,B])")
+    add("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    add("--mirror", metavar="URL", help="a server that has every archive")
+    add("--freeze-code", action="store_true", help="other code is no reason to make a run again")
+    options = parser.parse_args(arguments)
+    check_device(options.device)
+    if options.cores is not None and options.cores < 1:
+        parser.error(f"--cores {options.cores}: at least 1")
+    suite = plan.load(options.suite)
+    benchmarks = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
+    asked = pipeline.chosen_passes(suite, benchmarks)
+    left = pipeline.stale_passes(suite, frozen=options.freeze_code)
+    given = mirror_of(options.mirror), options.cores, options.device, options.freeze_code
+    print(announcement(suite, asked, left, *given, in_full=True))

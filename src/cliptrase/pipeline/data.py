@@ -3,8 +3,6 @@
 Imports neither torch nor numpy, and asks no server.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@
 believed for a day. On CPUs the cores share the seconds that one core would take.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -7,8 +7,6 @@ among its inputs. Where there is a reason to run the job again, it is written to
 there is none, the marker is dated long ago, and asks for nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterable, Mapping
@@ -18,11 +16,12 @@ from pathlib import Path
 from cliptrase.data.fetch.receipts import has_receipt
 from cliptrase.data.fetch.sources import raw_path, read_sources, receipt_path
 from cliptrase.data.make import recipes
-from cliptrase.files import atomic_write, read_json
-from cliptrase.pipeline import PACKAGE, RUNS, pass_file
+from cliptrase.files import read_json, write_text
+from cliptrase.pipeline import RUNS
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.plan import Plan
-from cliptrase.runs.code import digest
+from cliptrase.runs.code import PACKAGE, digest
+from cliptrase.runs.finished import pass_file
 
 MARKERS = Path("results/markers")
 LONG_AGO = 86400  # a date before every output: the second day of 1970
@@ -96,19 +95,14 @@ def _code(name: str, files: Iterable[Path]) -> str:
     """A marker that holds the digest of some code, which no comment and no docstring changes."""
     file, content = MARKERS / "code" / name, digest(frozenset(files))
     if not file.is_file() or file.read_text(encoding="utf-8") != content:
-        _write(file, content)
+        write_text(file, content)
     return str(file)
 
 
 def _marker(name: str, reason: str) -> str:
     file = MARKERS / name
     if reason or not file.is_file():
-        _write(file, f"{datetime.now(UTC).isoformat()}: {reason}\n" if reason else "")
+        write_text(file, f"{datetime.now(UTC).isoformat()}: {reason}\n" if reason else "")
     if not reason:
         os.utime(file, (LONG_AGO, LONG_AGO))
     return str(file)
-
-
-def _write(file: Path, content: str) -> None:
-    with atomic_write(file, "w") as text:
-        text.write(content)

@@ -8,8 +8,6 @@ On a CPU every core computes at once, as in a pass, and CPU time counts, whateve
 does. On a GPU the clock counts.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -76,7 +76,7 @@ class Shelf:
         self._read_before: dict[str, tuple[FinishedRun | None, str]] = {}
         self._written: dict[str, tuple[str, str | None]] = {}  # run → pass, sha256 as it wrote it
         for name, each in plan.passes.items():
-            written = finished.read_pass(finished.pass_file(results, plan.suite, name))
+            written = read_json(finished.pass_file(plan.suite, name, results)) or {}
             self._written |= {run: (name, written.get(run)) for run in each.runs}
 
     def find(self, name: str) -> tuple[FinishedRun | None, str]:

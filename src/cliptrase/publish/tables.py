@@ -11,7 +11,7 @@ import pandas as pd
 
 from cliptrase import plan
 from cliptrase.errors import UserError, exit_on_user_error, nearest
-from cliptrase.files import atomic_write
+from cliptrase.files import write_text
 from cliptrase.plan import Plan, Table
 from cliptrase.publish.cells import missing, tidy
 from cliptrase.publish.layout import sheet_of
@@ -30,8 +30,7 @@ def render(suite: Plan, shelf: Shelf, table: Table, folder: Path) -> pd.DataFram
     sheet = sheet_of(suite, table, frame)
     texts = {"csv": to_csv(frame), "md": to_markdown(sheet), "tex": to_latex(sheet)}
     for kind, text in texts.items():
-        with atomic_write(folder / f"{table.name}.{kind}", "w") as file:
-            file.write(text)
+        write_text(folder / f"{table.name}.{kind}", text)
     return frame
 
 

@@ -5,7 +5,6 @@ paired. Skipped images stay in, as rows of zeros: benchmarks over the same image
 """
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,11 +67,6 @@ def difference(
     """point − versus with its 95 % interval from the same resamples, not clipped."""
     gap = point - versus
     return (gap, *_around(gap, values - versus_values))
-
-
-def average(values: Sequence[Values]) -> Values:
-    """Resampled mean over benchmarks, (1000,), from the resampled values of each."""
-    return np.mean(np.stack(values), axis=0)
 
 
 def _around(point: float, values: Values) -> tuple[float, float]:

@@ -1,9 +1,8 @@
 """Pixels by class: those of one image as a confusion matrix, those of a run by image and class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ class GroundTruth:
     classes: int
 
     @classmethod
-    def of(cls, labels: NDArray[np.integer], classes: int) -> GroundTruth:
+    def of(cls, labels: NDArray[np.integer], classes: int) -> Self:
         """`labels` (H, W); what is not in 0..classes-1 is left out."""
         flat = labels.reshape(-1).astype(np.int64)
         scored = (flat >= 0) & (flat < classes)

@@ -70,7 +70,7 @@ def status(
     return Status("finished")
 
 
-def pass_file(results: Path | str, suite: str, name: str) -> Path:
+def pass_file(suite: str, name: str, results: Path | str = "results") -> Path:
     """Where a pass writes which runs it made."""
     return Path(results) / "passes" / suite / f"{name}.json"
 
@@ -79,11 +79,6 @@ def write_pass(file: Path, runs: Iterable[str], runs_folder: Path | str) -> None
     """Write the pass file: run → sha256 of its metrics.json."""
     folder = Path(runs_folder)
     write_json(file, {run: sha256_file(folder / run / "metrics.json") for run in runs})
-
-
-def read_pass(file: Path) -> dict[str, str]:
-    """run → sha256 of its metrics.json, as the pass wrote it; empty without a readable file."""
-    return read_json(file) or {}
 
 
 def stale_pass(
@@ -99,7 +94,7 @@ def stale_pass(
     """
     if not file.is_file():
         return f"{file.name} is missing"
-    written = read_pass(file)
+    written = read_json(file) or {}
     if written.keys() != runs.keys():
         return f"{file.name} names other runs"
     for name, run in runs.items():

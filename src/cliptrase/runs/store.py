@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cliptrase.config import Run
-from cliptrase.files import atomic_write, naming_the_path, read_json
+from cliptrase.files import atomic_write, naming_the_path, read_json, write_text
 from cliptrase.runs import code, finished, scoring
 from cliptrase.runs.finished import PROVENANCE
 from cliptrase.runs.provenance import commit, now
@@ -38,8 +38,7 @@ def make_ready(folder: Path) -> None:
     """
     with naming_the_path(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".ready."):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, object]) -> Path:
@@ -103,11 +102,11 @@ def _score(folder: Path, run: Run, result: Result, provenance: Mapping[str, obje
     """Write what follows from the counts in `folder`; the digests of all files last, so that a run
     is unfinished until then."""
     scores = scoring.metrics(run, result)
-    _write(folder / "metrics.json", _json(scores))
-    _write(folder / "config.yaml", run.text)
+    write_text(folder / "metrics.json", _json(scores))
+    write_text(folder / "config.yaml", run.text)
     labels, files = finished.labels_digest(run), finished.file_digests(folder)
     more = {"flops": result.flops, "labels": labels, "files": files}
-    _write(folder / PROVENANCE, _json({**provenance, **more}))
+    write_text(folder / PROVENANCE, _json({**provenance, **more}))
 
 
 def _replace(folder: Path, building: Path) -> None:
@@ -134,11 +133,6 @@ def _sweep(out: Path, name: str) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path, "w") as file:
-        file.write(text)
 
 
 def _json(content: Mapping[str, object]) -> str:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.model.upload import uploaded
+from cliptrase.model.load import uploaded
 from cliptrase.segment import ways
 from cliptrase.segment.argmax import first_argmax
 from cliptrase.segment.median import median_filter

@@ -19,7 +19,7 @@ from open_clip.model import CLIP
 from scipy.stats import binomtest
 from torch import Tensor
 
-from cliptrase.files import atomic_write
+from cliptrase.files import write_text
 from cliptrase.shapes import captions, concepts, scenes
 from cliptrase.shapes.model import GRID, encode_patches, encode_rows, to_patches
 
@@ -41,8 +41,7 @@ def write_card(folder: Path, single: int = SINGLE, many: int = MANY) -> Figures:
         ("loss.svg", curve(record["losses"])),
         ("README.md", card(record)),
     ):
-        with atomic_write(folder / name, "w") as file:
-            file.write(text)
+        write_text(folder / name, text)
     return figures
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cliptrase.config.weights import CONFIG, WEIGHTS
-from cliptrase.files import atomic_write
+from cliptrase.files import atomic_write, write_text
 from cliptrase.shapes import captions
 
 VOCABULARY = 49_408  # rows of open_clip's tokenizer
@@ -98,7 +98,6 @@ def export(model: CLIP, tokenizer: CaptionTokenizer, folder: Path) -> None:
     rows[tokenizer.used] = state["token_embedding.weight"]
     state["token_embedding.weight"] = rows
     state.pop("attn_mask", None)
-    with atomic_write(folder / CONFIG, "w") as file:
-        file.write(json.dumps(config(), indent=2) + "\n")
+    write_text(folder / CONFIG, json.dumps(config(), indent=2) + "\n")
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(state))

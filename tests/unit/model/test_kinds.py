@@ -9,7 +9,7 @@ from cliptrase import config
 from cliptrase.config import kinds
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
-from cliptrase.model import two_paths
+from cliptrase.model import attention
 from cliptrase.model.load import load_clip
 
 REFERENCES = [
@@ -34,9 +34,9 @@ def test_every_choice_is_computed_by_a_function_that_is_there(reference):
     ],
 )
 def test_a_function_that_returns_no_tokens_is_named(monkeypatch, broken, fault):
-    monkeypatch.setattr(two_paths, "gem", broken)
+    monkeypatch.setattr(attention, "gem", broken)
     run = config.resolve(["benchmark=shapes", "method=gem"])
     graph = Graph(load_clip(run.model), torch.randn(1, 3, 32, 32))
-    message = rf"kind=gem: .*two_paths:gem returned .*{fault}.*\(1, 5, "
+    message = rf"kind=gem: .*attention:gem returned .*{fault}.*\(1, 5, "
     with torch.inference_mode(), pytest.raises(UserError, match=message):
         graph.patches(run.method)

@@ -1,12 +1,16 @@
-"""A picture with its label map painted over it and a legend below: for people, not for programs."""
+"""What `cliptrase segment` writes of a picture: labels, a report, and an overlay for people."""
 
-import colorsys
+import io
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from cliptrase.segmenter import Segmentation, Segmenter
 
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 STRENGTH = 0.55  # how much of a pixel is its class's colour
@@ -16,11 +20,84 @@ LEGEND_LIMIT = 40  # entries; what is left becomes "and N more"
 _FIRST = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#8B5A2B")
 
 
+def labels_png(labels: np.ndarray, names: int) -> bytes:
+    """(H, W) uint16 labels as a grey PNG whose values are the labels: 16 bit over 255 names."""
+    kind = "uint8" if names <= 255 else "uint16"
+    file = io.BytesIO()
+    Image.fromarray(labels.astype(kind)).save(file, "PNG", optimize=False)
+    return file.getvalue()
+
+
+def report(image: Path, segmenter: Segmenter, segmentation: Segmentation) -> bytes:
+    """What was found and with what, as JSON."""
+    height, width = segmentation.labels.shape
+    content = {
+        "image": str(image),
+        "width": width,
+        "height": height,
+        "model": segmenter.model.label,
+        "precision": segmenter.model.precision,
+        "weights_sha256": segmenter.model.weights_sha256,
+        "method": segmentation.method.model_dump(mode="json"),
+        "crop": segmenter.crop,
+        "image_size": segmenter.image_size,
+        "network_width": segmentation.network_size[1],
+        "network_height": segmentation.network_size[0],
+        "background": segmentation.background,
+        "classes": [
+            {"index": index, "name": name, "pixels": pixels, "share": pixels / (height * width)}
+            for index, (name, pixels) in enumerate(_pixels(segmentation))
+        ],
+        "regions": _regions(segmentation),
+    }
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def shares(image: Path, segmentation: Segmentation) -> str:
+    """The picture's size and the share of each class, largest first."""
+    height, width = segmentation.labels.shape
+    pixels = sorted(_pixels(segmentation), key=lambda pair: -pair[1])
+    wide = max(len(name) for name, _ in pixels)
+    lines = [f"{image}: {width} × {height}"]
+    lines += [f"  {name:<{wide}}  {100 * n / (width * height):5.1f} %" for name, n in pixels]
+    return "\n".join(lines)
+
+
+def _regions(segmentation: Segmentation) -> list[dict[str, Any]]:
+    """Every region that occurs: its number, size, and the class that most of its pixels have."""
+    listed = []
+    for index in np.unique(segmentation.regions[segmentation.regions >= 0]):
+        inside = segmentation.labels[segmentation.regions == index]
+        name = segmentation.names[np.bincount(inside).argmax()]
+        share = inside.size / segmentation.labels.size
+        size = {"pixels": inside.size, "share": share}
+        listed.append({"index": int(index), "name": name} | size)
+    return listed
+
+
+def _pixels(segmentation: Segmentation) -> Sequence[tuple[str, int]]:
+    """The number of pixels of each name, in the order of the labels."""
+    counts = np.bincount(segmentation.labels.ravel(), minlength=len(segmentation.names))
+    return list(zip(segmentation.names, counts.tolist(), strict=True))
+
+
 def colours(count: int) -> np.ndarray:
     """(count, 3) uint8, a colour a class; a class's colour does not hang on how many there are."""
+    from matplotlib.colors import hsv_to_rgb  # of no use without an overlay
+
     first = [ImageColor.getrgb(code) for code in _FIRST]
-    table = [first[i] if i < len(first) else _spread(i - len(first)) for i in range(count)]
-    return np.array(table, dtype=np.uint8).reshape(count, 3)
+    i = np.arange(max(0, count - len(first)))  # hues a golden ratio apart, in three tones
+    tones = np.array([(0.85, 0.9), (0.55, 0.95), (0.95, 0.6)])[i % 3]
+    others = hsv_to_rgb(np.column_stack([(0.11 + i * 0.61803398875) % 1, tones]))
+    return np.concatenate([first, np.rint(255 * others)])[:count].astype(np.uint8)
+
+
+def overlay(path: Path, seen: Image.Image, segmentation: Segmentation) -> bytes:
+    """The picture that was segmented, painted with its labels, as a file of the kind of `path`."""
+    file = io.BytesIO()
+    page = paint(seen, segmentation.labels, segmentation.names, segmentation.background)
+    page.save(file, Image.registered_extensions()[path.suffix.lower()])
+    return file.getvalue()
 
 
 def paint(
@@ -44,14 +121,6 @@ def paint(
     painted[_borders(labels, width=1 + min(labels.shape) // 400)] = PAPER
     body = Image.fromarray(painted.clip(0, 255).astype(np.uint8))
     return _with_legend(body, _entries(labels, names), table)
-
-
-def _spread(i: int) -> tuple[int, int, int]:
-    """Colours that keep apart for as long as they can: hues a golden ratio apart, three tones."""
-    red, green, blue = colorsys.hsv_to_rgb(
-        (0.11 + i * 0.61803398875) % 1, (0.85, 0.55, 0.95)[i % 3], (0.9, 0.95, 0.6)[i % 3]
-    )
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _borders(labels: np.ndarray, width: int) -> np.ndarray:
