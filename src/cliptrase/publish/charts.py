@@ -13,7 +13,7 @@ from cliptrase.plan.settings import in_words
 from cliptrase.publish.compare import comparables
 from cliptrase.publish.remarks import NEAR_BEST, sizes_of, texts
 from cliptrase.publish.render import distinctly_named
-from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption, new_figure
+from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption
 
 PAPER = "paper"
 ACROSS = 5  # panels of `row_bars` side by side
@@ -36,7 +36,8 @@ def heat_map(title: str, frame: pd.DataFrame) -> Figure:
     points = lines[lines["kind"] != "best"]
     grid = points.pivot(index="eps", columns="min_samples", values="value")
     values = grid.to_numpy()
-    figure, axes = new_figure(7.2, 5.4)
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    axes = figure.subplots()
     axes.set_facecolor(PALE)
     image = axes.imshow(values, cmap="YlGnBu", origin="lower", aspect="auto")
     finite = values[np.isfinite(values)]
@@ -90,7 +91,8 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
     groups["spot"] = np.arange(len(groups)) + 0.25 * (groups["column"] == "avg")
     lines = lines.merge(groups)  # an average stands a little apart
     rows = list(lines.groupby("row", sort=False))
-    figure, axes = new_figure(max(5.6, 1.15 * len(groups) + 2.2), 3.9)
+    figure = Figure(figsize=(max(5.6, 1.15 * len(groups) + 2.2), 3.9), layout="constrained")
+    axes = figure.subplots()
     width = 0.82 / len(rows)
     for index, (_, row) in enumerate(rows):
         offset = (index - (len(rows) - 1) / 2) * width
@@ -150,14 +152,15 @@ def row_bars(title: str, frame: pd.DataFrame) -> Figure:
     """
     numbers = _numbers(frame)
     blocks, panels = comparables(numbers), []
-    for title_of_block, lines in ((block.title, block.lines) for block in blocks):
-        columns = sorted(lines["column"].unique(), key=lambda name: name == "avg")
-        panels += [(title_of_block, name, lines[lines["column"] == name]) for name in columns]
+    for block in blocks:
+        columns = dict(list(block.lines.groupby("column", sort=False)))
+        ordered = sorted(columns, key=lambda name: name == "avg")
+        panels += [(block.title, name, columns[name]) for name in ordered]
     drawn = pd.concat([part for _, _, part in panels])
     rows = list(drawn[["group", "row"]].drop_duplicates().itertuples(index=False, name=None))
-    across = max(1, min(ACROSS, len(panels)))
-    down = max(1, -(-len(panels) // across))
-    height = down * (0.21 * max(1, len(rows)) + 0.5) + 0.9
+    across = min(ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    height = down * (0.21 * len(rows) + 0.5) + 0.9
     figure = Figure(figsize=(2.6 + 1.75 * across, height), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     for axes in grid.flat[len(panels) :]:

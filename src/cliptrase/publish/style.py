@@ -33,12 +33,6 @@ SETTINGS: Any = {
 PNG_DPI = 160
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure of `width` × `height` inches with one pair of axes; no state is shared."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
 def image_grid(
     rows: int, heads: Sequence[str], font: float, size: tuple[float, float], title: str
 ) -> tuple[Figure, NDArray[Any]]:
