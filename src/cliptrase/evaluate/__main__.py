@@ -65,9 +65,8 @@ def through_hydra(words: list[str]) -> None:
         except UserError as error:
             raise CompactHydraException(f"error: {' '.join(point)}: {error}") from error
 
-    start = hydra.main(
-        version_base="1.3", config_path=str(config.files.CONF), config_name="evaluate"
-    )
+    conf = str(config.files.CONF)
+    start = hydra.main(version_base="1.3", config_path=conf, config_name="evaluate")
     before = sys.argv
     with tempfile.TemporaryDirectory() as folder:  # for Hydra's own record of a sweep
         words = [f"hydra.sweep.dir={folder}", *words]

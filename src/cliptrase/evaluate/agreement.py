@@ -59,8 +59,6 @@ def enough(differing: int, pixels: int) -> bool:
 
 def _on_cpu(jobs: dict[str, Job]) -> dict[str, Job]:
     """The same jobs; those that shared their words still do."""
-    texts: dict[int, Text] = {}
-    for job in jobs.values():
-        if id(job.text) not in texts:
-            texts[id(job.text)] = Text(job.text.features.cpu(), job.text.owner.cpu())
-    return {run: replace(job, text=texts[id(job.text)]) for run, job in jobs.items()}
+    texts = {job.text_key: job.text for job in jobs.values()}
+    texts = {key: Text(text.features.cpu(), text.owner.cpu()) for key, text in texts.items()}
+    return {run: replace(job, text=texts[job.text_key]) for run, job in jobs.items()}

@@ -1,9 +1,8 @@
 """The counts of a batch, made where its classes are: of a GPU's maps only the counts come back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class Counted:
     shape: tuple[int, int]  # B, K
 
     @classmethod
-    def of(cls, labels: Tensor, classes: Tensor, k: int) -> Counted:
+    def of(cls, labels: Tensor, classes: Tensor, k: int) -> Self:
         """`labels` (B, H·W) as of `labels_of`; predicted `classes` (B, H, W) in 0..k-1.
 
         Whole numbers are added up, so that their order is of no consequence.

@@ -53,7 +53,7 @@ def computing_on(choice: str, *, alone: bool = False) -> Iterator[torch.device]:
         if device.type == "cuda":
             # What asks for no device (to free memory, to pin it) must not start on GPU 0.
             stack.enter_context(torch.cuda.device(device))
-            stack.enter_context(_full_precision())
+            _full_precision(stack)
         yield device
 
 
@@ -193,24 +193,18 @@ def _opened(path: Path) -> int:
     return lock
 
 
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Neither TF32, which would move labels, nor sums of bf16 and fp16 products in those."""
+def _full_precision(stack: ExitStack) -> None:
+    """Until the stack ends, neither TF32, which would move labels, nor sums of bf16 and fp16
+    products in those."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    switches = [
+    for place, switch in (
         (matmul, "allow_tf32"),
         (matmul, "allow_bf16_reduced_precision_reduction"),
         (matmul, "allow_fp16_reduced_precision_reduction"),
         (cudnn, "allow_tf32"),
-    ]
-    before = [getattr(*switch) for switch in switches]
-    for switch in switches:
-        setattr(*switch, False)
-    try:
-        yield
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            setattr(*switch, value)
+    ):
+        stack.callback(setattr, place, switch, getattr(place, switch))
+        setattr(place, switch, False)
 
 
 def _begin(gpu: int | None) -> None:

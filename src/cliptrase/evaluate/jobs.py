@@ -2,10 +2,9 @@
 that costs, in floating-point operations as torch counts them: of matrix products, convolutions and
 attention, not of elementwise work, sorting or resizing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliptrase.config import Run
 from cliptrase.config.kinds import has_background
-from cliptrase.config.schema import Method, Slide
+from cliptrase.config.schema import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.targets import target_key
 
@@ -33,11 +32,9 @@ class Job:
     threshold: float = 0.0  # a probability: pixels below it are class 0; 0: none is
 
     @classmethod
-    def of(cls, run: Run, text_key: str, text: Text) -> Job:
-        protocol, threshold = run.protocol, 0.0
-        if has_background(run) and isinstance(protocol, Slide):
-            threshold = protocol.background_threshold
-        scale, target = protocol.logit_scale, target_key(run)
+    def of(cls, run: Run, text_key: str, text: Text) -> Self:
+        scale, target = run.protocol.logit_scale, target_key(run)
+        threshold = getattr(run.protocol, "background_threshold", 0.0) * has_background(run)
         return cls(run.method, scale, target, text_key, text, threshold)
 
     @property

@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cliptrase import plan
 from cliptrase.config import Run
@@ -23,14 +24,13 @@ def make_pass(
     results: Path | str = "results",
     data: Path | str | None = None,
     *,
-    device: str = "auto",
-    batch_size: int | None = None,
-    workers: int | None = None,
     freeze_code: bool = False,
+    **options: Any,
 ) -> Path:
     """Make the runs of a planned pass that are not finished, then its pass file, which is returned.
 
-    `data`: the data folder, None for the suite's own.
+    `data`: the data folder, None for the suite's own; `options`: device, batch_size and workers, as
+    `run_pass` takes them.
     Raises UserError for an unknown suite or pass, as `run_pass`, and, once the others are made, for
     runs on a part of the dataset that is not there.
     """
@@ -46,16 +46,8 @@ def make_pass(
     if todo.keys() - lost.keys():
         from cliptrase.evaluate.passes import run_pass  # torch: not where all runs are there
 
-        run_pass(
-            made,
-            partial=file.with_name(f".{name}.partial.npz"),
-            out=out,
-            data=data,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            freeze_code=freeze_code,
-        )
+        partial = file.with_name(f".{name}.partial.npz")
+        run_pass(made, partial=partial, out=out, data=data, freeze_code=freeze_code, **options)
     if lost:
         reasons = "; ".join(dict.fromkeys(lost.values()))
         raise UserError(f"{len(lost)} of the {len(runs)} runs of {name} were left out: {reasons}")

@@ -53,13 +53,13 @@ class Protocol(ABC):
     def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
         """What is scored of a raw label map (H, W)."""
 
-    @abstractmethod
     def together(self, batch_size: int) -> int:
         """How many pictures `maps` takes at most, where it takes `batch_size` units at once."""
+        return batch_size
 
-    @abstractmethod
     def units(self, shown: Sequence[Shown]) -> int:
         """How many units there are in some pictures."""
+        return len(shown)
 
     @abstractmethod
     def predictions(
@@ -91,12 +91,6 @@ class Crop(Protocol):
 
     def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
         return crop_label(raw, self.size)
-
-    def together(self, batch_size: int) -> int:
-        return batch_size
-
-    def units(self, shown: Sequence[Shown]) -> int:
-        return len(shown)
 
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages

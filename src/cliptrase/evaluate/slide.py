@@ -3,11 +3,10 @@
 All names at all pixels of a large picture would not fit into memory: a few names exist at a time.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +54,7 @@ class Window:
     @classmethod
     def each(
         cls, places: Sequence[Size], size: Size, logits: Tensor, regions: Tensor | None
-    ) -> list[Window]:
+    ) -> list[Self]:
         """The windows of a batch, of their logits (B, M, h, w) and regions (B, *size)."""
         if regions is None or int(regions.max()) < 0:
             plain = zip(places, logits, strict=True)

@@ -1,7 +1,5 @@
 """Counts of the runs of a pass, image by image, and the file from which a killed pass goes on."""
 
-from __future__ import annotations
-
 import json
 import logging
 import zipfile
@@ -9,7 +7,7 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +28,7 @@ class ImageResult:
     entries: NDArray[np.int32]  # (m, 4): class, tp, gt, pred
 
     @classmethod
-    def of(cls, truth: GroundTruth, prediction: NDArray[np.integer]) -> ImageResult:
+    def of(cls, truth: GroundTruth, prediction: NDArray[np.integer]) -> Self:
         """`prediction` (n, n) in 0..K-1."""
         matrix = truth.confusion(prediction)
         tp, gt, pred = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
@@ -98,12 +96,10 @@ class Progress:
 
     def save(self, path: Path, basis: Mapping[str, object]) -> None:
         """Write everything to `path`. `basis` is what must be equal for a resume to be right."""
-        names = list(self.tallies)
-        about = {"basis": basis, "runs": names, "position": self.position, "seconds": self.seconds}
-        arrays: dict[str, Any] = {"about": np.array(json.dumps(about))}
-        for number, name in enumerate(names):
-            tally = self.tallies[name]
-            arrays |= {f"{number}.{key}": getattr(tally, key) for key in ARRAYS}
+        done = {"runs": list(self.tallies), "position": self.position, "seconds": self.seconds}
+        arrays: dict[str, Any] = {"about": np.array(json.dumps({"basis": basis, **done}))}
+        for name, tally in self.tallies.items():
+            arrays |= {f"{name}.{key}": getattr(tally, key) for key in ARRAYS}
         with atomic_write(path) as file:
             np.savez(file, **arrays)
 
@@ -115,10 +111,8 @@ class Progress:
                 if about["basis"] != basis or not set(self.tallies) <= set(about["runs"]):
                     log.info("%s is from other code, data or runs: starting over", path)
                     return
-                numbers = {name: number for number, name in enumerate(about["runs"])}
                 arrays = {
-                    name: {key: file[f"{numbers[name]}.{key}"] for key in ARRAYS}
-                    for name in self.tallies
+                    run: {key: file[f"{run}.{key}"] for key in ARRAYS} for run in self.tallies
                 }
         except FileNotFoundError:
             return

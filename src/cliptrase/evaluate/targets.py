@@ -4,10 +4,9 @@ K classes: the named ones in order, and the background where there is one: after
 protocol crop, before them (class 0, every name one further) under slide.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,7 @@ class Target:
     whole: bool  # scored as it is: at its own size, no image skipped, background 0
 
     @classmethod
-    def of(cls, run: Run) -> Target:
+    def of(cls, run: Run) -> Self:
         """Raises UserError where the labels of the benchmark do not fit the vocabulary."""
         labels, name = run.benchmark.labels, run.benchmark.name
         if (labels.background is not None) != has_background(run):

@@ -3,12 +3,10 @@
 Benchmarks over the same images differ only in their lookup tables, so an image is read once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
@@ -41,7 +39,7 @@ class Loader:
     cure: str = "prepare the dataset again"  # for an image that cannot be read
 
     @classmethod
-    def of(cls, dataset: Sequence[Any], runs: Iterable[Run], data: Path | str = "data") -> Loader:
+    def of(cls, dataset: Sequence[Any], runs: Iterable[Run], data: Path | str = "data") -> Self:
         """For runs that share dataset, image size and protocol; `data` holds the lists of their
         subsets. Raises UserError for a subset that is not there."""
         runs = list(runs)
@@ -63,8 +61,9 @@ class Loader:
             where = f"dataset {self.name}, image {sample.id}"
             shown = self.protocol.show(sample.image)
             raw = self.protocol.label(sample.label)
+            left_out = {key for key, ids in self.subsets.items() if sample.id not in ids}
             truths = {
-                key: target.truth(raw, where) if self._scores(key, sample.id) else None
+                key: None if key in left_out else target.truth(raw, where)
                 for key, target in self.targets.items()
             }
         except UserError as error:
@@ -75,7 +74,3 @@ class Loader:
         except (OSError, ValueError, SyntaxError, IndexError) as error:  # what PIL and Arrow raise
             raise UserError(f"{where}: cannot be read ({error}); {self.cure}") from error
         return Loaded(position, shown, truths)
-
-    def _scores(self, target: str, image: str) -> bool:
-        """Whether an image belongs to the subset of a target, where it has one."""
-        return target not in self.subsets or image in self.subsets[target]

@@ -13,9 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words or words[0] not in STEPS:
         sys.stderr.write(f"error: write python -m cliptrase.publish {{{','.join(STEPS)}}} SUITE\n")
         raise SystemExit(2)
-    import_module(f"cliptrase.publish.{STEPS[words[0]]}").main(
-        words[1:]
-    )  # a table needs neither matplotlib nor W&B
+    step = import_module(f"cliptrase.publish.{STEPS[words[0]]}")  # tables: no matplotlib, no W&B
+    step.main(words[1:])
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ class Line:
 FIELDS = [field.name for field in fields(Line)]
 COLUMNS = tuple(FIELDS[: FIELDS.index("run") + 1])  # of the CSV
 NUMBERS: Any = {float | None: "float64", int | None: "Int64"}
+OF_CELL = ("table", "row", "benchmark", "metric", "image_size", "kind", "column", "protocol")
+OF_ROW = ("group", "eps", "min_samples", "chooses_rule")
 TYPES = {field.name: NUMBERS[field.type] for field in fields(Line) if field.type in NUMBERS}
 
 
@@ -127,25 +129,16 @@ def _fill(
 ) -> Line:
     """The line of one cell."""
     protocols = [run.protocol for run in cell.settings]
+    same: dict[str, Any] = {key: getattr(cell, key) for key in OF_CELL}
+    same |= {key: getattr(row, key) for key in OF_ROW}
     line = Line(
-        cell.table,
-        cell.row,
-        cell.benchmark,
-        cell.metric,
-        cell.image_size,
+        **same,
         model=_joined(map(model_of, cell.settings)),
-        protocol=cell.protocol,
         vocabulary=_joined(map(vocabulary_of, cell.settings)),
         rule=_joined(protocol.rule for protocol in protocols),
         short_side=_common(protocols, "short_side"),
         stride=_common(protocols, "stride"),
-        kind=cell.kind,
-        column=cell.column,
-        group=row.group,
         row_note=row.note,
-        eps=row.eps,
-        min_samples=row.min_samples,
-        chooses_rule=row.chooses_rule,
     )
     if cell.kind == "absent":
         return replace(line, reason=cell.reason)
@@ -183,7 +176,7 @@ def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | 
         best = runs[0].name
         rows = [row.name for row in table.rows for each in row.cells if each.run == best]
         line = replace(line, run=best, runs=(best,), best_of=rows[-1])
-    value, ends = compare.mean_value(runs, cell.metric), runs[0].interval(cell.metric)
+    value, ends = compare.mean_value(runs, cell.metric), runs[0].metrics["ci"][cell.metric]
     if cell.kind == "avg":
         if value is None:
             return replace(line, reason="an average needs a value on every benchmark")

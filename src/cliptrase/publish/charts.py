@@ -13,7 +13,7 @@ from cliptrase.plan.settings import in_words
 from cliptrase.publish.compare import comparables
 from cliptrase.publish.remarks import NEAR_BEST, sizes_of, texts
 from cliptrase.publish.render import distinctly_named
-from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption, new_figure
+from cliptrase.publish.style import ACCENT, GREY, INK, PALE, ROWS, caption
 
 PAPER = "paper"
 ACROSS = 5  # panels of `row_bars` side by side
@@ -36,7 +36,8 @@ def heat_map(title: str, frame: pd.DataFrame) -> Figure:
     points = lines[lines["kind"] != "best"]
     grid = points.pivot(index="eps", columns="min_samples", values="value")
     values = grid.to_numpy()
-    figure, axes = new_figure(7.2, 5.4)
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    axes = figure.subplots()
     axes.set_facecolor(PALE)
     image = axes.imshow(values, cmap="YlGnBu", origin="lower", aspect="auto")
     finite = values[np.isfinite(values)]
@@ -82,15 +83,16 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
     A group is of one protocol and rule: a table of several has a group of each a column. Where the
     paper's numbers are comparable, a diamond marks each.
     """
-    metric = _first_metric(frame)
-    blocks = comparables(_numbers(frame, metric))
+    numbers = _numbers(frame)
+    metric, blocks = numbers["metric"].iloc[0], comparables(numbers)
     lines = pd.concat(block.lines.assign(title=block.title) for block in blocks)
     lines = distinctly_named(lines)
     groups = lines.drop_duplicates(["title", "column"])[["title", "column"]]
     groups["spot"] = np.arange(len(groups)) + 0.25 * (groups["column"] == "avg")
     lines = lines.merge(groups)  # an average stands a little apart
     rows = list(lines.groupby("row", sort=False))
-    figure, axes = new_figure(max(5.6, 1.15 * len(groups) + 2.2), 3.9)
+    figure = Figure(figsize=(max(5.6, 1.15 * len(groups) + 2.2), 3.9), layout="constrained")
+    axes = figure.subplots()
     width = 0.82 / len(rows)
     for index, (_, row) in enumerate(rows):
         offset = (index - (len(rows) - 1) / 2) * width
@@ -112,13 +114,10 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _first_metric(frame: pd.DataFrame) -> str:
-    return next(iter(frame.loc[frame["kind"].isin(["run", "avg"]), "metric"]), "")
-
-
-def _numbers(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The lines of runs and averages; those that are meant to be empty are left out."""
-    return frame[frame["kind"].isin(["run", "avg"]) & (frame["metric"] == metric)]
+def _numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of runs and averages, of several metrics those of the first."""
+    numbers = frame[frame["kind"].isin(["run", "avg"])]
+    return numbers[numbers["metric"] == numbers["metric"].iloc[0]]
 
 
 def _whiskers(lines: pd.DataFrame) -> tuple[pd.Series, list[pd.Series]]:
@@ -151,17 +150,17 @@ def row_bars(title: str, frame: pd.DataFrame) -> Figure:
     with it; orange: the best of its group; ≈: not significantly below it. Rows that stand in no
     column are left out.
     """
-    metric, blocks = _first_metric(frame), comparables(frame)
-    panels = []
+    numbers = _numbers(frame)
+    blocks, panels = comparables(numbers), []
     for block in blocks:
-        lines = _numbers(block.lines, metric)
-        columns = sorted(lines["column"].unique(), key=lambda name: name == "avg")
-        panels += [(block.title, name, lines[lines["column"] == name]) for name in columns]
+        columns = dict(list(block.lines.groupby("column", sort=False)))
+        ordered = sorted(columns, key=lambda name: name == "avg")
+        panels += [(block.title, name, columns[name]) for name in ordered]
     drawn = pd.concat([part for _, _, part in panels])
     rows = list(drawn[["group", "row"]].drop_duplicates().itertuples(index=False, name=None))
-    across = max(1, min(ACROSS, len(panels)))
-    down = max(1, -(-len(panels) // across))
-    height = down * (0.21 * max(1, len(rows)) + 0.5) + 0.9
+    across = min(ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    height = down * (0.21 * len(rows) + 0.5) + 0.9
     figure = Figure(figsize=(2.6 + 1.75 * across, height), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     for axes in grid.flat[len(panels) :]:
@@ -173,7 +172,7 @@ def row_bars(title: str, frame: pd.DataFrame) -> Figure:
         axes.set_yticks(np.arange(len(rows)), [name for _, name in rows], fontsize=8.5)
         axes.set_ylim(len(rows) - 0.4, -0.6)
     figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-    about = [f"{metric} (%)", *dict.fromkeys(drawn["model"])]
+    about = [f"{numbers['metric'].iloc[0]} (%)", *dict.fromkeys(drawn["model"])]
     about += [f"protocol {in_words(block.protocol)}" for block in blocks] * (len(blocks) == 1)
     about += sizes_of(drawn)
     about += ["95 % intervals", "grey: the first row", "orange: the best of its group"]
@@ -187,12 +186,17 @@ def _draw_rows(axes: Axes, lines: pd.DataFrame, rows: Sequence[tuple[str, str]])
     """One bar for each row that has a value; a thin line between groups."""
     for group, members in lines.groupby("group", sort=False):
         drawn = members[members["value"].notna()]
-        comparable = len(drawn) > 1 and len(drawn[["code", "rule"]].drop_duplicates()) == 1
-        best = drawn["value"].idxmax() if comparable else None
-        for line in drawn.itertuples():
-            first = line.row == drawn["row"].iloc[0] and line.row in set(members["versus"])
-            colour = BEST if line.Index == best else BASE if first else PLAIN
-            _draw_row(axes, rows.index((group, line.row)), line, colour)
+        colours = pd.Series(PLAIN, drawn.index)
+        colours[drawn["row"].isin(members["versus"]) & (np.arange(len(drawn)) == 0)] = BASE
+        if len(drawn) > 1 and len(drawn[["code", "rule"]].drop_duplicates()) == 1:
+            colours[drawn["value"].idxmax()] = BEST
+        highs, spread = _whiskers(drawn)
+        places = [rows.index((group, row)) for row in drawn["row"]]
+        whisker = {"ecolor": INK, "elinewidth": 0.9, "capsize": 1.8, "capthick": 0.9}
+        axes.barh(places, drawn["value"], 0.74, xerr=spread, error_kw=whisker, color=colours)
+        for place, high, line in zip(places, highs, drawn.itertuples(), strict=True):
+            text = f"{line.value:.1f}" + f" {NEAR_BEST}" * line.near_best
+            axes.annotate(text, (high, place), xytext=(3, 0), va="center", **AT_A_BAR)
     groups = [group for group, _ in rows]
     for place in range(1, len(groups)):
         if groups[place] != groups[place - 1]:
@@ -203,13 +207,3 @@ def _draw_rows(axes: Axes, lines: pd.DataFrame, rows: Sequence[tuple[str, str]])
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.tick_params(length=0, labelsize=8)
-
-
-def _draw_row(axes: Axes, place: int, line: Any, colour: str) -> None:
-    ends = (line.ci_low, line.ci_high)
-    low, high = (line.value if np.isnan(end) else end for end in ends)
-    spread = [[line.value - low], [high - line.value]]
-    whisker = {"ecolor": INK, "elinewidth": 0.9, "capsize": 1.8, "capthick": 0.9}
-    axes.barh(place, line.value, 0.74, xerr=spread, error_kw=whisker, color=colour)
-    text = f"{line.value:.1f}" + f" {NEAR_BEST}" * line.near_best
-    axes.annotate(text, (high, place), xytext=(3, 0), va="center", **AT_A_BAR)

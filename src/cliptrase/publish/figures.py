@@ -4,7 +4,6 @@
 with gaps where runs are missing; pictures only where their dataset is prepared.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from cliptrase.publish.cells import tidy
 from cliptrase.publish.charts import bars, heat_map, row_bars
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.style import SETTINGS, save
-from cliptrase.publish.tables import common_arguments
+from cliptrase.publish.tables import command_line
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +42,7 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the figures of a suite; a picture that cannot be drawn is a warning."""
-    parser = argparse.ArgumentParser(prog="cliptrase figures", description=__doc__)
-    common_arguments(parser)
-    args = parser.parse_args(arguments)
+    args = command_line("figures", __doc__).parse_args(arguments)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     suite = plan.load(args.suite)
     folder, data = args.results / suite.suite / "figures", args.data or Path(suite.data)

@@ -57,8 +57,9 @@ def label_maps(
         for ax, image, text in zip(axes, images, below, strict=True):
             ax.imshow(image, interpolation="nearest")
             ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
-    others = bool(((shares > 0) & (shares < SHARE)).any())
-    handles = _legend(shown, names, table, others)
+    entries: list[tuple[str, Any]] = [(names[index], tuple(table[index])) for index in shown]
+    entries += [("other classes", OTHER)] * bool(((shares > 0) & (shares < SHARE)).any())
+    handles = [Patch(fc=colour, ec=GREY, linewidth=0.5, label=name) for name, colour in entries]
     figure.legend(handles=handles, ncols=min(8, 2 + len(columns)), **LEGEND)
     return figure
 
@@ -88,11 +89,3 @@ def _colours(shown: list[int], classes: int, background: int | None) -> NDArray[
         table[background] = to_rgb(BACKGROUND)
     table[-1] = to_rgb(UNSCORED)
     return table
-
-
-def _legend(
-    shown: list[int], names: list[str], table: NDArray[np.float64], others: bool
-) -> list[Patch]:
-    entries: list[tuple[str, Any]] = [(names[index], tuple(table[index])) for index in shown]
-    entries += [("other classes", OTHER)] * others
-    return [Patch(fc=colour, ec=GREY, linewidth=0.5, label=name) for name, colour in entries]

@@ -94,16 +94,12 @@ def _headings(plan: Plan, table: Table) -> dict[str, str]:
         if name == table.name and benchmark not in ("", "avg"):
             rows.setdefault(row, []).append(benchmark)
     names = [*table.benchmarks, *max(rows.values(), key=len, default=[])]
-    headings = {name: WITH if scores_background(plan, name) else WITHOUT for name in names}
+    scored = {run.benchmark.name: has_background(run) for run in plan.runs.values()}
+    for name in names:  # those of quoted rows may have no run
+        if name not in scored:
+            scored[name] = config.load("benchmark", name)["background"] is not None
+    headings = {name: WITH if scored[name] else WITHOUT for name in names}
     return dict(sorted(headings.items(), key=lambda item: item[1] == WITHOUT))
-
-
-def scores_background(plan: Plan, benchmark: str) -> bool:
-    """Whether a benchmark scores a background class: as its run says, else as its YAML does."""
-    for run in plan.runs.values():
-        if run.benchmark.name == benchmark:
-            return has_background(run)
-    return config.load("benchmark", benchmark)["background"] is not None
 
 
 def _panel(title: str, lines: pd.DataFrame, headings: dict[str, str], notes: Notes) -> Panel:

@@ -15,6 +15,7 @@ from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.data import open_dataset
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
+from cliptrase.evaluate.counting import labels_of
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes, target_key
@@ -128,12 +129,8 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
 
 def truth_map(loaded: Loaded, run: Run) -> Labels:
     """The ground truth (H, W) of a run, −1 where nothing is scored."""
-    truth = loaded.truths[target_key(run)]
-    labels = np.full(loaded.shown.out_size, -1, np.int64).reshape(-1)
-    if truth is not None:
-        scored = slice(None) if truth.scored is None else truth.scored
-        labels[scored] = truth.labels
-    return labels.reshape(loaded.shown.out_size)
+    size = loaded.shown.out_size
+    return labels_of(loaded.truths[target_key(run)], size).astype(np.int64).reshape(size)
 
 
 def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path) -> Picture:

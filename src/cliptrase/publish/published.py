@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from cliptrase.errors import UserError
 from cliptrase.plan.tables import published
 
 Key = tuple[str, str, str, str]  # table, row, benchmark, metric
@@ -22,19 +21,10 @@ class Printed:
 
 
 def read_published() -> dict[Key, Printed]:
-    """Every printed number by table, row, benchmark and metric, in the file's order.
-
-    Raises UserError for a cell given twice and for a value that is not a number.
-    """
+    """Every printed number by table, row, benchmark and metric, in the file's order."""
     printed: dict[Key, Printed] = {}
     for line in published():
         key = (line["table"], line["row"], line["benchmark"], line["metric"])
-        where, text, size = f"published.csv: {' '.join(key)}", line["value"], line["image_size"]
-        if key in printed:
-            raise UserError(f"{where} is given twice; keep one line of it")
-        try:
-            value = float(text)
-        except ValueError:
-            raise UserError(f"{where}: {text!r} is not a number") from None
-        printed[key] = Printed(text, value, line["note"], int(size) if size else None)
+        text, size = line["value"], line["image_size"]
+        printed[key] = Printed(text, float(text), line["note"], int(size) if size else None)
     return printed

@@ -30,7 +30,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """One finished run. Metrics are per cent, of the rule of its protocol."""
+    """One finished run. Metrics and their intervals are per cent, of the rule of its protocol."""
 
     name: str
     folder: Path
@@ -43,11 +43,6 @@ class FinishedRun:
     def value(self, metric: str) -> float | None:
         """The metric, None where no pixel was scored."""
         return self.metrics[metric]
-
-    def interval(self, metric: str) -> tuple[float | None, float | None]:
-        """Its 95 % bootstrap interval."""
-        low, high = self.metrics["ci"][metric]
-        return low, high
 
     @property
     def image_list(self) -> str:
@@ -113,7 +108,7 @@ class Shelf:
             raise UserError(f"its metrics.json is not what pass {in_pass} wrote: run it again")
         result = FinishedRun(name, folder, metrics, sha256, *_made_by(folder))
         try:
-            [(result.value(metric), result.interval(metric)) for metric in METRICS]
+            [(metrics[name], low, high) for name in METRICS for low, high in [metrics["ci"][name]]]
             _ = int(metrics["images"]), result.image_list
         except (KeyError, TypeError, ValueError):
             reason = f"{folder}/metrics.json: not a run's metrics; delete it and run again"

@@ -1,6 +1,5 @@
 """How figures look, and how they are written: the same bytes from the same numbers."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,6 @@ SETTINGS: Any = {
 PNG_DPI = 160
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure of `width` × `height` inches with one pair of axes; no state is shared."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
 def image_grid(
     rows: int, heads: Sequence[str], font: float, size: tuple[float, float], title: str
 ) -> tuple[Figure, NDArray[Any]]:
@@ -68,11 +61,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     kinds |= {"png": {"metadata": {"Software": None}, "dpi": PNG_DPI}}
     paths = []
     for kind, options in kinds.items():
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(SETTINGS):
-            figure.savefig(buffer, format=kind, **options)
         path = folder / f"{name}.{kind}"
-        with atomic_write(path) as file:
-            file.write(buffer.getvalue())
+        with matplotlib.rc_context(SETTINGS), atomic_write(path) as file:
+            figure.savefig(file, format=kind, **options)
         paths.append(path)
     return paths

@@ -46,18 +46,19 @@ def summary(frame: pd.DataFrame) -> str:
     return "\n".join(out)
 
 
-def common_arguments(parser: argparse.ArgumentParser) -> None:
-    """SUITE, --results and --data, which every step of publishing takes."""
+def command_line(name: str, about: str | None) -> argparse.ArgumentParser:
+    """`cliptrase NAME`, with what every step of publishing takes: SUITE, --results and --data."""
+    parser = argparse.ArgumentParser(prog=f"cliptrase {name}", description=about)
     parser.add_argument("suite", metavar="SUITE", help=f"one of {', '.join(plan.suites())}")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (the suite's)")
+    return parser
 
 
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Render the tables of a suite and say what is missing."""
-    parser = argparse.ArgumentParser(prog="cliptrase tables", description=__doc__)
-    common_arguments(parser)
+    parser = command_line("tables", __doc__)
     parser.add_argument("--table", action="append", metavar="NAME", help="only this one; repeats")
     args = parser.parse_args(arguments)
     suite = plan.load(args.suite)

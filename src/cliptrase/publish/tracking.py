@@ -5,9 +5,6 @@ account, no network; `wandb sync` can send the offline folders later. Where W&B 
 warning, and the next time tries again.
 """
 
-from __future__ import annotations
-
-import argparse
 import hashlib
 import logging
 import shutil
@@ -15,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import pandas as pd
 
@@ -28,7 +25,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.render import csv_table, to_csv
 from cliptrase.publish.results import FinishedRun, Shelf
-from cliptrase.publish.tables import common_arguments
+from cliptrase.publish.tables import command_line
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +64,7 @@ class Ledger:
     failed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> Ledger:
+    def read(cls, path: Path) -> Self:
         """The ledger at `path`, empty without a file. Raises UserError for a damaged one."""
         if not path.exists():
             return cls(path)
@@ -221,8 +218,7 @@ def read_tracking(mode: str | None, overrides: Sequence[str]) -> Tracking:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Publish a suite. Exit code 0 also where W&B failed: stderr and the ledger say what."""
-    parser = argparse.ArgumentParser(prog="cliptrase publish", description=__doc__)
-    common_arguments(parser)
+    parser = command_line("publish", __doc__)
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE")
     parser.add_argument("--mode", choices=MODES, help="the same as tracking.mode=")
     args = parser.parse_intermixed_args(arguments)

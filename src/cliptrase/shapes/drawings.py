@@ -1,19 +1,14 @@
 """The twenty objects. Each drawing is a silhouette and a texture over its own square [-1, 1]^2.
 
-A drawing takes a Place and returns (distance to the silhouette's edge, colours): distance is
-(H, W), positive inside; colours are (3, H, W) in 0..255. v points down. Every object shows its
-colour attribute over a large part of itself, and keeps its shape and texture whatever the colour.
+A drawing paints on a Place and returns the distance to the silhouette's edge, (H, W), positive
+inside. v points down. Every object shows its colour attribute over a large part of itself, and
+keeps its shape and texture whatever the colour.
 """
 
-from collections.abc import Callable
-
 from cliptrase.shapes.animals import ANIMALS
-from cliptrase.shapes.place import Drawing, Place
 from cliptrase.shapes.things import THINGS
 
-DRAWINGS: dict[str, Callable[[Place], Drawing]] = {
-    drawing.__name__: drawing for drawing in (*ANIMALS, *THINGS)
-}
+DRAWINGS = {drawing.__name__: drawing for drawing in (*ANIMALS, *THINGS)}
 
 # How far each may turn: t of the rational rotation ((1-t^2)/(1+t^2), 2t/(1+t^2)).
 # 0.2 is 23 degrees, 1 is 90 degrees. What stands on legs or wheels turns little.

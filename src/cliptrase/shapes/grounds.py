@@ -1,7 +1,5 @@
 """The seven backgrounds, each a texture over the whole scene: (3, size, size) float32 in 0..255."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from cliptrase.shapes.stream import Stream
@@ -98,6 +96,4 @@ def snow(stream: Stream, size: int) -> np.ndarray:
     return rgb
 
 
-GROUNDS: dict[str, Callable[[Stream, int], np.ndarray]] = {
-    ground.__name__: ground for ground in (sky, grass, brick, water, sand, wood, snow)
-}
+GROUNDS = {ground.__name__: ground for ground in (sky, grass, brick, water, sand, wood, snow)}

@@ -1,14 +1,14 @@
-"""What a drawing is given: its own coordinates, its colour, and shapes in them."""
+"""What a drawing is given: its own coordinates, its colour, shapes in them, a canvas."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.textures import Colour, ellipse, mix, noise, paint, soft
+from cliptrase.shapes.textures import Colour, ellipse, fill, mix, noise, paint, soft, union
 
 Point = tuple[float, float]
-Drawing = tuple[np.ndarray, np.ndarray]  # distance to the edge (H, W), colours (3, H, W)
 BLACK: Colour = (26.0, 25.0, 28.0)
 WHITE: Colour = (244.0, 243.0, 238.0)
 CREAM: Colour = (246.0, 228.0, 186.0)
@@ -16,15 +16,22 @@ STEM: Colour = (96.0, 66.0, 36.0)
 GREEN: Colour = (52.0, 132.0, 46.0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Place:
-    """Where and in what colour to draw: object coordinates (H, W), pixels per unit, chance."""
+    """Where and in what colour to draw: object coordinates (H, W), pixels per unit, chance.
+
+    `rgb`: the colours (3, H, W) in 0..255 as painted so far, at first the object's all over.
+    """
 
     u: np.ndarray
     v: np.ndarray
     pixels: float
     colour: Colour
     stream: Stream
+    rgb: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fill(self.colour)
 
     def dark(self, share: float = 0.45) -> Colour:
         """The colour, darker."""
@@ -34,9 +41,13 @@ class Place:
         """The colour, paler."""
         return mix(self.colour, (255.0, 252.0, 244.0), share)
 
-    def lay(self, rgb: np.ndarray, distance: np.ndarray, colour: Colour) -> None:
+    def fill(self, colour: Colour) -> None:
+        """Begin with one colour all over."""
+        self.rgb = fill(self.u, colour)
+
+    def lay(self, distance: np.ndarray, colour: Colour) -> None:
         """Paint a shape over the colours."""
-        paint(rgb, soft(distance, self.pixels), colour)
+        paint(self.rgb, soft(distance, self.pixels), colour)
 
     def ellipse(self, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
         """Distance to an ellipse."""
@@ -56,6 +67,12 @@ class Place:
         x, y = x - along * dx, y - along * dy
         taper = (radius if end_radius is None else end_radius) - radius
         return radius + along * taper - np.sqrt(x * x + y * y)
+
+    def rays(
+        self, start: Point, ends: Sequence[Point], radius: float, end_radius: float
+    ) -> np.ndarray:
+        """Distance to the thick lines from one point to some others."""
+        return union(*(self.capsule(start, end, radius, end_radius) for end in ends))
 
     def noise(self, frequency: float) -> np.ndarray:
         """Value noise in [0, 1] that goes along with the object."""

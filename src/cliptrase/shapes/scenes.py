@@ -46,10 +46,9 @@ class Scene(Content):
 
 @dataclass(frozen=True)
 class _Thing:
-    """One object's place in the layout; x, y and radius in pixels."""
+    """One object's place in the layout: its raw label; x, y and radius in pixels."""
 
-    object: int
-    attribute: int
+    raw: int
     x: float
     y: float
     radius: float
@@ -70,9 +69,8 @@ def scene(seed: int, clutter: bool = True, *, size: int = SIZE, count: int | Non
     if clutter:
         _strew(rgb, Stream(seed, _CLUTTER))
 
-    ids = [concepts.fine_id(thing.object, thing.attribute) for thing in things]
     area = np.bincount(label.ravel(), minlength=256)
-    seen = tuple(raw for raw in ids if area[raw] >= VISIBLE * size * size)
+    seen = tuple(thing.raw for thing in things if area[thing.raw] >= VISIBLE * size * size)
     pixels = np.clip(rgb + 0.5, 0.0, 255.0).astype(np.uint8)
     image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     return Scene(seen, concepts.background_id(background), image, label)
@@ -89,9 +87,8 @@ def _arrange(layout: Stream, count: int, size: int) -> list[_Thing]:
     low, high = {1: (44, 86), 2: (36, 72), 3: (32, 62)}.get(count, (28, 54))
     things: list[_Thing] = []
     for kind in layout.sample(len(concepts.OBJECTS), count):
-        attribute = layout.pick(
-            concepts.FREQUENCIES[len(concepts.ATTRIBUTES[concepts.OBJECTS[kind]])]
-        )
+        colours = concepts.ATTRIBUTES[concepts.OBJECTS[kind]]
+        raw = concepts.fine_id(kind, layout.pick(concepts.FREQUENCIES[len(colours)]))
         radius = layout.uniform(low, high) * unit
         margin = 0.55 * radius
         best, best_gap = (0.0, 0.0), -1e9
@@ -100,7 +97,7 @@ def _arrange(layout: Stream, count: int, size: int) -> list[_Thing]:
             gap = min((_gap(x, y, t) - radius for t in things), default=0.0)
             if gap > best_gap:
                 best, best_gap = (x, y), gap
-        things.append(_Thing(kind, attribute, *best, radius))
+        things.append(_Thing(raw, *best, radius))
     return things
 
 
@@ -112,7 +109,8 @@ def _gap(x: float, y: float, thing: _Thing) -> float:
 
 def _draw(rgb: np.ndarray, label: np.ndarray, thing: _Thing, stream: Stream) -> None:
     """Draw one object over rgb (3, H, W) and label (H, W), in place, inside its bounding box."""
-    name = concepts.OBJECTS[thing.object]
+    fine = concepts.FINE[thing.raw]
+    name = concepts.OBJECTS[fine.object]
     turn = stream.uniform(-TURN[name], TURN[name])
     cosine, sine = (1 - turn * turn) / (1 + turn * turn), 2 * turn / (1 + turn * turn)
     mirror = -1.0 if stream.chance(0.5) else 1.0
@@ -126,17 +124,17 @@ def _draw(rgb: np.ndarray, label: np.ndarray, thing: _Thing, stream: Stream) -> 
     u = (x * cosine + y * sine) * (mirror / stretch)
     v = y * cosine - x * sine
 
-    word = concepts.COLOURS[concepts.ATTRIBUTES[name][thing.attribute]]
+    word = concepts.COLOURS[fine.colour]
     red, green, blue = (channel + stream.uniform(-12, 12) for channel in word)
-    distance, paint_rgb = DRAWINGS[name](Place(u, v, thing.radius, (red, green, blue), stream))
+    place = Place(u, v, thing.radius, (red, green, blue), stream)
+    distance = DRAWINGS[name](place)
     # Rounded by light: darker towards the edge, brighter at the upper left.
     bright = stream.uniform(0.92, 1.1)
     shade = 0.66 + 0.34 * np.clip(distance * 4.5, 0.0, 1.0) - 0.06 * (x + y)
-    paint_rgb *= shade * bright
     cover = soft(distance, thing.radius)
     patch = rgb[:, y0:y1, x0:x1]
-    patch += cover * (paint_rgb - patch)
-    label[y0:y1, x0:x1][cover > 0.5] = concepts.fine_id(thing.object, thing.attribute)
+    patch += cover * (place.rgb * (shade * bright) - patch)
+    label[y0:y1, x0:x1][cover > 0.5] = thing.raw
 
 
 def _light(layout: Stream, size: int) -> np.ndarray:

@@ -21,10 +21,7 @@ def soft(distance: np.ndarray, pixels: float) -> np.ndarray:
 
 def fill(like: np.ndarray, colour: Colour) -> np.ndarray:
     """A plane of one colour: (3, H, W) float32 for `like` of (H, W)."""
-    out = np.empty((3, *like.shape), dtype=np.float32)
-    for channel, value in enumerate(colour):
-        out[channel] = value
-    return out
+    return np.full((3, *like.shape), np.reshape(colour, (3, 1, 1)), dtype=np.float32)
 
 
 def paint(rgb: np.ndarray, coverage: np.ndarray, colour: Colour) -> None:

@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,9 @@ from cliptrase.shapes.model import (
 from cliptrase.shapes.stream import Stream
 
 ROOT = Path(__file__).parents[3]
+SAVE_EVERY = 250  # steps
 _ORDER, _BATCH = 1, 2  # purposes of the streams of random numbers
+report = functools.partial(print, flush=True)
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,7 @@ def training_scene(seed: int) -> scenes.Scene:
     return scenes.scene(seed, clutter=seed % 3 != 2, count=1 if seed % 5 == 0 else None)
 
 
-def build_store(
-    folder: Path, count: int, progress: Callable[[str], None] = lambda line: None
-) -> Store:
+def build_store(folder: Path, count: int) -> Store:
     """The first `count` training scenes under `folder`, made once (150 kB a scene)."""
     pixels, meta = folder / f"scenes-{count}.u8", folder / f"scenes-{count}.json"
     shape = (count, GRID * GRID, 3 * PATCH * PATCH)
@@ -98,7 +97,7 @@ def build_store(
             out[index] = to_patches(made.image)
             made_contents.append((made.objects, made.background))
             if index % 2000 == 1999:
-                progress(f"scenes {index + 1}/{count}")
+                report(f"scenes {index + 1}/{count}")
         out.flush()
         del out
         os.replace(part, pixels)
@@ -152,13 +151,7 @@ def optimizer_of(model: CLIP, schedule: Schedule) -> torch.optim.Optimizer:
 
 
 def train(
-    store: Store,
-    schedule: Schedule,
-    checkpoint: Path,
-    *,
-    every: int = 250,
-    stop: int | None = None,
-    progress: Callable[[str], None] = lambda line: None,
+    store: Store, schedule: Schedule, checkpoint: Path, *, stop: int | None = None
 ) -> tuple[CLIP, dict]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
 
@@ -177,7 +170,7 @@ def train(
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         start, record = saved["step"], saved["record"]
-        progress(f"going on from step {start}")
+        report(f"going on from step {start}")
     recent: list[float] = record.pop("recent", [])
     end = schedule.steps if stop is None else stop
     clock = time.perf_counter()
@@ -200,12 +193,12 @@ def train(
             speed, clock = len(recent) * schedule.batch / max(now - clock, 1e-9), now
             if done % 50 == 0 or done == schedule.steps:
                 record["losses"].append((done, sum(recent) / len(recent)))
-                progress(
+                report(
                     f"step {done}/{schedule.steps}  loss {record['losses'][-1][1]:.4f}  "
                     f"patches {schedule.kept(step)}  {speed:.0f} images/s"
                 )
                 recent = []
-        if done % every == 0 or done == end:
+        if done % SAVE_EVERY == 0 or done == end:
             saved = {
                 "recipe": json.dumps(asdict(schedule)),
                 "model": model.state_dict(),
@@ -234,7 +227,6 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
-    report = functools.partial(print, flush=True)
     schedule = Schedule(steps=args.steps, scenes=args.scenes)
     checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
     if args.export:
@@ -244,8 +236,8 @@ def main(argv: list[str] | None = None) -> None:
         export(model, tokenizer, args.out)
         return
     if not args.card:
-        store = build_store(args.store, schedule.scenes, report)
-        model, record = train(store, schedule, checkpoint, progress=report)
+        store = build_store(args.store, schedule.scenes)
+        model, record = train(store, schedule, checkpoint)
         export(model, CaptionTokenizer(), args.out)
         record |= {"threads": args.threads, "recipe": asdict(schedule)}
         with atomic_write(args.out / "training.json", "w") as file:
