@@ -16,7 +16,7 @@ import numpy as np
 from cliptrase.data.fetch.sources import how_to_get
 from cliptrase.data.make import recipes
 from cliptrase.data.make.records import Record
-from cliptrase.data.read.images import read_label, read_stored
+from cliptrase.data.read.images import read_image, read_label
 from cliptrase.data.read.labels import RAW_VALUES
 from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
@@ -53,7 +53,8 @@ class PreparedSamples(Samples):
         if self._sums is not None and sums != self._sums[index].tolist():
             fault = f"{self.ids[index]} is not what was prepared"
             raise UserError(_again(self._path.parent, fault, " --force"))
-        image, label = read_stored(image_file, name), read_label(label_file, name)
+        image = read_image(image_file, name, as_stored=True)
+        label = read_label(label_file, name)
         if image.size != label.shape[::-1]:
             raise UserError(f"{name}: image of {image.size} pixels, label of {label.shape[::-1]}")
         return Sample(self.ids[index], image, label)
