@@ -3,16 +3,18 @@
 import ast
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from cliptrase.errors import UserError
 
+Value = TypeVar("Value")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EROFS, errno.EPERM)
 _TAKEN = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -75,6 +77,20 @@ def naming_the_path(path: Path | str) -> Iterator[None]:
         reason = error.strerror or " ".join(str(error).split())[:200]
         other = f"cannot be written ({reason}); choose another place"
         raise UserError(f"{path}: {_REFUSALS.get(error.errno or 0, other)}") from error
+
+
+def once_a_file(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
+    """Read a file again only if it is another one, or its size or time has changed."""
+
+    @functools.lru_cache(maxsize=1 << 16)
+    def cached(path: Path, *_: int) -> Value:
+        return read(path)
+
+    def current(path: Path) -> Value:
+        stat = path.stat()
+        return cached(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+    return current
 
 
 def sha256_file(path: Path | str) -> str:

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,17 +83,15 @@ def alone(path: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def log_progress() -> None:
-    """Show the progress of downloads on stderr."""
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """A command line with --data and --mirror, also as data.mirror=URL; then shows progress."""
+    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
+    parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
+    words = sys.argv[1:] if arguments is None else arguments
+    words = [re.sub(r"^data\.mirror=", "--mirror=", word) for word in words]
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("cliptrase").setLevel(logging.INFO)
-
-
-def take_mirror(words: Sequence[str]) -> tuple[list[str], str | None]:
-    """The words of a command line less `data.mirror=URL`, and that URL."""
-    given = [word.partition("=")[2] for word in words if word.startswith("data.mirror=")]
-    rest = [word for word in words if not word.startswith("data.mirror=")]
-    return rest, given[-1] if given else None
+    return parser.parse_intermixed_args(words)
 
 
 @exit_on_user_error
@@ -103,17 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Fetch archives of conf/sources.yaml into <data>/raw, or check those there.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="file names, see cliptrase verify")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
-    parser.add_argument(
-        "--mirror", metavar="URL", help="a server that has them all; also as data.mirror=URL"
-    )
-    words, mirror = take_mirror(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_args(words)
-    log_progress()
+    options = parsed(parser, arguments)
     sources = read_sources(options.data)
     for archive in [sources.archive(name) for name in options.names]:
         try:
-            path = fetch(archive, options.data, mirror=options.mirror or mirror)
+            path = fetch(archive, options.data, mirror=options.mirror)
         except KeyboardInterrupt:
             sys.stderr.write("stopped; another run goes on where this one was\n")
             raise SystemExit(130) from None

@@ -80,28 +80,22 @@ def prepare(
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    words, mirror = download.take_mirror(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
     )
     names = ", ".join((*recipes.DRAWN, *read_sources().datasets))
     parser.add_argument("dataset", metavar="DATASET", help=names)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument("--force", action="store_true", help="make it again where it exists")
-    parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
     parser.add_argument(
         "--without-optional",
-        action="store_true",
+        dest="optional",
+        action="store_false",
         help="do not fetch what it can do without (of coco: the list of images of coco27)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="as many as cores, 4 at most")
-    options = parser.parse_args(words)
-    download.log_progress()
-    mirror, optional = options.mirror or mirror, not options.without_optional
-    with at_most(options.threads):
-        folder = prepare(
-            options.dataset, options.data, force=options.force, mirror=mirror, optional=optional
-        )
+    options = vars(download.parsed(parser, arguments))
+    with at_most(options.pop("threads")):
+        folder = prepare(**options)
     check = read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
 

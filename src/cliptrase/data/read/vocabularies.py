@@ -154,11 +154,9 @@ def _refuse_empty(entries: Sequence[str], source: str, entry: str) -> None:
 def _read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a text file with one name a line") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder; give a text file with one name a line") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save it as UTF-8, one name a line") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        known = {FileNotFoundError: "no such file", IsADirectoryError: "a folder"}
+        fault = known.get(type(error), f"cannot be read ({error.strerror})")
+        raise UserError(f"{path}: {fault}; give a text file with one name a line") from error
