@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
+from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.errors import UserError
 from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
 from cliptrase.evaluate.targets import Target, target_key
@@ -33,7 +33,7 @@ class Loaded:
 class Loader:
     """Reads the image at a position of a dataset; safe to call from many threads."""
 
-    dataset: Sequence[Any]
+    dataset: Samples | Sequence[Sample]
     name: str
     protocol: Protocol
     targets: dict[str, Target]
@@ -41,7 +41,9 @@ class Loader:
     cure: str = "prepare the dataset again"  # for an image that cannot be read
 
     @classmethod
-    def of(cls, dataset: Sequence[Any], runs: Iterable[Run], data: Path | str = "data") -> Loader:
+    def of(
+        cls, dataset: Samples | Sequence[Sample], runs: Iterable[Run], data: Path | str = "data"
+    ) -> Loader:
         """For runs that share dataset, image size and protocol; `data` holds the lists of their
         subsets. Raises UserError for a subset that is not there."""
         runs = list(runs)
