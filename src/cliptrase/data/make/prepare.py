@@ -212,18 +212,19 @@ def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
 
     None for any other. An archive that was deleted since, as large ones are, does not count.
     """
-    check = read_selfcheck(target)
-    if check is None or recipe.outdated(check) or check.get("count") != recipe.count:
+    check, data = read_selfcheck(target), target.parent.parent
+    if check is None or recipe.outdated(check):
         return None
     used = check.get("archives", {})
     if used != used | _digests([*recipe.archives, *recipe.optional], recipe.data):
         return None
-    for name, digest in check.get("subsets", {}).items():
-        path = target / prepared.SUBSETS / f"{name}.txt"
-        if not path.is_file() or sha256_file(path) != digest:
-            return None
-    arrow = target / prepared.ARROW
-    return check if arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes") else None
+    try:
+        prepared.open_prepared(target.name, data)
+        for name in check.get("subsets", {}):
+            prepared.read_subset(target.name, name, data)
+    except UserError:
+        return None
+    return check
 
 
 def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:

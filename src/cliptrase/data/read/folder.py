@@ -30,7 +30,7 @@ def pairs(images: Path | str, labels: Path | str) -> list[Pair]:
     Raises UserError naming the folder or files: a missing or empty folder, the same folder twice, a
     missing mask, a mask without a picture, two files of one name.
     """
-    pictures = _by_stem(_folder(images, "benchmark.images"), IMAGE_SUFFIXES, "picture")
+    pictures = _by_stem(Path(images), "benchmark.images", IMAGE_SUFFIXES, "picture")
     masks = _masks(labels)
     if Path(images).resolve() == Path(labels).resolve():
         raise UserError(f"{images}: given as images and as labels; put the masks into their own")
@@ -76,18 +76,14 @@ def folder_digest(images: Path | str, labels: Path | str) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _folder(path: Path | str, key: str) -> Path:
-    if not Path(path).is_dir():
-        what = "a file, not a folder" if Path(path).exists() else "no such folder"
-        raise UserError(f"{path}: {what}; {key} must name a folder")
-    return Path(path)
-
-
 def _masks(labels: Path | str) -> dict[str, Path]:
-    return _by_stem(_folder(labels, "benchmark.labels"), MASK_SUFFIXES, "mask")
+    return _by_stem(Path(labels), "benchmark.labels", MASK_SUFFIXES, "mask")
 
 
-def _by_stem(folder: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
+def _by_stem(folder: Path, key: str, suffixes: Iterable[str], what: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        found = "a file, not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; {key} must name a folder")
     files: dict[str, Path] = {}
     others: list[str] = []
     for path in sorted(folder.iterdir()):

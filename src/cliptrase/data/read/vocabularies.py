@@ -82,13 +82,11 @@ def owned_names(
     Class i is i, and the background words, which come last, are one class more. With
     `background_first` they come first and are class 0, so that class i is i + 1.
     """
-    names = [name for class_names in classes for name in class_names]
-    owner = [index for index, class_names in enumerate(classes) for _ in class_names]
-    if not background:
-        return names, owner
-    if background_first:
-        return [*background, *names], [0] * len(background) + [index + 1 for index in owner]
-    return [*names, *background], owner + [len(classes)] * len(background)
+    owners = [*classes]
+    if background:
+        owners.insert(0 if background_first else len(owners), background)
+    names = [name for owned in owners for name in owned]
+    return names, [index for index, owned in enumerate(owners) for _ in owned]
 
 
 def read_templates(path: Path | str) -> list[str]:
