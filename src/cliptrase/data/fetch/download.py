@@ -78,14 +78,12 @@ def alone(path: Path, name: str) -> Iterator[None]:
     lock = FileLock(path, fallback_to_soft=False)
     with naming_the_path(path):
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             LOG.info("%s: another process is at it; waiting", name)
-            lock.acquire()
-    try:
+            held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

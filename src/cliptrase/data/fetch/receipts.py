@@ -8,7 +8,6 @@ published a checksum of; later copies must agree with it.
 import functools
 import gzip
 import hashlib
-import json
 import shutil
 import tarfile
 import zipfile
@@ -225,14 +224,10 @@ def first_path(archive: Archive, data: Path | str) -> Path:
 def read_first(archive: Archive, data: Path | str) -> str | None:
     """The sha256 of the first copy, None where there was none. Raises UserError: unreadable."""
     path = first_path(archive, data)
-    if not path.exists():
-        return None
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read; delete it, and the next copy counts as first"
-        ) from error
+    digest = (read_json(path) or {}).get("sha256")
+    if digest is None and path.exists():
+        raise UserError(f"{path}: cannot be read; delete it, and the next copy counts as first")
+    return digest
 
 
 def size_of_part(part: Path) -> int:

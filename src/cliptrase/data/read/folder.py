@@ -36,7 +36,14 @@ def pairs(images: Path | str, labels: Path | str) -> list[Pair]:
         raise UserError(f"{images}: given as images and as labels; put the masks into their own")
     lacking = sorted(pictures.keys() - masks.keys())
     if lacking:
-        raise UserError(_lacking(lacking, pictures, Path(labels)))
+        picture = pictures[lacking[0]]
+        near = min(Path(labels).glob(f"{picture.stem}.*"), default=None)
+        if near:
+            raise UserError(f"{near}: {near.suffix} is no format for masks; save it as PNG")
+        raise UserError(
+            f"{labels}: no mask for {picture.name}{_and_more(lacking)}; "
+            f"add {picture.stem}.png or remove the picture"
+        )
     extra = sorted(masks.keys() - pictures.keys())
     if extra:
         raise UserError(
@@ -103,17 +110,6 @@ def _by_stem(folder: Path, key: str, suffixes: Iterable[str], what: str) -> dict
             hint = f"it holds pictures ({sorted(set(others))[0]}): {SWAPPED}"
         raise UserError(f"{folder}: no {what} in this folder ({', '.join(suffixes)}); {hint}")
     return files
-
-
-def _lacking(lacking: list[str], pictures: dict[str, Path], labels: Path) -> str:
-    picture = pictures[lacking[0]]
-    near = sorted(path.name for path in labels.glob(f"{picture.stem}.*"))
-    if near:
-        return f"{labels / near[0]}: {Path(near[0]).suffix} is no format for masks; save it as PNG"
-    return (
-        f"{labels}: no mask for {picture.name}{_and_more(lacking)}; "
-        f"add {picture.stem}.png or remove the picture"
-    )
 
 
 def _and_more(names: list[str]) -> str:

@@ -180,18 +180,12 @@ def read_subset(dataset: str, name: str, data: Path | str = "data") -> frozenset
     path = folder / SUBSETS / f"{name}.txt"
     check = read_selfcheck(folder) or {}
     digests = check.get("subsets", {})
-    try:
-        content = path.read_bytes()
-        ids = content.decode("utf-8").split()
-    except FileNotFoundError:
-        if name in digests:
-            raise UserError(_again(folder, f"{SUBSETS}/{path.name} is gone")) from None
-        raise UserError(_no_subset(dataset, path, check, data)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(_again(folder, f"{path.name} cannot be read ({error})")) from error
-    if hashlib.sha256(content).hexdigest() != digests.get(name):
-        raise UserError(_again(folder, f"{SUBSETS}/{path.name} has changed since it was made"))
-    return frozenset(ids)
+    if name not in digests:
+        raise UserError(_no_subset(dataset, path, check, data))
+    if not path.is_file() or sha256_file(path) != digests[name]:
+        fault = "has changed since it was made" if path.is_file() else "is gone"
+        raise UserError(_again(folder, f"{SUBSETS}/{path.name} {fault}"))
+    return frozenset(path.read_text(encoding="utf-8").split())
 
 
 def _no_subset(dataset: str, path: Path, check: SelfCheck, data: Path | str) -> str:
