@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptrase.errors import UserError
-from cliptrase.files import once_a_file, sha256_file
+from cliptrase.files import known_sha256, once_a_file
 
-_digest = once_a_file(sha256_file)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 SWAPPED = "are benchmark.images and benchmark.labels swapped?"
@@ -75,7 +74,7 @@ def folder_digest(images: Path | str, labels: Path | str) -> str:
     paired = pairs(images, labels)
     files = [("image", pair.image) for pair in paired] + [("mask", pair.mask) for pair in paired]
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(_digest, (path for _, path in files))
+        digests = pool.map(known_sha256, (path for _, path in files))
         lines = [
             f"{kind}/{path.name}\0{path.stat().st_size}\0{digest}\n"
             for (kind, path), digest in zip(files, digests, strict=True)
