@@ -28,4 +28,5 @@ def open_dataset(run: Run, data: Path | str | None = None, *, any_code: bool = F
         from cliptrase.data.read.prepared import open_prepared
 
         samples = open_prepared(benchmark.dataset, data or run.data, any_code=any_code)
-    return samples if run.limit is None else samples[: run.limit]
+    samples.ids = samples.ids[: run.limit]
+    return samples

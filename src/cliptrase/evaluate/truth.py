@@ -6,10 +6,11 @@ Benchmarks over the same images differ only in their lookup tables, so an image 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
+from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.errors import UserError
 from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
 from cliptrase.evaluate.targets import Target, target_key
@@ -31,7 +32,7 @@ class Loaded:
 class Loader:
     """Reads the image at a position of a dataset; safe to call from many threads."""
 
-    dataset: Sequence[Any]
+    dataset: Samples | Sequence[Sample]
     name: str
     protocol: Protocol
     targets: dict[str, Target]
@@ -39,7 +40,9 @@ class Loader:
     cure: str = "prepare the dataset again"  # for an image that cannot be read
 
     @classmethod
-    def of(cls, dataset: Sequence[Any], runs: Iterable[Run], data: Path | str = "data") -> Self:
+    def of(
+        cls, dataset: Samples | Sequence[Sample], runs: Iterable[Run], data: Path | str = "data"
+    ) -> Self:
         """For runs that share dataset, image size and protocol; `data` holds the lists of their
         subsets. Raises UserError for a subset that is not there."""
         runs = list(runs)

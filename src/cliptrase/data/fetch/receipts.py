@@ -5,9 +5,9 @@ for the same file. `<name>.first.json`: the sha256 of the first copy of an archi
 published a checksum of; later copies must agree with it.
 """
 
+import functools
 import gzip
 import hashlib
-import json
 import shutil
 import tarfile
 import zipfile
@@ -120,26 +120,27 @@ def check(path: Path, archive: Archive, data: Path | str) -> Receipt:
     """
     check_kind(path, archive)
     kind, published = archive.checksum or (None, None)
-    digests = _digests(path, {"sha256", kind or "sha256"})
-    if kind is not None and published is not None:
-        if digests[kind] != published:
+    sha256 = _digest(path, "sha256")
+    if kind is not None:
+        digest = sha256 if kind == "sha256" else _digest(path, kind)
+        if digest != published:
             raise Damaged(
-                f"its {kind} is {digests[kind]} instead of {published} (if that is what its owner "
+                f"its {kind} is {digest} instead of {published} (if that is what its owner "
                 f"gives, correct `checksum:` of {archive.name} in {sources_path(data)})"
             )
     else:
         first = read_first(archive, data)
         if first is None:
             _check_end(path, archive.name)
-        elif first != digests["sha256"]:
+        elif first != sha256:
             raise Damaged(
-                f"its sha256 is {digests['sha256']}, and that of the first copy was {first} (if "
+                f"its sha256 is {sha256}, and that of the first copy was {first} (if "
                 f"the source has really changed, delete {first_path(archive, data)})"
             )
     return {
         "name": archive.name,
         "bytes": path.stat().st_size,
-        "sha256": digests["sha256"],
+        "sha256": sha256,
         "checksum_verified": kind,
         "checksum": published,
         "url": None,
@@ -223,14 +224,10 @@ def first_path(archive: Archive, data: Path | str) -> Path:
 def read_first(archive: Archive, data: Path | str) -> str | None:
     """The sha256 of the first copy, None where there was none. Raises UserError: unreadable."""
     path = first_path(archive, data)
-    if not path.exists():
-        return None
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read; delete it, and the next copy counts as first"
-        ) from error
+    digest = (read_json(path) or {}).get("sha256")
+    if digest is None and path.exists():
+        raise UserError(f"{path}: cannot be read; delete it, and the next copy counts as first")
+    return digest
 
 
 def size_of_part(part: Path) -> int:
@@ -243,13 +240,10 @@ def part_path(archive: Archive, data: Path | str) -> Path:
     return raw_path(archive, data).with_name(f".{archive.name}.part")
 
 
-def _digests(path: Path, kinds: set[str]) -> dict[str, str]:
-    hashes = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
+def _digest(path: Path, kind: str) -> str:
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            for hash in hashes.values():
-                hash.update(chunk)
-    return {kind: hash.hexdigest() for kind, hash in hashes.items()}
+        new = functools.partial(hashlib.new, kind, usedforsecurity=False)
+        return hashlib.file_digest(file, new).hexdigest()
 
 
 def _check_end(path: Path, name: str) -> None:

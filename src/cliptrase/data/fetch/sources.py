@@ -3,7 +3,6 @@
 Imports nothing heavy: planning a suite asks which archives are there.
 """
 
-import functools
 import os
 import re
 from collections.abc import Mapping
@@ -16,10 +15,11 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from cliptrase.config.validation import Frozen, Text, show, that, validated, whole
 from cliptrase.errors import UserError, nearest
+from cliptrase.files import once_a_file
 from cliptrase.resources import resource
 
 MIRROR = "CLIPTRASE_MIRROR"  # of the environment: a server that has all archives
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+_FILE_NAME = re.compile(r"[\w+-][\w.+-]*\.(zip|tar|tar\.gz|tgz)", re.ASCII)
 DIGITS = {"sha256": 64, "sha1": 40, "md5": 32}  # of a checksum in hexadecimal
 
 
@@ -33,11 +33,6 @@ def is_web_address(url: object) -> bool:
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
-
-
-def _is_file_name(name: object) -> bool:
-    fine = isinstance(name, str) and re.fullmatch(r"[\w+-][\w.+-]*", name, re.ASCII)
-    return bool(fine) and str(name).endswith(SUFFIXES)
 
 
 def _checksum(given: object) -> object:
@@ -61,7 +56,11 @@ def _archive_by_name(name: object, info: ValidationInfo) -> object:
 
 Address = Annotated[str, that(is_web_address, "must be an http:// or https:// address")]
 FileName = Annotated[
-    str, that(_is_file_name, f"no file name of an archive ({', '.join(SUFFIXES)})")
+    str,
+    that(
+        lambda name: isinstance(name, str) and bool(_FILE_NAME.fullmatch(name)),
+        "no file name of an archive (.zip, .tar, .tar.gz, .tgz)",
+    ),
 ]
 Count = Annotated[int, whole(1)]
 RawValue = Annotated[int, whole(0, 65535)]
@@ -162,8 +161,7 @@ def read_sources(data: Path | str = "data") -> Sources:
     """
     path = sources_path(data)
     try:
-        stat = path.stat()
-        return _read(path, stat.st_mtime_ns, stat.st_size)
+        return _read(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -232,8 +230,8 @@ def mirror_of(given: object) -> str | None:
     return url.rstrip("/") or None
 
 
-@functools.lru_cache(maxsize=8)
-def _read(path: Path, mtime_ns: int, size: int) -> Sources:
+@once_a_file
+def _read(path: Path) -> Sources:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 from cliptrase.data.fetch.receipts import format_of
 from cliptrase.data.read.images import DAMAGE
@@ -26,20 +26,14 @@ _CHUNK = 2**20
 _BLOCK = 512
 
 
-class Container(ABC):
+class Container(contextlib.ExitStack, ABC):
     """An open archive. Every error is a UserError that names the archive, the member, the cure."""
 
     _members: Mapping[str, object]
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def names(self) -> list[str]:
         """The names of its files, without folders, in the order of the archive."""
@@ -108,7 +102,7 @@ class _Zip(Container):
         super().__init__(path)
         self._members: dict[str, zipfile.ZipInfo] = {}
         with self._reading():
-            self._zip = self._stack.enter_context(zipfile.ZipFile(path))
+            self._zip = self.enter_context(zipfile.ZipFile(path))
         for info in self._zip.infolist():
             if not info.is_dir():
                 self._members[self._checked(info.filename)] = info
@@ -130,10 +124,10 @@ class _Tar(Container):
         super().__init__(path)
         self._members: dict[str, tarfile.TarInfo] = {}
         with self._reading():
-            file: IO[bytes] = self._stack.enter_context(path.open("rb"))
+            file: IO[bytes] = self.enter_context(path.open("rb"))
             if gzipped:
                 file = self._unpacked(file)
-            self._tar = self._stack.enter_context(tarfile.TarFile(fileobj=file))
+            self._tar = self.enter_context(tarfile.TarFile(fileobj=file))
             end = 0
             for info in self._tar:
                 end = info.offset_data
@@ -151,7 +145,7 @@ class _Tar(Container):
         folder = self.path.parent  # /tmp may be small
         with naming_the_path(folder):
             file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        unpacked = self._stack.enter_context(file)
+        unpacked = self.enter_context(file)
         with gzip.open(packed) as content:
             while chunk := content.read(_CHUNK):
                 if unpacked.tell() + len(chunk) > limit:

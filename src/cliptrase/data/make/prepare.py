@@ -80,28 +80,22 @@ def prepare(
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    words, mirror = download.take_mirror(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
     )
     names = ", ".join((*recipes.DRAWN, *read_sources().datasets))
     parser.add_argument("dataset", metavar="DATASET", help=names)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
     parser.add_argument("--force", action="store_true", help="make it again where it exists")
-    parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
     parser.add_argument(
         "--without-optional",
-        action="store_true",
+        dest="optional",
+        action="store_false",
         help="do not fetch what it can do without (of coco: the list of images of coco27)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="as many as cores, 4 at most")
-    options = parser.parse_args(words)
-    download.log_progress()
-    mirror, optional = options.mirror or mirror, not options.without_optional
-    with at_most(options.threads):
-        folder = prepare(
-            options.dataset, options.data, force=options.force, mirror=mirror, optional=optional
-        )
+    options = vars(download.parsed(parser, arguments))
+    with at_most(options.pop("threads")):
+        folder = prepare(**options)
     check = read_selfcheck(folder) or {}
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
 
@@ -218,18 +212,19 @@ def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
 
     None for any other. An archive that was deleted since, as large ones are, does not count.
     """
-    check = read_selfcheck(target)
-    if check is None or recipe.outdated(check) or check.get("count") != recipe.count:
+    check, data = read_selfcheck(target), target.parent.parent
+    if check is None or recipe.outdated(check):
         return None
     used = check.get("archives", {})
     if used != used | _digests([*recipe.archives, *recipe.optional], recipe.data):
         return None
-    for name, digest in check.get("subsets", {}).items():
-        path = target / prepared.SUBSETS / f"{name}.txt"
-        if not path.is_file() or sha256_file(path) != digest:
-            return None
-    arrow = target / prepared.ARROW
-    return check if arrow.is_file() and arrow.stat().st_size == check.get("arrow_bytes") else None
+    try:
+        prepared.open_prepared(target.name, data)
+        for name in check.get("subsets", {}):
+            prepared.read_subset(target.name, name, data)
+    except UserError:
+        return None
+    return check
 
 
 def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:

@@ -4,6 +4,8 @@ The crop has the sizes and offsets of torchvision's Resize and CenterCrop, whose
 paper's numbers.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -21,8 +23,7 @@ def crop_image(image: Image.Image, size: int) -> np.ndarray:
     PIL's bicubic filter is widened when it shrinks (antialiasing). Raises UserError for a picture
     more than 100 times as long as wide.
     """
-    width, height = _resized(image.width, image.height, size)
-    left, top = _offset(width, size), _offset(height, size)
+    (width, height), (left, top) = _centred(image.size, size)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized)[top : top + size, left : left + size].copy()
 
@@ -32,11 +33,11 @@ def crop_label(label: np.ndarray, size: int) -> np.ndarray:
 
     By PIL's rule, the pixel under the centre of the new one; PIL itself lacks some 16-bit modes.
     """
-    height, width = label.shape
-    new_width, new_height = _resized(width, height, size)
-    left, top = _offset(new_width, size), _offset(new_height, size)
-    rows = nearest_indices(height, new_height)[top : top + size]
-    columns = nearest_indices(width, new_width)[left : left + size]
+    sides = label.shape[::-1]
+    columns, rows = (
+        nearest_indices(old, new)[start : start + size]
+        for old, new, start in zip(sides, *_centred(sides, size), strict=True)
+    )
     return label[rows[:, None], columns]
 
 
@@ -81,15 +82,11 @@ def nearest_indices(length: int, new_length: int) -> np.ndarray:
     return np.minimum(np.add.accumulate(steps).astype(np.int64), length - 1)
 
 
-def _resized(width: int, height: int, size: int) -> tuple[int, int]:
-    _check_aspect(width, height)
-    short, long = sorted((width, height))
-    new_long = int(size * long / short)
-    return (size, new_long) if width <= height else (new_long, size)
-
-
-def _offset(length: int, size: int) -> int:
-    return round((length - size) / 2.0)  # half to even
+def _centred(sides: Sequence[int], size: int) -> tuple[list[int], list[int]]:
+    """The two sides once the short one is `size`, and where the crop in the middle begins."""
+    _check_aspect(*sides)
+    resized = [int(size * side / min(sides)) for side in sides]
+    return resized, [round((side - size) / 2.0) for side in resized]  # half to even
 
 
 def _check_aspect(width: int, height: int) -> None:

@@ -1,17 +1,14 @@
 """A user's own folder of pictures and folder of masks, paired by name and checked before use."""
 
-import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from cliptrase.errors import UserError
-from cliptrase.files import sha256_file
+from cliptrase.files import known_sha256, once_a_file
 
-Value = TypeVar("Value")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 SWAPPED = "are benchmark.images and benchmark.labels swapped?"
@@ -32,13 +29,20 @@ def pairs(images: Path | str, labels: Path | str) -> list[Pair]:
     Raises UserError naming the folder or files: a missing or empty folder, the same folder twice, a
     missing mask, a mask without a picture, two files of one name.
     """
-    pictures = _by_stem(_folder(images, "benchmark.images"), IMAGE_SUFFIXES, "picture")
+    pictures = _by_stem(Path(images), "benchmark.images", IMAGE_SUFFIXES, "picture")
     masks = _masks(labels)
     if Path(images).resolve() == Path(labels).resolve():
         raise UserError(f"{images}: given as images and as labels; put the masks into their own")
     lacking = sorted(pictures.keys() - masks.keys())
     if lacking:
-        raise UserError(_lacking(lacking, pictures, Path(labels)))
+        picture = pictures[lacking[0]]
+        near = min(Path(labels).glob(f"{picture.stem}.*"), default=None)
+        if near:
+            raise UserError(f"{near}: {near.suffix} is no format for masks; save it as PNG")
+        raise UserError(
+            f"{labels}: no mask for {picture.name}{_and_more(lacking)}; "
+            f"add {picture.stem}.png or remove the picture"
+        )
     extra = sorted(masks.keys() - pictures.keys())
     if extra:
         raise UserError(
@@ -70,7 +74,7 @@ def folder_digest(images: Path | str, labels: Path | str) -> str:
     paired = pairs(images, labels)
     files = [("image", pair.image) for pair in paired] + [("mask", pair.mask) for pair in paired]
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(_digest, (path for _, path in files))
+        digests = pool.map(known_sha256, (path for _, path in files))
         lines = [
             f"{kind}/{path.name}\0{path.stat().st_size}\0{digest}\n"
             for (kind, path), digest in zip(files, digests, strict=True)
@@ -78,18 +82,14 @@ def folder_digest(images: Path | str, labels: Path | str) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _folder(path: Path | str, key: str) -> Path:
-    if not Path(path).is_dir():
-        what = "a file, not a folder" if Path(path).exists() else "no such folder"
-        raise UserError(f"{path}: {what}; {key} must name a folder")
-    return Path(path)
-
-
 def _masks(labels: Path | str) -> dict[str, Path]:
-    return _by_stem(_folder(labels, "benchmark.labels"), MASK_SUFFIXES, "mask")
+    return _by_stem(Path(labels), "benchmark.labels", MASK_SUFFIXES, "mask")
 
 
-def _by_stem(folder: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
+def _by_stem(folder: Path, key: str, suffixes: Iterable[str], what: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        found = "a file, not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; {key} must name a folder")
     files: dict[str, Path] = {}
     others: list[str] = []
     for path in sorted(folder.iterdir()):
@@ -111,41 +111,11 @@ def _by_stem(folder: Path, suffixes: Iterable[str], what: str) -> dict[str, Path
     return files
 
 
-def _lacking(lacking: list[str], pictures: dict[str, Path], labels: Path) -> str:
-    picture = pictures[lacking[0]]
-    near = sorted(path.name for path in labels.glob(f"{picture.stem}.*"))
-    if near:
-        return f"{labels / near[0]}: {Path(near[0]).suffix} is no format for masks; save it as PNG"
-    return (
-        f"{labels}: no mask for {picture.name}{_and_more(lacking)}; "
-        f"add {picture.stem}.png or remove the picture"
-    )
-
-
 def _and_more(names: list[str]) -> str:
     return f" (nor for {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def _once_a_file(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
-    """Read a file again only if its size or time has changed."""
-
-    @functools.lru_cache(maxsize=1 << 16)
-    def cached(path: Path, size: int, mtime_ns: int) -> Value:
-        return read(path)
-
-    def current(path: Path) -> Value:
-        stat = path.stat()
-        return cached(path.absolute(), stat.st_size, stat.st_mtime_ns)
-
-    return current
-
-
-@_once_a_file
-def _digest(path: Path) -> str:
-    return sha256_file(path)
-
-
-@_once_a_file
+@once_a_file
 def _bits(path: Path) -> int:
     from cliptrase.data.read.images import read_header
 

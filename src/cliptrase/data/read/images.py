@@ -41,13 +41,17 @@ class Header:
         return self.mode in ("1", "L", "P") or self.mode.startswith("I")
 
 
-def read_header(path: Path | str) -> Header:
-    """Format, mode and size as shown (EXIF rotation applied). Raises UserError naming the file."""
-    with decoding(str(path)), Image.open(path) as image:
-        width, height = image.size
-        if _orientation(image) in _SIDEWAYS:
-            width, height = height, width
-        return Header(image.format or "", image.mode, (width, height))
+def read_header(
+    source: Path | str | bytes, name: str | None = None, *, as_stored: bool = False
+) -> Header:
+    """Format, mode and size as shown (EXIF rotation applied) or `as_stored`, of a path or bytes.
+
+    Raises UserError naming the file (or `name`).
+    """
+    with decoding(name or str(source)), Image.open(_file(source)) as image:
+        sideways = not as_stored and _orientation(image) in _SIDEWAYS
+        size = image.size[::-1] if sideways else image.size
+        return Header(image.format or "", image.mode, size)
 
 
 def check_mask(header: Header, name: str) -> None:
@@ -64,41 +68,27 @@ def check_mask(header: Header, name: str) -> None:
 
 
 def read_image(
-    source: Path | str | bytes | Image.Image | np.ndarray, name: str | None = None
+    source: Path | str | bytes | Image.Image | np.ndarray,
+    name: str | None = None,
+    *,
+    as_stored: bool = False,
 ) -> Image.Image:
     """A picture as shown, in RGB with 8 bits: a path, a file's bytes, a PIL image or an array.
 
     EXIF rotation is applied; transparent pixels lie on white; 16-bit grey is scaled to 8; CMYK,
     palettes and one-bit pictures are converted. Arrays: uint8 or uint16, (H, W), (H, W, 1 | 3 | 4).
+    as_stored: without EXIF rotation, as the masks of datasets are drawn.
 
     Raises UserError naming the file (or `name`).
     """
     name = name or (str(source) if isinstance(source, str | Path) else "image")
     if isinstance(source, np.ndarray):
-        return _rgb(_from_array(source, name), name)
-    if isinstance(source, Image.Image):
-        with decoding(name):
-            source.load()
-            return _rgb(source, name)
-    with decoding(name), Image.open(_file(source)) as image:
-        image.load()
-        return _rgb(image, name)
-
-
-def stored_header(content: bytes, name: str) -> Header:
-    """Format, mode and size as stored, whatever EXIF says, of a file's bytes."""
-    with decoding(name), Image.open(_file(content)) as image:
-        return Header(image.format or "", image.mode, image.size)
-
-
-def read_stored(content: bytes, name: str) -> Image.Image:
-    """A picture as `read_image` gives it, but without EXIF rotation.
-
-    The masks of datasets are drawn on the pixels as they are stored.
-    """
-    with decoding(name), Image.open(_file(content)) as image:
-        image.load()
-        return _colours(image, name)
+        source = _from_array(source, name)
+    with decoding(name), contextlib.ExitStack() as opened:
+        if not isinstance(source, Image.Image):
+            source = opened.enter_context(Image.open(_file(source)))
+        source.load()
+        return _colours(source if as_stored else _upright(source), name)
 
 
 def read_label(source: Path | str | bytes, name: str | None = None) -> np.ndarray:
@@ -157,11 +147,11 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     if _orientation(image) != 1:
         with contextlib.suppress(*DAMAGE):
-            image = ImageOps.exif_transpose(image)
-    return _colours(image, name)
+            return ImageOps.exif_transpose(image)
+    return image
 
 
 def _colours(image: Image.Image, name: str) -> Image.Image:

@@ -75,7 +75,14 @@ def lookup(labels: Labels, n_classes: int) -> Lookup:
     """
     ignore, background = labels.ignore, labels.background
     if labels.map is None:
-        table = _identity(n_classes, ignore)
+        if n_classes > ignore:
+            raise UserError(
+                f"{n_classes} classes, but label {ignore} means ignored; save the masks with 16 "
+                "bits"
+            )
+        table = np.full(RAW_VALUES, _REFUSED, dtype=np.int32)
+        table[:n_classes] = np.arange(n_classes)
+        table[ignore] = ignore
     else:
         table = np.full(RAW_VALUES, ignore, dtype=np.int32)
         class_of = read_table(labels.map)
@@ -132,17 +139,6 @@ def background_first(lookup: Lookup, classes: np.ndarray) -> np.ndarray:
     """
     count = lookup.classes + 1
     return np.where(classes < count, (classes + 1) % count, np.int32(-1))
-
-
-def _identity(n_classes: int, ignore: int) -> np.ndarray:
-    if n_classes > ignore:
-        raise UserError(
-            f"{n_classes} classes, but label {ignore} means ignored; save the masks with 16 bits"
-        )
-    table = np.full(RAW_VALUES, _REFUSED, dtype=np.int32)
-    table[:n_classes] = np.arange(n_classes)
-    table[ignore] = ignore
-    return table
 
 
 def _stray(lookup: Lookup, value: int, source: str) -> str:

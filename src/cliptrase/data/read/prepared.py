@@ -16,7 +16,7 @@ import numpy as np
 from cliptrase.data.fetch.sources import how_to_get
 from cliptrase.data.make import recipes
 from cliptrase.data.make.records import Record
-from cliptrase.data.read.images import read_label, read_stored
+from cliptrase.data.read.images import read_image, read_label
 from cliptrase.data.read.labels import RAW_VALUES
 from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
@@ -53,7 +53,8 @@ class PreparedSamples(Samples):
         if self._sums is not None and sums != self._sums[index].tolist():
             fault = f"{self.ids[index]} is not what was prepared"
             raise UserError(_again(self._path.parent, fault, " --force"))
-        image, label = read_stored(image_file, name), read_label(label_file, name)
+        image = read_image(image_file, name, as_stored=True)
+        label = read_label(label_file, name)
         if image.size != label.shape[::-1]:
             raise UserError(f"{name}: image of {image.size} pixels, label of {label.shape[::-1]}")
         return Sample(self.ids[index], image, label)
@@ -179,18 +180,12 @@ def read_subset(dataset: str, name: str, data: Path | str = "data") -> frozenset
     path = folder / SUBSETS / f"{name}.txt"
     check = read_selfcheck(folder) or {}
     digests = check.get("subsets", {})
-    try:
-        content = path.read_bytes()
-        ids = content.decode("utf-8").split()
-    except FileNotFoundError:
-        if name in digests:
-            raise UserError(_again(folder, f"{SUBSETS}/{path.name} is gone")) from None
-        raise UserError(_no_subset(dataset, path, check, data)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(_again(folder, f"{path.name} cannot be read ({error})")) from error
-    if hashlib.sha256(content).hexdigest() != digests.get(name):
-        raise UserError(_again(folder, f"{SUBSETS}/{path.name} has changed since it was made"))
-    return frozenset(ids)
+    if name not in digests:
+        raise UserError(_no_subset(dataset, path, check, data))
+    if not path.is_file() or sha256_file(path) != digests[name]:
+        fault = "has changed since it was made" if path.is_file() else "is gone"
+        raise UserError(_again(folder, f"{SUBSETS}/{path.name} {fault}"))
+    return frozenset(path.read_text(encoding="utf-8").split())
 
 
 def _no_subset(dataset: str, path: Path, check: SelfCheck, data: Path | str) -> str:

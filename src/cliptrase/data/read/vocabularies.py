@@ -22,9 +22,15 @@ def read_names(path: Path | str) -> list[str]:
     tolerated. Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty
     line.
     """
-    lines = _read_text(Path(path)).replace("\r\n", "\n").removesuffix("\n").split("\n")
-    if len(lines) > 1 and lines[-1] == "":
-        lines.pop()
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8, one name a line") from None
+    except OSError as error:
+        known = {FileNotFoundError: "no such file", IsADirectoryError: "a folder"}
+        fault = known.get(type(error), f"cannot be read ({error.strerror})")
+        raise UserError(f"{path}: {fault}; give a text file with one name a line") from error
+    lines = text.replace("\r\n", "\n").removesuffix("\n").removesuffix("\n").split("\n")
     if not any(line.strip() for line in lines):
         raise UserError(f"{path}: the list is empty; write one name a line")
     _refuse_empty(lines, str(path), "line")
@@ -82,13 +88,11 @@ def owned_names(
     Class i is i, and the background words, which come last, are one class more. With
     `background_first` they come first and are class 0, so that class i is i + 1.
     """
-    names = [name for class_names in classes for name in class_names]
-    owner = [index for index, class_names in enumerate(classes) for _ in class_names]
-    if not background:
-        return names, owner
-    if background_first:
-        return [*background, *names], [0] * len(background) + [index + 1 for index in owner]
-    return [*names, *background], owner + [len(classes)] * len(background)
+    owners = [*classes]
+    if background:
+        owners.insert(0 if background_first else len(owners), background)
+    names = [name for owned in owners for name in owned]
+    return names, [index for index, owned in enumerate(owners) for _ in owned]
 
 
 def read_templates(path: Path | str) -> list[str]:
@@ -149,16 +153,3 @@ def _refuse_empty(entries: Sequence[str], source: str, entry: str) -> None:
     for number, text in enumerate(entries, start=1):
         if not text.strip():
             raise UserError(f"{source}: {entry} {number} is empty; remove it or write a name there")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a text file with one name a line") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder; give a text file with one name a line") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8, one name a line") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

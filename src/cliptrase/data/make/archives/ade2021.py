@@ -6,6 +6,7 @@ than 512, and written as JPEG of quality 75 in any case.
 
 import contextlib
 import io
+import math
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from cliptrase.data.make.archives import common
 from cliptrase.data.make.archives.common import Pair
 from cliptrase.data.make.records import Record, png
-from cliptrase.data.read.images import Header, decoding, stored_header
+from cliptrase.data.read.images import decoding, read_header, read_image
 from cliptrase.data.read.opencv import linear, nearest
 from cliptrase.errors import UserError
 
@@ -26,37 +27,31 @@ _ROOT = r"(?:[^/]+/)?images/ADE/validation/(?:.+/)?"
 
 def converted(pair: Pair) -> Record:
     """An image and its raw labels as the released preparation stores them."""
-    width, height = stored_header(pair.image, pair.image_name).size
-    large = width * height > LARGE
-    with _ONE if large else contextlib.nullcontext():
-        return _converted(pair)
-
-
-def _converted(pair: Pair) -> Record:
-    with decoding(pair.image_name), Image.open(io.BytesIO(pair.image)) as opened:
-        common.check_photograph(_header(opened), pair.image_name)
-        image = np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
-    raw = classes(pair.label, pair.label_name)
-    common.check_sizes(pair, image.shape[1::-1], raw.shape[::-1])
-    height, width = stored_size(*raw.shape)
-    if (height, width) != raw.shape:
-        image = linear(image, height, width)
-        raw = nearest(raw, height, width)
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
-    return Record(pair.id, file.getvalue(), png(raw))
+    header = read_header(pair.image, pair.image_name, as_stored=True)
+    common.check_photograph(header, pair.image_name)
+    with _ONE if math.prod(header.size) > LARGE else contextlib.nullcontext():
+        with decoding(pair.image_name), Image.open(io.BytesIO(pair.image)) as opened:
+            image = np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
+        raw = classes(pair.label, pair.label_name)
+        common.check_sizes(pair, image.shape[1::-1], raw.shape[::-1])
+        height, width = stored_size(*raw.shape)
+        if (height, width) != raw.shape:
+            image = linear(image, height, width)
+            raw = nearest(raw, height, width)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
+        return Record(pair.id, file.getvalue(), png(raw))
 
 
 def classes(mask: bytes, name: str) -> np.ndarray:
     """(H, W) uint16 raw class index of an RGB mask's bytes. Raises UserError naming it."""
-    with decoding(name), Image.open(io.BytesIO(mask)) as opened:
-        header = _header(opened)
-        if (header.format, header.mode) != ("PNG", "RGB"):
-            raise UserError(
-                f"{name}: a {header.format} of mode {header.mode}, where masks are RGB PNGs; put "
-                "the right archive in its place"
-            )
-        colours = np.asarray(opened)
+    header = read_header(mask, name, as_stored=True)
+    if (header.format, header.mode) != ("PNG", "RGB"):
+        raise UserError(
+            f"{name}: a {header.format} of mode {header.mode}, where masks are RGB PNGs; put "
+            "the right archive in its place"
+        )
+    colours = np.asarray(read_image(mask, name, as_stored=True))
     return colours[..., 0].astype(np.uint16) // 10 * 256 + colours[..., 1]
 
 
@@ -67,10 +62,6 @@ def stored_size(height: int, width: int) -> tuple[int, int]:
     if width >= height:
         return SHORT, round(width / height * SHORT)
     return round(height / width * SHORT), SHORT
-
-
-def _header(opened: Image.Image) -> Header:
-    return Header(opened.format or "", opened.mode, opened.size)
 
 
 records = common.reader(

@@ -10,7 +10,7 @@ from cliptrase.data.fetch.sources import DatasetSource, raw_path, sources_path
 from cliptrase.data.make.containers import Container, open_container
 from cliptrase.data.make.recipes import and_more, check_ids, known_ids
 from cliptrase.data.make.records import Record
-from cliptrase.data.read.images import Header, check_mask, stored_header
+from cliptrase.data.read.images import Header, check_mask, read_header
 from cliptrase.data.read.ordered import in_order
 from cliptrase.errors import UserError
 
@@ -77,9 +77,9 @@ def reader(
 
 def check_pair(pair: Pair) -> None:
     """Raise UserError where a photograph is none, a mask is none, or their sizes differ."""
-    image = stored_header(pair.image, pair.image_name)
+    image = read_header(pair.image, pair.image_name, as_stored=True)
     check_photograph(image, pair.image_name)
-    label = stored_header(pair.label, pair.label_name)
+    label = read_header(pair.label, pair.label_name, as_stored=True)
     check_mask(label, pair.label_name)
     check_sizes(pair, image.size, label.size)
 
