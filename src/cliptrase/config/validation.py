@@ -47,14 +47,13 @@ class Problem:
     """The first thing that is wrong with some content.
 
     kind: missing | unknown (a key) | value. path: of the key, as `method.regions.eps`. fault: what
-    is wrong, as the end of a sentence. wanted: the topmost field's description, or "".
+    is wrong, as the end of a sentence.
     """
 
     kind: str
     path: str
     value: Any
     fault: str
-    wanted: str
 
     def sentence(self) -> str:
         """As the messages about a run are written."""
@@ -81,14 +80,13 @@ def validated(
     try:
         return model.model_validate(content, context=context)
     except ValidationError as error:
-        raise UserError(sentence(_problem(model, error, where))) from None
+        raise UserError(sentence(_problem(error, where))) from None
 
 
-def _problem(model: type[BaseModel], error: ValidationError, where: str) -> Problem:
+def _problem(error: ValidationError, where: str) -> Problem:
     about = error.errors()[0]
     inner = about.get("ctx", {}).get("key")
     path = [*about["loc"], *([inner] if isinstance(inner, str) else [])]
-    field = model.model_fields.get(str(path[0])) if path else None
     kinds = {"missing_key": "missing", "unknown": "unknown"}
     ours = about["type"] in {*kinds, "value_error"}
     return Problem(
@@ -96,7 +94,6 @@ def _problem(model: type[BaseModel], error: ValidationError, where: str) -> Prob
         path=".".join(filter(None, [where, *map(str, path)])),
         value=about["input"],
         fault=about["msg"].removeprefix("Value error, ") if ours else _in_words(about["msg"]),
-        wanted=(field.description if field else None) or "",
     )
 
 

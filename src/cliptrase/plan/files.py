@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PlainValidator, StrictBool
+from pydantic import Discriminator, Field, StrictBool, Tag
 
 from cliptrase.config import files
 from cliptrase.config.metric_names import METRICS
@@ -13,27 +13,6 @@ from cliptrase.errors import UserError, nearest
 
 ROLES = ("main", "ablation", "grid", "slide")
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
-
-
-def _mapping(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError("no mapping")
-    return value
-
-
-def _mappings(value: Any) -> Any:
-    """Rows or groups, each checked by itself, so that a message can name its place."""
-    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
-        raise ValueError("no list of mappings")
-    return tuple(value)
-
-
-def _columns(value: Any) -> dict[str, str]:
-    """column → the benchmark that is scored there, of a list or a mapping of names."""
-    names = [*value, *value.values()] if isinstance(value, dict) else value
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
-        raise ValueError("no names")
-    return value if isinstance(value, dict) else {name: name for name in names}
 
 
 Name = Annotated[str, Field(min_length=1)]
@@ -62,21 +41,20 @@ class Suite(Frozen):
     model: Text
     protocol: Text
     published: Flag
-    roles: Annotated[Roles, PlainValidator(_mapping)] = Field(
-        description="a mapping from roles to lists of benchmarks"
-    )
+    roles: Roles = Field(description="a mapping from roles to lists of benchmarks")
     tables: Names
     overrides: Overrides
     data: Text = "data"
 
 
 class RowFile(Frozen):
-    """One row of a table's YAML. only: column → the benchmark that is scored there."""
+    """One row of a table's YAML. only: the columns that it stands in, or column → the benchmark
+    that is scored there."""
 
     row: str = Field(description="text (quote a number)")
     run: Overrides
     image_size: Count | None = Field(None, description="a whole number above 0")
-    only: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = Field(
+    only: Annotated[tuple[Name, ...] | dict[Name, Name], Field(min_length=1)] | None = Field(
         None, description="a list of benchmarks, or a mapping from columns to benchmarks"
     )
     otherwise: Name | None = Field(
@@ -92,13 +70,20 @@ class QuotedRow(Frozen):
     quoted: Literal[True] = Field(description="true")
 
 
+def _row_kind(row: Any) -> str:
+    return "quoted" if isinstance(row, dict) and "quoted" in row else "run"
+
+
+AnyRow = Annotated[
+    Annotated[RowFile, Tag("run")] | Annotated[QuotedRow, Tag("quoted")], Discriminator(_row_kind)
+]
+
+
 class Group(Frozen):
     """Rows that are compared with one another."""
 
     name: Text
-    rows: Annotated[tuple[RowFile | QuotedRow, ...], PlainValidator(_mappings)] = Field(
-        description="a list of rows"
-    )
+    rows: tuple[AnyRow, ...] = Field(min_length=1, description="a list of rows")
     flops: Flag = False
     cumulative: Flag = False
 
@@ -115,9 +100,7 @@ class _Table(Frozen):
 class MetricsTable(_Table):
     """A table of rows × benchmarks."""
 
-    groups: Annotated[tuple[Group, ...], PlainValidator(_mappings)] = Field(
-        description="a list of groups"
-    )
+    groups: tuple[Group, ...] = Field(min_length=1, description="a list of groups")
     average: Flag = False
     quoted: dict[str, str] | None = Field(
         None, description="a mapping from columns of published.csv to values"
@@ -164,7 +147,6 @@ def read_suite(name: str) -> Suite:
     """conf/suite/<name>.yaml. Raises UserError naming the file and the key that is wrong."""
     where = f"suite {name}"
     suite = _checked(Suite, files.load("suite", name), where)
-    suite = suite.model_copy(update={"roles": _checked(Roles, suite.roles, f"{where}, roles")})
     _refuse_overrides(where, "overrides", suite.overrides, OF_THE_PLAN)
     for role, benchmarks in suite.roles:
         _refuse_doubles(f"{where}, role {role}", benchmarks)
@@ -192,40 +174,35 @@ def read_table(name: str) -> MetricsTable | GridTable:
             _refuse_doubles(f"{where}, {axis}", getattr(table, axis))
         _refuse_overrides(where, "run", table.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
         return table
-    groups = tuple(_group(where, content, table.versus) for content in table.groups)
-    _refuse_doubles(where, (group.name for group in groups))
-    return table.model_copy(update={"groups": groups})
+    for group in table.groups:
+        _check_group(where, group, table.versus)
+    _refuse_doubles(where, (group.name for group in table.groups))
+    return table
 
 
-def _group(table: str, content: Any, versus: str) -> Group:
-    group = _checked(Group, content, f"{table}, group {content.get('name', '')!r}")
+def _check_group(table: str, group: Group, versus: str) -> None:
     where = f"{table}, group {group.name!r}"
-    rows = tuple(_row(table, row) for row in group.rows)
-    _refuse_doubles(where, (row.row for row in rows))
-    names = [row.row for row in rows if isinstance(row, RowFile)]
-    if versus != ABOVE and versus not in names:
+    _refuse_doubles(where, (row.row for row in group.rows))
+    rows = {row.row: row for row in group.rows if isinstance(row, RowFile)}
+    for name, row in rows.items():
+        _check_row(f"{table}, row {name!r}", row)
+    if versus != ABOVE and versus not in rows:
         raise UserError(
             f"{where}: no row {versus!r} that is run, with which `versus` compares; "
-            f"{nearest(versus, [ABOVE, *names])}"
+            f"{nearest(versus, [ABOVE, *rows])}"
         )
-    return group.model_copy(update={"rows": rows})
 
 
-def _row(table: str, content: Any) -> RowFile | QuotedRow:
-    where = f"{table}, row {content.get('row', '')!r}"
-    if "quoted" in content:
-        return _checked(QuotedRow, content, where)
-    row = _checked(RowFile, content, where)
+def _check_row(where: str, row: RowFile) -> None:
     _refuse_overrides(where, "run", row.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
     if (row.only is None) != (row.otherwise is None):
         there, gone = ("only", "otherwise") if row.only is not None else ("otherwise", "only")
         wanted = RowFile.model_fields[gone].description
         raise UserError(f"{where}: `{there}` needs `{gone}`; give {wanted}")
-    for benchmark in dict.fromkeys([*(row.only or {}), *(row.only or {}).values()]):
-        _exists(f"{where}, only", "benchmark", benchmark)
-    if isinstance(content.get("only"), list):
-        _refuse_doubles(f"{where}, only", content["only"])
-    return row
+    where, only = f"{where}, only", row.only or ()
+    for benchmark in [*only, *only.values()] if isinstance(only, dict) else only:
+        _exists(where, "benchmark", benchmark)
+    _refuse_doubles(where, list(only))
 
 
 def _exists(where: str, group: str, name: str) -> None:
@@ -240,13 +217,30 @@ M = TypeVar("M", bound=Frozen)
 
 
 def _checked(model: type[M], content: Any, where: str) -> M:
+    """`content` as a `model`. Raises UserError naming the group or row, the key and what it is."""
+
     def sentence(problem: Problem) -> str:
-        key = problem.path.split(".")[0]
+        path, place, part = problem.path.split("."), where, content
+        inside: type[Frozen] = model
+        if path[0] == "roles" and len(path) > 1:
+            place, part, inside, path = f"{where}, roles", part["roles"], Roles, path[1:]
+        if path[0] == "groups" and len(path) > 2:
+            part, inside, path = part["groups"][int(path[1])], Group, path[2:]
+            place = f"{where}, group {part.get('name', '')!r}"
+        if path[0] == "rows" and len(path) > 3:  # rows, its place, its kind, a key
+            part, inside, path = (
+                part["rows"][int(path[1])],
+                RowFile if path[2] == "run" else QuotedRow,
+                path[3:],
+            )
+            place = f"{where}, row {part.get('row', '')!r}"
+        key = path[0]
         if problem.kind == "unknown":
-            return f"{where}: unknown key {key!r}; {problem.fault}"
+            return f"{place}: unknown key {key!r}; {problem.fault}"
+        wanted = inside.model_fields[key].description
         if problem.kind == "missing":
-            return f"{where}: `{key}` is missing; give {problem.wanted}"
-        return f"{where}: {key}={content[key]!r}; give {problem.wanted}"
+            return f"{place}: `{key}` is missing; give {wanted}"
+        return f"{place}: {key}={part[key]!r}; give {wanted}"
 
     return validated(model, content, sentence=sentence)
 

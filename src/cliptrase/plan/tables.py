@@ -255,7 +255,8 @@ class Expander:
 
 def _where(row: RowFile, columns: Sequence[str]) -> dict[str, str]:
     """column → the benchmark that a row scores there, of the columns that it stands in."""
-    only = {column: column for column in columns} if row.only is None else row.only
+    only = row.only or columns
+    only = only if isinstance(only, dict) else {column: column for column in only}
     return {column: only[column] for column in columns if column in only}
 
 
