@@ -88,11 +88,39 @@ class Run(Settings):
         parts = [self.benchmark.name, self.method.name, self.model.label, str(self.image_size)]
         if self.protocol.name != "crop":
             parts.append(self.protocol.name)
-        parts += _changes(self)
+        method, protocol, classes = self.stock
+        parts += [*_different(method, self.method), *_different(protocol, self.protocol)]
+        parts += [f"{key}-{value}" for key, value in self.model.changed.items()]
+        if classes not in ("", self.vocabulary.classes.name):
+            parts.append(f"vocabulary-{self.vocabulary.classes.name}")
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
         readable = ".".join(part.replace("/", "_") for part in parts)[:150]
         return f"{readable}.{self.sha256[:10]}"
+
+    @property
+    def stock(self) -> tuple[Method, Protocol, str]:
+        """Its method and protocol without overrides, for its benchmark, model and image size, and
+        the name of its list of classes then."""
+        names = (self.benchmark.name, self.method.name, self.protocol.name)
+        return _stock(files.CONF, *names, self.model, self.image_size)
+
+    @functools.cached_property
+    def changed_settings(self) -> dict[str, float | int]:
+        """key → value of its protocol where `stock` says otherwise, in the order of the file; less
+        what the run says elsewhere."""
+        usual, elsewhere = dict(self.stock[1]), ("rule", "vocabularies")
+        settings = {key: value for key, value in self.protocol if key not in elsewhere}
+        return {key: value for key, value in settings.items() if value != usual[key]}
+
+    @functools.cached_property
+    def protocol_text(self) -> str:
+        """`slide`, or `slide(short_side=448,logit_scale=65)`: the protocol and what differs."""
+        changed = ",".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in self.changed_settings.items()
+        )
+        return self.protocol.name + (f"({changed})" if changed else "")
 
     @functools.cached_property
     def text(self) -> str:
@@ -149,26 +177,22 @@ def dbscan_defaults(n_patches: int) -> tuple[float, int]:
     return eps * math.sqrt(n_patches / base), scaled
 
 
-def stock(run: Run) -> tuple[Method, Protocol, str]:
-    """What the files of conf/ say of a run's method and protocol, overrides left out, for its
-    benchmark, model and image size; and the name of its list of classes then."""
-    key = (run.benchmark.name, run.method.name, run.protocol.name, run.model, run.image_size)
-    return _stock(files.CONF, *key)
-
-
 @functools.lru_cache(maxsize=1024)
 def _stock(
     conf: Path, benchmark: str, method: str, protocol: str, model: Model, image_size: int
 ) -> tuple[Method, Protocol, str]:
+    """A method and a protocol as the files of the folder conf say them, for a benchmark, a model
+    and an image size, and the name of the benchmark's list of classes then ("" for a folder)."""
     tree = compose([f"benchmark={benchmark}", f"method={method}", f"protocol={protocol}"])
     tree["image_size"] = image_size
     written = tree["benchmark"]
-    if written["dataset"] == "folder":
+    folder = written["dataset"] == "folder"
+    if folder:
         written |= {"labels": {"map": None, "ignore": 255, "background": None}, "classes": "-"}
-        return *_method_and_protocol(tree, _plain_benchmark(written), model), ""
     usual = _plain_benchmark(written)
     fitted = _method_and_protocol(tree, usual, model)
-    return *fitted, describe_vocabulary(usual, None, fitted[1], False).classes.name
+    words = None if folder else describe_vocabulary(usual, None, fitted[1], given=False)
+    return *fitted, words.classes.name if words else ""
 
 
 def _benchmark(content: Any) -> Benchmark:
@@ -274,16 +298,8 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
         )
 
 
-def _changes(run: Run) -> list[str]:
-    """`eps-0.9`, `short_side-448`, `vocabulary-words`, …: what differs from the files of conf/."""
-    method, protocol, classes = stock(run)
-    mine = run.vocabulary.classes.name
-    words = [f"vocabulary-{mine}"] if classes not in ("", mine) else []
-    changed = [f"{key}-{value}" for key, value in run.model.changed.items()]
-    return [*_different(method, run.method), *_different(protocol, run.protocol), *changed, *words]
-
-
 def _different(base: Frozen, changed: Frozen) -> list[str]:
+    """`eps-0.9`, `short_side-448`, …: the values of `changed` that `base` has not."""
     mine, plain = changed.model_dump(mode="json"), base.model_dump(mode="json")
     regions = "regions" in mine and mine["regions"] is None and plain["regions"] is not None
     if regions:

@@ -11,7 +11,6 @@ from cliptrase.config.metric_names import METRICS
 from cliptrase.config.validation import Frozen, Problem, number, validated, whole
 from cliptrase.errors import UserError, nearest
 
-ROLES = ("main", "ablation", "grid", "slide")
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
 
 
@@ -129,12 +128,12 @@ OF_THE_PLAN = {
     "protocol": "a table has one, its own `protocol` or the suite's",
     "protocol.name": "a table has one, its own `protocol` or the suite's",
     "image_size": "write it as the row's or the table's `image_size`",
+    "limit": "write it in the suite's `overrides`",
     **dict.fromkeys(
         ("device", "batch_size", "workers", "out", "data"),
         "it does not affect results; give it to the command that runs the suite",
     ),
 }
-OF_THE_SUITE = {"limit": "write it in the suite's `overrides`"}
 # What a row may set below a key of the plan
 OF_A_ROW: dict[str, tuple[str, ...]] = {
     "benchmark": ("background",),
@@ -147,7 +146,7 @@ def read_suite(name: str) -> Suite:
     """conf/suite/<name>.yaml. Raises UserError naming the file and the key that is wrong."""
     where = f"suite {name}"
     suite = _checked(Suite, files.load("suite", name), where)
-    _refuse_overrides(where, "overrides", suite.overrides, OF_THE_PLAN)
+    _refuse_overrides(where, "overrides", suite.overrides)
     for role, benchmarks in suite.roles:
         _refuse_doubles(f"{where}, role {role}", benchmarks)
     _refuse_doubles(f"{where}, tables", suite.tables)
@@ -162,7 +161,10 @@ def read_table(name: str) -> MetricsTable | GridTable:
         raise UserError(f"{where}: kind={kind!r}; {nearest('', ('metrics', 'grid'))}")
     model: type[MetricsTable | GridTable] = MetricsTable if kind == "metrics" else GridTable
     table = _checked(model, content, where)
-    for key, names, known in ("role", (table.role,), ROLES), ("metric", table.metrics, METRICS):
+    for key, names, known in (
+        ("role", (table.role,), Roles.model_fields),
+        ("metric", table.metrics, METRICS),
+    ):
         for name in names:
             if name not in known:
                 raise UserError(f"{where}: unknown {key} {name!r}; {nearest(name, known)}")
@@ -172,7 +174,7 @@ def read_table(name: str) -> MetricsTable | GridTable:
     if isinstance(table, GridTable):
         for axis in ("eps", "min_samples"):
             _refuse_doubles(f"{where}, {axis}", getattr(table, axis))
-        _refuse_overrides(where, "run", table.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
+        _refuse_overrides(where, "run", table.run)
         return table
     for group in table.groups:
         _check_group(where, group, table.versus)
@@ -194,7 +196,7 @@ def _check_group(table: str, group: Group, versus: str) -> None:
 
 
 def _check_row(where: str, row: RowFile) -> None:
-    _refuse_overrides(where, "run", row.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
+    _refuse_overrides(where, "run", row.run)
     if (row.only is None) != (row.otherwise is None):
         there, gone = ("only", "otherwise") if row.only is not None else ("otherwise", "only")
         wanted = RowFile.model_fields[gone].description
@@ -245,22 +247,16 @@ def _checked(model: type[M], content: Any, where: str) -> M:
     return validated(model, content, sentence=sentence)
 
 
-def _refuse_overrides(
-    where: str,
-    key: str,
-    overrides: Iterable[str],
-    fixed: dict[str, str],
-    allowed: dict[str, tuple[str, ...]] | None = None,
-) -> None:
-    """Refuse what the plan sets, and below `allowed`'s keys all that is not named there."""
+def _refuse_overrides(where: str, key: str, overrides: Iterable[str]) -> None:
+    """Refuse what the plan sets; of `limit` and of what OF_A_ROW does not name, only in a `run`."""
     for override in overrides:
         name = override.partition("=")[0].strip()
         part, _, leaf = name.partition(".")
-        if name in fixed:
-            raise UserError(f"{where}: `{key}` must not set {name}=; {fixed[name]}")
-        if allowed is not None and leaf and part in allowed and leaf not in allowed[part]:
-            may = " ".join(f"{part}.{each}=" for each in allowed[part])
+        reason = OF_THE_PLAN.get(name, "")
+        if key == "run" and leaf not in OF_A_ROW.get(part, (leaf,)) and leaf and not reason:
+            may = " ".join(f"{part}.{each}=" for each in OF_A_ROW[part])
             reason = f"of the {part} it may set {may}"
+        if reason and (key, name) != ("overrides", "limit"):
             raise UserError(f"{where}: `{key}` must not set {name}=; {reason}")
 
 

@@ -16,7 +16,6 @@ from cliptrase.plan.files import (
     Suite,
     read_table,
 )
-from cliptrase.plan.settings import protocol_of
 from cliptrase.resources import resource
 
 PARTIAL = "no average: this row is not on every benchmark"
@@ -32,7 +31,7 @@ class Cell:
     are those that avg, flops and best derive from. `benchmark` is what is scored, `column` where it
     stands: the same, unless the row says otherwise. `versus` names the row of its group whose cell
     of the same column it is compared with, or none: never one under other settings of the protocol.
-    `protocol` is that of `protocol_of`, those of an average's runs once each. `settings` are the
+    `protocol` is `Run.protocol_text`, those of an average's runs once each. `settings` are the
     resolved runs that the cell is of; of an absent one they have its words, protocol and rule.
     """
 
@@ -98,7 +97,6 @@ class Expander:
         self.suite, self.roles = suite, dict(suite.roles)
         self.runs: dict[str, Run] = {}
         self._resolved: dict[tuple[str, ...], Run] = {}
-        self._protocols: dict[int, str] = {}  # of the resolved runs, by id: all are kept
 
     def table(self, name: str) -> Table:
         """The table of conf/table/<name>.yaml. Raises UserError naming what is wrong there."""
@@ -223,10 +221,10 @@ class Expander:
                     cell = replace(cell, run=runs[column])
                 else:
                     cell = replace(cell, kind="absent", reason=reason)
-                yield self._set(cell, settings[column])
+                yield _set(cell, settings[column])
             if isinstance(spec, MetricsTable) and spec.average:
                 average = Cell(table, name, "avg", metric, size, "avg", column="avg")
-                average = self._set(average, *settings.values())
+                average = _set(average, *settings.values())
                 if len(runs) == len(columns):
                     yield replace(average, runs=tuple(runs.values()))
                 else:
@@ -239,18 +237,16 @@ class Expander:
         settings in one of its columns."""
         for column, name in runs.items():
             if column in first_runs:
-                cell = self._set(flops, self.runs[name])
-                if self._set(flops, self.runs[first_runs[column]]).protocol == cell.protocol:
+                cell = _set(flops, self.runs[name])
+                if _set(flops, self.runs[first_runs[column]]).protocol == cell.protocol:
                     yield replace(cell, runs=(name, first_runs[column]))
                     return
 
-    def _set(self, cell: Cell, *settings: Run) -> Cell:
-        """The cell with the settings of these runs."""
-        for run in settings:
-            if id(run) not in self._protocols:
-                self._protocols[id(run)] = protocol_of(run)
-        protocols = dict.fromkeys(self._protocols[id(run)] for run in settings)
-        return replace(cell, protocol=" ".join(protocols), settings=settings)
+
+def _set(cell: Cell, *settings: Run) -> Cell:
+    """The cell with the settings of these runs."""
+    protocols = dict.fromkeys(run.protocol_text for run in settings)
+    return replace(cell, protocol=" ".join(protocols), settings=settings)
 
 
 def _where(row: RowFile, columns: Sequence[str]) -> dict[str, str]:
@@ -311,3 +307,9 @@ def published() -> list[dict[str, str]]:
     """The lines of published/published.csv: every number that the paper prints."""
     with open(resource("published", "published.csv"), encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def in_words(protocol: str) -> str:
+    """`Run.protocol_text`, to be read: `slide, short_side 448, logit_scale 65`."""
+    name, _, changed = protocol.partition("(")
+    return ", ".join([name, *filter(None, changed.rstrip(")").replace("=", " ").split(","))])
