@@ -3,16 +3,19 @@
 import ast
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, TypeVarTuple
 
 from cliptrase.errors import UserError
 
+More = TypeVarTuple("More")
+Value = TypeVar("Value")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FULL, _CLOSED = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EROFS, errno.EPERM)
 _TAKEN = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -77,10 +80,27 @@ def naming_the_path(path: Path | str) -> Iterator[None]:
         raise UserError(f"{path}: {_REFUSALS.get(error.errno or 0, other)}") from error
 
 
+def once_a_file(read: Callable[[Path, *More], Value]) -> Callable[[Path, *More], Value]:
+    """Read a file again only if it has changed: its place on the disk, its size or its time."""
+
+    @functools.lru_cache(maxsize=1 << 16)
+    def cached(path: Path, inode: int, size: int, mtime_ns: int, *more: *More) -> Value:
+        return read(path, *more)
+
+    def current(path: Path, *more: *More) -> Value:
+        stat = path.stat()
+        return cached(path.absolute(), stat.st_ino, stat.st_size, stat.st_mtime_ns, *more)
+
+    return current
+
+
 def sha256_file(path: Path | str) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+known_sha256 = once_a_file(sha256_file)
 
 
 def sha256_syntax(tree: ast.Module) -> str:

@@ -1,11 +1,6 @@
 """What ONE run is: conf/ composed with overrides, checked, derived, named. `resolve` is the way in.
 
 Reads YAML only; imports neither torch nor Hydra, so that planning a suite costs nothing.
-
-    files       conf/<group>/<name>.yaml            kinds        what a method may choose from
-    compose     overrides on top of the files       schema       types, choices, ranges, defaults
-    words       which lists of names                validation   errors in words
-    weights     which model                         run          the run itself
 """
 
 from cliptrase.config.compose import compose as compose

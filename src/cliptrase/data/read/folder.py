@@ -1,17 +1,14 @@
 """A user's own folder of pictures and folder of masks, paired by name and checked before use."""
 
-import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from cliptrase.errors import UserError
-from cliptrase.files import sha256_file
+from cliptrase.files import known_sha256, once_a_file
 
-Value = TypeVar("Value")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 SWAPPED = "are benchmark.images and benchmark.labels swapped?"
@@ -70,7 +67,7 @@ def folder_digest(images: Path | str, labels: Path | str) -> str:
     paired = pairs(images, labels)
     files = [("image", pair.image) for pair in paired] + [("mask", pair.mask) for pair in paired]
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(_digest, (path for _, path in files))
+        digests = pool.map(known_sha256, (path for _, path in files))
         lines = [
             f"{kind}/{path.name}\0{path.stat().st_size}\0{digest}\n"
             for (kind, path), digest in zip(files, digests, strict=True)
@@ -126,26 +123,7 @@ def _and_more(names: list[str]) -> str:
     return f" (nor for {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def _once_a_file(read: Callable[[Path], Value]) -> Callable[[Path], Value]:
-    """Read a file again only if its size or time has changed."""
-
-    @functools.lru_cache(maxsize=1 << 16)
-    def cached(path: Path, size: int, mtime_ns: int) -> Value:
-        return read(path)
-
-    def current(path: Path) -> Value:
-        stat = path.stat()
-        return cached(path.absolute(), stat.st_size, stat.st_mtime_ns)
-
-    return current
-
-
-@_once_a_file
-def _digest(path: Path) -> str:
-    return sha256_file(path)
-
-
-@_once_a_file
+@once_a_file
 def _bits(path: Path) -> int:
     from cliptrase.data.read.images import read_header
 
