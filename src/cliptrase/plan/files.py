@@ -253,7 +253,7 @@ def _refuse_overrides(where: str, key: str, overrides: Iterable[str]) -> None:
         name = override.partition("=")[0].strip()
         part, _, leaf = name.partition(".")
         reason = OF_THE_PLAN.get(name, "")
-        if key == "run" and leaf not in OF_A_ROW.get(part, (leaf,)) and leaf and not reason:
+        if not reason and key == "run" and leaf and leaf not in OF_A_ROW.get(part, (leaf,)):
             may = " ".join(f"{part}.{each}=" for each in OF_A_ROW[part])
             reason = f"of the {part} it may set {may}"
         if reason and (key, name) != ("overrides", "limit"):
