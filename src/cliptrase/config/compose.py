@@ -21,16 +21,18 @@ def compose(overrides: Iterable[str]) -> Tree:
     Raises UserError for a key or a file that does not exist, and for an unreadable value.
     """
     root = files.read_yaml(files.CONF / "evaluate.yaml")
-    defaults = [entry for entry in root.pop("defaults") if isinstance(entry, dict)]
+    given = [entry for entry in root.pop("defaults") if isinstance(entry, dict)]
     root.pop("hydra", None)
-    chosen = {group: entry[group] for entry in defaults for group in GROUPS if group in entry}
+    chosen = {group: entry[group] for entry in given for group in GROUPS if group in entry}
     assignments = []
     for override in overrides:
-        key, value = _split(override)
-        if key in GROUPS:
-            chosen[key] = str(value)
+        key, equals, text = override.partition("=")
+        if not equals or not key or key[0] in "+~":
+            raise UserError(f"override {override!r}: write key=value, as in image_size=336")
+        if key.strip() in GROUPS:
+            chosen[key.strip()] = str(parse_value(text))
         else:
-            assignments.append((key, value))
+            assignments.append((key.strip(), parse_value(text)))
     for group, name in chosen.items():
         root[group] = files.load(group, name)
     for key, value in assignments:
@@ -56,13 +58,6 @@ def parse_value(text: str) -> Any:
                 f"cannot read the value {text!r}; check its quotes and brackets"
             ) from None
     return stripped
-
-
-def _split(override: str) -> tuple[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key or key[0] in "+~":
-        raise UserError(f"override {override!r}: write key=value, as in image_size=336")
-    return key.strip(), parse_value(text)
 
 
 def _assign(root: Tree, key: str, value: Any) -> None:

@@ -188,8 +188,10 @@ def _stock(
     written = tree["benchmark"]
     folder = written["dataset"] == "folder"
     if folder:
-        written |= {"labels": {"map": None, "ignore": 255, "background": None}, "classes": "-"}
-    usual = _plain_benchmark(written)
+        plain = {key: written[key] for key in written if key not in ("images", "map")}
+        labels = {"map": None, "ignore": 255, "background": None}
+        written = plain | {"labels": labels, "classes": "-"}
+    usual = validated(Benchmark, written, "benchmark")
     fitted = _method_and_protocol(tree, usual, model)
     words = None if folder else describe_vocabulary(usual, None, fitted[1], given=False)
     return *fitted, words.classes.name if words else ""
@@ -198,23 +200,18 @@ def _stock(
 def _benchmark(content: Any) -> Benchmark:
     """A benchmark over a prepared dataset, or over a folder, whose files are looked at."""
     if not isinstance(content, dict) or content.get("dataset") != "folder":
-        return _plain_benchmark(content)
+        return validated(Benchmark, content, "benchmark")
     from cliptrase.data.read.folder import folder_digest, ignore_value
 
     given = {key: content[key] for key in FolderFiles.model_fields if key in content}
+    rest = {key: value for key, value in content.items() if key not in given}
     place = validated(FolderFiles, given, "benchmark")
     images, labels = Path(place.images), Path(place.labels)
     background = None if content.get("background") is None else "ignored"
     scored = {"map": place.map, "ignore": ignore_value(labels), "background": background}
     folder = {"images_path": str(images.absolute()), "labels_path": str(labels.absolute())}
     folder["digest"] = folder_digest(images, labels)
-    return _plain_benchmark(content | {"labels": scored, "folder": folder})
-
-
-def _plain_benchmark(content: Any) -> Benchmark:
-    if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key not in ("images", "map")}
-    return validated(Benchmark, content, "benchmark")
+    return validated(Benchmark, rest | {"labels": scored, "folder": folder}, "benchmark")
 
 
 def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = None) -> Settings:

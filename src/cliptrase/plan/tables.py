@@ -121,9 +121,8 @@ class Expander:
                     continue
                 size = row.image_size or spec.image_size
                 overrides = [*above, *row.run]
-                columns = row.only or self.roles[spec.role]
+                columns, reason = row.only or self.roles[spec.role], row.otherwise or ""
                 runs = self._run_each(spec, overrides, size, columns)
-                reason = row.otherwise or ""
                 cells = list(self._cells(table, row.row, spec, size, runs, overrides, reason))
                 first_runs = first_runs or runs
                 if group.flops:
