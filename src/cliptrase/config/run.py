@@ -302,15 +302,13 @@ def _different(base: Frozen, changed: Frozen) -> list[str]:
     if regions:
         plain["regions"] = None
     mine, plain = _leaves(mine), _leaves(plain)
-    return ["regions-none"] * regions + [
-        f"{key.split('.')[-1]}-{_short(mine.get(key))}"
-        for key in sorted(mine | plain)
-        if mine.get(key) != plain.get(key)
-    ]
-
-
-def _short(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+    parts = ["regions-none"] * regions
+    for key in sorted(mine | plain):
+        value = mine.get(key)
+        if value != plain.get(key):
+            text = "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+            parts.append(f"{key.split('.')[-1]}-{text}")
+    return parts
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Tree:

@@ -115,12 +115,11 @@ def is_number(value: Any, kind: type = float) -> bool:
     return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
 
 
-def whole(at_least: int, at_most: int | None = None) -> BeforeValidator:
+def whole(at_least: int, at_most: float = math.inf) -> BeforeValidator:
     """Annotates an int: a whole number within limits."""
-    limits = f"{at_least} or more" if at_most is None else f"{at_least} to {at_most}"
-    most = math.inf if at_most is None else at_most
+    limits = f"{at_least} or more" if at_most == math.inf else f"{at_least} to {at_most}"
     return that(
-        lambda value: is_number(value, int) and at_least <= value <= most,
+        lambda value: is_number(value, int) and at_least <= value <= at_most,
         f"must be a whole number, {limits}",
     )
 
