@@ -1,11 +1,6 @@
 """What ONE run is: conf/ composed with overrides, checked, derived, named. `resolve` is the way in.
 
 Reads YAML only; imports neither torch nor Hydra, so that planning a suite costs nothing.
-
-    files       conf/<group>/<name>.yaml            kinds        what a method may choose from
-    compose     overrides on top of the files       schema       types, choices, ranges, defaults
-    words       which lists of names                validation   errors in words
-    weights     which model                         run          the run itself
 """
 
 from cliptrase.config.compose import compose as compose
@@ -13,7 +8,6 @@ from cliptrase.config.compose import parse_value as parse_value
 from cliptrase.config.files import load as load
 from cliptrase.config.files import names as names
 from cliptrase.config.run import Run as Run
-from cliptrase.config.run import Settings as Settings
 from cliptrase.config.run import dbscan_defaults as dbscan_defaults
 from cliptrase.config.run import resolve as resolve
 from cliptrase.config.run import resolve_settings as resolve_settings

@@ -1,13 +1,13 @@
 """The files of conf/: read once, checked for their name, handed out as fresh dicts."""
 
 import copy
-import functools
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from cliptrase.errors import UserError, nearest
+from cliptrase.files import once_a_file
 from cliptrase.resources import resource
 
 CONF = resource("conf")
@@ -34,11 +34,11 @@ def names(group: str) -> list[str]:
 
 def read_yaml(path: Path) -> Tree:
     """A YAML mapping. Raises UserError naming the file."""
-    return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
+    return copy.deepcopy(_parsed(path))
 
 
-@functools.lru_cache(maxsize=256)
-def _parsed(path: Path, mtime_ns: int) -> Tree:
+@once_a_file
+def _parsed(path: Path) -> Tree:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -4,8 +4,6 @@ A new kind of attention is a line here, its function and a YAML (docs/add_method
 variant of clustering, denoising or vote (docs/add_variant.md). Functions are written `module:name`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -104,17 +102,17 @@ PROTOCOL = {
 TERMS = ("qk", "qq", "kk", "vv")  # in the order in which they are added up
 
 
-def facts_of(run: Settings) -> ProtocolFacts:
+def facts_of(run: "Settings") -> ProtocolFacts:
     """What the protocol of a run decides."""
     return PROTOCOL[run.protocol.name]
 
 
-def vote_of(method: Method) -> str:
+def vote_of(method: "Method") -> str:
     """The vote of a method's regions; none where it has no regions."""
     return "none" if method.regions is None else method.regions.vote
 
 
-def has_background(run: Run) -> bool:
+def has_background(run: "Run") -> bool:
     """Whether one of the scored classes is the background."""
     return run.vocabulary.background is not None
 

@@ -88,11 +88,39 @@ class Run(Settings):
         parts = [self.benchmark.name, self.method.name, self.model.label, str(self.image_size)]
         if self.protocol.name != "crop":
             parts.append(self.protocol.name)
-        parts += _changes(self)
+        method, protocol, classes = self.stock
+        parts += [*_different(method, self.method), *_different(protocol, self.protocol)]
+        parts += [f"{key}-{value}" for key, value in self.model.changed.items()]
+        if classes not in ("", self.vocabulary.classes.name):
+            parts.append(f"vocabulary-{self.vocabulary.classes.name}")
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
         readable = ".".join(part.replace("/", "_") for part in parts)[:150]
         return f"{readable}.{self.sha256[:10]}"
+
+    @property
+    def stock(self) -> tuple[Method, Protocol, str]:
+        """Its method and protocol without overrides, for its benchmark, model and image size, and
+        the name of its list of classes then."""
+        names = (self.benchmark.name, self.method.name, self.protocol.name)
+        return _stock(files.CONF, *names, self.model, self.image_size)
+
+    @functools.cached_property
+    def changed_settings(self) -> dict[str, float | int]:
+        """key → value of its protocol where `stock` says otherwise, in the order of the file; less
+        what the run says elsewhere."""
+        usual, elsewhere = dict(self.stock[1]), ("rule", "vocabularies")
+        settings = {key: value for key, value in self.protocol if key not in elsewhere}
+        return {key: value for key, value in settings.items() if value != usual[key]}
+
+    @functools.cached_property
+    def protocol_text(self) -> str:
+        """`slide`, or `slide(short_side=448,logit_scale=65)`: the protocol and what differs."""
+        changed = ",".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in self.changed_settings.items()
+        )
+        return self.protocol.name + (f"({changed})" if changed else "")
 
     @functools.cached_property
     def text(self) -> str:
@@ -149,48 +177,41 @@ def dbscan_defaults(n_patches: int) -> tuple[float, int]:
     return eps * math.sqrt(n_patches / base), scaled
 
 
-def stock(run: Run) -> tuple[Method, Protocol, str]:
-    """What the files of conf/ say of a run's method and protocol, overrides left out, for its
-    benchmark, model and image size; and the name of its list of classes then."""
-    key = (run.benchmark.name, run.method.name, run.protocol.name, run.model, run.image_size)
-    return _stock(files.CONF, *key)
-
-
 @functools.lru_cache(maxsize=1024)
 def _stock(
     conf: Path, benchmark: str, method: str, protocol: str, model: Model, image_size: int
 ) -> tuple[Method, Protocol, str]:
+    """A method and a protocol as the files of the folder conf say them, for a benchmark, a model
+    and an image size, and the name of the benchmark's list of classes then ("" for a folder)."""
     tree = compose([f"benchmark={benchmark}", f"method={method}", f"protocol={protocol}"])
     tree["image_size"] = image_size
     written = tree["benchmark"]
-    if written["dataset"] == "folder":
-        written |= {"labels": {"map": None, "ignore": 255, "background": None}, "classes": "-"}
-        return *_method_and_protocol(tree, _plain_benchmark(written), model), ""
-    usual = _plain_benchmark(written)
+    folder = written["dataset"] == "folder"
+    if folder:
+        plain = {key: written[key] for key in written if key not in ("images", "map")}
+        labels = {"map": None, "ignore": 255, "background": None}
+        written = plain | {"labels": labels, "classes": "-"}
+    usual = validated(Benchmark, written, "benchmark")
     fitted = _method_and_protocol(tree, usual, model)
-    return *fitted, describe_vocabulary(usual, None, fitted[1], False).classes.name
+    words = None if folder else describe_vocabulary(usual, None, fitted[1], given=False)
+    return *fitted, words.classes.name if words else ""
 
 
 def _benchmark(content: Any) -> Benchmark:
     """A benchmark over a prepared dataset, or over a folder, whose files are looked at."""
     if not isinstance(content, dict) or content.get("dataset") != "folder":
-        return _plain_benchmark(content)
+        return validated(Benchmark, content, "benchmark")
     from cliptrase.data.read.folder import folder_digest, ignore_value
 
     given = {key: content[key] for key in FolderFiles.model_fields if key in content}
+    rest = {key: value for key, value in content.items() if key not in given}
     place = validated(FolderFiles, given, "benchmark")
     images, labels = Path(place.images), Path(place.labels)
     background = None if content.get("background") is None else "ignored"
     scored = {"map": place.map, "ignore": ignore_value(labels), "background": background}
     folder = {"images_path": str(images.absolute()), "labels_path": str(labels.absolute())}
     folder["digest"] = folder_digest(images, labels)
-    return _plain_benchmark(content | {"labels": scored, "folder": folder})
-
-
-def _plain_benchmark(content: Any) -> Benchmark:
-    if isinstance(content, dict):
-        content = {key: value for key, value in content.items() if key not in ("images", "map")}
-    return validated(Benchmark, content, "benchmark")
+    return validated(Benchmark, rest | {"labels": scored, "folder": folder}, "benchmark")
 
 
 def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = None) -> Settings:
@@ -274,30 +295,20 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
         )
 
 
-def _changes(run: Run) -> list[str]:
-    """`eps-0.9`, `short_side-448`, `vocabulary-words`, …: what differs from the files of conf/."""
-    method, protocol, classes = stock(run)
-    mine = run.vocabulary.classes.name
-    words = [f"vocabulary-{mine}"] if classes not in ("", mine) else []
-    changed = [f"{key}-{value}" for key, value in run.model.changed.items()]
-    return [*_different(method, run.method), *_different(protocol, run.protocol), *changed, *words]
-
-
 def _different(base: Frozen, changed: Frozen) -> list[str]:
+    """`eps-0.9`, `short_side-448`, …: the values of `changed` that `base` has not."""
     mine, plain = changed.model_dump(mode="json"), base.model_dump(mode="json")
     regions = "regions" in mine and mine["regions"] is None and plain["regions"] is not None
     if regions:
         plain["regions"] = None
     mine, plain = _leaves(mine), _leaves(plain)
-    return ["regions-none"] * regions + [
-        f"{key.split('.')[-1]}-{_short(mine.get(key))}"
-        for key in sorted(mine | plain)
-        if mine.get(key) != plain.get(key)
-    ]
-
-
-def _short(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+    parts = ["regions-none"] * regions
+    for key in sorted(mine | plain):
+        value = mine.get(key)
+        if value != plain.get(key):
+            text = "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+            parts.append(f"{key.split('.')[-1]}-{text}")
+    return parts
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Tree:

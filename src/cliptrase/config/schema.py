@@ -5,7 +5,6 @@ its default: runs keep their names when the schema learns an option. A field wit
 cannot change a number and is no part of the identity.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -67,7 +66,7 @@ class Attention(Frozen):
     last_block: Block
     residual: Flag
     ffn: Flag
-    omega: Annotated[float, number(0, 10_000)] | None = None
+    omega: Scale | None = None
     row_sum: Annotated[str | int, one_of("none", 1, 3)] = "none"
     heads: Heads = "mean"
 
@@ -220,8 +219,7 @@ class Model(Frozen):
     @property
     def changed(self) -> dict[str, str]:
         """The optional keys that are not at their default, as `precision`: `bf16`."""
-        usual = defaults(Model)
-        return {key: getattr(self, key) for key in usual if getattr(self, key) != usual[key]}
+        return self.model_dump(include=set(defaults(Model)), exclude_defaults=True)
 
 
 # --- benchmark and vocabulary -----------------------------------------------------------------
@@ -319,13 +317,10 @@ class Vocabulary(Frozen):
     templates: WordList
 
 
-def optional_keys(section: str) -> Mapping[str, Any]:
-    """The keys that the YAML of a section of a run may leave out, as
-    `method.attention`: `{"omega": None, …}`."""
-    models = {
-        "method.attention": Attention,
-        "method.regions": Regions,
-        "method.regions.correlation": Correlation,
-        "model": Model,
-    }
-    return defaults(models[section]) if section in models else {}
+# The sections of a run whose YAML may leave keys out
+OPTIONAL: dict[str, type[Frozen]] = {
+    "method.attention": Attention,
+    "method.regions": Regions,
+    "method.regions.correlation": Correlation,
+    "model": Model,
+}

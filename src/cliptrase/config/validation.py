@@ -4,6 +4,7 @@ A validator of a field raises ValueError with the end of a sentence ("must be od
 concerns several fields raises UserError with the whole sentence.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,9 +34,6 @@ class Frozen(BaseModel):
             if key not in cls.model_fields:
                 hint = nearest(str(key), cls.model_fields)
                 raise PydanticCustomError("unknown", "{hint}", {"key": str(key), "hint": hint})
-        for key in needed:
-            if key not in content:
-                raise PydanticCustomError("missing_key", "is missing", {"key": key})
         return content
 
 
@@ -47,14 +45,13 @@ class Problem:
     """The first thing that is wrong with some content.
 
     kind: missing | unknown (a key) | value. path: of the key, as `method.regions.eps`. fault: what
-    is wrong, as the end of a sentence. wanted: the topmost field's description, or "".
+    is wrong, as the end of a sentence.
     """
 
     kind: str
     path: str
     value: Any
     fault: str
-    wanted: str
 
     def sentence(self) -> str:
         """As the messages about a run are written."""
@@ -81,23 +78,13 @@ def validated(
     try:
         return model.model_validate(content, context=context)
     except ValidationError as error:
-        raise UserError(sentence(_problem(model, error, where))) from None
-
-
-def _problem(model: type[BaseModel], error: ValidationError, where: str) -> Problem:
-    about = error.errors()[0]
-    inner = about.get("ctx", {}).get("key")
-    path = [*about["loc"], *([inner] if isinstance(inner, str) else [])]
-    field = model.model_fields.get(str(path[0])) if path else None
-    kinds = {"missing_key": "missing", "unknown": "unknown"}
-    ours = about["type"] in {*kinds, "value_error"}
-    return Problem(
-        kind=kinds.get(about["type"], "value"),
-        path=".".join(filter(None, [where, *map(str, path)])),
-        value=about["input"],
-        fault=about["msg"].removeprefix("Value error, ") if ours else _in_words(about["msg"]),
-        wanted=(field.description if field else None) or "",
-    )
+        about = error.errors()[0]
+        kind = about["type"] if about["type"] in ("missing", "unknown") else "value"
+        place = [where, *about["loc"], about["ctx"]["key"] if kind == "unknown" else ""]
+        path = ".".join(str(part) for part in place if part != "")
+        ours = about["type"] in ("unknown", "value_error")
+        fault = about["msg"].removeprefix("Value error, ") if ours else _in_words(about["msg"])
+        raise UserError(sentence(Problem(kind, path, about["input"], fault))) from None
 
 
 def _in_words(message: str) -> str:
@@ -109,9 +96,7 @@ def _in_words(message: str) -> str:
 
 def show(value: Any) -> str:
     """A value as it is written in YAML and on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def that(fits: Callable[[Any], bool], otherwise: str) -> BeforeValidator:
@@ -130,12 +115,11 @@ def is_number(value: Any, kind: type = float) -> bool:
     return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
 
 
-def whole(at_least: int, at_most: int | None = None) -> BeforeValidator:
+def whole(at_least: int, at_most: float = math.inf) -> BeforeValidator:
     """Annotates an int: a whole number within limits."""
-    limits = f"{at_least} or more" if at_most is None else f"{at_least} to {at_most}"
-    most = math.inf if at_most is None else at_most
+    limits = f"{at_least} or more" if at_most == math.inf else f"{at_least} to {at_most}"
     return that(
-        lambda value: is_number(value, int) and at_least <= value <= most,
+        lambda value: is_number(value, int) and at_least <= value <= at_most,
         f"must be a whole number, {limits}",
     )
 

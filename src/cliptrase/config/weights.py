@@ -3,16 +3,14 @@
 Looks at files only; torch and open_clip are not imported.
 """
 
-import functools
 import json
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 from cliptrase.config.files import Tree
 from cliptrase.config.schema import Model, WrittenModel
 from cliptrase.errors import UserError, nearest
-from cliptrase.files import sha256_file
+from cliptrase.files import known_sha256
 from cliptrase.resources import resource
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -32,17 +30,19 @@ def describe_model(model: WrittenModel) -> Model:
         for file in (config, weights):
             if not file.is_file():
                 raise UserError(f"{file}: no such file; model.path names an open_clip folder")
-        parts |= {"path": str(folder.absolute()), "config_sha256": _digest_of(config)}
-        parts["weights_sha256"] = _digest_of(weights)
+        parts |= {"path": str(folder.absolute()), "config_sha256": known_sha256(config)}
+        parts["weights_sha256"] = known_sha256(weights)
     else:
         config, name = _known_models() / f"{model.name}.json", str(model.name)
         if "/" in name or not config.is_file():
-            names = (path.stem for path in config.parent.glob("*.json"))
-            raise UserError(f"unknown model.name {name!r}; {_closest(name, names)}")
+            near = nearest(name, (path.stem for path in config.parent.glob("*.json")))
+            hint = near.partition(" There is:")[0]  # of hundreds
+            hint = hint if hint.startswith("did you mean") else "see open_clip.list_models()"
+            raise UserError(f"unknown model.name {name!r}; {hint}")
         weights = Path(str(model.pretrained)).expanduser()
         if weights.is_file():
             parts |= {"pretrained": weights.name, "path": str(weights.absolute())}
-            parts["weights_sha256"] = _digest_of(weights)
+            parts["weights_sha256"] = known_sha256(weights)
     patch, depth = _shape(config)
     return Model.model_validate({**dict(model), "patch": patch, "depth": depth, **parts})
 
@@ -62,12 +62,6 @@ def _known_models() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model_configs"
 
 
-def _closest(word: str, names: Iterable[str]) -> str:
-    """open_clip knows hundreds of names: show the near one only."""
-    hint = nearest(word, names).partition(" There is:")[0]
-    return hint if hint.startswith("did you mean") else "see open_clip.list_models()"
-
-
 def _shape(file: Path) -> tuple[int, int]:
     """The side of a patch in pixels, and the number of blocks."""
     try:
@@ -77,13 +71,3 @@ def _shape(file: Path) -> tuple[int, int]:
         return int(vision["patch_size"]), layers if isinstance(layers, int) else 12
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise UserError(f"{file}: not the configuration of a ViT that open_clip wrote") from None
-
-
-def _digest_of(file: Path) -> str:
-    stat = file.stat()
-    return _digest(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(file: Path, mtime_ns: int, size: int, inode: int) -> str:
-    return sha256_file(file)

@@ -3,7 +3,6 @@
 Torch-free and quick to import: planning a suite reads these lists.
 """
 
-import functools
 import hashlib
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cliptrase.data.read.vocabularies import (
     template_path,
     vocabulary_path,
 )
+from cliptrase.files import once_a_file
 
 
 def describe_vocabulary(
@@ -59,12 +59,8 @@ def _protocol_list(benchmark: Benchmark, kind: str) -> str | None:
     return None
 
 
+@once_a_file
 def _list(path: Path, kind: str) -> WordList:
-    return _read_list(path, kind, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _read_list(path: Path, kind: str, mtime_ns: int) -> WordList:
     """A text file as a run keeps it. Shipped lists may repeat a name, and background words too."""
     if kind == "templates":
         lines = read_templates(path)

@@ -11,7 +11,6 @@ from cliptrase.config import Run, names
 from cliptrase.config.schema import Folder
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.plan.files import read_suite
-from cliptrase.plan.settings import changed_settings
 from cliptrase.plan.tables import Expander, Table
 
 
@@ -86,15 +85,11 @@ def _passes(runs: dict[str, Run]) -> dict[str, Pass]:
             dataset = folders.setdefault(folder, f"folder-{run.benchmark.name}")
         size, protocol = run.image_size, run.protocol.name
         precision = [f"{key}-{value}" for key, value in run.model.changed.items()]
-        key = ".".join([dataset, model, str(size), protocol, *_resizing(run), *precision])
+        changed = run.changed_settings
+        resized = [f"{key}-{changed[key]}" for key in ("short_side", "stride") if key in changed]
+        key = ".".join([dataset, model, str(size), protocol, *resized, *precision])
         passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run
     return passes
-
-
-def _resizing(run: Run) -> list[str]:
-    """`short_side-448`: where the model is shown other pictures than its protocol's YAML says."""
-    changed = changed_settings(run)
-    return [f"{key}-{changed[key]}" for key in ("short_side", "stride") if key in changed]
 
 
 @exit_on_user_error

@@ -4,36 +4,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PlainValidator, StrictBool
+from pydantic import Discriminator, Field, StrictBool, Tag
 
 from cliptrase.config import files
 from cliptrase.config.metric_names import METRICS
 from cliptrase.config.validation import Frozen, Problem, number, validated, whole
 from cliptrase.errors import UserError, nearest
 
-ROLES = ("main", "ablation", "grid", "slide")
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
-
-
-def _mapping(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError("no mapping")
-    return value
-
-
-def _mappings(value: Any) -> Any:
-    """Rows or groups, each checked by itself, so that a message can name its place."""
-    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
-        raise ValueError("no list of mappings")
-    return tuple(value)
-
-
-def _columns(value: Any) -> dict[str, str]:
-    """column → the benchmark that is scored there, of a list or a mapping of names."""
-    names = [*value, *value.values()] if isinstance(value, dict) else value
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
-        raise ValueError("no names")
-    return value if isinstance(value, dict) else {name: name for name in names}
 
 
 Name = Annotated[str, Field(min_length=1)]
@@ -62,21 +40,20 @@ class Suite(Frozen):
     model: Text
     protocol: Text
     published: Flag
-    roles: Annotated[Roles, PlainValidator(_mapping)] = Field(
-        description="a mapping from roles to lists of benchmarks"
-    )
+    roles: Roles = Field(description="a mapping from roles to lists of benchmarks")
     tables: Names
     overrides: Overrides
     data: Text = "data"
 
 
 class RowFile(Frozen):
-    """One row of a table's YAML. only: column → the benchmark that is scored there."""
+    """One row of a table's YAML. only: the columns that it stands in, or column → the benchmark
+    that is scored there."""
 
     row: str = Field(description="text (quote a number)")
     run: Overrides
     image_size: Count | None = Field(None, description="a whole number above 0")
-    only: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = Field(
+    only: Annotated[tuple[Name, ...] | dict[Name, Name], Field(min_length=1)] | None = Field(
         None, description="a list of benchmarks, or a mapping from columns to benchmarks"
     )
     otherwise: Name | None = Field(
@@ -92,13 +69,20 @@ class QuotedRow(Frozen):
     quoted: Literal[True] = Field(description="true")
 
 
+def _row_kind(row: Any) -> str:
+    return "quoted" if isinstance(row, dict) and "quoted" in row else "run"
+
+
+AnyRow = Annotated[
+    Annotated[RowFile, Tag("run")] | Annotated[QuotedRow, Tag("quoted")], Discriminator(_row_kind)
+]
+
+
 class Group(Frozen):
     """Rows that are compared with one another."""
 
     name: Text
-    rows: Annotated[tuple[RowFile | QuotedRow, ...], PlainValidator(_mappings)] = Field(
-        description="a list of rows"
-    )
+    rows: tuple[AnyRow, ...] = Field(min_length=1, description="a list of rows")
     flops: Flag = False
     cumulative: Flag = False
 
@@ -115,9 +99,7 @@ class _Table(Frozen):
 class MetricsTable(_Table):
     """A table of rows × benchmarks."""
 
-    groups: Annotated[tuple[Group, ...], PlainValidator(_mappings)] = Field(
-        description="a list of groups"
-    )
+    groups: tuple[Group, ...] = Field(min_length=1, description="a list of groups")
     average: Flag = False
     quoted: dict[str, str] | None = Field(
         None, description="a mapping from columns of published.csv to values"
@@ -146,12 +128,12 @@ OF_THE_PLAN = {
     "protocol": "a table has one, its own `protocol` or the suite's",
     "protocol.name": "a table has one, its own `protocol` or the suite's",
     "image_size": "write it as the row's or the table's `image_size`",
+    "limit": "write it in the suite's `overrides`",
     **dict.fromkeys(
         ("device", "batch_size", "workers", "out", "data"),
         "it does not affect results; give it to the command that runs the suite",
     ),
 }
-OF_THE_SUITE = {"limit": "write it in the suite's `overrides`"}
 # What a row may set below a key of the plan
 OF_A_ROW: dict[str, tuple[str, ...]] = {
     "benchmark": ("background",),
@@ -164,8 +146,7 @@ def read_suite(name: str) -> Suite:
     """conf/suite/<name>.yaml. Raises UserError naming the file and the key that is wrong."""
     where = f"suite {name}"
     suite = _checked(Suite, files.load("suite", name), where)
-    suite = suite.model_copy(update={"roles": _checked(Roles, suite.roles, f"{where}, roles")})
-    _refuse_overrides(where, "overrides", suite.overrides, OF_THE_PLAN)
+    _refuse_overrides(where, "overrides", suite.overrides)
     for role, benchmarks in suite.roles:
         _refuse_doubles(f"{where}, role {role}", benchmarks)
     _refuse_doubles(f"{where}, tables", suite.tables)
@@ -180,7 +161,10 @@ def read_table(name: str) -> MetricsTable | GridTable:
         raise UserError(f"{where}: kind={kind!r}; {nearest('', ('metrics', 'grid'))}")
     model: type[MetricsTable | GridTable] = MetricsTable if kind == "metrics" else GridTable
     table = _checked(model, content, where)
-    for key, names, known in ("role", (table.role,), ROLES), ("metric", table.metrics, METRICS):
+    for key, names, known in (
+        ("role", (table.role,), Roles.model_fields),
+        ("metric", table.metrics, METRICS),
+    ):
         for name in names:
             if name not in known:
                 raise UserError(f"{where}: unknown {key} {name!r}; {nearest(name, known)}")
@@ -190,42 +174,37 @@ def read_table(name: str) -> MetricsTable | GridTable:
     if isinstance(table, GridTable):
         for axis in ("eps", "min_samples"):
             _refuse_doubles(f"{where}, {axis}", getattr(table, axis))
-        _refuse_overrides(where, "run", table.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
+        _refuse_overrides(where, "run", table.run)
         return table
-    groups = tuple(_group(where, content, table.versus) for content in table.groups)
-    _refuse_doubles(where, (group.name for group in groups))
-    return table.model_copy(update={"groups": groups})
+    for group in table.groups:
+        _check_group(where, group, table.versus)
+    _refuse_doubles(where, (group.name for group in table.groups))
+    return table
 
 
-def _group(table: str, content: Any, versus: str) -> Group:
-    group = _checked(Group, content, f"{table}, group {content.get('name', '')!r}")
+def _check_group(table: str, group: Group, versus: str) -> None:
     where = f"{table}, group {group.name!r}"
-    rows = tuple(_row(table, row) for row in group.rows)
-    _refuse_doubles(where, (row.row for row in rows))
-    names = [row.row for row in rows if isinstance(row, RowFile)]
-    if versus != ABOVE and versus not in names:
+    _refuse_doubles(where, (row.row for row in group.rows))
+    rows = {row.row: row for row in group.rows if isinstance(row, RowFile)}
+    for name, row in rows.items():
+        _check_row(f"{table}, row {name!r}", row)
+    if versus != ABOVE and versus not in rows:
         raise UserError(
             f"{where}: no row {versus!r} that is run, with which `versus` compares; "
-            f"{nearest(versus, [ABOVE, *names])}"
+            f"{nearest(versus, [ABOVE, *rows])}"
         )
-    return group.model_copy(update={"rows": rows})
 
 
-def _row(table: str, content: Any) -> RowFile | QuotedRow:
-    where = f"{table}, row {content.get('row', '')!r}"
-    if "quoted" in content:
-        return _checked(QuotedRow, content, where)
-    row = _checked(RowFile, content, where)
-    _refuse_overrides(where, "run", row.run, OF_THE_PLAN | OF_THE_SUITE, OF_A_ROW)
+def _check_row(where: str, row: RowFile) -> None:
+    _refuse_overrides(where, "run", row.run)
     if (row.only is None) != (row.otherwise is None):
         there, gone = ("only", "otherwise") if row.only is not None else ("otherwise", "only")
         wanted = RowFile.model_fields[gone].description
         raise UserError(f"{where}: `{there}` needs `{gone}`; give {wanted}")
-    for benchmark in dict.fromkeys([*(row.only or {}), *(row.only or {}).values()]):
-        _exists(f"{where}, only", "benchmark", benchmark)
-    if isinstance(content.get("only"), list):
-        _refuse_doubles(f"{where}, only", content["only"])
-    return row
+    where, only = f"{where}, only", row.only or ()
+    for benchmark in [*only, *only.values()] if isinstance(only, dict) else only:
+        _exists(where, "benchmark", benchmark)
+    _refuse_doubles(where, list(only))
 
 
 def _exists(where: str, group: str, name: str) -> None:
@@ -240,33 +219,44 @@ M = TypeVar("M", bound=Frozen)
 
 
 def _checked(model: type[M], content: Any, where: str) -> M:
+    """`content` as a `model`. Raises UserError naming the group or row, the key and what it is."""
+
     def sentence(problem: Problem) -> str:
-        key = problem.path.split(".")[0]
+        path, place, part = problem.path.split("."), where, content
+        inside: type[Frozen] = model
+        if path[0] == "roles" and len(path) > 1:
+            place, part, inside, path = f"{where}, roles", part["roles"], Roles, path[1:]
+        if path[0] == "groups" and len(path) > 2:
+            part, inside, path = part["groups"][int(path[1])], Group, path[2:]
+            place = f"{where}, group {part.get('name', '')!r}"
+        if path[0] == "rows" and len(path) > 3:  # rows, its place, its kind, a key
+            part, inside, path = (
+                part["rows"][int(path[1])],
+                RowFile if path[2] == "run" else QuotedRow,
+                path[3:],
+            )
+            place = f"{where}, row {part.get('row', '')!r}"
+        key = path[0]
         if problem.kind == "unknown":
-            return f"{where}: unknown key {key!r}; {problem.fault}"
+            return f"{place}: unknown key {key!r}; {problem.fault}"
+        wanted = inside.model_fields[key].description
         if problem.kind == "missing":
-            return f"{where}: `{key}` is missing; give {problem.wanted}"
-        return f"{where}: {key}={content[key]!r}; give {problem.wanted}"
+            return f"{place}: `{key}` is missing; give {wanted}"
+        return f"{place}: {key}={part[key]!r}; give {wanted}"
 
     return validated(model, content, sentence=sentence)
 
 
-def _refuse_overrides(
-    where: str,
-    key: str,
-    overrides: Iterable[str],
-    fixed: dict[str, str],
-    allowed: dict[str, tuple[str, ...]] | None = None,
-) -> None:
-    """Refuse what the plan sets, and below `allowed`'s keys all that is not named there."""
+def _refuse_overrides(where: str, key: str, overrides: Iterable[str]) -> None:
+    """Refuse what the plan sets; of `limit` and of what OF_A_ROW does not name, only in a `run`."""
     for override in overrides:
         name = override.partition("=")[0].strip()
         part, _, leaf = name.partition(".")
-        if name in fixed:
-            raise UserError(f"{where}: `{key}` must not set {name}=; {fixed[name]}")
-        if allowed is not None and leaf and part in allowed and leaf not in allowed[part]:
-            may = " ".join(f"{part}.{each}=" for each in allowed[part])
+        reason = OF_THE_PLAN.get(name, "")
+        if not reason and key == "run" and leaf and leaf not in OF_A_ROW.get(part, (leaf,)):
+            may = " ".join(f"{part}.{each}=" for each in OF_A_ROW[part])
             reason = f"of the {part} it may set {may}"
+        if reason and (key, name) != ("overrides", "limit"):
             raise UserError(f"{where}: `{key}` must not set {name}=; {reason}")
 
 

@@ -1,22 +1,13 @@
 """A table of a suite, from conf/table/<name>.yaml: its rows and cells, and the runs they need."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cliptrase import config
 from cliptrase.config import Run
 from cliptrase.errors import UserError
-from cliptrase.plan.files import (
-    ABOVE,
-    GridTable,
-    MetricsTable,
-    QuotedRow,
-    RowFile,
-    Suite,
-    read_table,
-)
-from cliptrase.plan.settings import protocol_of
+from cliptrase.plan.files import ABOVE, GridTable, MetricsTable, QuotedRow, Suite, read_table
 from cliptrase.resources import resource
 
 PARTIAL = "no average: this row is not on every benchmark"
@@ -32,7 +23,7 @@ class Cell:
     are those that avg, flops and best derive from. `benchmark` is what is scored, `column` where it
     stands: the same, unless the row says otherwise. `versus` names the row of its group whose cell
     of the same column it is compared with, or none: never one under other settings of the protocol.
-    `protocol` is that of `protocol_of`, those of an average's runs once each. `settings` are the
+    `protocol` is `Run.protocol_text`, those of an average's runs once each. `settings` are the
     resolved runs that the cell is of; of an absent one they have its words, protocol and rule.
     """
 
@@ -98,14 +89,10 @@ class Expander:
         self.suite, self.roles = suite, dict(suite.roles)
         self.runs: dict[str, Run] = {}
         self._resolved: dict[tuple[str, ...], Run] = {}
-        self._protocols: dict[int, str] = {}  # of the resolved runs, by id: all are kept
 
     def table(self, name: str) -> Table:
         """The table of conf/table/<name>.yaml. Raises UserError naming what is wrong there."""
-        spec = read_table(name)
-        if spec.protocol is None:
-            spec = spec.model_copy(update={"protocol": self.suite.protocol})
-        chosen = ""
+        spec, chosen = read_table(name), ""
         if isinstance(spec, GridTable):
             rows, chosen = self._grid(name, spec)
         else:
@@ -126,7 +113,7 @@ class Expander:
         rows = [] if spec.quoted is None else list(_quoted(table, "", spec, spec.quoted))
         for group in spec.groups:
             own: list[Row] = []
-            first_runs: dict[str, str] = {}
+            first_runs: dict[str, Run] = {}
             above: list[str] = []
             for row in group.rows:
                 if isinstance(row, QuotedRow):
@@ -134,27 +121,26 @@ class Expander:
                     continue
                 size = row.image_size or spec.image_size
                 overrides = [*above, *row.run]
-                where = _where(row, self.roles[spec.role])
-                runs = self._run_each(spec, overrides, size, where)
-                reason = row.otherwise or ""
+                columns, reason = row.only or self.roles[spec.role], row.otherwise or ""
+                runs = self._run_each(spec, overrides, size, columns)
                 cells = list(self._cells(table, row.row, spec, size, runs, overrides, reason))
                 first_runs = first_runs or runs
                 if group.flops:
                     flops = Cell(table, row.row, "", "flops", size, "flops")
-                    cells += self._operations(flops, runs, first_runs)
-                place = (row.row, group.name, "run", size)
+                    cells += _operations(flops, runs, first_runs)
+                done = Row(
+                    row.row, group.name, "run", size, cells=tuple(cells), note=row.note or ""
+                )
                 chooses_rule = any(each.startswith("protocol.rule=") for each in overrides)
-                note = row.note or ""
-                own.append(Row(*place, cells=tuple(cells), note=note, chooses_rule=chooses_rule))
+                own.append(replace(done, chooses_rule=chooses_rule))
                 above = overrides if group.cumulative else []
             rows += _compared(own, spec.versus)
         return rows
 
     def _grid(self, table: str, spec: GridTable) -> tuple[list[Row], str]:
-        size, rows = spec.image_size, []
-        benchmarks = {name: name for name in self.roles[spec.role]}
+        size, rows, chosen = spec.image_size, [], ""
+        benchmarks = self.roles[spec.role]
         chosen_runs = self._run_each(spec, spec.run, size, benchmarks)
-        chosen = ""
         for min_samples in spec.min_samples:
             for eps in spec.eps:
                 name = f"eps={eps:g} min_samples={min_samples}"
@@ -162,7 +148,7 @@ class Expander:
                 runs = self._run_each(spec, [*spec.run, *point], size, benchmarks)
                 cells = tuple(self._cells(table, name, spec, size, runs, []))
                 rows.append(Row(name, "", "run", size, "", cells, float(eps), min_samples))
-                if runs and runs == chosen_runs:
+                if runs and _names(runs) == _names(chosen_runs):
                     chosen = name
         best = tuple(  # the cells of one benchmark and metric have the same place in every row
             replace(cells[0], row="best", kind="best", run="", runs=tuple(c.run for c in cells))
@@ -172,21 +158,29 @@ class Expander:
         return [row if row.name == chosen else _to(row, chosen) for row in rows], chosen
 
     def _run_each(
-        self, spec: TableFile, overrides: Sequence[str], size: int, where: dict[str, str]
-    ) -> dict[str, str]:
-        """column → run name, the runs remembered for the plan. `where`: column → benchmark."""
-        names = {}
-        for column, benchmark in where.items():
-            run = self._resolve(spec, overrides, size, benchmark)
-            names[column] = run.name
-            self.runs.setdefault(names[column], run)
-        return names
+        self,
+        spec: TableFile,
+        overrides: Sequence[str],
+        size: int,
+        where: Sequence[str] | Mapping[str, str],
+    ) -> dict[str, Run]:
+        """column → run, for the columns of the table's role, remembered for the plan. `where`: the
+        columns, or column → the benchmark that is scored there."""
+        where = where if isinstance(where, Mapping) else {column: column for column in where}
+        runs = {
+            column: self._resolve(spec, overrides, size, where[column])
+            for column in self.roles[spec.role]
+            if column in where
+        }
+        for run in runs.values():
+            self.runs.setdefault(run.name, run)
+        return runs
 
     def _resolve(self, spec: TableFile, overrides: Sequence[str], size: int, benchmark: str) -> Run:
         given = (
             f"benchmark={benchmark}",
             f"model={self.suite.model}",
-            f"protocol={spec.protocol}",
+            f"protocol={spec.protocol or self.suite.protocol}",
             f"image_size={size}",
             *self.suite.overrides,
             *overrides,
@@ -201,7 +195,7 @@ class Expander:
         name: str,
         spec: TableFile,
         size: int,
-        runs: dict[str, str],
+        runs: dict[str, Run],
         overrides: list[str],
         reason: str = "",
     ) -> Iterator[Cell]:
@@ -210,53 +204,46 @@ class Expander:
         columns = self.roles[spec.role]
         protocol = [each for each in overrides if each.startswith("protocol.")]
         settings = {
-            column: self.runs[runs[column]]
-            if column in runs
-            else self._resolve(spec, protocol, size, column)  # the words of the benchmark itself
+            # where it has no run: the words of the benchmark itself
+            column: runs.get(column) or self._resolve(spec, protocol, size, column)
             for column in columns
         }
         for metric in spec.metrics:
             for column in columns:
-                scored = settings[column].benchmark.name
-                cell = Cell(table, name, scored, metric, size, "run", column=column)
+                run = settings[column]
+                cell = Cell(table, name, run.benchmark.name, metric, size, "run", column=column)
                 if column in runs:
-                    cell = replace(cell, run=runs[column])
+                    cell = replace(cell, run=run.name)
                 else:
                     cell = replace(cell, kind="absent", reason=reason)
-                yield self._set(cell, settings[column])
+                yield _set(cell, run)
             if isinstance(spec, MetricsTable) and spec.average:
                 average = Cell(table, name, "avg", metric, size, "avg", column="avg")
-                average = self._set(average, *settings.values())
+                average = _set(average, *settings.values())
                 if len(runs) == len(columns):
-                    yield replace(average, runs=tuple(runs.values()))
+                    yield replace(average, runs=_names(runs))
                 else:
                     yield replace(average, kind="absent", reason=PARTIAL)
 
-    def _operations(
-        self, flops: Cell, runs: dict[str, str], first_runs: dict[str, str]
-    ) -> Iterator[Cell]:
-        """The cell of a row's operations, where the group's first row has a run under the same
-        settings in one of its columns."""
-        for column, name in runs.items():
-            if column in first_runs:
-                cell = self._set(flops, self.runs[name])
-                if self._set(flops, self.runs[first_runs[column]]).protocol == cell.protocol:
-                    yield replace(cell, runs=(name, first_runs[column]))
-                    return
 
-    def _set(self, cell: Cell, *settings: Run) -> Cell:
-        """The cell with the settings of these runs."""
-        for run in settings:
-            if id(run) not in self._protocols:
-                self._protocols[id(run)] = protocol_of(run)
-        protocols = dict.fromkeys(self._protocols[id(run)] for run in settings)
-        return replace(cell, protocol=" ".join(protocols), settings=settings)
+def _operations(flops: Cell, runs: dict[str, Run], first_runs: dict[str, Run]) -> Iterator[Cell]:
+    """The cell of a row's operations, where the group's first row has a run under the same settings
+    in one of its columns."""
+    for column in filter(first_runs.get, runs):
+        run, first = runs[column], first_runs[column]
+        if run.protocol_text == first.protocol_text:
+            yield _set(replace(flops, runs=(run.name, first.name)), run)
+            return
 
 
-def _where(row: RowFile, columns: Sequence[str]) -> dict[str, str]:
-    """column → the benchmark that a row scores there, of the columns that it stands in."""
-    only = {column: column for column in columns} if row.only is None else row.only
-    return {column: only[column] for column in columns if column in only}
+def _set(cell: Cell, *settings: Run) -> Cell:
+    """The cell with the settings of these runs."""
+    protocols = dict.fromkeys(run.protocol_text for run in settings)
+    return replace(cell, protocol=" ".join(protocols), settings=settings)
+
+
+def _names(runs: Mapping[str, Run]) -> tuple[str, ...]:
+    return tuple(run.name for run in runs.values())
 
 
 def _compared(rows: list[Row], versus: str) -> list[Row]:
@@ -310,3 +297,9 @@ def published() -> list[dict[str, str]]:
     """The lines of published/published.csv: every number that the paper prints."""
     with open(resource("published", "published.csv"), encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def in_words(protocol: str) -> str:
+    """`Run.protocol_text`, to be read: `slide, short_side 448, logit_scale 65`."""
+    name, _, changed = protocol.partition("(")
+    return ", ".join([name, *filter(None, changed.rstrip(")").replace("=", " ").split(","))])

@@ -35,8 +35,8 @@ class Line:
     `kind` is the plan's: run, avg, flops, quoted, best or absent. `benchmark` is what was scored,
     `column` where it stands in the table. `reason` says why there is no value, `diff_reason` why
     there is no difference though there are two values, `note` where the paper contradicts itself,
-    `versions_note` that the number compares runs made under other versions. `protocol` is as
-    `plan.settings.protocol_of` writes it; `short_side` is that of whole pictures. `row_note` is the
+    `versions_note` that the number compares runs made under other versions. `protocol` is
+    `Run.protocol_text`; `short_side` is that of whole pictures. `row_note` is the
     footnote of the row, `best_of` the row that `best` stands for. `near_best`: the difference to
     the best of the column is not significant (only where the table asks). `runs`: every run that
     the value is made of. `chooses_rule`: the row itself sets its metric rule.

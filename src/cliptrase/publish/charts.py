@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cliptrase.plan.settings import in_words
+from cliptrase.plan.tables import in_words
 from cliptrase.publish.compare import comparables
 from cliptrase.publish.remarks import NEAR_BEST, sizes_of, texts
 from cliptrase.publish.render import distinctly_named

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cliptrase.plan.settings import in_words
+from cliptrase.plan.tables import in_words
 from cliptrase.publish.results import FinishedRun, Values
 from cliptrase.runs import bootstrap
 from cliptrase.runs.provenance import COMPUTING
