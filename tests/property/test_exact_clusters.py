@@ -15,8 +15,14 @@ import torch
 from scipy.ndimage import median_filter as scipy_median
 from slow_stages import clustered, left
 
+from cliptrase.segment import ways
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
 from cliptrase.segment.median import median_filter
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["a CPU's way", "a GPU's way"])
+def either_way(request, monkeypatch):
+    monkeypatch.setattr(ways, "one_by_one", lambda device: request.param)
 
 
 def near_of(rows: np.ndarray, eps: float) -> torch.Tensor:

@@ -17,6 +17,7 @@ from tests import objects
 
 from cliptrase.config.schema import Method, Regions
 from cliptrase.evaluate.graph import Graph
+from cliptrase.segment import ways
 from cliptrase.segment.vote import hard_vote, region_means, soft_vote
 
 PATCH = 4
@@ -102,7 +103,9 @@ def drawn_regions(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.n
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 21, 171, 847])
-def test_hard_votes_of_batches(classes):
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_hard_votes_of_batches(classes, on_cpu, monkeypatch):
+    monkeypatch.setattr(ways, "one_by_one", lambda device: on_cpu)
     rng, ties, images = np.random.default_rng([9, classes]), 0, 0
     for case in range(90):
         shape = (

@@ -5,9 +5,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.config.schema import Regions
+from cliptrase.segment import ways
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,11 @@ def dbscan(near: Tensor, min_samples: int, kept: Tensor | None = None) -> Tensor
     """
     if kept is not None:
         near = near & kept.unsqueeze(1) & kept.unsqueeze(2)
-    size = near.shape[-1]
     core = near.sum(dim=-1) >= min_samples
+    if ways.one_by_one(near.device):
+        some = zip(near.numpy(), core.numpy(), strict=True)
+        return torch.from_numpy(np.stack([_grown(*image) for image in some]))
+    size = near.shape[-1]
     linked = near & core.unsqueeze(1)
     index = torch.arange(size, device=near.device, dtype=torch.int32)
     # Every point takes the smallest core index in reach, until nothing changes; a core point also
@@ -70,6 +75,22 @@ def dbscan(near: Tensor, min_samples: int, kept: Tensor | None = None) -> Tensor
     is_first = core & (first == index)
     number = torch.cat([is_first.cumsum(dim=1) - 1, torch.full_like(first[:, :1], -1)], dim=1)
     return number.gather(1, first.long())
+
+
+def _grown(near: NDArray[np.bool_], core: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Labels (N,) of one image from its neighbours (N, N) and core points (N,): each cluster grows
+    from its first core point, through core points, until nothing new is near."""
+    labels = np.full(len(near), -1)
+    for first in np.flatnonzero(core):
+        if labels[first] >= 0:
+            continue
+        front, cluster = np.array([first]), labels.max() + 1
+        labels[first] = cluster
+        while len(front):
+            reached = near[front].any(axis=0) & (labels < 0)
+            labels[reached] = cluster
+            front = np.flatnonzero(reached & core)
+    return labels
 
 
 def dbscan_clusters(points: Points, regions: Regions, kept: Tensor | None = None) -> Tensor:

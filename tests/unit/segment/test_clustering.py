@@ -7,7 +7,13 @@ import pytest
 import torch
 from sklearn.cluster import DBSCAN
 
+from cliptrase.segment import ways
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["a CPU's way", "a GPU's way"])
+def either_way(request, monkeypatch):
+    monkeypatch.setattr(ways, "one_by_one", lambda device: request.param)
 
 
 def labels(rows: np.ndarray, eps: float, min_samples: int) -> np.ndarray:
