@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import random
 import tarfile
 import time
 
+import httpcore
 import httpx
 import pytest
 from tests.faults.fetching import (
@@ -109,6 +111,42 @@ def test_nobody_answers(tmp_path):
         pass
     message = refusal(archive(f"{gone.url}/a.zip"), tmp_path)
     assert "no connection after 0 bytes" in message and "(3 times in a row)" in message
+
+
+def offline(*_: object) -> None:
+    """As httpx says it: the cause is told by the context alone."""
+    try:
+        try:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        except OSError as error:
+            raise httpcore.ConnectError(error) from error
+    except httpcore.ConnectError as error:
+        raise httpx.ConnectError(str(error)) from error
+
+
+@pytest.mark.parametrize("how", ["no such name", "no network"])
+def test_without_a_network_nothing_is_waited_for(how, tmp_path, monkeypatch):
+    """Neither is tried again; each address says so once."""
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it is tried again"))
+    if how == "no network":
+        monkeypatch.setattr(httpx.HTTPTransport, "handle_request", offline)
+    hosts = ("http://a.invalid/a.zip", "http://b.invalid/a.zip")
+    message = refusal(archive(*hosts), tmp_path)
+    assert message.startswith("a.zip could not be fetched: http://a.invalid/a.zip: no network, or")
+    assert "b.invalid/a.zip: no network, or no server of that name (" in message
+
+
+def test_a_network_that_breaks_in_the_middle_is_waited_for(server, tmp_path, monkeypatch):
+    server.faults["/a.zip"] = Fault(cuts=(SIZE // 2,))
+    answer, calls = httpx.HTTPTransport.handle_request, []
+
+    def broken_once(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        return offline() if len(calls) == 2 else answer(self, request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", broken_once)
+    fetch(archive(f"{server.url}/a.zip"), tmp_path, policy=FAST)
+    assert is_whole(tmp_path) and len(calls) == 3
 
 
 def test_redirects_are_followed_also_to_another_server(server, tmp_path):

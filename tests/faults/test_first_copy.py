@@ -1,6 +1,7 @@
 """Archives whose checksum nobody published, or published wrong: which copy is believed."""
 
 import hashlib
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.miniature import edited
 from tests.miniature.edited import members, packed, place
 from tests.miniature.server import Fault, Server
 
+from cliptrase.data.fetch import receipts
 from cliptrase.data.fetch.download import fetch
 from cliptrase.data.fetch.receipts import has_receipt
 from cliptrase.data.fetch.sources import read_sources
@@ -96,3 +98,34 @@ def test_a_file_of_the_user_s_own_may_show_that_the_checksum_is_wrong(tmp_path: 
     with pytest.raises(UserError, match=CURE) as error:
         fetch(WRONG, tmp_path, policy=FAST)
     assert f"{tmp_path}/sources.yaml" in str(error.value)
+
+
+def test_a_wrong_file_put_there_by_hand_is_named_where_no_other_can_be_had(tmp_path: Path) -> None:
+    """Not only that the address cannot be reached; the file itself stays."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.zip").write_bytes(WHOLE[:-1])
+    one = changed(archive(), urls=("http://a.invalid/a.zip",))
+    with pytest.raises(UserError) as error:
+        fetch(one, tmp_path, policy=FAST)
+    size = f"{len(WHOLE) - 1:,} bytes instead of {len(WHOLE):,}"
+    assert str(error.value).startswith(
+        f"{tmp_path}/raw/a.zip: {size}; a.zip could not be fetched: "
+    )
+    assert str(error.value).endswith(f"by hand and put it at {tmp_path}/raw/a.zip")
+    assert (tmp_path / "raw/a.zip").read_bytes() == WHOLE[:-1]
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5", "sha1"])
+def test_an_archive_is_read_once_for_all_its_checksums(kind, tmp_path, monkeypatch) -> None:
+    path, read = tmp_path / "a.zip", []
+    path.write_bytes(WHOLE)
+
+    class Counted(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            read.append(content := super().read(size))
+            return content
+
+    monkeypatch.setattr(receipts, "open", lambda path, mode: Counted(path), raising=False)
+    one = changed(archive(), checksum=(kind, hashlib.new(kind, WHOLE).hexdigest()))
+    assert receipts.check(path, one, tmp_path)["sha256"] == hashlib.sha256(WHOLE).hexdigest()
+    assert sum(map(len, read)) == len(WHOLE) + receipts.HEAD

@@ -60,10 +60,13 @@ def fetch(
     with naming_the_path(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     with alone(target.with_name(f".{archive.name}.lock"), archive.name):
-        receipt = _check_present(archive, data, fetchable=bool(urls))
+        receipt, wrong = _check_present(archive, data, fetchable=bool(urls))
         if receipt is None:
             blame = "the mirror does not give it: " if server else ""
-            receipt = _download(archive, data, urls, policy or Policy(), blame)
+            try:
+                receipt = _download(archive, data, urls, policy or Policy(), blame)
+            except UserError as error:
+                raise UserError(f"{target}: {wrong}; {error}" if wrong else str(error)) from error
         discard(part_path(archive, data))
         write_receipt(archive, data, receipt)
     return target
@@ -116,8 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"{path}: complete, {readable(path.stat().st_size)}\n")
 
 
-def _check_present(archive: Archive, data: Path, *, fetchable: bool) -> Receipt | None:
-    """Check the file that has the archive's name; None where it must be fetched.
+def _check_present(archive: Archive, data: Path, *, fetchable: bool) -> tuple[Receipt | None, str]:
+    """Check the file that has the archive's name: its receipt, None where it must be fetched, and
+    what is wrong with it.
 
     Raises UserError for a damaged one that cannot be fetched.
     """
@@ -126,16 +130,16 @@ def _check_present(archive: Archive, data: Path, *, fetchable: bool) -> Receipt 
         raise UserError(f"{target}: a folder stands where the archive belongs; move it away")
     if not target.exists():
         receipt.unlink(missing_ok=True)
-        return None
+        return None, ""
     try:
-        return check(target, archive, data)
+        return check(target, archive, data), ""
     except Damaged as fault:
         receipt.unlink(missing_ok=True)  # it is not true any more
         if not fetchable:
             way = how_to_get(archive, data)
             raise UserError(f"{target}: {fault}. Get it again: {way}") from None
         LOG.warning("%s: %s; it is fetched again", target, fault)
-        return None
+        return None, str(fault)
     except OSError as error:
         raise UserError(f"{target}: cannot be read ({error.strerror})") from error
 
@@ -155,7 +159,8 @@ def _download(
             receipt = _from(url, archive, data, policy)
         except Unavailable as fault:
             faults.append(f"{url}: {fault}")
-            LOG.warning("%s: %s: %s", archive.name, url, fault)
+            if url != urls[-1]:
+                LOG.warning("%s: %s: %s; the next address is tried", archive.name, url, fault)
             continue
         with naming_the_path(target):
             os.replace(part, target)

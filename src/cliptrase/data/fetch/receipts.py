@@ -5,7 +5,6 @@ for the same file. `<name>.first.json`: the sha256 of the first copy of an archi
 published a checksum of; later copies must agree with it.
 """
 
-import functools
 import gzip
 import hashlib
 import shutil
@@ -120,9 +119,8 @@ def check(path: Path, archive: Archive, data: Path | str) -> Receipt:
     """
     check_kind(path, archive)
     kind, published = archive.checksum or (None, None)
-    sha256 = _digest(path, "sha256")
+    sha256, digest = _digests(path, "sha256", kind or "sha256")
     if kind is not None:
-        digest = sha256 if kind == "sha256" else _digest(path, kind)
         if digest != published:
             raise Damaged(
                 f"its {kind} is {digest} instead of {published} (if that is what its owner "
@@ -240,10 +238,14 @@ def part_path(archive: Archive, data: Path | str) -> Path:
     return raw_path(archive, data).with_name(f".{archive.name}.part")
 
 
-def _digest(path: Path, kind: str) -> str:
+def _digests(path: Path, *kinds: str) -> list[str]:
+    """The checksums of a file, which is read once."""
+    sums = {kind: hashlib.new(kind, usedforsecurity=False) for kind in kinds}
     with open(path, "rb") as file:
-        new = functools.partial(hashlib.new, kind, usedforsecurity=False)
-        return hashlib.file_digest(file, new).hexdigest()
+        while chunk := file.read(_CHUNK):
+            for each in sums.values():
+                each.update(chunk)
+    return [sums[kind].hexdigest() for kind in kinds]
 
 
 def _check_end(path: Path, name: str) -> None:

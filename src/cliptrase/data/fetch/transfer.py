@@ -3,10 +3,12 @@
 With httpx: pooch (1.9) and fsspec's HTTP file system start every download from the first byte.
 """
 
+import errno
 import logging
 import os
 import re
 import shutil
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from cliptrase.files import naming_the_path, read_json, write_json
 
 LOG = logging.getLogger(__name__)
 _LATER = {408, 425, 429}  # besides 5xx: statuses that may pass
+_NO_NETWORK = (errno.ENETUNREACH, errno.ENETDOWN)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,10 @@ class _Again(Exception):
         self.wait = wait
 
 
+class _Offline(_Again):
+    """There is no network, or no server of that name: hopeless, unless it breaks in the middle."""
+
+
 def transfer(url: str, part: Path, archive: Archive, policy: Policy, *, checkable: bool) -> bool:
     """Make `part` a whole file of this address, from what is there of it already.
 
@@ -59,12 +66,15 @@ def transfer(url: str, part: Path, archive: Archive, policy: Policy, *, checkabl
     Raises Unavailable; UserError where the disk refuses.
     """
     failures, best = 0, size_of_part(part)
+    begun = best
 
     def attempt() -> bool:
         nonlocal failures, best
         try:
             return _Attempt(client, url, part, archive, policy, checkable, bar).run()
-        except _Again:
+        except _Again as error:
+            if isinstance(error, _Offline) and size_of_part(part) <= begun:
+                raise Unavailable(str(error)) from error
             failures = 0 if size_of_part(part) > best else failures + 1
             best = max(best, size_of_part(part))
             raise
@@ -151,6 +161,9 @@ class _Attempt:
                 raise Unavailable(f"its certificate is not valid ({error})") from error
             if "location header" in str(error):
                 raise Unavailable(f"redirects to a broken address ({error})") from error
+            if _offline(error):
+                detail = " ".join(str(error).split())[:200]
+                raise _Offline(f"no network, or no server of that name ({detail})") from error
             raise _Again(_reason(error, size_of_part(self.part))) from error
         size = size_of_part(self.part)
         if total is not None and size < total:
@@ -237,6 +250,13 @@ def _validator(response: httpx.Response) -> str:
     etag = str(response.headers.get("ETag", ""))
     strong = etag and not etag.startswith("W/")
     return etag if strong else str(response.headers.get("Last-Modified", ""))
+
+
+def _offline(error: BaseException | None) -> bool:
+    """Whether a name did not resolve, or no network leads to its address."""
+    if error is None or isinstance(error, socket.gaierror):
+        return error is not None
+    return getattr(error, "errno", None) in _NO_NETWORK or _offline(error.__context__)
 
 
 def _reason(error: httpx.TransportError, size: int) -> str:
