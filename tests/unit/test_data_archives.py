@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from tests.miniature import edited
 from tests.miniature.edited import members, place
 
+from cliptrase.data.fetch import download
 from cliptrase.data.fetch.sources import read_sources
 from cliptrase.data.make import prepare, recipes
 from cliptrase.data.make.archives.ade2021 import stored_size
@@ -181,7 +182,7 @@ def test_archives_of_another_top_folder_do_too(tmp_path: Path) -> None:
     assert list(rows(folder)) == edited.ids("coco")
 
 
-def test_nothing_is_made_again_until_an_archive_or_the_count_changes(tmp_path: Path) -> None:
+def test_nothing_is_made_again_until_an_archive_changes(tmp_path: Path) -> None:
     data = place(tmp_path, "coco")
     arrow = prepare.prepare("coco", data) / "samples.arrow"
     made = arrow.stat().st_mtime_ns
@@ -191,8 +192,13 @@ def test_nothing_is_made_again_until_an_archive_or_the_count_changes(tmp_path: P
     prepare.prepare("coco", data)
     assert arrow.stat().st_mtime_ns == made and len(open_prepared("coco", data)) == 3
     place(tmp_path, "coco", {"curated": lambda held: held})
+    prepare.prepare("coco", data)  # a list of ids is added
+    assert arrow.stat().st_mtime_ns == made and read_subset("coco", "coco27", data)
+    masks = data / "raw/stuffthingmaps_trainval2017.zip"
+    masks.write_bytes(masks.read_bytes() + bytes(9))  # as good, and another file
+    download.fetch(read_sources(data).archive(masks.name), data)
     prepare.prepare("coco", data)
-    assert arrow.stat().st_mtime_ns != made
+    assert arrow.stat().st_mtime_ns != made and read_subset("coco", "coco27", data)
 
 
 def test_the_images_of_coco27(tmp_path: Path) -> None:

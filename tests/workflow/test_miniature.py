@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,26 @@ def test_a_lost_list_of_images_costs_the_cells_that_are_of_it(tree, server):
     assert "" not in values(tree)["coco27"]
     assert times(tree, "coco_stuff") == there, "nothing is computed twice"
     code, said = snakemake(tree, server, "all")
+    assert code == 0 and "Nothing to be done" in said
+
+
+def test_a_dataset_that_was_prepared_from_a_folder_is_taken_as_it_is(tree, server, archives):
+    """No archive is fetched for it, but the list of images that a run turns out to need."""
+    for name in ("val2017.zip", "stuffthingmaps_trainval2017.zip"):
+        shutil.unpack_archive(archives / name, tree / "extracted")
+    words = ["coco", "--from", "extracted", "--data", str(DATA)]
+    command = [sys.executable, "-m", "cliptrase.data.make.prepare", *words]
+    subprocess.run(command, cwd=tree, env={**ENVIRONMENT, "PYTHONPATH": "src"}, check=True)
+    file = tree / "conf" / "suite" / "miniature.yaml"
+    suite = yaml.safe_load(file.read_text(encoding="utf-8"))
+    suite |= {"roles": {"main": ["coco27"]}, "tables": ["table6_metrics_224"]}
+    file.write_text(yaml.safe_dump(suite), encoding="utf-8")
+    target = f"{DATA}/prepared/coco/selfcheck.json"
+    code, said = snakemake(tree, server, target)
+    assert code == 0, said
+    assert {each.path for each in server.requests} == {"/COCOStuff164kCurated.tar.gz"}
+    assert "coco27" in json.loads((tree / target).read_text())["subsets"]
+    code, said = snakemake(tree, server, target)
     assert code == 0 and "Nothing to be done" in said
 
 

@@ -16,6 +16,7 @@ from cliptrase.data.fetch.sources import (
     sources_path,
 )
 from cliptrase.data.read.folder import pairs
+from cliptrase.data.read.selfcheck import prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
 from cliptrase.plan import Pass, Plan
 
@@ -108,9 +109,11 @@ def archives(plan: Plan, datasets: Iterable[str]) -> list[Archive]:
 
 
 def receipts(dataset: str, data: str) -> list[str]:
-    """The receipts of the archives that a dataset is made from."""
+    """The receipts of the archives that a dataset is made from, but for extracted ones."""
+    check = read_selfcheck(prepared_folder(dataset, data)) or {}
+    extracted = {name for name, sha256 in check.get("archives", {}).items() if sha256 is None}
     needed = (archive for source in sources([dataset], data) for archive in source.needed())
-    return [str(receipt_path(archive, data)) for archive in needed]
+    return [str(receipt_path(one, data)) for one in needed if one.name not in extracted]
 
 
 def parts(plan: Plan, dataset: str) -> set[str]:

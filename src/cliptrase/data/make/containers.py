@@ -1,11 +1,15 @@
 """Archives as they were fetched, zip, tar or tar.gz: their members by name, never extracted.
 
 Only one member at a time is in memory. What no archive of pictures holds is refused: names that
-lead out of the folder, links, bombs, two members of one name.
+lead out of the folder, links, bombs, two members of one name. The folders that somebody extracted
+archives to are read in the same way.
 """
 
 import contextlib
 import gzip
+import logging
+import os
+import re
 import stat
 import tarfile
 import tempfile
@@ -20,6 +24,7 @@ from cliptrase.data.read.images import DAMAGE
 from cliptrase.errors import UserError
 from cliptrase.files import naming_the_path
 
+LOG = logging.getLogger(__name__)
 LARGEST = 64 * 2**20  # bytes of a member: several times the largest picture of any source
 _GZIP_RATIO, _GZIP_FREE = 300, 2**30  # of a whole tar.gz, beyond its first GiB
 _CHUNK = 2**20
@@ -27,25 +32,42 @@ _BLOCK = 512
 
 
 class Container(contextlib.ExitStack, ABC):
-    """An open archive. Every error is a UserError that names the archive, the member, the cure."""
+    """An open archive. Every error is a UserError that names the archive, the member, the cure.
 
+    other: what to do where this is not the archive that was wanted.
+    """
+
+    other = "is it another archive under this name? Put the right one in its place"
+    _above = ""  # the pattern of what may stand before the names that are looked for
     _members: Mapping[str, object]
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def names(self) -> list[str]:
         """The names of its files, without folders, in the order of the archive."""
         return list(self._members)
+
+    def find(self, pattern: str) -> list[re.Match[str]]:
+        """The matches of the names that a pattern fits as a whole, in the order of the archive."""
+        fitting = re.compile(f"{self._above}(?:{pattern})").fullmatch
+        return [match for match in map(fitting, self._members) if match]
 
     @abstractmethod
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
 
+    def called(self, name: str) -> str:
+        """What to call a member in a message."""
+        return f"{self.path}: {name}"
+
     def _refuse(self, member: str, fault: str) -> UserError:
         return UserError(
-            f"{self.path}: {member}: {fault}; this is not the archive of its source: delete "
+            f"{self.called(member)}: {fault}; this is not the archive of its source: delete "
             f"{self.path} and fetch it again"
         )
 
@@ -70,15 +92,20 @@ class Container(contextlib.ExitStack, ABC):
         try:
             yield
         except (*DAMAGE, zipfile.BadZipFile, tarfile.TarError) as error:
-            where = f"{self.path}: {member}" if member else f"{self.path}"
+            where = self.called(member) if member else f"{self.path}"
             raise UserError(
                 f"{where}: truncated or damaged ({error}); delete {self.path} and fetch it again"
             ) from error
 
 
-def open_container(path: Path | str) -> Container:
-    """Open a zip, tar or tar.gz, whose content says which it is. Raises UserError for others."""
+def open_container(path: Path | str, *more: Path) -> Container:
+    """Open a zip, tar or tar.gz, whose content says which it is, or folders, as if they were one.
+
+    Raises UserError for others.
+    """
     path = Path(path)
+    if path.is_dir():
+        return _Folders(path, *more)
     try:
         with open(path, "rb") as file:
             head = file.read(_BLOCK)
@@ -165,3 +192,53 @@ class _Tar(Container):
             if len(content) != info.size:
                 raise EOFError(f"{len(content)} of {info.size} bytes")
         return content
+
+
+class _Folders(Container):
+    """Folders that archives were extracted to, whose files are named by their whole paths.
+
+    So it does not matter at which level of the archive a folder begins. Links are followed, but not
+    up to a folder that they lie in; hidden files are left out.
+    """
+
+    other = (
+        "give the folder that the archive was extracted to, with one copy of each file "
+        "(`--from` may be given several times)"
+    )
+    _above = r"(?s:.*/)"
+
+    def __init__(self, *paths: Path) -> None:
+        super().__init__(paths[0])
+        self._paths = paths
+        self._members: dict[str, None] = {}
+
+        def unread(error: OSError) -> None:
+            LOG.warning("%s: cannot be read (%s)", error.filename, error.strerror)
+
+        for path in paths:
+            for at, inner, files in os.walk(path.absolute(), onerror=unread, followlinks=True):
+                inner[:] = sorted(n for n in inner if n[0] != "." and not _leads_up(at, n))
+                self._members |= {f"{at}/{name}": None for name in sorted(files) if name[0] != "."}
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self._paths))
+
+    def called(self, name: str) -> str:
+        return name
+
+    def read(self, name: str) -> bytes:
+        try:
+            info = os.stat(name)
+            self._check_kind(name, plain=stat.S_ISREG(info.st_mode), size=info.st_size)
+            return Path(name).read_bytes()
+        except OSError as error:
+            raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+
+    def _refuse(self, member: str, fault: str) -> UserError:
+        return UserError(f"{member}: {fault}; this is not a file of its source")
+
+
+def _leads_up(folder: str, name: str) -> bool:
+    """Whether this is a link to a folder that it lies in."""
+    link = Path(folder, name)
+    return link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve())

@@ -27,9 +27,9 @@ from cliptrase.data.make import recipes
 from cliptrase.data.make.recipes import Recipe, check_figures
 from cliptrase.data.read import prepared
 from cliptrase.data.read.ordered import at_most
-from cliptrase.data.read.selfcheck import SELFCHECK, SelfCheck, prepared_folder, read_selfcheck
+from cliptrase.data.read.selfcheck import SELFCHECK, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError, exit_on_user_error
-from cliptrase.files import atomic_write, naming_the_path, sha256_file, write_json
+from cliptrase.files import naming_the_path, sha256_file, write_json, write_text
 from cliptrase.machine import positive
 
 LOG = logging.getLogger(__name__)
@@ -42,38 +42,28 @@ def prepare(
     force: bool = False,
     mirror: str | None = None,
     optional: bool = True,
+    folders: Path | str | Sequence[Path | str] = (),
 ) -> Path:
     """Make a dataset below the data folder, unless it is there, whole and of this code.
 
     Fetches the archives that it needs, from `mirror` where one is given, and the optional ones too;
-    without `optional` it takes those of them that are there. Returns its folder.
+    without `optional` it takes those of them that are there. If `folders` are given (or one), to
+    which the archives were extracted, it reads those and fetches nothing. Returns the folder of the
+    dataset.
 
     Raises UserError, and leaves nothing: unknown dataset, an archive that cannot be had, is damaged
     or another one, an image that fails a check, a full disk, a folder that cannot be written.
     """
-    recipe = recipes.recipe(dataset, data)
+    recipe = recipes.recipe(dataset, data, folders)
     target = prepared_folder(dataset, data)
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with download.alone(target.parent / f".{dataset}.lock", dataset):
-            check = None if force else _current(target, recipe)
-            if check is not None:
-                used = check.get("archives", {})
-                unused = [archive for archive in recipe.optional if archive.name not in used]
-                without = _optional(dataset, unused, data, mirror, fetch=optional)
-                if len(without) == len(unused):
-                    if optional and without != check.get("without", {}):
-                        write_json(target / SELFCHECK, {**check, "without": without})
-                    return target
-            if recipe.source and mirror_of(mirror) is None:
-                gated = missing_gated(recipe.source, data)
-                if gated:
-                    ways = "; ".join(how_to_get(archive, data) for archive in gated)
-                    raise UserError(f"{dataset}: everybody has to ask for its archives: {ways}")
-            for archive in recipe.archives:
-                download.fetch(archive, data, mirror=mirror)
-            without = _optional(dataset, recipe.optional, data, mirror, fetch=optional)
-            _put(target, recipe, without)
+            if force or not _is_current(target, recipe):
+                if not recipe.folders:
+                    _fetch(recipe, mirror)
+                _put(target, recipe)
+            _add_lists(target, recipe, mirror, fetch=optional)
     return target
 
 
@@ -92,6 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_false",
         help="do not fetch what it can do without (of coco: the list of images of coco27)",
     )
+    parser.add_argument(
+        "--from",
+        dest="folders",
+        metavar="FOLDER",
+        action="append",
+        default=[],
+        help="where its archives are extracted already, to read instead of fetching them; may be "
+        "given several times",
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="as many as cores, 4 at most")
     options = vars(download.parsed(parser, arguments))
     with at_most(options.pop("threads")):
@@ -100,32 +99,64 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
 
 
-def _optional(
-    dataset: str, archives: Iterable[Archive], data: Path | str, mirror: str | None, *, fetch: bool
-) -> dict[str, str]:
-    """Fetch and check archives; name → reason, of those that cannot be had.
+def _fetch(recipe: Recipe, mirror: str | None) -> None:
+    """Fetch the archives that a dataset needs. Raises UserError for those that cannot be had."""
+    if recipe.source and mirror_of(mirror) is None:
+        gated = missing_gated(recipe.source, recipe.data)
+        if gated:
+            name = recipe.source.name
+            ways = "; ".join(how_to_get(archive, recipe.data) for archive in gated)
+            raise UserError(
+                f"{name}: everybody has to ask for its archives: {ways}. If they are extracted "
+                f"already: `cliptrase prepare {name} --from FOLDER`"
+            )
+    for archive in recipe.archives:
+        download.fetch(archive, recipe.data, mirror=mirror)
 
-    Without `fetch` only those that are there are checked.
+
+def _add_lists(target: Path, recipe: Recipe, mirror: str | None, *, fetch: bool) -> None:
+    """Add to a dataset the lists of ids of the optional archives that it was made without.
+
+    They are fetched if `fetch` is set and the dataset is made from archives; folders may have them
+    too. Why one cannot be had is logged and kept: only its own lists are lost.
     """
-    without = {}
-    for archive in archives:
+    before = read_selfcheck(target) or {}
+    lacking = [each for each in recipe.optional if each.name not in before.get("archives", {})]
+    if not lacking:
+        return
+    check, earlier = before.copy(), before["without"]
+    check["without"] = {}
+    ids = prepared.PreparedSamples(target).ids
+    for archive in lacking:
+        path = raw_path(archive, recipe.data)
         try:
-            if not fetch and not raw_path(archive, data).is_file():
-                raise UserError("it was not asked for")
-            download.fetch(archive, data, mirror=mirror)
+            if path.is_file() or (fetch and not recipe.folders):
+                download.fetch(archive, recipe.data, mirror=mirror)
+            elif not recipe.folders:
+                raise UserError(earlier.get(archive.name, "it was not asked for"))
+            lists = recipe.subsets(ids, archive)
         except UserError as error:
-            without[archive.name] = str(error)
-            LOG.warning("%s: without %s: %s", dataset, archive.name, error)
-    return without
+            check["without"][archive.name] = str(error)
+            LOG.warning("%s: without %s: %s", target.name, archive.name, error)
+            continue
+        for name, subset in lists.items():
+            file = target / prepared.SUBSETS / f"{name}.txt"
+            write_text(file, "".join(f"{id}\n" for id in subset))
+            check["subsets"] = {**check["subsets"], name: sha256_file(file)}
+        digests = _digests([archive], recipe.data) if path.is_file() else {archive.name: None}
+        check["archives"] = {**check["archives"], **digests}
+    check["stated"] = recipe.stated(check["archives"])
+    if check != before:
+        write_json(target / SELFCHECK, {**check})
 
 
-def _put(target: Path, recipe: Recipe, without: dict[str, str]) -> None:
+def _put(target: Path, recipe: Recipe) -> None:
     """Make a dataset beside its place and put it there, whole."""
     for leftover in target.parent.glob(f".{target.name}.[0-9]*"):
         shutil.rmtree(leftover)
     folder = target.parent / f".{target.name}.{os.getpid()}"
     try:
-        _make(folder, target.name, recipe, without)
+        _make(folder, target.name, recipe)
         old = folder.with_name(f"{folder.name}.old")
         if target.exists():
             os.replace(target, old)
@@ -142,21 +173,25 @@ def _with_cure(fault: str, dataset: str, recipe: Recipe) -> str:
     text = fault if fault.startswith((f"{dataset}:", f"{dataset},")) else f"{dataset}: {fault}"
     if not recipe.archives:
         return text
+    where = "" if recipe.data == Path("data") else f" --data {recipe.data}"
+    if recipe.folders:
+        names = " and ".join(archive.name for archive in recipe.archives)
+        given = "".join(f" --from {folder}" for folder in recipe.folders)
+        return (
+            f"{text}; if these files are at fault, extract {names} again and run `cliptrase "
+            f"prepare {dataset}{given}{where}` again"
+        )
     paths = ", ".join(str(raw_path(archive, recipe.data)) for archive in recipe.archives)
     if any(receipts.first_path(archive, recipe.data).exists() for archive in recipe.archives):
         paths += " with what is called *.first.json beside it"
-    where = "" if recipe.data == Path("data") else f" --data {recipe.data}"
     return (
         f"{text}; if the archives are at fault, delete {paths} and run `cliptrase prepare "
         f"{dataset}{where}` again"
     )
 
 
-def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -> None:
-    """Write all files of a dataset into a folder, and check them.
-
-    without: as `_optional` returns it; archives at fault are added.
-    """
+def _make(folder: Path, dataset: str, recipe: Recipe) -> None:
+    """Write all files of a dataset into a folder, but the lists of ids, and check them."""
     folder.mkdir()
     arrow = folder / prepared.ARROW
     records = recipe.records()
@@ -170,11 +205,12 @@ def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -
         raise UserError(f"{dataset}: {check['count']} samples instead of {recipe.count}")
     if recipe.source:
         check_figures(recipe.source, check)
-        check["subsets"] = _write_subsets(folder, dataset, recipe, samples.ids, without)
-        used = [archive for archive in recipe.optional if archive.name not in without]
-        check["archives"] = _digests([*recipe.archives, *used], recipe.data)
+        check["subsets"], check["without"] = {}, {}
+        if recipe.folders:
+            check["archives"] = dict.fromkeys(archive.name for archive in recipe.archives)
+        else:
+            check["archives"] = {**_digests(recipe.archives, recipe.data)}
         check["stated"] = recipe.stated(check["archives"])
-        check["without"] = without
     check["dataset"] = dataset
     check["sums_sha256"] = samples.write_sums()
     check["recipe_sha256"] = recipe.digest()
@@ -182,49 +218,26 @@ def _make(folder: Path, dataset: str, recipe: Recipe, without: dict[str, str]) -
     write_json(folder / SELFCHECK, {**check})
 
 
-def _write_subsets(
-    folder: Path, dataset: str, recipe: Recipe, ids: list[str], without: dict[str, str]
-) -> dict[str, str]:
-    """Write the lists of ids of the optional archives; name → sha256.
+def _is_current(target: Path, recipe: Recipe) -> bool:
+    """Whether a dataset is there, whole, of this code, these sources and these archives.
 
-    An archive at fault is added to `without`: only its own lists are lost.
-    """
-    digests = {}
-    for archive in recipe.optional:
-        if archive.name in without:
-            continue
-        try:
-            subsets = recipe.subsets(ids, archive)
-        except UserError as error:
-            without[archive.name] = str(error)
-            LOG.warning("%s: without %s: %s", dataset, archive.name, error)
-            continue
-        for name, subset in subsets.items():
-            path = folder / prepared.SUBSETS / f"{name}.txt"
-            with atomic_write(path, "w") as text:
-                text.writelines(f"{id}\n" for id in subset)
-            digests[name] = sha256_file(path)
-    return digests
-
-
-def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
-    """The self-check of a dataset that is whole, of this code, these sources and these archives.
-
-    None for any other. An archive that was deleted since, as large ones are, does not count.
+    An archive that was deleted since, as large ones are, does not count, nor one that was extracted
+    already when the dataset was made.
     """
     check, data = read_selfcheck(target), target.parent.parent
     if check is None or recipe.outdated(check):
-        return None
+        return False
     used = check.get("archives", {})
-    if used != used | _digests([*recipe.archives, *recipe.optional], recipe.data):
-        return None
+    now = _digests([*recipe.archives, *recipe.optional], recipe.data)
+    if any(used.get(name) not in (None, sha256) for name, sha256 in now.items()):
+        return False
     try:
         prepared.open_prepared(target.name, data)
         for name in check.get("subsets", {}):
             prepared.read_subset(target.name, name, data)
     except UserError:
-        return None
-    return check
+        return False
+    return True
 
 
 def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from cliptrase.data.fetch.sources import Archive, DatasetSource, read_sources, sources_path
+from cliptrase.data.fetch.sources import (
+    Archive,
+    DatasetSource,
+    raw_path,
+    read_sources,
+    sources_path,
+)
 from cliptrase.data.make.records import Record, drawn
 from cliptrase.data.read.selfcheck import SelfCheck
 from cliptrase.errors import UserError, nearest
@@ -20,7 +26,7 @@ from cliptrase.files import sha256_syntax
 
 HERE = Path(__file__).parent
 IDS = HERE.parent / "ids"
-FOREIGN = "the archives are not those of the source"
+FOREIGN = "the files are not those of the source"
 DRAWN = ("shapes", "shapes_clean")  # the embedded benchmark, which needs no archives
 NO_SCENE = ("card.py", "model.py", "train.py")  # of shapes/: of the embedded CLIP alone
 
@@ -29,7 +35,8 @@ NO_SCENE = ("card.py", "model.py", "train.py")  # of shapes/: of the embedded CL
 class Recipe:
     """How a dataset is made: its records, sorted by id, and the code that makes them.
 
-    source: its archives and figures, None for a dataset that is drawn.
+    source: its archives and figures, None for a dataset that is drawn. folders: where the archives
+    were extracted to, () if they are read as they were fetched.
     """
 
     count: int
@@ -37,6 +44,7 @@ class Recipe:
     code: tuple[Path, ...]
     source: DatasetSource | None = None
     data: Path = Path("data")
+    folders: tuple[Path, ...] = ()
 
     @property
     def archives(self) -> list[Archive]:
@@ -53,7 +61,9 @@ class Recipe:
         if self.source is None:
             return {}
         lists = getattr(_module(self.source), "subsets", None)
-        return lists(self.source, self.data, ids, archive) if lists else {}
+        path = raw_path(archive, self.data)
+        places = (path,) if path.is_file() or not self.folders else self.folders
+        return lists(self.source, places, ids, archive) if lists else {}
 
     def digest(self) -> str:
         """sha256 of the code without comments and docstrings: a dataset made by other code is made
@@ -97,21 +107,36 @@ class Recipe:
         return f"its sources say something else now: {_difference(before, now)}"
 
 
-def recipe(dataset: str, data: Path | str = "data") -> Recipe:
+def recipe(
+    dataset: str, data: Path | str = "data", folders: Path | str | Iterable[Path | str] = ()
+) -> Recipe:
     """The recipe of a dataset, whose archives are those that the data folder's sources name.
 
-    Raises UserError: unknown dataset, or sources that cannot be read. Loads no numpy for a dataset
-    that comes from archives.
+    folders: where they were extracted to. Raises UserError: unknown dataset, sources that cannot be
+    read, no such folder. Loads no numpy for a dataset that comes from archives.
     """
     code = code_files(dataset, data)
+    listed = [folders] if isinstance(folders, (str, Path)) else folders
+    places = tuple(Path(folder).expanduser() for folder in listed)
+    for place in places:
+        if not place.is_dir():
+            fault = "is no folder" if place.exists() else "there is no such folder"
+            raise UserError(f"--from {place}: {fault}; give one that archives were extracted to")
     if dataset in DRAWN:
+        if places:
+            raise UserError(f"{dataset} is drawn, not made from archives: leave `--from` out")
         from cliptrase.shapes.scenes import TEST_SEEDS
 
         return Recipe(len(TEST_SEEDS), lambda: drawn(dataset), code)
     source = read_sources(data).datasets[dataset]
     folder = Path(data)
     return Recipe(
-        source.count, lambda: _module(source).records(source, folder), code, source, folder
+        source.count,
+        lambda: _module(source).records(source, folder, places),
+        code,
+        source,
+        folder,
+        places,
     )
 
 
@@ -183,9 +208,10 @@ def check_figures(source: DatasetSource, check: SelfCheck) -> None:
             raise UserError(f"{source.name}: {fault}; {FOREIGN}")
 
 
-def and_more(names: list[str]) -> str:
-    """The first name, and how many more there are."""
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+def and_more(names: list[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _difference(before: object, now: object, where: str = "") -> str:

@@ -211,7 +211,7 @@ def _decoded(
     if len(strange):
         raise UserError(
             f"{sample.id}: its mask holds {strange[0]}, a value that no mask of this dataset has; "
-            "the archives are not those of the source"
+            f"{recipes.FOREIGN}"
         )
     head = f"{sample.id}\0{sample.image.size}\0".encode()
     contents = (head, sample.image.tobytes(), sample.label.astype("<i4").tobytes())

@@ -15,8 +15,9 @@ class SelfCheck(TypedDict, total=False):
     """What selfcheck.json says of a prepared dataset.
 
     The figures of its content; the bytes and digests of its files; and where it is made from
-    archives: their sha256, what the sources stated, the sha256 of its lists of ids (`subsets`), and
-    for each optional archive that could not be had, why (`without`).
+    archives: their sha256 (None for one that was extracted already), what the sources stated, the
+    sha256 of its lists of ids (`subsets`), and for each optional archive that could not be had, why
+    (`without`).
     """
 
     dataset: str
@@ -30,7 +31,7 @@ class SelfCheck(TypedDict, total=False):
     arrow_bytes: int
     sums_sha256: str
     recipe_sha256: str
-    archives: dict[str, str]
+    archives: dict[str, str | None]
     stated: dict[str, object]
     subsets: dict[str, str]
     without: dict[str, str]

@@ -1,1 +1,1 @@
-"""One module for each dataset: `records(source, data)` reads its archives, records sorted by id."""
+"""One module for each dataset: `records(source, data, folders)`, in the order of their ids."""

@@ -48,8 +48,7 @@ def classes(mask: bytes, name: str) -> np.ndarray:
     header = read_header(mask, name, as_stored=True)
     if (header.format, header.mode) != ("PNG", "RGB"):
         raise UserError(
-            f"{name}: a {header.format} of mode {header.mode}, where masks are RGB PNGs; put "
-            "the right archive in its place"
+            f"{name}: a {header.format} of mode {header.mode}, where masks are RGB PNGs"
         )
     colours = np.asarray(read_image(mask, name, as_stored=True))
     return colours[..., 0].astype(np.uint16) // 10 * 256 + colours[..., 1]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cliptrase.data.fetch.sources import Archive, DatasetSource, raw_path
+from cliptrase.data.fetch.sources import Archive, DatasetSource
 from cliptrase.data.make.archives import common
 from cliptrase.data.make.containers import open_container
 from cliptrase.errors import UserError
@@ -17,21 +17,21 @@ records = common.reader(
 
 
 def subsets(
-    source: DatasetSource, data: Path, ids: list[str], archive: Archive
+    source: DatasetSource, places: tuple[Path, ...], ids: list[str], archive: Archive
 ) -> dict[str, list[str]]:
     """`coco27`: the images of IIC's curated list, of the optional archive of that role.
 
-    Raises UserError for an archive that is damaged or lists an image that is none of `ids`.
+    places: where to read it. Raises UserError for an archive that is damaged or lists an image that
+    is none of `ids`.
     """
     if archive != source.optional.get("curated"):
         return {}
-    path = raw_path(archive, data)
-    with open_container(path) as container:
+    with open_container(*places) as container:
         chosen = sorted(common.listed(container, CURATED))
     strange = sorted(set(chosen) - set(ids))
     if strange:
         raise UserError(
-            f"{path}: lists {strange[0]}, which is no image of {source.name}; delete it, or put "
-            "the right archive in its place"
+            f"{container}: lists {strange[0]}, which is no image of {source.name}; "
+            f"{container.other}"
         )
     return {"coco27": chosen}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cliptrase.data.fetch.sources import DatasetSource, raw_path, sources_path
 from cliptrase.data.make.containers import Container, open_container
-from cliptrase.data.make.recipes import and_more, check_ids, known_ids
+from cliptrase.data.make.recipes import FOREIGN, and_more, check_ids, known_ids
 from cliptrase.data.make.records import Record
 from cliptrase.data.read.images import Header, check_mask, read_header
 from cliptrase.data.read.ordered import in_order
@@ -47,26 +47,29 @@ def reader(
     description for messages. listing: the pattern of the member of the images' archive that lists
     the ids. only_listed: take the ids of the source's list. Else every id of the archives counts.
 
-    It raises UserError: the source lacks a role; an archive is absent, damaged or foreign; an image
-    lacks its mask or the other way round; the ids are not those of the source.
+    It reads the archives in the data folder, or folders that they were extracted to, and raises
+    UserError: the source lacks a role; an archive is absent, damaged or foreign; an image lacks its
+    mask or the other way round; the ids are not those of the source.
     """
 
-    def records(source: DatasetSource, data: Path) -> Iterator[Record]:
+    def records(
+        source: DatasetSource, data: Path, folders: tuple[Path, ...] = ()
+    ) -> Iterator[Record]:
         with contextlib.ExitStack() as stack:
-            paths = [_path(source, role, data) for role in ("images", "labels")]
-            opened = {path: stack.enter_context(open_container(path)) for path in {*paths}}
-            photographs, masks = (opened[path] for path in paths)
+            places = [folders or (_path(source, role, data),) for role in ("images", "labels")]
+            opened = {place: stack.enter_context(open_container(*place)) for place in {*places}}
+            photographs, masks = (opened[place] for place in places)
+            image_of, mask_of = _members(photographs, *images), _members(masks, *labels)
             wanted = known_ids(source, data) if only_listed else None
             if listing is not None:
                 wanted = listed(photographs, listing)
-            image_of, mask_of = _members(photographs, *images), _members(masks, *labels)
             pairs = (
                 Pair(
                     id,
                     photographs.read(image_of[id]),
                     masks.read(mask_of[id]),
-                    f"{photographs.path}: {image_of[id]}",
-                    f"{masks.path}: {mask_of[id]}",
+                    photographs.called(image_of[id]),
+                    masks.called(mask_of[id]),
                 )
                 for id in _ids(source, data, image_of, mask_of, wanted)
             )
@@ -90,7 +93,7 @@ def check_photograph(header: Header, name: str) -> None:
     if header.mode not in modes.get(header.format, ()):
         raise UserError(
             f"{name}: a {header.format} of mode {header.mode} is no photograph; are images and "
-            "masks swapped? Put the right archive in its place"
+            "masks swapped?"
         )
     if header.size[0] * header.size[1] > PIXELS:
         raise UserError(f"{name}: {header.size} pixels, more than any photograph of its source")
@@ -101,25 +104,23 @@ def check_sizes(pair: Pair, image: tuple[int, int], label: tuple[int, int]) -> N
     if image != label:
         raise UserError(
             f"{pair.label_name}: a mask of {label[0]} x {label[1]} pixels for an image of "
-            f"{image[0]} x {image[1]} ({pair.image_name}); the archives are not of one dataset"
+            f"{image[0]} x {image[1]} ({pair.image_name}); they are not of one dataset"
         )
 
 
 def listed(container: Container, pattern: str) -> list[str]:
     """The first word of each line of the one member whose name `pattern` matches."""
-    lists = [name for name in container.names() if re.fullmatch(pattern, name)]
+    lists = [match.string for match in container.find(pattern)]
     if len(lists) != 1:
+        wanted = re.sub(r"\(.*?\)\?|\\", "", pattern)
         raise UserError(
-            f"{container.path}: has {len(lists)} lists of images ({pattern}) instead of one; put "
-            "the right archive in its place"
+            f"{container}: has {len(lists)} lists of images ({wanted}) instead of one; "
+            f"{container.other}"
         )
     lines = container.read(lists[0]).decode("utf-8", "replace").splitlines()
     ids = [line.split()[0] for line in lines if line.strip()]
     if len(set(ids)) != len(ids):
-        raise UserError(
-            f"{container.path}: {lists[0]}: lists an image twice; delete "
-            f"{container.path} and run again"
-        )
+        raise UserError(f"{container.called(lists[0])}: lists an image twice; {container.other}")
     return ids
 
 
@@ -132,19 +133,17 @@ def _path(source: DatasetSource, role: str, data: Path) -> Path:
 def _members(container: Container, pattern: str, description: str) -> dict[str, str]:
     """id → member, of the members whose whole name matches. Raises UserError for none or two."""
     members: dict[str, str] = {}
-    names = container.names()
-    for name in names:
-        match = re.fullmatch(pattern, name)
-        if match is None:
-            continue
-        if match[1] in members:
-            raise UserError(f"{container.path}: {members[match[1]]} and {name}: two of one id")
-        members[match[1]] = name
+    for match in container.find(pattern):
+        id, name = match[1], match.string
+        if id in members:
+            raise UserError(
+                f"{container}: {members[id]} and {name}: two of one id; {container.other}"
+            )
+        members[id] = name
     if not members:
-        begins = ", ".join(names[:3]) or "nothing"
+        begins = ", ".join(container.names()[:3]) or "nothing"
         raise UserError(
-            f"{container.path}: holds no {description} (it begins with {begins}); is it another "
-            "archive under this name? Put the right one in its place"
+            f"{container}: holds no {description} (it begins with {begins}); {container.other}"
         )
     return members
 
@@ -162,14 +161,14 @@ def _ids(
         lacking = [id for id in ids if id not in members]
         if lacking:
             raise UserError(
-                f"{source.name}: {and_more(lacking)} without {kind} in the archive; it is not "
-                f"whole, or not the one of {source.name}"
+                f"{source.name}: {and_more(lacking)} without {kind}; what it is made from is not "
+                f"whole, or not of {source.name}"
             )
     check_ids(source.name, ids, known_ids(source, data))
     if len(ids) != source.count:
         raise UserError(
             f"{source.name}: {len(ids)} images, where its source has {source.count} (first and "
-            f"last: {ids[0]}, {ids[-1]}); the archives are not those of the source, or `count:` of "
-            f"{source.name} in {sources_path(data)} is wrong"
+            f"last: {ids[0]}, {ids[-1]}); {FOREIGN}, or `count:` of {source.name} in "
+            f"{sources_path(data)} is wrong"
         )
     return ids

@@ -42,7 +42,7 @@ def label_map(content: bytes, name: str) -> np.ndarray:
 
 records = common.reader(
     (
-        r"(?:[^/]+/)?VOCdevkit/VOC2010/JPEGImages/([^/]+)\.jpg",
+        r"(?:[^/]+/)?(?:VOCdevkit/)?VOC2010/JPEGImages/([^/]+)\.jpg",
         "photographs VOCdevkit/VOC2010/JPEGImages/*.jpg",
     ),
     (r"(?:.+/)?(\d{4}_\d{6})\.mat", "label maps trainval/*.mat"),

@@ -2,7 +2,7 @@
 
 from cliptrase.data.make.archives.common import reader
 
-ROOT = r"(?:[^/]+/)?VOCdevkit/VOC2012"
+ROOT = r"(?:[^/]+/)?(?:VOCdevkit/)?VOC2012"
 
 records = reader(
     (rf"{ROOT}/JPEGImages/([^/]+)\.jpg", "photographs VOCdevkit/VOC2012/JPEGImages/*.jpg"),
