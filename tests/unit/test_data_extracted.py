@@ -164,7 +164,7 @@ def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
     voc = moved(folder, {"pascal": "VOC2012"}) / "VOC2012"
     (voc / "ImageSets/Segmentation/val.txt").unlink()
     refused("voc2012", data, folder, r"0 lists of images \(VOC2012/ImageSets/Seg")
-    refused("voc2012", data, voc / "JPEGImages", r"holds no masks SegmentationClass/\*\.png")
+    refused("voc2012", data, voc / "JPEGImages", r"no masks VOC.*/SegmentationClass/\*\.png")
     (tmp_path / "nothing").mkdir()
     refused("voc2012", data, tmp_path / "nothing", "it begins with nothing")
 

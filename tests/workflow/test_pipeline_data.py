@@ -217,6 +217,8 @@ def test_a_start_of_the_paper_says_what_it_will_download(empty, paper, monkeypat
     assert "runs from 5000 images of coco" in said
     assert "left out: 2 passes over ade2021, which you alone can get:" in lines
     assert any(line.startswith(f"  {GATED}: https://ade20k") for line in lines)
+    command = "cliptrase prepare ade2021 --from FOLDER --data data"
+    assert f"  if it is extracted already: `{command}`" in lines
     # 815.6 + about 659 + 1,999.6 + about 1,300 + about 30.7 + 967.4 MB; no run needs coco27's list
     assert "to download: 6 archives, about 5.8 GB" in lines
     assert "  VOCtrainval_03-May-2010.tar: about 1.3 GB, from host.robots.ox.ac.uk" in lines

@@ -58,6 +58,8 @@ def announcement(
         gone = [name for name in asked if suite.passes[name].dataset == dataset]
         lines.append(f"left out: {len(gone)} passes over {dataset}, which you alone can get:")
         lines += [f"  {archive.name}: {how_to_get(archive, data)}" for archive in archives]
+        command = f"cliptrase prepare {dataset} --from FOLDER --data {data}"
+        lines.append(f"  if it is extracted already: `{command}`")
     return "\n".join([*lines, *_downloads(suite, made, mirror), *totals(cost)] if made else lines)
 
 

@@ -141,7 +141,7 @@ def _members(container: Container, pattern: str, description: str) -> dict[str, 
             )
         members[id] = name
     if not members:
-        begins = ", ".join(container.names()[:3]) or "nothing"
+        begins = ", ".join(container.names()[:2]) or "nothing"
         raise UserError(
             f"{container}: holds no {description} (it begins with {begins}); {container.other}"
         )

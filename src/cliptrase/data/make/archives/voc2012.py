@@ -6,6 +6,6 @@ ROOT = r"(?:[^/]+/)?(?:VOCdevkit/)?VOC2012"
 
 records = reader(
     (rf"{ROOT}/JPEGImages/([^/]+)\.jpg", "photographs VOCdevkit/VOC2012/JPEGImages/*.jpg"),
-    (rf"{ROOT}/SegmentationClass/([^/]+)\.png", "masks SegmentationClass/*.png"),
+    (rf"{ROOT}/SegmentationClass/([^/]+)\.png", "masks VOCdevkit/VOC2012/SegmentationClass/*.png"),
     listing=rf"{ROOT}/ImageSets/Segmentation/val\.txt",
 )
