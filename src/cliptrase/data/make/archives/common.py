@@ -12,7 +12,7 @@ from cliptrase.data.make.recipes import and_more, check_ids, known_ids
 from cliptrase.data.make.records import Record
 from cliptrase.data.read.images import Header, check_mask, read_header
 from cliptrase.data.read.ordered import in_order
-from cliptrase.errors import UserError
+from cliptrase.errors import UserError, counted
 
 PIXELS = 100_000_000  # of a picture: more than any camera of these sources made
 
@@ -168,8 +168,8 @@ def _ids(
     check_ids(source.name, ids, known_ids(source, data))
     if len(ids) != source.count:
         raise UserError(
-            f"{source.name}: {len(ids)} images, where its source has {source.count} (first and "
-            f"last: {ids[0]}, {ids[-1]}); the archives are not those of the source, or `count:` of "
-            f"{source.name} in {sources_path(data)} is wrong"
+            f"{source.name}: {counted(len(ids), 'image')}, where its source has "
+            f"{source.count} (first and last: {ids[0]}, {ids[-1]}); the archives are not those of "
+            f"the source, or `count:` of {source.name} in {sources_path(data)} is wrong"
         )
     return ids
