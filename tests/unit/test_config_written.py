@@ -52,6 +52,13 @@ def test_a_text_key_keeps_its_text(text):
     assert config.resolve([f"out={first}"]).out == text
 
 
+def test_casts_of_hydra_are_alike_with_and_without_m():
+    for multirun in (False, True):
+        (point,) = sweep.listed(["out=str(007)", "limit=int(2.5)"], multirun)
+        run = config.resolve(point)
+        assert (run.out, run.limit) == ("007", 2)
+
+
 def test_the_same_number_written_twice_is_two_texts():
     points = sweep.listed(["out=sort(1e3,10e2)", "data=choice(1000,1e3)"], multirun=True)
     runs = [config.resolve(point) for point in points]
@@ -285,6 +292,15 @@ def test_a_name_has_at_most_128_characters():
     assert len(names) == 2 and {len(name) for name in names} == {128}
     planned = {name for suite in ("paper", "shapes") for name in plan.load(suite).runs}
     assert max(map(len, planned)) == 128
+
+
+def test_a_name_in_other_letters_fits_into_a_folder(conf):
+    name = "字" * 80
+    for group, file in (("benchmark", "shapes"), ("method", "clip")):
+        text = (conf / group / f"{file}.yaml").read_text()
+        (conf / group / f"{name}.yaml").write_text(text.replace(f"name: {file}", f"name: {name}"))
+    run = config.resolve([f"benchmark={name}", f"method={name}"]).name
+    assert len(run.encode()) <= 231 and run.startswith(name[:70]) and "\ufffd" not in run
 
 
 def test_counts_have_their_plural():

@@ -36,6 +36,7 @@ from cliptrase.errors import UserError, nearest
 # Released code, main(): 224 px → 0.7 and 3, 336 px → 1.1 and 7 (the paper says 0.7 and 3 for all).
 RELEASED_DBSCAN = {14 * 14: (0.7, 3), 21 * 21: (1.1, 7)}
 LONGEST_NAME = 128  # characters, which W&B takes
+LONGEST_BYTES = 220  # so that temporary names beside the folder have at most 255
 # Pixels to which protocol slide resizes short sides, unless the benchmark says otherwise (SCLIP).
 SHORT_SIDE = 336
 
@@ -97,6 +98,7 @@ class Run(Settings):
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
         readable = ".".join(part.replace("/", "_") for part in parts)[: LONGEST_NAME - 11]
+        readable = readable.encode()[:LONGEST_BYTES].decode(errors="ignore")
         return f"{readable}.{self.sha256[:10]}"
 
     @property

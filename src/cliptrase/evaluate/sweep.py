@@ -48,12 +48,10 @@ def listed(overrides: Sequence[str], multirun: bool) -> list[Point]:
 def as_hydra_reads(override: str, multirun: bool) -> str:
     """An override with quotes around what Hydra would read in another way than it is written, and
     the values of a sweep in a list. Raises UserError as `listed`."""
-    parsed, (key, values) = _parse(override), _values(override)
-    if multirun:
-        return f"{key}={','.join(values)}"
-    if parsed.is_sweep_override():
+    key, values = _values(override)
+    if not multirun and _parse(override).is_sweep_override():
         raise UserError(f"{override}: several values; add -m for a sweep")
-    return str(parsed.input_line)
+    return f"{key}={','.join(values)}"
 
 
 def make(points: Sequence[Point]) -> Iterator[tuple[Path | UserError, bool]]:
@@ -156,7 +154,8 @@ def _values(override: str) -> tuple[str, list[str]]:
         elif parsed.is_sweep_override():
             values = list(itertools.islice(parsed.sweep_string_iterator(), MOST + 1))
         else:
-            values = [parsed.get_value_element_as_str(space_after_sep=True)]
+            as_yaml = isinstance(value, dict)
+            values = [parsed.get_value_element_as_str(space_after_sep=as_yaml)]
     except (ArithmeticError, HydraException, TypeError, ValueError):
         values = []
     if not values:
