@@ -33,6 +33,12 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 run`, `2 runs`, `3 passes`."""
+    several = "" if number == 1 else "es" if thing.endswith("s") else "s"
+    return f"{number} {thing}{several}"
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """What exists, the nearest match first: for the end of an "unknown …" message."""
     known = sorted(str(choice) for choice in choices)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,21 @@ _REFUSALS = {
     errno.ENOENT: "its folder is not there and cannot be made; choose another place",
     errno.ENAMETOOLONG: "the name is too long; take a shorter one",
 }
+
+
+def local_path(text: str) -> str:
+    """A path as a user writes it, with the home folder in the place of `~`.
+
+    Raises UserError for an address: Path would show it as `https:/…`, and there is no such file.
+    """
+    if re.match(r"[A-Za-z][\w+.-]+://", text):
+        raise UserError(f"{text}: an address; give a file or folder of this machine")
+    return os.path.expanduser(text)
+
+
+def user_path(text: str) -> Path:
+    """`local_path` as a Path: the type of a command line's options."""
+    return Path(local_path(text))
 
 
 @contextlib.contextmanager

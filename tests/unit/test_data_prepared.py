@@ -271,7 +271,7 @@ def test_one_changed_byte_of_a_sample_is_noticed_when_it_is_read(
         (lambda good: [Record("a", good[0].image, good[1].label)], "image of .* label of"),
         (lambda good: [Record("a", good[0].image, good[0].image)], "a: a mask must hold one label"),
         (lambda good: [Record("a", b"<html>", good[0].label)], "a: not an image"),
-        (lambda good: good[:1], "1 samples instead of 6"),
+        (lambda good: good[:1], "1 sample instead of 6"),
     ],
 )
 def test_records_that_cannot_be_scored_are_refused_when_prepared(

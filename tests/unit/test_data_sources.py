@@ -237,7 +237,7 @@ MISTAKES = [
         {"archive__urls": ["ftp://127.0.0.1/a.zip"]},
         "urls.0=ftp://127.0.0.1/a.zip: must be an http:// or https:// address",
     ),
-    ({"archive__bytes": "3"}, "bytes=3: must be a whole number, 1 or more"),
+    ({"archive__bytes": "3 MB"}, "bytes=3 MB: must be a whole number, 1 or more"),
     ({"archive__bytes": 0}, "bytes=0: must be a whole number, 1 or more"),
     ({"archive__bytes": True}, "bytes=true: must be a whole number, 1 or more"),
     ({"archive__about": -1}, "about=-1: must be a whole number, 1 or more"),

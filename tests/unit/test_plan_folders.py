@@ -105,8 +105,8 @@ def test_masks_of_other_values_than_class_indices_by_a_table(conf):
     benchmark(conf, "first", "one")  # without: an error that names the mask
     with pytest.raises(UserError, match=r"masks/0\.png: label 4 is neither one of the 2 classes"):
         open_dataset(config.resolve(["benchmark=first"]))[0]
-    benchmark(conf, "first", "one", map=True)
-    with pytest.raises(UserError, match=r"benchmark\.map=true: must be a name"):
+    benchmark(conf, "first", "one", map=["a"])
+    with pytest.raises(UserError, match=r"benchmark\.map=\['a'\]: must be a name"):
         config.resolve(["benchmark=first"])
 
 

@@ -227,7 +227,7 @@ def test_an_empty_cell_has_the_settings_that_its_row_would_have(expand):
 def test_a_row_may_have_a_footnote(expand):
     table = expand([CLIP | {"note": "as released"}, SCLIP])
     assert [row.note for row in table.rows] == ["as released", ""]
-    for wrong in ("", 3, ["a"]):
+    for wrong in ("", {"a": "b"}, ["a"]):
         with pytest.raises(UserError, match=r"table t, row 'clip': note=.*; give text, the footn"):
             expand([CLIP | {"note": wrong}])
 
@@ -239,7 +239,7 @@ def test_a_row_may_have_a_footnote(expand):
         (ONLY, "row 'clip': `otherwise` needs `only`; give a list of benchmarks, or a mapping"),
         ({"only": [], **ONLY}, r"row 'clip': only=\[\]; give a list of benchmarks"),
         ({"only": "voc20", **ONLY}, "row 'clip': only='voc20'; give a list of benchmarks"),
-        ({"only": {"voc21": 3}, **ONLY}, "row 'clip': only={'voc21': 3}; give a list"),
+        ({"only": {"voc21": 3}, **ONLY}, "row 'clip', only: unknown benchmark '3'"),
         ({"only": ["voc2"], **ONLY}, "row 'clip', only: unknown benchmark 'voc2'.*voc20"),
         ({"only": {"voc21": "voc21s"}, **ONLY}, "row 'clip', only: unknown benchmark 'voc21s'"),
         ({"only": ["voc20", "voc20"], **ONLY}, "row 'clip', only: 'voc20' is listed twice"),
@@ -255,9 +255,9 @@ def test_where_a_row_stands_is_validated(expand, change, message):
     ("keys", "message"),
     [
         ({"compare_to_best": 1}, "compare_to_best=1; give true or false"),
-        ({"figure": "yes"}, "figure='yes'; give true or false"),
-        ({"versus": True}, "versus=True; give `above` or the name of a row of every group"),
-        ({"protocol": 224}, "protocol=224; give text"),
+        ({"figure": "y"}, "figure='y'; give true or false"),
+        ({"versus": [True]}, r"versus=\[True\]; give `above` or the name of a row of every group"),
+        ({"protocol": 224}, "unknown protocol '224'"),
     ],
 )
 def test_keys_of_a_table_are_validated(expand, keys, message):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import csv
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests.workflow.pages import printed_by
+
+from cliptrase import config, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_method.md").read_text(encoding="utf-8")
@@ -29,6 +33,26 @@ def test_the_example_is_as_short_as_it_says():
     assert sum(lengths) <= 40
     for name in ("box", "keyvalue"):
         assert len(FILES[f"conf/method/{name}.yaml"].splitlines()) <= 12
+
+
+def test_the_rows_that_were_there_are_compared_as_before(tmp_path, monkeypatch):
+    """Above all CLIPtrase with SCLIP in Table 1."""
+
+    def versus():
+        tables = plan.load("shapes").tables.values()
+        return {(t.name, row.name): row.versus for t in tables for row in t.rows}
+
+    before = versus()
+    shutil.copytree(config.files.CONF, tmp_path / "conf")
+    monkeypatch.setattr(config.files, "CONF", tmp_path / "conf")
+    for name in ("keyvalue", "box"):  # the kind of box is not here
+        text = FILES["conf/method/keyvalue.yaml"].replace("keyvalue", name)
+        (tmp_path / f"conf/method/{name}.yaml").write_text(text, encoding="utf-8")
+    (command,) = re.findall(r"^sed .* conf/table/.*$", PAGE, re.MULTILINE)
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    after = versus()
+    assert {place: after[place] for place in before} == before
+    assert len(after) == len(before) + 10 and after["table1_main", "Key-value"] == "CLIPtrase"
 
 
 def test_the_example_gives_every_table_its_rows(tmp_path, copy_of_the_tree):

@@ -133,7 +133,7 @@ def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_the
     server.faults.clear()
     code, said = snakemake(tree, server, "all", mirror="")
     assert code == 0, said  # the gated archive is left out, which is no error
-    assert "left out: 1 passes over ade2021" in said
+    assert "left out: 1 pass over ade2021" in said
     cells = values(tree)
     assert "" not in cells["voc20"] | cells["ade150"] and cells["ade847"] == {""}
     assert GATED in notes(tree) and lost not in notes(tree)

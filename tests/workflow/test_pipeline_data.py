@@ -240,7 +240,7 @@ def test_a_start_does_not_count_what_is_there(empty, paper):
     write("data/raw/.ADEChallengeData2016.zip.part", "x" * 1000)
     names = pipeline.chosen_passes(paper, ["ade150", "voc20"])
     said = announcement(paper, names, names)
-    assert "to download: 1 archives, 967.4 MB" in said
+    assert "to download: 1 archive, 967.4 MB" in said
     assert "ADEChallengeData2016.zip: 967.4 MB, 1.0 kB of it are there" in said
     assert "weights" not in said and "left out" not in said and "NOT ENOUGH" not in said
 

@@ -317,7 +317,7 @@ def test_killed_in_the_middle_of_a_pass_the_rerun_gives_the_same_numbers(tree, b
     log = bare / "results/logs/smoke/evaluate_pass" / f"{name}.log"
     with start(bare, target) as process:
         patience = time.monotonic() + 120
-        while not (log.exists() and "runs to make" in log.read_text()):
+        while not (log.exists() and " to make" in log.read_text()):
             assert process.poll() is None and time.monotonic() < patience
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)

@@ -24,7 +24,7 @@ rule render_tables:
         "../../environment.yml"
     threads: ONE_CORE
     message:
-        f"render {len(PLAN.tables)} tables → results/{SUITE}/tables"
+        f"render {errors.counted(len(PLAN.tables), 'table')} → results/{SUITE}/tables"
     shell:
         f"python -m cliptrase.publish tables {SUITE} > {{log}} 2>&1"
 
@@ -63,6 +63,6 @@ rule regenerate_paper_tables:
         "../../environment.yml"
     threads: ONE_CORE
     message:
-        f"render what there is of {len(PLAN.tables)} tables → results/{SUITE}/tables"
+        f"render what there is of {errors.counted(len(PLAN.tables), 'table')} → results/{SUITE}/tables"
     shell:
         f"python -m cliptrase.publish tables {SUITE} 2>&1 | tee {{log}}"

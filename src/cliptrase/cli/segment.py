@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cliptrase.data.read.vocabularies import SEPARATOR, read_names, split_classes
 from cliptrase.errors import UserError, nearest
-from cliptrase.files import atomic_write, naming_the_path
+from cliptrase.files import atomic_write, local_path, naming_the_path, user_path
 
 HELP = "label every pixel of pictures with words of your own"
 
@@ -34,13 +34,17 @@ SUFFIXES = {  # option → the endings it may write, the one used inside a folde
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EPILOG
     add = parser.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="JPEG, PNG, WebP, TIFF …")
+    add("images", nargs="+", type=user_path, metavar="IMAGE", help="JPEG, PNG, WebP, TIFF …")
     words = parser.add_mutually_exclusive_group(required=True)
     words.add_argument("--classes", metavar='"A, B"', help="the classes, separated by commas")
-    words.add_argument("--classes-file", metavar="FILE", help="one class a line, verbatim")
+    words.add_argument(
+        "--classes-file", type=local_path, metavar="FILE", help="one class a line, verbatim"
+    )
     back = parser.add_mutually_exclusive_group()
     back.add_argument("--background", metavar='"A, B"', help="words for what is not asked for")
-    back.add_argument("--background-file", metavar="FILE", help="one background word a line")
+    back.add_argument(
+        "--background-file", type=local_path, metavar="FILE", help="one background word a line"
+    )
     models = "shapes_clip (offline), vit_b16 (default), local-dir:DIR …"
     add("--model", default="vit_b16", help=models)
     add("--method", default="cliptrase", help="default: cliptrase")
@@ -56,9 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="keys of the configuration, as method.regions.eps=0.8",
     )
-    add("--labels", metavar="OUT", help="class indices as 8 bit PNG (16 bit over 255)")
-    add("--overlay", metavar="OUT", help="the picture, painted, with a legend")
-    add("--json", metavar="OUT", help="shares, regions, sizes, model and method")
+    add(
+        "--labels",
+        type=local_path,
+        metavar="OUT",
+        help="class indices as 8 bit PNG (16 bit over 255)",
+    )
+    add("--overlay", type=local_path, metavar="OUT", help="the picture, painted, with a legend")
+    add("--json", type=local_path, metavar="OUT", help="shares, regions, sizes, model and method")
     crop = "only the N × N centre crop, as benchmarks see it"
     add("--crop", action="store_true", help=crop)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")

@@ -17,7 +17,8 @@ from cliptrase.data.fetch.sources import (
     readable,
     size_of,
 )
-from cliptrase.errors import UserError, nearest
+from cliptrase.errors import UserError, counted, nearest
+from cliptrase.files import user_path
 
 _say = partial(print, flush=True)
 HELP = "say which archives and prepared datasets are there, whole, damaged or missing"
@@ -32,7 +33,7 @@ EPILOG = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, add = EPILOG, parser.add_argument
     add("names", nargs="*", metavar="NAME", help="archive file or dataset (default: all)")
-    add("--data", type=Path, default=Path("data"), help="data folder (data)")
+    add("--data", type=user_path, default=Path("data"), help="data folder (data)")
     quick = "believe sizes, receipts and self-checks; else every file is read"
     add("--quick", action="store_true", help=quick)
 
@@ -123,7 +124,7 @@ def _dataset(name: str, data: Path, *, deep: bool) -> list[str]:
         count = prepared.verify_prepared(name, data)["count"] if deep else len(opened(name, data))
     except UserError as error:
         return [str(error)]
-    _say(f"{name}: complete, {count} samples")
+    _say(f"{name}: complete, {counted(count, 'sample')}")
     return []
 
 

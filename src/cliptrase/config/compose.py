@@ -1,6 +1,7 @@
 """What Hydra composes from conf/ for the same overrides, without Hydra: a test compares the two."""
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from cliptrase.config import files
 from cliptrase.config.files import Tree
 from cliptrase.config.schema import OPTIONAL
 from cliptrase.config.validation import defaults, show
+from cliptrase.config.written import read, scalar, text_of
 from cliptrase.errors import UserError, nearest
 
 GROUPS = ("benchmark", "method", "model", "protocol")
@@ -30,7 +32,7 @@ def compose(overrides: Iterable[str]) -> Tree:
         if not equals or not key or key[0] in "+~":
             raise UserError(f"override {override!r}: write key=value, as in image_size=336")
         if key.strip() in GROUPS:
-            chosen[key.strip()] = str(parse_value(text))
+            chosen[key.strip()] = text_of(parse_value(text))
         else:
             assignments.append((key.strip(), parse_value(text)))
     for group, name in chosen.items():
@@ -41,23 +43,17 @@ def compose(overrides: Iterable[str]) -> Tree:
 
 
 def parse_value(text: str) -> Any:
-    """A value as Hydra reads it: null, true, 3, 0.7, 1e-3, 'text', [a, b], {a: b}."""
+    """A value as Hydra reads it: null, true, 3, 0.7, 1e-3, 'text', [a, b], {a: b}.
+
+    It is as `written` says: what text keys can turn into the text again.
+    """
     stripped = text.strip()
-    words = {"": "", "null": None, "true": True, "false": False}
-    if stripped.lower() in words:
-        return words[stripped.lower()]
+    if stripped[:1] not in ("[", "{", "'", '"'):
+        return scalar(re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", stripped))
     try:
-        return int(stripped) if stripped.lstrip("+-").isdecimal() else float(stripped)
-    except ValueError:
-        pass
-    if stripped[0] in "[{'\"":
-        try:
-            return yaml.safe_load(stripped)
-        except yaml.YAMLError:
-            raise UserError(
-                f"cannot read the value {text!r}; check its quotes and brackets"
-            ) from None
-    return stripped
+        return read(stripped)
+    except yaml.YAMLError:
+        raise UserError(f"cannot read the value {text!r}; check its quotes and brackets") from None
 
 
 def _assign(root: Tree, key: str, value: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from cliptrase.config.written import read, text_of
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import once_a_file
 from cliptrase.resources import resource
@@ -21,7 +22,7 @@ def load(group: str, name: str) -> Tree:
     if "/" in name or not path.is_file():
         raise UserError(f"unknown {group} {name!r}; {nearest(name, names(group))}")
     content = read_yaml(path)
-    inner = str(content.get("name", name))
+    inner = text_of(content.get("name", name))
     if group != "model" and inner != name:  # runs and cells would bear another name
         raise UserError(f"{path}: name: {inner}; write name: {name}, as the file is called")
     return content
@@ -40,7 +41,7 @@ def read_yaml(path: Path) -> Tree:
 @once_a_file
 def _parsed(path: Path) -> Tree:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML in UTF-8: {error}") from None
     if not isinstance(content, dict):

@@ -28,13 +28,15 @@ from cliptrase.config.schema import (
     Vocabulary,
     WrittenModel,
 )
-from cliptrase.config.validation import Frozen, Text, show, validated
+from cliptrase.config.validation import Frozen, PathText, show, validated
 from cliptrase.config.weights import describe_model
 from cliptrase.config.words import describe_vocabulary
 from cliptrase.errors import UserError, nearest
 
 # Released code, main(): 224 px → 0.7 and 3, 336 px → 1.1 and 7 (the paper says 0.7 and 3 for all).
 RELEASED_DBSCAN = {14 * 14: (0.7, 3), 21 * 21: (1.1, 7)}
+LONGEST_NAME = 128  # characters, which W&B takes
+LONGEST_BYTES = 220  # so that temporary names beside the folder have at most 255
 # Pixels to which protocol slide resizes short sides, unless the benchmark says otherwise (SCLIP).
 SHORT_SIDE = 336
 
@@ -68,8 +70,8 @@ class Run(Settings):
     limit: Count | None
     batch_size: Count = Field(exclude=True)
     workers: Count | None = Field(exclude=True)
-    out: Text = Field(exclude=True)
-    data: Text = Field(exclude=True)
+    out: PathText = Field(exclude=True)
+    data: PathText = Field(exclude=True)
 
     @functools.cached_property
     def identity(self) -> Tree:
@@ -95,7 +97,8 @@ class Run(Settings):
             parts.append(f"vocabulary-{self.vocabulary.classes.name}")
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
-        readable = ".".join(part.replace("/", "_") for part in parts)[:150]
+        readable = ".".join(part.replace("/", "_") for part in parts)[: LONGEST_NAME - 11]
+        readable = readable.encode()[:LONGEST_BYTES].decode(errors="ignore")
         return f"{readable}.{self.sha256[:10]}"
 
     @property
@@ -217,7 +220,7 @@ def _benchmark(content: Any) -> Benchmark:
 def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = None) -> Settings:
     written = validated(WrittenModel, tree["model"], "model")
     model = describe_model(written)
-    size = validated(_Size, {"image_size": tree["image_size"]}).image_size
+    size = tree["image_size"] = validated(_Size, {"image_size": tree["image_size"]}).image_size
     if size % model.patch:
         down = size // model.patch * model.patch
         fitting = f"{down or model.patch} or {down + model.patch}"

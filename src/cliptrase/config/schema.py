@@ -13,7 +13,9 @@ from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, TERMS, VOTE
 from cliptrase.config.metric_names import RULES
 from cliptrase.config.validation import (
     Frozen,
+    OptionalPath,
     OptionalText,
+    PathText,
     Text,
     defaults,
     is_number,
@@ -187,8 +189,8 @@ class WrittenModel(Frozen):
     label: Text
     kind: Annotated[str, one_of("local", "open_clip")]
     name: OptionalText = None
-    pretrained: OptionalText = None
-    path: OptionalText = None
+    pretrained: OptionalPath = None
+    path: OptionalPath = None
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
@@ -237,7 +239,7 @@ def _is_background(value: Any) -> bool:
 class Labels(Frozen):
     """How raw labels are scored: a table, the ignored value, what the background is."""
 
-    map: OptionalText
+    map: OptionalPath
     ignore: Annotated[int, that(lambda value: value in (255, 65535), "must be 255 or 65535")]
     background: Annotated[
         tuple[int, ...] | str | None,
@@ -268,9 +270,9 @@ class Folder(Frozen):
 class FolderFiles(Frozen):
     """What a benchmark over a folder says in the place of `labels`."""
 
-    images: Text
-    labels: Text
-    map: OptionalText = None
+    images: PathText
+    labels: PathText
+    map: OptionalPath = None
 
 
 class Benchmark(Frozen):
@@ -286,9 +288,9 @@ class Benchmark(Frozen):
     labels: Labels
     subset: OptionalText = None
     folder: Folder | None = None
-    classes: Text = Field(exclude=True)
-    background: OptionalText = Field(exclude=True)
-    templates: Text = Field(exclude=True)
+    classes: PathText = Field(exclude=True)
+    background: OptionalPath = Field(exclude=True)
+    templates: PathText = Field(exclude=True)
     model: Text = Field("auto", exclude=True)
     short_side: Count | None = Field(None, exclude=True)
 

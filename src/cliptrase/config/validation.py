@@ -13,7 +13,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from cliptrase.config.written import Written, text_of, unquoted
 from cliptrase.errors import UserError, nearest
+from cliptrase.files import local_path
 
 
 class Frozen(BaseModel):
@@ -100,12 +102,14 @@ def show(value: Any) -> str:
 
 
 def that(fits: Callable[[Any], bool], otherwise: str) -> BeforeValidator:
-    """Annotates a value that fits; `otherwise` is the end of the sentence about another one."""
+    """Annotates a value that fits, as it is or without its quotes; `otherwise` is the end of the
+    sentence about another one."""
 
     def check(value: Any) -> Any:
-        if not fits(value):
-            raise ValueError(otherwise)
-        return value
+        for each in (value, unquoted(value)):
+            if fits(each):
+                return float(each) if isinstance(each, Written) else each
+        raise ValueError(otherwise)
 
     return BeforeValidator(check)
 
@@ -138,24 +142,32 @@ def one_of(*choices: str | int | None) -> BeforeValidator:
     """Annotates a value that is one of some choices (of which 1 is not true)."""
 
     def check(value: Any) -> Any:
-        if not any(value == choice and type(value) is type(choice) for choice in choices):
-            raise ValueError(f"unknown value; {nearest(show(value), map(show, choices))}")
-        return value
+        for each in (value, unquoted(value)):
+            if any(each == choice and type(each) is type(choice) for choice in choices):
+                return each
+        raise ValueError(f"unknown value; {nearest(show(value), map(show, choices))}")
 
     return BeforeValidator(check)
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, bool | dict | list) or str(value) == "":
+def text(value: Any) -> str | None:
+    """The text of a text key as it was written, also where it looks like a number or a flag."""
+    if isinstance(value, dict | list) or value == "":
         raise ValueError("must be a name or a path")
-    return None if value is None else str(value)
+    return None if value is None else text_of(value)
 
 
-# A number is a text too.
-OptionalText = Annotated[str | None, BeforeValidator(_text)]
-Text = Annotated[
-    str, that(lambda value: value is not None, "must be a name or a path"), BeforeValidator(_text)
-]
+def path(value: Any) -> str | None:
+    """The text of a key that names a file or folder, with the home folder in the place of `~`."""
+    written = text(value)
+    return None if written is None else local_path(written)
+
+
+_needed = that(lambda value: value is not None, "must be a name or a path")
+OptionalText = Annotated[str | None, BeforeValidator(text)]
+Text = Annotated[str, _needed, BeforeValidator(text)]
+OptionalPath = Annotated[str | None, BeforeValidator(path)]
+PathText = Annotated[str, _needed, BeforeValidator(path)]
 
 
 def defaults(model: Any) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ def describe_model(model: WrittenModel) -> Model:
     parts: Tree = {"path": None, "weights_sha256": None, "config_sha256": None}
     if model.kind == "local":
         named = model.path is not None
-        folder = Path(str(model.path)).expanduser() if named else resource("assets", model.label)
+        folder = Path(str(model.path)) if named else resource("assets", model.label)
         config, weights = folder / CONFIG, folder / WEIGHTS
         for file in (config, weights):
             if not file.is_file():
@@ -39,7 +39,7 @@ def describe_model(model: WrittenModel) -> Model:
             hint = near.partition(" There is:")[0]  # of hundreds
             hint = hint if hint.startswith("did you mean") else "see open_clip.list_models()"
             raise UserError(f"unknown model.name {name!r}; {hint}")
-        weights = Path(str(model.pretrained)).expanduser()
+        weights = Path(str(model.pretrained))
         if weights.is_file():
             parts |= {"pretrained": weights.name, "path": str(weights.absolute())}
             parts["weights_sha256"] = known_sha256(weights)

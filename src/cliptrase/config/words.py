@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 from cliptrase.config.schema import Benchmark, Protocol, Slide, Vocabulary, WordList
+from cliptrase.config.written import text_of
 from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
     background_path,
@@ -33,7 +34,7 @@ def describe_vocabulary(
     kind = protocol.vocabularies if isinstance(protocol, Slide) else None
     if chosen is None and not given and kind is not None:
         chosen = _protocol_list(benchmark, kind)
-    classes = vocabulary_path(benchmark.classes if chosen is None else str(chosen))
+    classes = vocabulary_path(benchmark.classes if chosen is None else text_of(chosen))
     background = None
     if benchmark.background is not None:
         beside = None if chosen is None else background_path(classes)

@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 
 from cliptrase import config
 from cliptrase.config.metric_names import METRICS
-from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.errors import UserError, counted, exit_on_user_error
 from cliptrase.evaluate import sweep
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.runs import store
@@ -43,9 +43,9 @@ def evaluate(overrides: Sequence[str], multirun: bool) -> None:
     """Make one run, or all of a sweep, and print their scores. Raises UserError."""
     points, failed = sweep.listed(overrides, multirun), 0
     log_to_stderr()
-    for point, outcome in zip(points, sweep.make(points), strict=True):
+    for point, (outcome, was_there) in zip(points, sweep.make(points), strict=True):
         if isinstance(outcome, Path):
-            print(summary(outcome), flush=True)
+            print(summary(outcome, was_there), flush=True)
         elif multirun:
             failed += 1
             print(f"error: {' '.join(point)}: {outcome}", file=sys.stderr)
@@ -69,7 +69,7 @@ def through_hydra(words: list[str]) -> None:
     start = hydra.main(version_base="1.3", config_path=conf, config_name="evaluate")
     before = sys.argv
     with tempfile.TemporaryDirectory() as folder:  # for Hydra's own record of a sweep
-        words = [f"hydra.sweep.dir={folder}", *words]
+        words = [f"hydra.sweep.dir={folder}", *_as_hydra_reads(words)]
         sys.argv = [before[0], *sorted(words, key=lambda word: "=" in word)]
         try:
             start(job)()
@@ -77,10 +77,27 @@ def through_hydra(words: list[str]) -> None:
             sys.argv = before
 
 
-def summary(folder: Path) -> str:
-    """The folder and its scores in per cent with their 95 % intervals, as a short table."""
+def _as_hydra_reads(words: list[str]) -> list[str]:
+    """The command line for Hydra: overrides as `sweep.as_hydra_reads`, but for another sweeper."""
+    multirun = not {"-m", "--multirun"}.isdisjoint(words)
+    sweepers = {word for word in words if word.startswith("hydra/sweeper=")}
+    if multirun and sweepers - {"hydra/sweeper=basic"}:
+        return words
+    return [
+        sweep.as_hydra_reads(word, multirun)
+        if ("=" in word or word.startswith("~")) and not word.startswith(("-", "hydra.", "hydra/"))
+        else word
+        for word in words
+    ]
+
+
+def summary(folder: Path, was_there: bool = False) -> str:
+    """The folder, and whether it was there before; its scores in per cent with their 95 %
+    intervals, as a short table."""
     found = store.read_metrics(folder)
-    lines = [f"{folder}  ({found['images']} images, rule {found['rule']})"]
+    facts = [counted(found["images"], "image"), f"rule {found['rule']}"]
+    facts += ["was there already"] * was_there
+    lines = [f"{folder}  ({', '.join(facts)})"]
     for metric in METRICS:
         low, high = found["ci"][metric]
         span = f"  [{_percent(low)}, {_percent(high)}]"

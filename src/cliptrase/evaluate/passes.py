@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cliptrase.config import Run
 from cliptrase.data import open_dataset
 from cliptrase.data.read.selfcheck import subset_digests
-from cliptrase.errors import PassError, UserError
+from cliptrase.errors import PassError, UserError, counted
 from cliptrase.evaluate import agreement
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
@@ -79,7 +79,8 @@ def run_pass(
     """
     _check_shared(runs)
     todo = store.rescore(runs, out, data, freeze_code=freeze_code)
-    log.info("%d runs to make, %d are there", len(todo), len(runs) - len(todo))
+    there = len(runs) - len(todo)
+    log.info("%s to make, %d already there", counted(len(todo), "run"), there)
     if todo:
         store.make_ready(Path(out))
         store.make_ready(Path(partial).parent)
@@ -184,7 +185,7 @@ class _Pass:
             by_image = tally.counts(self.dataset.ids)
             result = Result(class_names(run), tally.confusion, by_image, flops[name])
             store.write(out, run, result, provenance | {"data": self.data[name]})
-        log.info("%d runs written to %s", len(self.runs), out)
+        log.info("%s written to %s", counted(len(self.runs), "run"), out)
 
 
 def shared(run: Run) -> tuple[Any, ...]:
@@ -210,4 +211,4 @@ def _shown(results: Iterator[T], done: int, total: int) -> Iterator[T]:
         yield result
         if number % REPORT_EVERY == 0 or done + number == total:
             rate = number / (time.perf_counter() - start)
-            log.info("%d of %d images, %.1f a second", done + number, total, rate)
+            log.info("%d of %s, %.1f a second", done + number, counted(total, "image"), rate)

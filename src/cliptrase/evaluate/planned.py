@@ -12,8 +12,9 @@ from typing import Any
 from cliptrase import plan
 from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
-from cliptrase.errors import UserError, exit_on_user_error, nearest
+from cliptrase.errors import UserError, counted, exit_on_user_error, nearest
 from cliptrase.evaluate.console import interruptible, log_to_stderr
+from cliptrase.files import local_path
 from cliptrase.machine import positive
 from cliptrase.runs import finished, store
 
@@ -50,7 +51,9 @@ def make_pass(
         run_pass(made, partial=partial, out=out, data=data, freeze_code=freeze_code, **options)
     if lost:
         reasons = "; ".join(dict.fromkeys(lost.values()))
-        raise UserError(f"{len(lost)} of the {len(runs)} runs of {name} were left out: {reasons}")
+        raise UserError(
+            f"{len(lost)} of the {counted(len(runs), 'run')} of {name} left out: {reasons}"
+        )
     finished.write_pass(file, runs, out)
     return file
 
@@ -76,10 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("suite", metavar="SUITE")
     parser.add_argument("name", metavar="PASS", help="as python -m cliptrase.plan SUITE prints it")
-    parser.add_argument(
-        "--out", metavar="OUT", dest="results", default="results", help="results folder (results)"
-    )
-    parser.add_argument("--data", help="data folder (the suite's)")
+    out = parser.add_argument("--out", type=local_path, dest="results", default="results")
+    out.metavar, out.help = "OUT", "results folder (results)"
+    parser.add_argument("--data", type=local_path, help="data folder (the suite's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     batch_size = "images at once on a GPU (of conf/evaluate.yaml)"
     parser.add_argument("--batch-size", type=positive, help=batch_size)

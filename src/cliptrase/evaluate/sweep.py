@@ -1,44 +1,61 @@
 """The points of a sweep: listed from its overrides, and made in as few passes as they need."""
 
+import contextlib
 import itertools
+import math
+import re
 from collections.abc import Hashable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from cliptrase import config
 from cliptrase.config import Run
+from cliptrase.config.compose import GROUPS
+from cliptrase.config.written import unquoted
 from cliptrase.errors import PassError, UserError
 from cliptrase.runs import store
 
+MOST = 10_000  # points of a sweep
+TOO_MANY = f"a sweep of more than {MOST:,} points; split it into several"
 Point = list[str]  # overrides
 
 
 def listed(overrides: Sequence[str], multirun: bool) -> list[Point]:
     """The points of a sweep in Hydra's order; without `multirun` the overrides are the only one.
 
-    Raises UserError for an override that Hydra's grammar does not have, several values without
-    `multirun`, and a name or key that does not exist in any of the points.
+    Raises UserError for an override that Hydra's grammar does not have, a sweep without a list of
+    values, several values without `multirun`, more than MOST points, and a name or key that does
+    not exist in any of the points.
     """
-    parsed = [_parse(override) for override in overrides]
+    values = dict(map(_values, overrides))  # the last one wins
     if multirun:
-        values = {one.get_key_element(): _values(one) for one in parsed}  # the last one wins
+        if math.prod(map(len, values.values())) > MOST:
+            raise UserError(TOO_MANY)
         pairs = [[f"{key}={value}" for value in some] for key, some in values.items()]
         points = [list(point) for point in itertools.product(*pairs)]
-    elif swept := [one for one in parsed if one.is_sweep_override()]:
-        raise UserError(f"{swept[0].input_line}: several values; add -m for a sweep")
     else:
-        points = [list(overrides)]
+        points = [[as_hydra_reads(override, multirun=False) for override in overrides]]
     for point in points:
         config.compose(point)
     return points
 
 
-def make(points: Sequence[Point]) -> Iterator[Path | UserError]:
-    """The run folder of each point in order, or why it has none.
+def as_hydra_reads(override: str, multirun: bool) -> str:
+    """An override with quotes around what Hydra would read in another way than it is written, and
+    the values of a sweep in a list. Raises UserError as `listed`."""
+    key, values = _values(override)
+    if not multirun and _parse(override).is_sweep_override():
+        raise UserError(f"{override}: several values; add -m for a sweep")
+    return f"{key}={','.join(values)}"
+
+
+def make(points: Sequence[Point]) -> Iterator[tuple[Path | UserError, bool]]:
+    """The run folder of each point in order, or why it has none; and whether it was there already.
 
     Every point is resolved before the first image. Those that can share a pass are made together;
     finished runs are left as they are.
@@ -51,11 +68,11 @@ def make(points: Sequence[Point]) -> Iterator[Path | UserError]:
     made: dict[str, Path | UserError] = {}
     for run in wanted:
         if not isinstance(run, Run):
-            yield run
+            yield run, isinstance(run, Path)
             continue
         if run.name not in made:
             made |= _make_together(passes[_pass_key(run)])
-        yield made[run.name]
+        yield made[run.name], False
 
 
 def _wanted(point: Point) -> Run | Path | UserError:
@@ -97,22 +114,68 @@ def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
 
 
 def _parse(override: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(override)
-    except HydraException:
+    """An override by Hydra's grammar, with quotes around what that has no signs for (~, é, #)."""
+    key, equals, text = override.partition("=")
+    lines = [override]
+    if equals and not re.search(r"""[()\[\]{}'"\\]""", text):
+        lines.append(f"{key}=" + ",".join(f"'{each.strip()}'" for each in text.split(",")))
+    for line in lines:
+        with contextlib.suppress(HydraException):
+            parsed = OverridesParser.create().parse_override(line)
+            if parsed.type is OverrideType.CHANGE:
+                return parsed
+    raise UserError(
+        f"override {override!r}: write key=value; a value with signs needs quotes "
+        "within quotes, as \"benchmark.images='my photos'\"; a sweep is 0.5,0.7 or range(0.5,1,0.2)"
+    )
+
+
+def _values(override: str) -> tuple[str, list[str]]:
+    """The key of an override and its values as text, those of glob(…) names of files in conf/.
+
+    Raises UserError where there is none.
+    """
+    parsed = _parse(override)
+    key, value = parsed.get_key_element(), cast(object, parsed.value())
+    if isinstance(value, IntervalSweep):
         raise UserError(
-            f"override {override!r}: write key=value; a value with signs needs quotes "
-            "within quotes, as \"benchmark.images='my photos'\""
-        ) from None
+            f"{override}: an interval has no list of values to sweep; write them, as 0.5,0.7,0.9 "
+            "or range(0.5,1,0.2)"
+        )
+    if isinstance(value, Glob) and key not in GROUPS:
+        raise UserError(f"{override}: glob(…) is for {', '.join(GROUPS)}; write the values")
+    if isinstance(value, RangeSweep):
+        ends = {end: getattr(value, end) for end in ("start", "stop", "step")}
+        if any(isinstance(number, float) for number in ends.values()):  # 0.5 + 0.2 is 0.7
+            vars(value).update({end: Decimal(f"{number:.12g}") for end, number in ends.items()})
+    try:
+        if isinstance(value, Glob):
+            values = value.filter(config.names(key))
+        elif parsed.is_sweep_override():
+            values = list(itertools.islice(parsed.sweep_string_iterator(), MOST + 1))
+        else:
+            as_yaml = isinstance(value, dict)
+            values = [parsed.get_value_element_as_str(space_after_sep=as_yaml)]
+    except (ArithmeticError, HydraException, TypeError, ValueError):
+        values = []
+    if not values:
+        raise UserError(f"{override}: no value to sweep; write them, as 0.5,0.7,0.9")
+    if len(values) > MOST:
+        raise UserError(f"{override}: {TOO_MANY}")
+    return key, _as_written(values, parsed)
 
 
-def _values(override: Override) -> list[str]:
-    """The values of an override as text; those of glob(…) are names of files in conf/."""
-    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-        chosen: Any = override.value()
-        return list(chosen.filter(config.names(override.get_key_element())))
-    if override.is_discrete_sweep():
-        return list(override.sweep_string_iterator())
-    if override.is_sweep_override():
-        raise UserError(f"{override.input_line}: an interval has no list of values to sweep")
-    return [override.get_value_element_as_str()]
+def _as_written(values: list[str], override: Override) -> list[str]:
+    """Numbers and flags as they were written (007, 1e3, 2024_05_01), in quotes where Hydra would
+    write them in another way: a key that is a text keeps the text."""
+    words = re.findall(r"[^\s,()=]+", override.get_value_string())
+    found = []
+    for value in values:
+        plain = unquoted(value)
+        same = [word for word in words if repr(unquoted(word)) == repr(plain)]
+        if value in words or isinstance(plain, str) or not same:
+            found.append(value)
+        else:
+            words.remove(same[0])
+            found.append(f"'{same[0]}'")
+    return found

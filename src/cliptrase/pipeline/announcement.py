@@ -7,7 +7,7 @@ from cliptrase import pipeline, plan
 from cliptrase.config.run import check_device
 from cliptrase.data.fetch.receipts import free_space, state, to_fetch
 from cliptrase.data.fetch.sources import how_to_get, mirror_of, readable, size_of
-from cliptrase.errors import exit_on_user_error
+from cliptrase.errors import counted, exit_on_user_error
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
 from cliptrase.pipeline.estimate import Estimate, estimate
@@ -36,9 +36,11 @@ def announcement(
     """
     lacking = pipeline_data.lacking(suite, asked, mirror)
     made, data = pipeline_data.to_make(suite, asked, left, mirror), suite.data
-    reads = f", to read {sum(images(each, data) for each in made)} images" if made else ""
+    number = sum(images(each, data) for each in made)
+    reads = f", to read {counted(number, 'image')}" if made else ""
+    size = f"{counted(len(suite.tables), 'table')} of {counted(len(suite.runs), 'run')}"
     lines = [
-        f"suite {suite.suite}: {suite.title}: {len(suite.tables)} tables of {len(suite.runs)} runs",
+        f"suite {suite.suite}: {suite.title}: {size}",
         f"passes without a result: {len(made)} of {len(asked)}{reads}",
     ]
     cost = estimate(suite, made, cores, device, frozen, again=in_full)
@@ -50,13 +52,15 @@ def announcement(
         ]
     else:
         lines += [
-            f"  {each.name}: {len(each.runs)} runs"
-            f" from {images(each, data)} images of {each.dataset}"
+            f"  {each.name}: {counted(len(each.runs), 'run')}"
+            f" from {counted(images(each, data), 'image')} of {each.dataset}"
             for each in made
         ]
     for dataset, archives in lacking.items():
         gone = [name for name in asked if suite.passes[name].dataset == dataset]
-        lines.append(f"left out: {len(gone)} passes over {dataset}, which you alone can get:")
+        lines.append(
+            f"left out: {counted(len(gone), 'pass')} over {dataset}, which you alone can get:"
+        )
         lines += [f"  {archive.name}: {how_to_get(archive, data)}" for archive in archives]
         command = f"cliptrase prepare {dataset} --from FOLDER --data {data}"
         lines.append(f"  if it is extracted already: `{command}`")
@@ -69,7 +73,7 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
     states = [state(each, data, deep=False) for each in pipeline_data.archives(suite, datasets)]
     fetched = [each for each in states if each.status in ("missing", "partial")]
     needed, words = to_fetch(fetched)
-    lines = [f"to download: {len(fetched)} archives, {words}"] if fetched else []
+    lines = [f"to download: {counted(len(fetched), 'archive')}, {words}"] if fetched else []
     for each in fetched:
         archive, there = each.archive, each.bytes_there
         kept = f", {readable(there)} of it are there" if there else ""
@@ -92,15 +96,15 @@ def totals(cost: Estimate) -> list[str]:
     """Encoder passes, time and memory of a start."""
     if not cost.speed or (cost.gpus and cost.speed.device == "cpu"):
         return ["time: unknown, as this machine could not be timed"]
-    where = f"{cost.cores} CPU core" + "s" * (cost.cores > 1)
+    where = counted(cost.cores, "CPU core")
     if cost.gpus:
-        where = f"{cost.gpus} GPU" + "s" * (cost.gpus > 1) + f" and {where}"
+        where = f"{counted(cost.gpus, 'GPU')} and {where}"
     taken = [each.seconds for each in cost.passes]
     seconds = max(sum(taken) / cost.at_once, *taken) + cost.besides / min(2, cost.cores)
     note = "" if cost.gpus else f", {_duration(cost.work)} of one core"
     note += "; a guess, too short to be timed first" * (cost.speed.device == "guess")
     memory = readable(int(cost.at_once * cost.speed.memory))
-    passes = f"{cost.at_once} passes" if cost.at_once > 1 else "1 pass"
+    passes = counted(cost.at_once, "pass")
     return [
         f"encoder: {sum(each.windows for each in cost.passes):,} images or windows of images",
         f"time: about {_duration(seconds)} on {where}{note}",
@@ -110,7 +114,7 @@ def totals(cost: Estimate) -> list[str]:
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
+        return counted(round(seconds), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 

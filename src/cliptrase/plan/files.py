@@ -4,19 +4,19 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Discriminator, Field, StrictBool, Tag
+from pydantic import Discriminator, Field, Tag
 
-from cliptrase.config import files
+from cliptrase.config import files, validation
 from cliptrase.config.metric_names import METRICS
-from cliptrase.config.validation import Frozen, Problem, number, validated, whole
+from cliptrase.config.validation import Frozen, PathText, Problem, number, one_of, validated, whole
 from cliptrase.errors import UserError, nearest
 
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
 
 
-Name = Annotated[str, Field(min_length=1)]
-Text = Annotated[str, Field(min_length=1, description="text")]
-Flag = Annotated[StrictBool, Field(description="true or false")]
+Name = validation.Text
+Text = Annotated[validation.Text, Field(description="text")]
+Flag = Annotated[bool, one_of(True, False), Field(description="true or false")]
 Count = Annotated[int, whole(1), Field(description="a whole number above 0")]
 Names = Annotated[tuple[Name, ...], Field(description="a list of texts")]
 Overrides = Annotated[
@@ -43,14 +43,14 @@ class Suite(Frozen):
     roles: Roles = Field(description="a mapping from roles to lists of benchmarks")
     tables: Names
     overrides: Overrides
-    data: Text = "data"
+    data: PathText = Field("data", description="a folder")
 
 
 class RowFile(Frozen):
     """One row of a table's YAML. only: the columns that it stands in, or column → the benchmark
     that is scored there."""
 
-    row: str = Field(description="text (quote a number)")
+    row: Text
     run: Overrides
     image_size: Count | None = Field(None, description="a whole number above 0")
     only: Annotated[tuple[Name, ...] | dict[Name, Name], Field(min_length=1)] | None = Field(
@@ -65,8 +65,8 @@ class RowFile(Frozen):
 class QuotedRow(Frozen):
     """A row of published.csv."""
 
-    row: str = Field(description="text (quote a number)")
-    quoted: Literal[True] = Field(description="true")
+    row: Text
+    quoted: Annotated[Literal[True], one_of(True)] = Field(description="true")
 
 
 def _row_kind(row: Any) -> str:
@@ -101,7 +101,7 @@ class MetricsTable(_Table):
 
     groups: tuple[Group, ...] = Field(min_length=1, description="a list of groups")
     average: Flag = False
-    quoted: dict[str, str] | None = Field(
+    quoted: dict[Name, Name] | None = Field(
         None, description="a mapping from columns of published.csv to values"
     )
     versus: Name = Field(ABOVE, description="`above` or the name of a row of every group")

@@ -14,7 +14,7 @@ from cliptrase.config import Run
 from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.data import open_dataset
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
-from cliptrase.errors import UserError
+from cliptrase.errors import UserError, counted
 from cliptrase.evaluate.counting import labels_of
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.jobs import Job
@@ -122,7 +122,7 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
     looks = [look(clip, each, run, truth_map(each, run)) for each in map(loader, range(count))]
     title = (
         f"{shown.benchmark} · {clip.label} · {run.image_size} px · "
-        f"AUC: how well each patch ranks its own class first, mean over {count} images"
+        f"AUC: how well each patch ranks its own class first, mean over {counted(count, 'image')}"
     )
     return save(attention_figure(looks, ROWS, title), folder, "correlation")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from cliptrase.errors import counted
 from cliptrase.publish.cells import missing
 from cliptrase.publish.compare import different_digests
 
@@ -73,7 +74,8 @@ def remarks_of(frame: pd.DataFrame) -> list[str]:
         )
     gone, wanted, _ = missing(frame)
     if gone:
-        remarks.append(f"{gone} of {wanted} cells are missing.")
+        verb = "is" if gone == 1 else "are"
+        remarks.append(f"{gone} of {counted(wanted, 'cell')} {verb} missing.")
     return remarks
 
 
@@ -84,7 +86,8 @@ def _vocabularies(lines: pd.DataFrame) -> str:
         rows = scored.groupby("vocabulary", sort=False)["row"].unique()
         usual = rows.map(len).idxmax()
         counts = sorted(scored["images"].dropna().unique())
-        images = f", {' or '.join(f'{count:,}' for count in counts)} images" if counts else ""
+        word = "image" if counts == [1] else "images"
+        images = f", {' or '.join(f'{count:,}' for count in counts)} {word}" if counts else ""
         parts.append(f"{benchmark}: {usual}{images}")
         parts += [
             f"{benchmark} in {', '.join(names)}: {vocabulary}"

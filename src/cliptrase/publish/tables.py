@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from cliptrase import plan
-from cliptrase.errors import UserError, exit_on_user_error, nearest
-from cliptrase.files import write_text
+from cliptrase.errors import UserError, counted, exit_on_user_error, nearest
+from cliptrase.files import user_path, write_text
 from cliptrase.plan import Plan, Table
 from cliptrase.publish.cells import missing, tidy
 from cliptrase.publish.layout import sheet_of
@@ -37,12 +37,14 @@ def render(suite: Plan, shelf: Shelf, table: Table, folder: Path) -> pd.DataFram
 def summary(frame: pd.DataFrame) -> str:
     """`N cells of M missing`, and below it the reasons, the most frequent first."""
     gone, wanted, reasons = missing(frame)
-    out = [f"{gone} cells of {wanted} missing"]
+    out = [f"{counted(gone, 'cell')} of {wanted} missing"]
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     out += [f"  {count}: {reason}" for reason, count in ordered[:SHOWN]]
     if len(ordered) > SHOWN:
         rest = sum(count for _, count in ordered[SHOWN:])
-        out.append(f"  {rest}: {len(ordered) - SHOWN} other reasons, in the tables' footnotes")
+        out.append(
+            f"  {rest}: {counted(len(ordered) - SHOWN, 'other reason')}, in the tables' footnotes"
+        )
     return "\n".join(out)
 
 
@@ -50,8 +52,8 @@ def command_line(name: str, about: str | None) -> argparse.ArgumentParser:
     """`cliptrase NAME`, with what every step of publishing takes: SUITE, --results and --data."""
     parser = argparse.ArgumentParser(prog=f"cliptrase {name}", description=about)
     parser.add_argument("suite", metavar="SUITE", help=f"one of {', '.join(plan.suites())}")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (the suite's)")
+    parser.add_argument("--results", type=user_path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--data", type=user_path, metavar="DIR", help="data folder (the suite's)")
     return parser
 
 
@@ -70,6 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in [name for name in suite.tables if name in (args.table or suite.tables)]:
         frame = render(suite, shelf, suite.tables[name], args.results / suite.suite / "tables")
         gone, wanted, _ = missing(frame)
-        print(f"{name}: {wanted - gone} of {wanted} cells")
+        print(f"{name}: {wanted - gone} of {counted(wanted, 'cell')}")
         frames.append(frame)
     print(summary(pd.concat(frames)))

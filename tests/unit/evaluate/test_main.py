@@ -41,7 +41,8 @@ def made():
 def test_one_run(words, capsys):
     arguments = list(sys.argv)
     command.main([*words, "method=clip"])
-    printed = capsys.readouterr().out
+    printed, log = capsys.readouterr()
+    assert "1 run to make, 0 already there" in log
     (name,) = made()
     metrics = store.read_metrics(f"runs/{name}")
     assert printed.splitlines()[0] == f"runs/{name}  (2 images, rule cliptrase)"
@@ -49,6 +50,9 @@ def test_one_run(words, capsys):
     assert f"  mIoU  {metrics['mIoU']:7.2f}  [{low:.2f}, {high:.2f}]" in printed.splitlines()
     assert [path.name for path in Path().iterdir()] == ["runs"]  # nothing of Hydra's
     assert sys.argv == arguments
+    command.main([*words, "method=clip"])
+    again = capsys.readouterr()
+    assert again.out == printed.replace("rule cliptrase)", "rule cliptrase, was there already)")
 
 
 def test_a_sweep_goes_on_past_a_failure_and_skips_what_is_done(words, capfd, monkeypatch):

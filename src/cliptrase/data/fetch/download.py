@@ -35,7 +35,7 @@ from cliptrase.data.fetch.sources import (
 )
 from cliptrase.data.fetch.transfer import Policy, Unavailable, discard, transfer
 from cliptrase.errors import UserError, exit_on_user_error
-from cliptrase.files import naming_the_path
+from cliptrase.files import naming_the_path, user_path
 
 LOG = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def alone(path: Path, name: str) -> Iterator[None]:
 
 def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """A command line with --data and --mirror, also as data.mirror=URL; then shows progress."""
-    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder (data)")
+    parser.add_argument("--data", type=user_path, default=Path("data"), help="data folder (data)")
     parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
     words = sys.argv[1:] if arguments is None else arguments
     words = [re.sub(r"^data\.mirror=", "--mirror=", word) for word in words]

@@ -14,7 +14,8 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from cliptrase.config.validation import Frozen, Text, show, that, validated, whole
-from cliptrase.errors import UserError, nearest
+from cliptrase.config.written import read, text_of
+from cliptrase.errors import UserError, counted, nearest
 from cliptrase.files import once_a_file
 from cliptrase.resources import resource
 
@@ -137,7 +138,7 @@ class Sources(Frozen):
         if not isinstance(entries, dict):
             return entries
         return {
-            str(name): {**entry, "name": str(name)} if isinstance(entry, dict) else entry
+            text_of(name): {**entry, "name": text_of(name)} if isinstance(entry, dict) else entry
             for name, entry in entries.items()
         }
 
@@ -206,7 +207,7 @@ def readable(size: int) -> str:
         if amount < 999.95:
             break
         amount, unit = amount / 1000, larger
-    return f"{size} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+    return counted(size, "byte") if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
 def size_of(archive: Archive) -> str:
@@ -233,7 +234,7 @@ def mirror_of(given: object) -> str | None:
 @once_a_file
 def _read(path: Path) -> Sources:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from error
     return validated(

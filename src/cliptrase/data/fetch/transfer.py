@@ -20,7 +20,7 @@ from tqdm import tqdm
 import cliptrase
 from cliptrase.data.fetch.receipts import HEAD, Damaged, check_head, size_of_part
 from cliptrase.data.fetch.sources import Archive, readable
-from cliptrase.errors import UserError
+from cliptrase.errors import UserError, counted
 from cliptrase.files import naming_the_path, read_json, write_json
 
 LOG = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def transfer(url: str, part: Path, archive: Archive, policy: Policy, *, checkabl
         try:
             return retrying(attempt)
         except _Again as error:
-            raise Unavailable(f"{error} ({failures} times in a row)") from error
+            raise Unavailable(f"{error} ({counted(failures, 'time')} in a row)") from error
 
 
 def discard(part: Path) -> None:

@@ -28,7 +28,7 @@ from cliptrase.data.make.recipes import Recipe, check_figures
 from cliptrase.data.read import prepared
 from cliptrase.data.read.ordered import at_most
 from cliptrase.data.read.selfcheck import SELFCHECK, prepared_folder, read_selfcheck
-from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.errors import UserError, counted, exit_on_user_error
 from cliptrase.files import naming_the_path, sha256_file, write_json, write_text
 from cliptrase.machine import positive
 
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with at_most(options.pop("threads")):
         folder = prepare(**options)
     check = read_selfcheck(folder) or {}
-    sys.stdout.write(f"{folder}: {check.get('count')} samples\n")
+    sys.stdout.write(f"{folder}: {counted(check.get('count', 0), 'sample')}\n")
 
 
 def _fetch(recipe: Recipe, mirror: str | None) -> None:
@@ -202,7 +202,7 @@ def _make(folder: Path, dataset: str, recipe: Recipe) -> None:
     values = recipe.source.expected.label_values if recipe.source else None
     check = prepared.self_check(samples, values)
     if check["count"] != recipe.count:
-        raise UserError(f"{dataset}: {check['count']} samples instead of {recipe.count}")
+        raise UserError(f"{dataset}: {counted(check['count'], 'sample')} instead of {recipe.count}")
     if recipe.source:
         check_figures(recipe.source, check)
         check["subsets"], check["without"] = {}, {}

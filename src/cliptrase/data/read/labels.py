@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cliptrase.config.schema import Labels
-from cliptrase.errors import UserError, nearest
+from cliptrase.errors import UserError, counted, nearest
 
 TABLES = Path(__file__).parents[1] / "labels"
 RAW_VALUES = 65536
@@ -90,8 +90,8 @@ def lookup(labels: Labels, n_classes: int) -> Lookup:
         count = labels.scored or max(class_of.values(), default=-1) + 1
         if n_classes != count:
             raise WrongNumber(
-                f"labels.map={labels.map}: {count} scored classes, but the vocabulary has "
-                f"{n_classes} lines; give a list of {count}, one class a line"
+                f"labels.map={labels.map}: {counted(count, 'scored class')}, but the vocabulary "
+                f"has {counted(n_classes, 'line')}; give a list of {count}, one class a line"
             )
         if ignore in class_of.values():
             raise UserError(f"labels.ignore={ignore}: a class of {labels.map}; take 65535")
@@ -146,6 +146,6 @@ def _stray(lookup: Lookup, value: int, source: str) -> str:
     if value == 255 and lookup.ignore == RAW_VALUES - 1:
         cure = "with 16 bits, ignored pixels are 65535"
     return (
-        f"{source}: label {value} is neither one of the {lookup.classes} classes "
+        f"{source}: label {value} is neither one of the {counted(lookup.classes, 'class')} "
         f"(0 to {lookup.classes - 1}) nor the ignored value {lookup.ignore}; {cure}"
     )

@@ -21,7 +21,7 @@ from cliptrase.data.read.labels import RAW_VALUES
 from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.data.read.selfcheck import SelfCheck, prepared_folder, read_selfcheck
-from cliptrase.errors import UserError
+from cliptrase.errors import UserError, counted
 from cliptrase.files import atomic_write, sha256_file
 
 ARROW, SUBSETS = "samples.arrow", "subsets"
@@ -101,7 +101,9 @@ def open_prepared(
         sums = np.load(path, allow_pickle=False)
     samples = PreparedSamples(folder, sums=sums)
     if len(samples) != check.get("count"):
-        raise UserError(_again(folder, f"{len(samples)} samples, not {check.get('count')}"))
+        raise UserError(
+            _again(folder, f"{counted(len(samples), 'sample')}, not {check.get('count')}")
+        )
     return samples
 
 

@@ -5,6 +5,7 @@ A class may have several names, with `|` between them.
 Torch-free and quick to import: the configuration reads these files.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def _find(name_or_path: Path | str, folder: Path, what: str) -> Path:
     names = shipped(folder)
     if word in names:
         return folder / f"{word}.txt"
-    path = Path(word).expanduser()
+    path = Path(os.path.expanduser(word))
     if path.is_file():
         return path.absolute()
     if path.is_dir():

@@ -12,7 +12,7 @@ from cliptrase.data.make.recipes import FOREIGN, and_more, check_ids, known_ids
 from cliptrase.data.make.records import Record
 from cliptrase.data.read.images import Header, check_mask, read_header
 from cliptrase.data.read.ordered import in_order
-from cliptrase.errors import UserError
+from cliptrase.errors import UserError, counted
 
 PIXELS = 100_000_000  # of a picture: more than any camera of these sources made
 
@@ -167,7 +167,7 @@ def _ids(
     check_ids(source.name, ids, known_ids(source, data))
     if len(ids) != source.count:
         raise UserError(
-            f"{source.name}: {len(ids)} images, where its source has {source.count} (first and "
+            f"{source.name}: {counted(len(ids), 'image')}, where its source has {source.count} (first and "
             f"last: {ids[0]}, {ids[-1]}); {FOREIGN}, or `count:` of {source.name} in "
             f"{sources_path(data)} is wrong"
         )
