@@ -13,6 +13,7 @@ from cliptrase.config.validation import defaults, show
 from cliptrase.errors import UserError, nearest
 
 GROUPS = ("benchmark", "method", "model", "protocol")
+PATTERNS = ("benchmark.image", "benchmark.mask")  # their braces are no mapping
 
 
 def compose(overrides: Iterable[str]) -> Tree:
@@ -25,7 +26,7 @@ def compose(overrides: Iterable[str]) -> Tree:
     root.pop("hydra", None)
     chosen = {group: entry[group] for entry in given for group in GROUPS if group in entry}
     assignments = []
-    for override in overrides:
+    for override in map(quoted, overrides):
         key, equals, text = override.partition("=")
         if not equals or not key or key[0] in "+~":
             raise UserError(f"override {override!r}: write key=value, as in image_size=336")
@@ -38,6 +39,14 @@ def compose(overrides: Iterable[str]) -> Tree:
     for key, value in assignments:
         _assign(root, key, value)
     return root
+
+
+def quoted(override: str) -> str:
+    """The same override, with the quotes that Hydra and YAML need where a pattern has braces."""
+    key, _, text = override.partition("=")
+    if key.strip() not in PATTERNS or "{" not in text or text.strip()[0] in "'\"":
+        return override
+    return f'{key}="{text.strip()}"'
 
 
 def parse_value(text: str) -> Any:

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 
 from cliptrase import config
+from cliptrase.config.compose import quoted
 from cliptrase.config.metric_names import METRICS
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.evaluate import sweep
@@ -70,6 +71,7 @@ def through_hydra(words: list[str]) -> None:
     before = sys.argv
     with tempfile.TemporaryDirectory() as folder:  # for Hydra's own record of a sweep
         words = [f"hydra.sweep.dir={folder}", *words]
+        words = [quoted(word) for word in words]
         sys.argv = [before[0], *sorted(words, key=lambda word: "=" in word)]
         try:
             start(job)()

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 
 from cliptrase import config
 from cliptrase.config import Run
+from cliptrase.config.compose import quoted
 from cliptrase.errors import PassError, UserError
 from cliptrase.runs import store
 
@@ -23,6 +24,7 @@ def listed(overrides: Sequence[str], multirun: bool) -> list[Point]:
     Raises UserError for an override that Hydra's grammar does not have, several values without
     `multirun`, and a name or key that does not exist in any of the points.
     """
+    overrides = [quoted(override) for override in overrides]
     parsed = [_parse(override) for override in overrides]
     if multirun:
         values = {one.get_key_element(): _values(one) for one in parsed}  # the last one wins

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -93,17 +94,25 @@ def read_header(
         return Header(image.format or "", image.mode, size, orientation)
 
 
-def check_mask(header: Header, name: str) -> None:
-    """Refuse a file that cannot be a mask, by its header. Raises UserError naming it."""
+def check_mask(header: Header, name: str, *, coloured: bool = False) -> None:
+    """Refuse a file that cannot be a mask, by its header. Raises UserError naming it.
+
+    coloured: a mask of colours, which a table says the meaning of.
+    """
     if header.format in _LOSSY:
         raise UserError(
             f"{name}: a {header.format} file does not keep label values; save the mask as PNG"
         )
-    if not header.single:
+    if coloured and (header.bits == 16 or header.mode == "F"):
+        raise UserError(
+            f"{name}: holds no colours of 8 bits a channel; leave out benchmark.colours"
+        )
+    if not header.single and not coloured:
         raise UserError(
             f"{name}: a mask must hold one label a pixel, and this is a picture of mode "
             f"{header.mode}{' (floating-point numbers)' * (header.mode == 'F')}; save it as grey "
-            "or palette PNG, 8 or 16 bits, with class indices"
+            "or palette PNG, 8 or 16 bits, with class indices, or give a table of its colours "
+            "(benchmark.colours)"
         )
 
 
@@ -167,6 +176,18 @@ def read_label(
     return label
 
 
+def read_coloured_label(
+    source: Path | str | bytes, name: str, *, as_stored: bool = False
+) -> np.ndarray:
+    """The colours of a mask, (H, W, 3) uint8, as they are stored: whatever lies in alpha.
+
+    Raises UserError naming the file: JPEG or WebP, more than 8 bits, a damaged file.
+    """
+    with decoding(name, source), Image.open(_file(source)) as image:
+        check_mask(Header(image.format or "", image.mode, image.size), name, coloured=True)
+        return np.asarray(_loaded(image, name, as_stored).convert("RGB"))
+
+
 @contextlib.contextmanager
 def decoding(name: str, source: object = None) -> Iterator[None]:
     """Turn every error of decoding into a UserError about the file.
@@ -205,7 +226,7 @@ def _unknown(source: object) -> str:
     """What a file is that Pillow cannot identify, and what to do about it."""
     with contextlib.suppress(*DAMAGE), contextlib.ExitStack() as opened:
         if isinstance(source, bytes):
-            file: io.BufferedIOBase = io.BytesIO(source)
+            file: IO[bytes] = io.BytesIO(source)
         else:
             file = opened.enter_context(open(source, "rb"))  # type: ignore[call-overload]
         head = file.read(16)
