@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import io
 import logging
 import struct
@@ -18,9 +19,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from cliptrase.errors import UserError
 
 with contextlib.suppress(ImportError):  # HEIC, where the package is installed
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
+    importlib.import_module("pillow_heif").register_heif_opener()
 
 log = logging.getLogger(__name__)
 # Pillow's own words, which name no file: what matters of them is said here.
@@ -260,7 +259,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _loaded(image: Image.Image, name: str, as_stored: bool) -> Image.Image:
     """The same with its pixels, upright or as they are stored."""
-    orientation = _orientation(image)
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    orientation = _orientation(image) if is_tiff or not as_stored else 1
     image.load()
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         signed = image.mode == "L" and _SIGNED in image.tag_v2.get(_SAMPLE_FORMAT, ())
@@ -268,7 +268,7 @@ def _loaded(image: Image.Image, name: str, as_stored: bool) -> Image.Image:
             raise UserError(f"{name}: signed bytes below zero; save it as unsigned 8 or 16 bit")
         # Pillow has turned it
         return image.transpose(_TURN_BACK[orientation]) if as_stored and orientation > 1 else image
-    if orientation > 1 and not as_stored:
+    if orientation > 1:
         with contextlib.suppress(*DAMAGE):
             return ImageOps.exif_transpose(image)
     return image
