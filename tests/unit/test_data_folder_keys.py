@@ -308,6 +308,13 @@ def test_a_table_of_colours_that_does_not_hold_is_named(table: str, message: str
         truth(run("benchmark.colours=c.csv"))
 
 
+def test_a_mask_of_colours_without_a_table_names_the_key() -> None:
+    photos("a.png")
+    masks("a.png", mask=COLOURS[MASK])
+    with pytest.raises(UserError, match=r"a.png: a mask must hold one label .*benchmark.colours"):
+        open_dataset(run())
+
+
 # --- orientation --------------------------------------------------------------------------------
 
 

@@ -86,6 +86,12 @@ def test_a_benchmark_of_patterns_is_planned_and_counted(conf):
     assert images(stored, "data") == images(turned, "data") == 3
 
 
+def test_a_key_that_a_benchmark_does_not_write_is_named(conf):
+    benchmark(conf, "first", "one")
+    with pytest.raises(UserError, match=r"benchmark.ignore is not written in this benchmark's fi"):
+        config.resolve(["benchmark=first", "benchmark.ignore=9"])
+
+
 def test_a_changed_mask_is_another_run_and_a_moved_folder_the_same(conf):
     benchmark(conf, "first", "one")
     before = suite(conf, "first").runs.keys()

@@ -8,7 +8,7 @@ import yaml
 
 from cliptrase.config import files
 from cliptrase.config.files import Tree
-from cliptrase.config.schema import OPTIONAL
+from cliptrase.config.schema import OPTIONAL, FolderFiles
 from cliptrase.config.validation import defaults, show
 from cliptrase.errors import UserError, nearest
 
@@ -77,7 +77,10 @@ def _assign(root: Tree, key: str, value: Any) -> None:
         section, here = ".".join(names[:depth]), ".".join(names[: depth + 1])
         if not isinstance(node, dict):
             raise UserError(f"key {here!r} does not exist: {section!r} is {show(node)} here")
-        optional = defaults(OPTIONAL[section]) if section in OPTIONAL else {}
+        part = OPTIONAL.get(section)
+        if section == "benchmark" and node.get("dataset") == "folder":
+            part = FolderFiles
+        optional = defaults(part) if part else {}
         if name not in node and name in optional:
             raise UserError(
                 f"{here} is not written in this {names[0]}'s file of conf/{names[0]}, which takes "

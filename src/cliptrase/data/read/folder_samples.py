@@ -22,6 +22,7 @@ from cliptrase.data.read.images import (
 from cliptrase.data.read.labels import Lookup, apply
 from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.errors import UserError
+from cliptrase.files import known_sha256
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class FolderSamples(Samples):
         self._sha256 = contents(self._pairs)
         if folder_digest(*folder.names) != folder.digest:
             raise UserError(f"{folder.images_path} or {folder.labels_path}: {CHANGED}")
+        if folder.colours_path and known_sha256(Path(folder.colours_path)) != folder.colours:
+            raise UserError(f"{folder.colours_path}: {CHANGED}")
         if self._colours is None:
             _refuse_swapped(self._pairs[0])
         either = list[Pair]()
@@ -56,7 +59,7 @@ class FolderSamples(Samples):
             image, mask = (
                 read_header(path, as_stored=self._stored) for path in (pair.image, pair.mask)
             )
-            check_mask(mask, str(pair.mask), coloured=self._colours is not None)
+            self._check_mask(mask, str(pair.mask))
             self._check_sizes(pair, image, mask.size)
             if image.orientation != mask.orientation and _turned(image) == image.size:
                 either.append(pair)
@@ -86,6 +89,14 @@ class FolderSamples(Samples):
                     raise UserError(f"{error} (it looks like a photograph: {SWAPPED})") from None
                 raise
         return Sample(pair.id, image, label)
+
+    def _check_mask(self, mask: Header, name: str) -> None:
+        try:
+            check_mask(mask, name, coloured=self._colours is not None)
+        except UserError as error:
+            if mask.mode not in ("RGB", "RGBA"):
+                raise
+            raise UserError(f"{error}, or say what its colours mean: benchmark.colours") from None
 
     def _read(self, path: Path) -> bytes:
         """The bytes that the folder's digest is of."""

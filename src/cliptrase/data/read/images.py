@@ -110,8 +110,7 @@ def check_mask(header: Header, name: str, *, coloured: bool = False) -> None:
         raise UserError(
             f"{name}: a mask must hold one label a pixel, and this is a picture of mode "
             f"{header.mode}{' (floating-point numbers)' * (header.mode == 'F')}; save it as grey "
-            "or palette PNG, 8 or 16 bits, with class indices, or give a table of its colours "
-            "(benchmark.colours)"
+            "or palette PNG, 8 or 16 bits, with class indices"
         )
 
 
