@@ -15,6 +15,14 @@ from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+)
 
 from cliptrase.errors import UserError
 
@@ -41,14 +49,6 @@ _TURN_BACK = {  # EXIF orientation → what makes the stored pixels of those tha
 }
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "GIF")
 _WHITE_IS_ZERO = 0
-_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC, _CHANNELS, _SAMPLE_FORMAT = (
-    256,
-    257,
-    258,
-    262,
-    277,
-    339,
-)
 _SIGNED = 2
 _NUMBERS = {1: "whole numbers", _SIGNED: "signed whole numbers", 3: "floating-point numbers"}
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -87,7 +87,7 @@ def read_header(
     with decoding(name or str(source), source), Image.open(_file(source)) as image:
         orientation, size = _orientation(image), image.size
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # its size may be as shown already
-            size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+            size = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
         sideways = not as_stored and orientation in _SIDEWAYS
         size = size[::-1] if sideways else size
         return Header(image.format or "", image.mode, size, orientation)
@@ -234,11 +234,11 @@ def _unknown(source: object) -> str:
             tags = TiffImagePlugin.ImageFileDirectory_v2(head if b"+" in head[:4] else head[:8])
             file.seek(tags.next)
             tags.load(file)
-            numbers = _NUMBERS.get(tags.get(_SAMPLE_FORMAT, (1,))[0], "numbers")
+            numbers = _NUMBERS.get(tags.get(SAMPLEFORMAT, (1,))[0], "numbers")
             return (
-                f"a TIFF of {tags.get(_CHANNELS, 1)} × {tags[_BITS_PER_SAMPLE][0]}-bit {numbers} a "
-                "pixel, which Pillow does not read; save a picture as RGB of 8 bits a channel, a "
-                "mask as grey PNG"
+                f"a TIFF of {tags.get(SAMPLESPERPIXEL, 1)} × {tags[BITSPERSAMPLE][0]}-bit "
+                f"{numbers} a pixel, which Pillow does not read; save a picture as RGB of 8 bits "
+                "a channel, a mask as grey PNG"
             )
     return "not an image that can be read; give JPEG, PNG, WebP, TIFF or BMP"
 
@@ -262,7 +262,7 @@ def _loaded(image: Image.Image, name: str, as_stored: bool) -> Image.Image:
     orientation = _orientation(image) if is_tiff or not as_stored else 1
     image.load()
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        signed = image.mode == "L" and _SIGNED in image.tag_v2.get(_SAMPLE_FORMAT, ())
+        signed = image.mode == "L" and _SIGNED in image.tag_v2.get(SAMPLEFORMAT, ())
         if signed and np.asarray(image).max(initial=0) > 127:
             raise UserError(f"{name}: signed bytes below zero; save it as unsigned 8 or 16 bit")
         # Pillow has turned it
@@ -321,10 +321,10 @@ def _scale_of_few_bits(image: Image.Image, name: str) -> int:
         bits = {"L;2": 2, "L;4": 4}.get(packing if isinstance(packing, str) else packing[0], 8)
     elif image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
-        if image.mode != "P" and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        if image.mode != "P" and tags.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
             raise UserError(
                 f"{name}: a TIFF that counts white as zero, its labels are unclear; save it as PNG"
             )
         if image.mode == "L":
-            bits = tags.get(_BITS_PER_SAMPLE, (8,))[0]
+            bits = tags.get(BITSPERSAMPLE, (8,))[0]
     return {2: 85, 4: 17}.get(bits, 1)
