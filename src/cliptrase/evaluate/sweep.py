@@ -24,7 +24,6 @@ def listed(overrides: Sequence[str], multirun: bool) -> list[Point]:
     Raises UserError for an override that Hydra's grammar does not have, several values without
     `multirun`, and a name or key that does not exist in any of the points.
     """
-    overrides = [quoted(override) for override in overrides]
     parsed = [_parse(override) for override in overrides]
     if multirun:
         values = {one.get_key_element(): _values(one) for one in parsed}  # the last one wins
@@ -100,7 +99,7 @@ def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
 
 def _parse(override: str) -> Override:
     try:
-        return OverridesParser.create().parse_override(override)
+        return OverridesParser.create().parse_override(quoted(override))
     except HydraException:
         raise UserError(
             f"override {override!r}: write key=value; a value with signs needs quotes "
