@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 
@@ -162,3 +163,19 @@ def test_without_network_the_default_model_names_the_option(folder):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert "--model" in done.stderr and "shapes_clip" in done.stderr
     assert not (folder / "l.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [("0", "--max-pixels 0: must be 1"), ("2399", "good.png: too large to be decoded.*2400 pix")],
+)
+def test_a_limit_of_pixels_is_kept(folder, capsys, monkeypatch, most, message):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99_999_999)  # put back when the test ends
+    assert re.search(message, refused(folder, capsys, [*GOOD, "--max-pixels", most]))
+
+
+def test_a_picture_beyond_pillows_limit_is_segmented(folder, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "--max-pixels" in refused(folder, capsys, GOOD)
+    main(["segment", *GOOD, "--max-pixels", "2400"])
+    assert not capsys.readouterr().err

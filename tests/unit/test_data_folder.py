@@ -12,6 +12,7 @@ from sklearn.datasets import load_sample_images
 from tests.objects import changed, rules
 
 from cliptrase import config
+from cliptrase.config.schema import Folder as FolderOf
 from cliptrase.data import open_dataset
 from cliptrase.data.read import labels
 from cliptrase.data.read.folder import folder_digest, ignore_value, pairs
@@ -38,7 +39,9 @@ class Folder:
 
     def open(self, classes: int | None = None, ignore: int = 255) -> Any:
         lookup = None if classes is None else labels.lookup(rules(ignore=ignore), classes)
-        return FolderSamples(self.images, self.labels, lookup)
+        places = {"images_path": str(self.images), "labels_path": str(self.labels)}
+        digest = folder_digest(self.images, self.labels)
+        return FolderSamples(FolderOf(**places, digest=digest), lookup)
 
 
 @pytest.fixture

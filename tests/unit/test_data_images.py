@@ -2,6 +2,9 @@
 
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from cliptrase.data.read.images import read_header, read_image, read_label
+from cliptrase.data.read.images import limit_pixels, read_header, read_image, read_label
 from cliptrase.errors import UserError
 
 PHOTO = load_sample_images().images[0][100:180, 200:310]  # (80, 110, 3) uint8
@@ -38,6 +41,28 @@ def grey_png(values: np.ndarray, bits: int) -> bytes:
     return png
 
 
+def tiff(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    """An uncompressed TIFF of (H, W[, C]) numbers of any type, written by hand."""
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    tags = {256: [pixels.shape[1]], 257: [pixels.shape[0]]}
+    tags |= {258: [8 * pixels.dtype.itemsize] * channels, 259: [1], 262: [1 + (channels > 2)]}
+    tags |= {273: [8], 274: [orientation], 277: [channels], 278: [pixels.shape[0]]}
+    tags |= {279: [pixels.nbytes], 338: [0] * max(0, channels - 3)}
+    tags[339] = ["_uif".index(pixels.dtype.kind)] * channels
+    entries, more = b"", b""
+    start = 8 + pixels.nbytes
+    tags = {tag: values for tag, values in sorted(tags.items()) if values}
+    for tag, values in tags.items():
+        packed = struct.pack(f"<{len(values)}H" if len(values) > 1 else "<I", *values)
+        if len(packed) > 4:
+            place = struct.pack("<I", start + 6 + 12 * len(tags) + len(more))
+            packed, more = place, more + packed
+        entries += struct.pack("<HHI", tag, 3 if len(values) > 1 else 4, len(values))
+        entries += packed.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<I", start) + pixels.tobytes()
+    return head + struct.pack("<H", len(tags)) + entries + bytes(4) + more
+
+
 @pytest.mark.parametrize(
     ("file_format", "options"),
     [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})],
@@ -55,26 +80,42 @@ def test_a_jpeg_gives_what_pillow_decodes(tmp_path: Path) -> None:
     assert np.abs(decoded.astype(int) - PHOTO).mean() < 8
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_shows_the_picture_upright(orientation: int, tmp_path: Path) -> None:
-    # What must be done to the stored pixels, by the EXIF standard's table of orientations.
-    upright = {
-        1: lambda a: a,
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.swapaxes(0, 1),
-        6: lambda a: np.rot90(a, -1),
-        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-        8: lambda a: np.rot90(a, 1),
-    }[orientation](PHOTO)
+# What must be done to the stored pixels, by the EXIF standard's table of orientations.
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "lzw", "tiff"])
+def test_header_and_pixels_agree_upright_and_as_stored(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(PHOTO), "PNG", exif=exif)
-    assert np.array_equal(np.asarray(read_image(content)), upright)
-    path = tmp_path / "turned.png"
-    path.write_bytes(content)
-    assert read_header(path).size == (upright.shape[1], upright.shape[0])
+    options = {"WEBP": {"lossless": True}, "lzw": {"compression": "tiff_lzw"}}.get(kind, {})
+    for stored in (PHOTO, PHOTO[..., 0], PHOTO[..., 0].astype(np.uint16) * 257):
+        if kind == "WEBP" and stored.ndim == 2:
+            continue
+        if kind == "tiff" or (orientation in (0, 9) and kind == "lzw"):
+            content = tiff(stored, orientation)
+        else:
+            file_format = "TIFF" if kind == "lzw" else kind
+            content = encoded(Image.fromarray(stored), file_format, exif=exif, **options)
+        for as_stored in (False, True):
+            want = stored if as_stored else UPRIGHT.get(orientation, UPRIGHT[1])(stored)
+            header = read_header(content, as_stored=as_stored)
+            assert header.size == (want.shape[1], want.shape[0])
+            assert header.orientation == (orientation if 0 < orientation < 9 else 1)
+            if stored.ndim == 3:
+                assert np.array_equal(np.asarray(read_image(content, as_stored=as_stored)), want)
+            else:
+                assert np.array_equal(read_label(content, as_stored=as_stored), want)
 
 
 def test_a_picture_with_broken_exif_is_shown_as_stored() -> None:
@@ -272,13 +313,80 @@ def test_a_decompression_bomb_is_refused() -> None:
     head = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + head
     bomb += struct.pack(">I", zlib.crc32(b"IHDR" + head)) + struct.pack(">I", 0) + b"IDAT"
-    with pytest.raises(UserError, match=r"^bomb.png: too large to be decoded.*shrink"):
+    with pytest.raises(UserError, match=r"^bomb.png: too large to be decoded .*--max-pixels"):
         read_image(bomb, "bomb.png")
     with pytest.raises(UserError, match=r"^bomb.png: too large"):
         read_label(bomb, "bomb.png")
 
 
-def test_floating_point_pictures_are_refused() -> None:
-    content = encoded(Image.fromarray(PHOTO[..., 0].astype(np.float32)), "TIFF")
-    with pytest.raises(UserError, match=r"f\.tif: floating-point pixels"):
-        read_image(content, "f.tif")
+def stderr(script: str) -> str:
+    """What a process of its own says: pytest has its own filters of warnings."""
+    head = "import sys; from cliptrase.data.read import images; from PIL import Image\n"
+    head = "import sys; sys.modules['pillow_heif'] = None\n" + head
+    return subprocess.run(
+        [sys.executable, "-c", head + script], capture_output=True, text=True
+    ).stderr
+
+
+def test_a_large_picture_is_said_in_one_line() -> None:
+    content = encoded(Image.fromarray(PHOTO), "TIFF")
+    script = f"""
+Image.MAX_IMAGE_PIXELS = 8799
+for _ in range(2):
+    images.read_header({content!r})
+    images.read_image({content!r}, "large.tif")
+"""
+    assert stderr(script) == "large.tif: 0 megapixels; this takes long and much memory\n"
+
+
+def test_a_limit_of_pixels_takes_the_place_of_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    content = encoded(Image.fromarray(PHOTO), "TIFF")
+    with warnings.catch_warnings():
+        with pytest.raises(UserError, match=r"^a\.tif: too large .*8800 pixels"):
+            read_image(content, "a.tif")
+        limit_pixels(80 * 110)
+        assert read_image(content, "a.tif").size == (110, 80)
+        limit_pixels(80 * 110 - 1)
+        with pytest.raises(UserError, match=r"^a\.tif: too large .*8800 pixels.*of 8799 pixels"):
+            read_image(content, "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((3, 4, 8), np.uint8), "a TIFF of 8 × 8-bit whole numbers a pixel"),
+        (np.zeros((3, 4, 4), np.int16), "a TIFF of 4 × 16-bit signed whole numbers a pixel"),
+        (np.zeros((3, 4, 3), np.float32), "a TIFF of 3 × 32-bit floating-point numbers a pixel"),
+        (np.zeros((3, 4), np.float16), "a TIFF of 1 × 16-bit floating-point numbers a pixel"),
+        (np.zeros((3, 4), np.float32), "floating-point"),
+        (np.full((3, 4), -7, np.int16), "-7.*unsigned"),
+        (np.full((3, 4), -7, np.int32), "-7.*unsigned"),
+        (np.full((3, 4), 70000, np.int32), "70000"),
+        (np.full((3, 4), -7, np.int8), "signed bytes below zero; save it as unsigned"),
+    ],
+)
+def test_a_tiff_of_other_numbers_is_said_to_be_one(
+    pixels: np.ndarray, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for read in (read_image, read_label):
+        with pytest.raises(UserError, match=rf"^sat\.tif: .*{message}"):
+            read(tiff(pixels), "sat.tif")
+    assert not caplog.messages  # of Pillow
+
+
+def test_signed_numbers_above_zero_are_what_they_are() -> None:
+    for kind in (np.int8, np.int16, np.int32):
+        assert np.array_equal(read_label(tiff(np.full((3, 4), 100, kind))), np.full((3, 4), 100))
+
+
+def test_heic_names_the_package_that_reads_it() -> None:
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+    said = stderr(f"images.read_image({content!r}, 'a.heic')")
+    assert "a.heic: a HEIC picture; `pip install pillow-heif` to read it" in said
+
+
+def test_heic_is_read_where_pillow_heif_is_installed() -> None:
+    pytest.importorskip("pillow_heif")
+    content = encoded(Image.fromarray(PHOTO), "HEIF", quality=95)
+    assert np.abs(np.asarray(read_image(content)).astype(int) - PHOTO).mean() < 8

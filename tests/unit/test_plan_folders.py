@@ -73,6 +73,25 @@ def test_a_pass_for_each_folder_however_many_benchmarks_score_it(conf):
     assert pipeline_data.lacking(planned, planned.passes) == {}
 
 
+def test_a_benchmark_of_patterns_is_planned_and_counted(conf):
+    for index in range(3):
+        Path(f"one/masks/{index}.png").rename(f"one/masks/{index}_gt.png")
+    benchmark(conf, "first", "one", mask="{stem}_gt.png", ignore=9, orientation="stored")
+    benchmark(conf, "again", "one", mask="{stem}_gt.png", ignore=8, orientation="stored")
+    benchmark(conf, "turned", "one", mask="{stem}_gt.png")
+    planned = suite(conf, "first", "again", "turned")
+    stored, turned = planned.passes.values()
+    assert {run.benchmark.name for run in stored.runs.values()} == {"first", "again"}
+    assert turned.name == "folder-turned.shapes_clip.224.crop"
+    assert images(stored, "data") == images(turned, "data") == 3
+
+
+def test_a_key_that_a_benchmark_does_not_write_is_named(conf):
+    benchmark(conf, "first", "one")
+    with pytest.raises(UserError, match=r"benchmark.ignore is not written in this benchmark's fi"):
+        config.resolve(["benchmark=first", "benchmark.ignore=9"])
+
+
 def test_a_changed_mask_is_another_run_and_a_moved_folder_the_same(conf):
     benchmark(conf, "first", "one")
     before = suite(conf, "first").runs.keys()

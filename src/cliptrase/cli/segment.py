@@ -70,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=local_path, metavar="OUT", help="shares, regions, sizes, model and method")
     crop = "only the N × N centre crop, as benchmarks see it"
     add("--crop", action="store_true", help=crop)
+    most = "the largest picture that is read (default: 178956970)"
+    add("--max-pixels", type=int, metavar="N", help=most)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
@@ -81,9 +83,11 @@ def run(args: argparse.Namespace) -> None:
     planned = plan_outputs(args.images, options)
 
     from cliptrase.cli import contents
-    from cliptrase.data.read.images import read_image  # PIL and torch: after what fails quickly
+    from cliptrase.data.read.images import limit_pixels, read_image  # after what fails quickly
     from cliptrase.segmenter import Segmenter, check_length
 
+    if args.max_pixels is not None:
+        limit_pixels(args.max_pixels)
     for image in args.images:
         picture = read_image(image)
         if not args.crop:

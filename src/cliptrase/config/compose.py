@@ -9,12 +9,13 @@ import yaml
 
 from cliptrase.config import files
 from cliptrase.config.files import Tree
-from cliptrase.config.schema import OPTIONAL
+from cliptrase.config.schema import OPTIONAL, FolderFiles
 from cliptrase.config.validation import defaults, show
 from cliptrase.config.written import read, scalar, text_of
 from cliptrase.errors import UserError, nearest
 
 GROUPS = ("benchmark", "method", "model", "protocol")
+PATTERNS = ("benchmark.image", "benchmark.mask")  # their braces are no mapping
 
 
 def compose(overrides: Iterable[str]) -> Tree:
@@ -27,7 +28,7 @@ def compose(overrides: Iterable[str]) -> Tree:
     root.pop("hydra", None)
     chosen = {group: entry[group] for entry in given for group in GROUPS if group in entry}
     assignments = []
-    for override in overrides:
+    for override in map(quoted, overrides):
         key, equals, text = override.partition("=")
         if not equals or not key or key[0] in "+~":
             raise UserError(f"override {override!r}: write key=value, as in image_size=336")
@@ -40,6 +41,14 @@ def compose(overrides: Iterable[str]) -> Tree:
     for key, value in assignments:
         _assign(root, key, value)
     return root
+
+
+def quoted(override: str) -> str:
+    """The same override, with the quotes that Hydra and YAML need where a pattern has braces."""
+    key, _, text = override.partition("=")
+    if key.strip() not in PATTERNS or "{" not in text or text.strip()[0] in "'\"":
+        return override
+    return f'{key}="{text.strip()}"'
 
 
 def parse_value(text: str) -> Any:
@@ -64,7 +73,10 @@ def _assign(root: Tree, key: str, value: Any) -> None:
         section, here = ".".join(names[:depth]), ".".join(names[: depth + 1])
         if not isinstance(node, dict):
             raise UserError(f"key {here!r} does not exist: {section!r} is {show(node)} here")
-        optional = defaults(OPTIONAL[section]) if section in OPTIONAL else {}
+        part = OPTIONAL.get(section)
+        if section == "benchmark" and node.get("dataset") == "folder":
+            part = FolderFiles
+        optional = defaults(part) if part else {}
         if name not in node and name in optional:
             raise UserError(
                 f"{here} is not written in this {names[0]}'s file of conf/{names[0]}, which takes "

@@ -191,7 +191,7 @@ def _stock(
     written = tree["benchmark"]
     folder = written["dataset"] == "folder"
     if folder:
-        plain = {key: written[key] for key in written if key not in ("images", "map")}
+        plain = {key: written[key] for key in written if key not in FolderFiles.model_fields}
         labels = {"map": None, "ignore": 255, "background": None}
         written = plain | {"labels": labels, "classes": "-"}
     usual = validated(Benchmark, written, "benchmark")
@@ -205,15 +205,38 @@ def _benchmark(content: Any) -> Benchmark:
     if not isinstance(content, dict) or content.get("dataset") != "folder":
         return validated(Benchmark, content, "benchmark")
     from cliptrase.data.read.folder import folder_digest, ignore_value
+    from cliptrase.files import known_sha256
 
     given = {key: content[key] for key in FolderFiles.model_fields if key in content}
     rest = {key: value for key, value in content.items() if key not in given}
     place = validated(FolderFiles, given, "benchmark")
-    images, labels = Path(place.images), Path(place.labels)
+    files = (Path(place.images), Path(place.labels), place.image, place.mask)
     background = None if content.get("background") is None else "ignored"
-    scored = {"map": place.map, "ignore": ignore_value(labels), "background": background}
-    folder = {"images_path": str(images.absolute()), "labels_path": str(labels.absolute())}
-    folder["digest"] = folder_digest(images, labels)
+    usual = place.colours is None and place.ignore is None
+    scored = {
+        "map": place.map,
+        "ignore": ignore_value(*files[1:]) if usual else 65535,
+        "background": background,
+        "reduce_zero_label": place.reduce_zero_label,
+        "ignored": place.ignore,
+    }
+    folder = {
+        "images_path": str(files[0].absolute()),
+        "labels_path": str(files[1].absolute()),
+        "image": place.image,
+        "mask": place.mask,
+        "digest": folder_digest(*files),
+        "orientation": place.orientation,
+    }
+    if place.colours is not None:
+        table = Path(place.colours).absolute()
+        try:
+            folder |= {"colours_path": str(table), "colours": known_sha256(table)}
+        except OSError as error:
+            raise UserError(
+                f"benchmark.colours={table}: cannot be read ({error.strerror}); give a text file "
+                "of R,G,B,class a line"
+            ) from error
     return validated(Benchmark, rest | {"labels": scored, "folder": folder}, "benchmark")
 
 

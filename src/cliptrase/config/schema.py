@@ -257,14 +257,35 @@ class Labels(Frozen):
             "must be a label value, or none",
         ),
     ] = None
+    reduce_zero_label: Flag = False  # raw 0 is ignored, raw 1 is class 0
+    ignored: int | None = None  # the raw value that is ignored, where it is not `ignore`
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Self:
+        if self.map is not None and (self.reduce_zero_label or self.ignored is not None):
+            raise UserError("benchmark.labels: reduce_zero_label and ignored need map: null")
+        return self
 
 
 class Folder(Frozen):
-    """A user's pictures and masks: their content, and where they lie."""
+    """A user's pictures and masks: their content, where they lie, and how they are read.
+
+    image, mask: patterns of their names. colours_path: the table of coloured masks.
+    """
 
     images_path: str = Field(exclude=True)
     labels_path: str = Field(exclude=True)
+    image: str | None = Field(None, exclude=True)
+    mask: str | None = Field(None, exclude=True)
+    colours_path: str | None = Field(None, exclude=True)
     digest: str
+    orientation: str = "exif"
+    colours: str | None = None  # sha256 of the table
+
+    @property
+    def names(self) -> tuple[str, str, str | None, str | None]:
+        """Both folders and both patterns, as `data.read.folder` takes them."""
+        return self.images_path, self.labels_path, self.image, self.mask
 
 
 class FolderFiles(Frozen):
@@ -273,6 +294,30 @@ class FolderFiles(Frozen):
     images: PathText
     labels: PathText
     map: OptionalPath = None
+    image: OptionalText = None
+    mask: OptionalText = None
+    colours: OptionalPath = None
+    orientation: Annotated[str, one_of("exif", "stored")] = "exif"
+    reduce_zero_label: Flag = False
+    ignore: Annotated[
+        int | None,
+        that(
+            lambda value: value is None or _is_raw(value),
+            "must be a label value, 0 to 65535, or null",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Self:
+        """Refuse what another key says already."""
+        keys = ("map", "colours", "ignore", "reduce_zero_label")
+        given = [key for key in keys if getattr(self, key) != defaults(FolderFiles)[key]]
+        if len(given) > 1 and given[0] in ("map", "colours"):
+            raise UserError(
+                f"benchmark.{given[1]}={show(getattr(self, given[1]))}: benchmark.{given[0]} says "
+                "already what every value of a mask means; leave one of them out"
+            )
+        return self
 
 
 class Benchmark(Frozen):

@@ -21,9 +21,11 @@ def open_dataset(run: Run, data: Path | str | None = None, *, any_code: bool = F
     if source := benchmark.folder:
         from cliptrase.data.read.folder_samples import FolderSamples
         from cliptrase.data.read.labels import lookup
+        from cliptrase.data.read.vocabularies import read_classes
 
         table = lookup(benchmark.labels, run.vocabulary.classes.count)
-        samples: Samples = FolderSamples(source.images_path, source.labels_path, table)
+        words = read_classes(run.vocabulary.classes.path) if source.colours_path else []
+        samples: Samples = FolderSamples(source, table, words)
     else:
         from cliptrase.data.read.prepared import open_prepared
 

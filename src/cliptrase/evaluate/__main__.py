@@ -102,6 +102,11 @@ def summary(folder: Path, was_there: bool = False) -> str:
         low, high = found["ci"][metric]
         span = f"  [{_percent(low)}, {_percent(high)}]"
         lines.append(f"  {metric:<6}{_percent(found[metric]):>7}{span}")
+    if absent := found.get("without_pixels"):
+        names = ", ".join(absent[:10]) + ", …" * (len(absent) > 10)
+        lines.append(
+            f"  no mask has a pixel of {len(absent)} of {found['classes']} classes: {names}"
+        )
     return "\n".join(lines)
 
 

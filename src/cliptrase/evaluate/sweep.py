@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from cliptrase import config
 from cliptrase.config import Run
-from cliptrase.config.compose import GROUPS
+from cliptrase.config.compose import GROUPS, quoted
 from cliptrase.config.written import unquoted
 from cliptrase.errors import PassError, UserError
 from cliptrase.runs import store
@@ -116,7 +116,7 @@ def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
 def _parse(override: str) -> Override:
     """An override by Hydra's grammar, with quotes around what that has no signs for (~, é, #)."""
     key, equals, text = override.partition("=")
-    lines = [override]
+    lines = [quoted(override)]
     if equals and not re.search(r"""[()\[\]{}'"\\]""", text):
         lines.append(f"{key}=" + ",".join(f"'{each.strip()}'" for each in text.split(",")))
     for line in lines:

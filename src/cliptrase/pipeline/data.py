@@ -39,7 +39,7 @@ def images(a_pass: Pass, data: str) -> int:
     """How many images a pass reads."""
     run = next(iter(a_pass.runs.values()))  # they share the images
     folder = run.benchmark.folder
-    paired = folder and pairs(folder.images_path, folder.labels_path)
+    paired = folder and pairs(*folder.names)
     total = len(paired) if paired else count(a_pass.dataset, data)
     return min(total, run.limit or total)
 

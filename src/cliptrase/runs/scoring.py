@@ -65,7 +65,10 @@ def class_names(run: Run) -> list[str]:
 
 
 def metrics(run: Run, result: Result) -> dict[str, object]:
-    """The content of metrics.json: per cent, `None` for what does not exist, no NaN."""
+    """The content of metrics.json: per cent, `None` for what does not exist, no NaN.
+
+    `without_pixels` names the classes that no ground truth holds, where there are such.
+    """
     rule, counts = run.protocol.rule, result.counts
     totals = class_counts(result.confusion)
     points = {name: scores(name, *totals) for name in RULES}
@@ -76,6 +79,7 @@ def metrics(run: Run, result: Result) -> dict[str, object]:
     }
     ious = zip(result.names, class_iou(rule, *totals), strict=True)
     skipped = int(counts.skipped.sum())
+    absent = [name for name, pixels in zip(result.names, totals[1], strict=True) if not pixels]
     return {
         **{metric: _plain(points[rule][metric]) for metric in METRICS},
         "rule": rule,
@@ -90,6 +94,7 @@ def metrics(run: Run, result: Result) -> dict[str, object]:
         "classes": len(result.names),
         "vocabulary": vocabulary_digest(run),
         "flops": result.flops,
+        **({"without_pixels": absent} if absent else {}),
     }
 
 

@@ -28,6 +28,7 @@ class Lookup:
 
     table: (65536,) int32: a class, `ignore`, or -1 for a raw value that no mask may hold.
     classes: C, the number of names; background, where a benchmark has it, is class C.
+    first, ignored: the raw values of class 0 and of what is ignored, where they are indices.
     skip: an image whose crop is wholly of this class is left out; None: no image is.
     """
 
@@ -35,6 +36,8 @@ class Lookup:
     classes: int
     ignore: int
     skip: int | None
+    first: int = 0
+    ignored: int | None = None
 
 
 def read_table(name: str) -> dict[int, int]:
@@ -74,15 +77,19 @@ def lookup(labels: Labels, n_classes: int) -> Lookup:
     Raises UserError naming the key.
     """
     ignore, background = labels.ignore, labels.background
+    first = int(labels.reduce_zero_label)
+    ignored = ignore if labels.ignored is None else labels.ignored
     if labels.map is None:
-        if n_classes > ignore:
-            raise UserError(
-                f"{n_classes} classes, but label {ignore} means ignored; save the masks with 16 "
-                "bits"
-            )
+        if first <= ignored < first + n_classes:
+            cure = "save the masks with 16 bits"
+            if labels.ignored is not None:
+                cure = "take a value that no class has"
+                if ignored == 0:
+                    cure = "give benchmark.reduce_zero_label=true where label 1 is the first class"
+            raise UserError(f"{n_classes} classes, but label {ignored} means ignored; {cure}")
         table = np.full(RAW_VALUES, _REFUSED, dtype=np.int32)
-        table[:n_classes] = np.arange(n_classes)
-        table[ignore] = ignore
+        table[first : first + n_classes] = np.arange(n_classes)
+        table[[ignored, *range(first)]] = ignore
     else:
         table = np.full(RAW_VALUES, ignore, dtype=np.int32)
         class_of = read_table(labels.map)
@@ -100,7 +107,8 @@ def lookup(labels: Labels, n_classes: int) -> Lookup:
             raise UserError(f"labels.ignore={ignore}: is the index of the background; take 65535")
         table[list(background)] = n_classes
     skip = ignore if labels.skip is None else labels.skip
-    return Lookup(table, n_classes, ignore, None if skip == "none" else int(skip))
+    left_out = None if skip == "none" else int(skip)
+    return Lookup(table, n_classes, ignore, left_out, first, ignored)
 
 
 def apply(lookup: Lookup, raw: np.ndarray, source: str = "label map") -> np.ndarray:
@@ -142,10 +150,13 @@ def background_first(lookup: Lookup, classes: np.ndarray) -> np.ndarray:
 
 
 def _stray(lookup: Lookup, value: int, source: str) -> str:
+    ignored = lookup.ignore if lookup.ignored is None else lookup.ignored
     cure = "list more names or correct the mask"
-    if value == 255 and lookup.ignore == RAW_VALUES - 1:
-        cure = "with 16 bits, ignored pixels are 65535"
+    if value == 255 and ignored != 255:
+        cure = f"ignored pixels are {ignored} here (benchmark.ignore)"
+        if ignored == RAW_VALUES - 1:
+            cure = "with 16 bits, ignored pixels are 65535"
     return (
         f"{source}: label {value} is neither one of the {counted(lookup.classes, 'class')} "
-        f"(0 to {lookup.classes - 1}) nor the ignored value {lookup.ignore}; {cure}"
+        f"({lookup.first} to {lookup.first + lookup.classes - 1}) nor the ignored value {ignored}; {cure}"
     )

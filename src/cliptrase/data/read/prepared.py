@@ -54,7 +54,7 @@ class PreparedSamples(Samples):
             fault = f"{self.ids[index]} is not what was prepared"
             raise UserError(_again(self._path.parent, fault, " --force"))
         image = read_image(image_file, name, as_stored=True)
-        label = read_label(label_file, name)
+        label = read_label(label_file, name, as_stored=True)
         if image.size != label.shape[::-1]:
             raise UserError(f"{name}: image of {image.size} pixels, label of {label.shape[::-1]}")
         return Sample(self.ids[index], image, label)

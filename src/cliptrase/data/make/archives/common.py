@@ -167,8 +167,8 @@ def _ids(
     check_ids(source.name, ids, known_ids(source, data))
     if len(ids) != source.count:
         raise UserError(
-            f"{source.name}: {counted(len(ids), 'image')}, where its source has {source.count} (first and "
-            f"last: {ids[0]}, {ids[-1]}); {FOREIGN}, or `count:` of {source.name} in "
+            f"{source.name}: {counted(len(ids), 'image')}, where its source has {source.count} "
+            f"(first and last: {ids[0]}, {ids[-1]}); {FOREIGN}, or `count:` of {source.name} in "
             f"{sources_path(data)} is wrong"
         )
     return ids
