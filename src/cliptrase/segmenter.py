@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from cliptrase.data.read.vocabularies import (
     read_templates,
     split_classes,
     template_path,
+    texts,
 )
 from cliptrase.errors import UserError, nearest
 from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
@@ -247,10 +248,10 @@ def _checked(classes: Sequence[str] | None, background: Sequence[str] | None) ->
         if background is not None:
             raise UserError("background: words without classes; give the classes beside them")
         return None
-    split = split_classes(_texts(classes, "classes"), "classes", unique=True, entry="entry")
+    split = split_classes(texts(classes, "classes"), "classes", unique=True, entry="entry")
     words = list[list[str]]()
     if background is not None:
-        words = split_classes(_texts(background, "background"), "background", entry="entry")
+        words = split_classes(texts(background, "background"), "background", entry="entry")
         check_apart(split, words, "background")
         if any(names[0].strip().lower() == BACKGROUND for names in split):
             raise UserError(
@@ -258,27 +259,6 @@ def _checked(classes: Sequence[str] | None, background: Sequence[str] | None) ->
                 "share; give the class another name, or make it one of the background words"
             )
     return Words(tuple(map(tuple, split)), tuple(name for own in words for name in own))
-
-
-def _texts(given: Any, key: str) -> list[str]:
-    """The entries of a list of texts, in its order. Raises UserError, naming `key`."""
-    if isinstance(given, str):
-        raise UserError(f"{key}: give a list of words, as [{given!r}], not one text")
-    entries = None
-    with contextlib.suppress(TypeError):  # what cannot be iterated
-        if not isinstance(given, bytes | set | frozenset | Mapping):
-            entries = list(given)
-    if entries is None:
-        kind = type(given).__name__
-        raise UserError(f"{key}: of type {kind}; give a list of words, whose order counts")
-    for number, entry in enumerate(entries, start=1):
-        if not isinstance(entry, str):
-            several = isinstance(entry, Sequence)
-            raise UserError(
-                f"{key}: entry {number} is of type {type(entry).__name__}; give a list of words"
-                + ', and several names of a class as one of them, "sofa|couch"' * several
-            )
-    return entries
 
 
 def _model(model: Any) -> list[str]:
@@ -302,7 +282,7 @@ def _model(model: Any) -> list[str]:
 
 
 def _checked_keys(overrides: Sequence[str]) -> list[str]:
-    entries = _texts(overrides, "overrides")
+    entries = texts(overrides, "overrides")
     for override in entries:
         group, dot, _ = override.partition("=")[0].partition(".")
         if group not in OPEN_KEYS or not dot:

@@ -5,11 +5,13 @@ A class may have several names, with `|` between them.
 Torch-free and quick to import: the configuration reads these files.
 """
 
+import contextlib
 import functools
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cliptrase.errors import UserError, nearest
 
@@ -51,6 +53,27 @@ def read_names(path: Path | str) -> list[str]:
         raise UserError(f"{path}: the list is empty; write one name a line")
     _refuse_empty(lines, str(path), "line")
     return lines
+
+
+def texts(given: Any, key: str) -> list[str]:
+    """The entries of a list of texts, in its order. Raises UserError, naming `key`."""
+    if isinstance(given, str):
+        raise UserError(f"{key}: give a list of words, as [{given!r}], not one text")
+    entries = None
+    with contextlib.suppress(TypeError):  # what cannot be iterated
+        if not isinstance(given, bytes | set | frozenset | Mapping):
+            entries = list(given)
+    if entries is None:
+        kind = type(given).__name__
+        raise UserError(f"{key}: of type {kind}; give a list of words, whose order counts")
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, str):
+            several = isinstance(entry, Sequence)
+            raise UserError(
+                f"{key}: entry {number} is of type {type(entry).__name__}; give a list of words"
+                + ', and several names of a class as one of them, "sofa|couch"' * several
+            )
+    return entries
 
 
 def read_classes(path: Path | str, *, unique: bool = False) -> list[list[str]]:
