@@ -3,10 +3,11 @@
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,17 +19,20 @@ from cliptrase.config.schema import Method, Model
 from cliptrase.data.read.crop import crop_image, fit_image, nearest_indices
 from cliptrase.data.read.images import read_image
 from cliptrase.data.read.vocabularies import (
+    ONLY_CLASS,
+    check_apart,
     owned_names,
     read_templates,
     split_classes,
     template_path,
+    texts,
 )
 from cliptrase.errors import UserError, nearest
 from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
 from cliptrase.evaluate.graph import Encoded, Graph, Text
 from cliptrase.machine import cores
 from cliptrase.model.load import load_clip
-from cliptrase.model.text import text_features, unseen_words
+from cliptrase.model.text import check_lengths, text_features, unseen_words
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +82,8 @@ class Segmenter:
     that of the image_size × image_size centre crop, as protocol `crop` sees it: the same labels
     that `python -m cliptrase.evaluate` scores.
 
-    model      a name of conf/model (`vit_b16`, `shapes_clip`, …), or `local-dir:DIR` for a folder
-               that open_clip reads
+    model      a name of conf/model (`vit_b16`, `shapes_clip`, …), or `local-dir:DIR` or a Path for
+               a folder that open_clip reads
     method     a name of conf/method
     classes    the words, one a class, or several with `|` between them: "sofa|couch"; the first
                names the class. May be left out when `classify` gets them
@@ -95,7 +99,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: str = "vit_b16",
+        model: str | Path = "vit_b16",
         method: str = "cliptrase",
         classes: Sequence[str] | None = None,
         background: Sequence[str] | None = None,
@@ -107,8 +111,10 @@ class Segmenter:
         overrides: Sequence[str] = (),
     ):
         self.crop = crop
+        if not isinstance(templates, str | Path):
+            raise UserError("templates: give a shipped list's name or a text file, a prompt a line")
         self._templates = read_templates(template_path(templates))
-        self._words = None if classes is None else _checked(classes, background)
+        self._words = _checked(classes, background)
         chosen = [f"method={method}", *_model(model), f"device={device}", *_checked_keys(overrides)]
         if image_size is not None:
             chosen.append(f"image_size={image_size}")
@@ -124,6 +130,8 @@ class Segmenter:
         self._logit_scale: float = settings.protocol.logit_scale
         self._texts: dict[Words, Text] = {}
         self._warned: set[str] = set()
+        if self._words is not None:  # before any picture is encoded
+            check_lengths(self._clip, owned_names(*self._words)[0], self._templates)
 
     def __call__(self, image: Picture) -> Segmentation:
         """The label map of a PIL picture, a (H, W[, 3|4]) array of uint8, or a file."""
@@ -131,6 +139,7 @@ class Segmenter:
 
     def seen(self, image: Picture) -> Image.Image:
         """The picture that a label map lies over: upright RGB, its centre crop with `crop`."""
+        _check_picture(image)
         picture = read_image(image)
         return Image.fromarray(crop_image(picture, self.image_size)) if self.crop else picture
 
@@ -159,7 +168,9 @@ class Segmenter:
         background: Sequence[str] | None = None,
     ) -> Segmentation:
         """Label an encoded picture, with the Segmenter's own words unless `classes` are given."""
-        words = self._words if classes is None else _checked(classes, background)
+        if not isinstance(picture, EncodedPicture):
+            raise UserError("classify takes what encode(picture) returned; call segmenter(picture)")
+        words = _checked(classes, background) or self._words
         if words is None:
             raise UserError("no classes: give Segmenter(classes=[…]) or classify(picture, classes)")
         text = self._text(words)
@@ -191,6 +202,9 @@ class Segmenter:
         """The text features of the words, encoded once for each list of them."""
         if words not in self._texts:
             names, owner = owned_names(*words)
+            features = text_features(self._clip, names, self._templates, workers=cores())
+            if len(set(owner)) == 1:
+                log.warning("classes: " + ONLY_CLASS, "|".join(names))
             unseen = set(unseen_words(self._clip, names)) - self._warned
             if unseen:
                 self._warned |= unseen
@@ -199,7 +213,6 @@ class Segmenter:
                     self.model.label,
                     ", ".join(map(repr, sorted(unseen))),
                 )
-            features = text_features(self._clip, names, self._templates, workers=cores())
             self._texts[words] = Text(features, torch.tensor(owner, device=features.device))
         return self._texts[words]
 
@@ -213,18 +226,33 @@ def check_length(picture: Image.Image, name: str = "the picture") -> None:
         )
 
 
-def _checked(classes: Sequence[str], background: Sequence[str] | None) -> Words:
-    """Both lists, split at `|`.
+def _check_picture(image: object) -> None:
+    """Raise UserError for what is neither a picture nor a file, open or named."""
+    known = isinstance(image, str | os.PathLike | bytes | Image.Image | np.ndarray)
+    if not known and not hasattr(image, "read"):
+        raise UserError(
+            f"a picture of type {type(image).__name__}: give one picture a call, as a PIL picture, "
+            "a file or a (H, W, 3) array of uint8; of a tensor of 0 to 1, "
+            "(255 * tensor).byte().permute(1, 2, 0).cpu().numpy()"
+        )
 
-    Raises UserError for an empty list or name, for a name that two classes own, and for a class
-    named as the label that background words share.
+
+def _checked(classes: Sequence[str] | None, background: Sequence[str] | None) -> Words | None:
+    """Both lists, split at `|`; None for none.
+
+    Raises UserError for what is no list of texts, an empty list or name, a name that two classes
+    own, or a class and the background, a class named as the label that background words share, and
+    background words without classes.
     """
-    for key, entries in (("classes", classes), ("background", background)):
-        if isinstance(entries, str):
-            raise UserError(f"{key}: give a list of words, as [{entries!r}], not one text")
-    split, words = split_classes(list(classes), "classes", unique=True, entry="entry"), []
+    if classes is None:
+        if background is not None:
+            raise UserError("background: words without classes; give the classes beside them")
+        return None
+    split = split_classes(texts(classes, "classes"), "classes", unique=True, entry="entry")
+    words = list[list[str]]()
     if background is not None:
-        words = split_classes(list(background), "background", entry="entry")
+        words = split_classes(texts(background, "background"), "background", entry="entry")
+        check_apart(split, words, "background")
         if any(names[0].strip().lower() == BACKGROUND for names in split):
             raise UserError(
                 f"classes: {BACKGROUND!r} is the name of the label that all background words "
@@ -233,13 +261,18 @@ def _checked(classes: Sequence[str], background: Sequence[str] | None) -> Words:
     return Words(tuple(map(tuple, split)), tuple(name for own in words for name in own))
 
 
-def _model(model: str) -> list[str]:
-    """The overrides that a model's name or open_clip's own `local-dir:DIR` stands for.
+def _model(model: Any) -> list[str]:
+    """The overrides that a model's name, a Path or open_clip's own `local-dir:DIR` stands for.
 
     Raises UserError for a name that is none: `auto` means the model of a benchmark, and a picture
     has none.
     """
     names = [name for name in config.names("model") if name != "auto"]
+    if isinstance(model, Path):
+        model = f"local-dir:{model}"
+    if not isinstance(model, str):
+        known = nearest("", [*names, "local-dir:DIR"])
+        raise UserError(f"model: of type {type(model).__name__}; give a name or a Path. {known}")
     kind, colon, folder = model.partition(":")
     if kind == "local-dir" and colon:
         return ["model=local", f"model.path={json.dumps(folder)}"]
@@ -249,14 +282,15 @@ def _model(model: str) -> list[str]:
 
 
 def _checked_keys(overrides: Sequence[str]) -> list[str]:
-    for override in overrides:
+    entries = texts(overrides, "overrides")
+    for override in entries:
         group, dot, _ = override.partition("=")[0].partition(".")
         if group not in OPEN_KEYS or not dot:
             raise UserError(
                 f"override {override!r}: a picture has the keys {'.…, '.join(OPEN_KEYS)}.… only; "
                 "method, model, image_size and device are arguments of their own"
             )
-    return list(overrides)
+    return entries
 
 
 def _nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -27,6 +27,10 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "page.jpg").write_text("<html>not found</html>")
     (tmp_path / "none.txt").write_text("\n")
     (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
+    (tmp_path / "line.txt").write_text("sky, sand\n")
+    (tmp_path / "back.txt").write_text("sky\ngrass\n")
+    (tmp_path / "tab.txt").write_text("a {}.\n0\t{}\n")
+    (tmp_path / "long.txt").write_text("word " * 90 + "{}\n")
     (tmp_path / "latin.txt").write_bytes("Bär\n".encode("latin-1"))
     (tmp_path / "file").write_text("a file, no folder")
     return tmp_path
@@ -74,6 +78,36 @@ LABELS = ["--labels", "l.png", "--overlay", "o.png", "--json", "r.json"]
         (["--classes", " , "], "--classes", "at least one name"),
         (["--classes", "cat,,dog"], "--classes", "entry 2"),
         (["--classes", "cat, dog, Cat"], "'Cat' is named twice (entries 1 and 3)", "once"),
+        (
+            ["--classes", "cat, dog\nsofa"],
+            r"entry 2, 'dog\nsofa', holds '\n'",
+            "entries of their own",
+        ),
+        (["--classes", "cat\tdog"], r"entry 1, 'cat\tdog', holds '\t'", "entries of their own"),
+        (["--classes", "cat\ndog\n\nsofa"], "--classes: entry 3 is empty", "write a name there"),
+        (["--classes", "cat\ndog\nCat"], "'Cat' is named twice (entries 1 and 3)", "once"),
+        (["--classes", "caf\xe9, cafe\u0301"], "named twice (entries 1 and 2), to CLIP's", "once"),
+        (["--classes", "cat, caf\udce9"], r"holds '\udce9'", "remove it"),
+        (
+            ["--background", "sky, Grass"],
+            "--background: 'Grass' is the name 'grass' of",
+            "remove it",
+        ),
+        (
+            ["--background", "sky\n\tgrass"],
+            "--background: 'grass' is the name 'grass'",
+            "remove it",
+        ),
+        (["--background-file", "line.txt"], "line.txt: its only line is 'sky, sand'", "a line"),
+        (
+            ["--background-file", "back.txt"],
+            "back.txt: 'grass' is the name 'grass' of",
+            "remove it",
+        ),
+        (["--classes", "grass, " + "word " * 90], "92 tokens long", "shorten the name"),
+        (["--background", "sky, " + "word " * 90], "92 tokens long", "shorten the name"),
+        (["--templates", "long.txt"], "3 tokens long, in the prompt 'word", "shorten the name or"),
+        (["--templates", "tab.txt"], "tab.txt: line 2, ", "remove it"),
         (["--background", "sky", "--classes", "cat, Background"], "'background'", "another name"),
         (["--model", "auto"], "unknown model 'auto'", "There is: local, local-dir:DIR"),
         (["--background", ""], "--background", "at least one name"),
@@ -93,6 +127,8 @@ def test_options(changes, names, cure, folder, capsys):
     ("file", "cure"),
     [
         ("none.txt", "one name a line"),
+        ("line.txt", "one name a line"),
+        ("tab.txt", "remove it"),
         ("twice.txt", "once"),
         ("latin.txt", "UTF-8"),
         ("absent.txt", "no such file"),

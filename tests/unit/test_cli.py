@@ -123,6 +123,31 @@ def test_without_outputs_the_shares_are_printed(pictures, capsys):
     assert set(shares) == {"zebra", "grass"} and sum(shares.values()) == pytest.approx(100, abs=0.2)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_words_may_be_the_lines_of_a_file(end, pictures, tmp_path, capsys):
+    """As --classes "$(cat words.txt)" gives them, and from the file itself."""
+    (tmp_path / "words.txt").write_bytes(f"zebra{end}lawn|grass{end}brick{end}".encode())
+    listed = f"zebra{end}lawn|grass{end}brick"
+    printed = []
+    for option, words in (
+        ("--classes", "zebra, lawn|grass, brick"),
+        ("--classes", listed),
+        ("--classes-file", str(tmp_path / "words.txt")),
+    ):
+        segment(pictures / "one.png", option, words)
+        printed.append(capsys.readouterr().out)
+    assert printed[0].count("%") == 3 and len(set(printed)) == 1
+
+
+def test_one_class_without_background_is_warned_about(pictures, caplog):
+    for words in ("zebra grass brick", "words.txt"):
+        segment(pictures / "one.png", "--classes", words)
+        assert f"one class was read, '{words}', and no background words" in caplog.text
+    caplog.clear()
+    segment(pictures / "one.png", "--classes", "zebra", "--background", "grass")
+    assert not caplog.text
+
+
 def test_a_class_of_several_names_shows_the_first(pictures, tmp_path, capsys):
     (tmp_path / "words.txt").write_text("zebra|ladybug\ngrass\n", encoding="utf-8")
     expected = Segmenter("shapes_clip", classes=["zebra|ladybug", "grass"], templates="shapes")(
@@ -230,6 +255,13 @@ def test_a_painted_picture_shows_its_classes():
     assert (page[50, 98] == 255).all() or (page[50, 99] == 255).all()  # the border is drawn
     with pytest.raises(ValueError, match="differ in size"):
         paint(photo, labels[:50], ["a", "b", "nothing"])
+
+
+def test_a_legend_shows_what_cannot_be_drawn_as_a_mark():
+    photo, labels = Image.new("RGB", (200, 90)), np.zeros((90, 200), dtype=np.uint16)
+    marked = paint(photo, labels, ["a\N{REPLACEMENT CHARACTER}b"])
+    for control in "\n\r\x00\x1b\u2028\u202e":
+        assert paint(photo, labels, [f"a{control}b"]).tobytes() == marked.tobytes()
 
 
 def test_colours_of_many_classes_differ_and_stay():

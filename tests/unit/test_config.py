@@ -386,3 +386,11 @@ def test_a_file_of_conf_that_is_not_utf8_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(config.files, "CONF", tmp_path)
     with pytest.raises(UserError, match=r"bad\.yaml: not valid YAML in UTF-8"):
         config.load("suite", "bad")
+
+
+@pytest.mark.parametrize(
+    "given", [None, 3, {"benchmark": "shapes"}, {"limit=3"}, [3], [None], "a=b"]
+)
+def test_overrides_from_python_are_a_list_of_texts(given):
+    with pytest.raises(UserError, match=r"^overrides: .*give a list of words"):
+        config.resolve(given)

@@ -69,6 +69,8 @@ def test_oddities_that_move_published_numbers_are_kept() -> None:
         (b"cat\ndog\n\n", ["cat", "dog"]),
         (b"bed \n  dog\t\n", ["bed ", "  dog\t"]),
         (b"\xef\xbb\xbfcat\r\ndog\r\n", ["cat", "dog"]),
+        (b"cat\rdog\r", ["cat", "dog"]),
+        (b"bed \rcat\r\r", ["bed ", "cat"]),
         ("köter\nа\u2028b\n".encode(), ["köter", "а\u2028b"]),
         (b"cat\ncat\n", ["cat", "cat"]),
     ],
@@ -104,6 +106,75 @@ def test_a_users_list_names_a_class_once(tmp_path: Path, second: str) -> None:
     with pytest.raises(UserError, match=r"'[cC]at' is named twice \(lines 1 and 3\)"):
         vocabularies.read_classes(path, unique=True)
     assert vocabularies.read_names(path)[2] == second
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("caf\xe9", "cafe\u0301"),
+        ("bishop\u2019s hat", "bishop's hat"),
+        ("\ufb01sh", "fish"),
+        ("salt &amp;amp; pepper", "salt & pepper"),
+        ("\uff54\uff56", "tv"),
+        ("t-shirt", "T - shirt"),
+        ("route 66", "route 6 6"),
+    ],
+)
+def test_names_that_the_tokenizer_reads_as_one_are_one(first: str, second: str) -> None:
+    for classes in ([first, "dog", second], ["dog", f"sky|{first}", f"{second}|hat"]):
+        with pytest.raises(UserError, match="is named twice") as caught:
+            vocabularies.split_classes(classes, "--classes", unique=True, entry="entry")
+        assert ascii(first) in str(caught.value) and ascii(second) in str(caught.value)
+        vocabularies.split_classes(classes, "a shipped list")
+    both = vocabularies.split_classes([f"{first}|{second}", "dog"], "x", unique=True)
+    assert both == [[first, second], ["dog"]]  # in one class it does no harm
+    with pytest.raises(UserError, match=r"sky\.txt: .* of a class too"):
+        vocabularies.check_apart([["dog"], ["sky", first]], [["wall"], [second]], "sky.txt")
+    vocabularies.check_apart([["dog"], ["sky"]], [["wall"], [first, second]], "sky.txt")
+
+
+def test_a_name_of_which_the_tokenizer_reads_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--classes: entry 2: '&nbsp;' is empty"):
+        vocabularies.split_classes(["cat", "&nbsp;"], "--classes", unique=True, entry="entry")
+
+
+CONTROL = ["\n", "\t", "\x00", "\x1b", "\x85", "\u2028", "\ufeff", "\u202e", "\udce9"]
+
+
+@pytest.mark.parametrize("control", [*CONTROL, "<end_of_text>", "<START_of_text>"])
+def test_control_characters_and_the_tokenizers_marks_are_refused(
+    tmp_path: Path, control: str
+) -> None:
+    for unique in (True, False):
+        with pytest.raises(UserError) as caught:
+            vocabularies.split_classes(["cat", f"a{control}b"], "--x", unique=unique, entry="entry")
+        assert str(caught.value).startswith("--x: entry 2, ") and repr(control) in str(caught.value)
+    if control not in ("\n", "\udce9"):
+        path = written(tmp_path, f"cat\na {control}{{}}.\n".encode())
+        for read in (vocabularies.read_classes, vocabularies.read_templates):
+            with pytest.raises(UserError, match=r"names\.txt: line 2, ") as caught:
+                read(path)
+            assert len(str(caught.value).splitlines()) == 1
+
+
+def test_letters_of_every_alphabet_and_emoji_are_names() -> None:
+    names = ["\U0001f469\u200d\U0001f33e", "می\u200cخواهم", "猫", "cafe\u0301", "❤\ufe0f", "a\xa0b"]
+    assert vocabularies.split_classes(names, "x", unique=True) == [[name] for name in names]
+
+
+@pytest.mark.parametrize(
+    "line", ["sky,grass,sand", "sky, grass", "sky;grass", "sky、grass", "a，b"]
+)
+def test_a_list_on_the_only_line_of_a_file_is_no_name(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UserError, match=r"names\.txt: its only line is .* one name a line"):
+        vocabularies.read_classes(written(tmp_path, f"{line}\n".encode()))
+    assert len(vocabularies.read_classes(written(tmp_path, f"{line}\nwall\n".encode()))) == 2
+    vocabularies.read_templates(written(tmp_path, b"a photo of a {}, cropped.\n"))
+
+
+@pytest.mark.parametrize("name", vocabularies.shipped(vocabularies.VOCABULARIES))
+def test_shipped_lists_hold_nothing_that_is_refused(name: str) -> None:
+    assert vocabularies.read_classes(vocabularies.vocabulary_path(name))
 
 
 def test_a_list_of_an_option_has_entries_not_lines() -> None:

@@ -59,7 +59,8 @@ def suite(conf: Path, *benchmarks: str) -> plan.Plan:
 
 def test_a_pass_for_each_folder_however_many_benchmarks_score_it(conf):
     benchmark(conf, "first", "one")
-    benchmark(conf, "again", "one", background="words.txt")
+    (conf.parent / "rest.txt").write_text("sky\n", encoding="utf-8")
+    benchmark(conf, "again", "one", background="rest.txt")
     benchmark(conf, "second", "two")
     planned = suite(conf, "first", "again", "second", "shapes")
     one, two, shapes = planned.passes.values()

@@ -1,5 +1,7 @@
 """Segmenter: the graph's own numbers, brought to the picture; a crop is what a pass scores."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -211,6 +213,8 @@ def test_an_open_clip_folder_is_the_same_model(whole, wide):
     assert local.image_size == named.image_size == 224
     np.testing.assert_array_equal(local(wide).labels, whole(wide).labels)
     np.testing.assert_array_equal(named(wide).labels, whole(wide).labels)
+    path = Segmenter(Path(folder), classes=WORDS, templates=TEMPLATES)
+    np.testing.assert_array_equal(path(wide).labels, whole(wide).labels)
 
 
 def test_threads_of_the_caller_change_nothing(whole, wide):
@@ -228,7 +232,7 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
     with caplog.at_level("WARNING"):
         whole.classify(encoded, ["zebra", "xylophone"])
         whole.classify(encoded, ["ladybug", "xylophone"])
-        whole.classify(encoded, ["ladybug|theremin"])
+        whole.classify(encoded, ["ladybug|theremin", "zebra"])
     assert [record.getMessage() for record in caplog.records if "xylophone" in record.getMessage()]
     assert caplog.text.count("xylophone") == 1 and caplog.text.count("'theremin'") == 1
     assert "zebra" not in caplog.text and "ladybug" not in caplog.text
@@ -245,6 +249,34 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
         ({"classes": ["cat|tom", "tom"]}, "'tom' is named twice (entries 1 and 2)"),
         ({"classes": ["cat"], "background": ["|sky"]}, "background: entry 1 has nothing"),
         ({"classes": ["cat"], "background": []}, "background: the list is empty"),
+        ({"classes": {"cat", "dog"}}, "classes: of type set; give a list of words, whose order"),
+        ({"classes": {0: "cat"}}, "classes: of type dict; give a list of words"),
+        ({"classes": {"cat": 0}}, "classes: of type dict; give a list of words"),
+        (
+            {"classes": [["sofa", "couch"]]},
+            "classes: entry 1 is of type list; give a list of words",
+        ),
+        ({"classes": ["cat", 2]}, "classes: entry 2 is of type int"),
+        ({"classes": ["cat", None]}, "classes: entry 2 is of type NoneType"),
+        ({"classes": b"cat"}, "classes: of type bytes"),
+        ({"classes": Path("words.txt")}, "give a list of words"),
+        ({"classes": 3}, "classes: of type int"),
+        ({"classes": np.array("cat")}, "classes: of type ndarray"),
+        ({"classes": ["cat\ndog"]}, r"classes: entry 1, 'cat\ndog', holds '\n'"),
+        ({"classes": ["caf\xe9", "cafe\u0301"]}, "is named twice (entries 1 and 2), to CLIP's"),
+        ({"classes": ["word " * 90]}, "92 tokens long"),
+        ({"background": ["word " * 90]}, "92 tokens long"),
+        ({"background": {"sky"}}, "background: of type set"),
+        ({"background": ["sky", " ZEBRA"]}, "background: ' ZEBRA' is the name 'zebra' of a class"),
+        ({"classes": None, "background": ["sky"]}, "background: words without classes"),
+        ({"model": None}, "model: of type NoneType; give a name or a Path. There is: local"),
+        ({"model": 3}, "model: of type int"),
+        ({"model": Path("/nowhere")}, "/nowhere/open_clip_config.json: no such file"),
+        ({"templates": ["a {}."]}, "templates: give a shipped list's name or a text file"),
+        ({"overrides": "method.regions.eps=1"}, "overrides: give a list of words"),
+        ({"overrides": {"method.regions.eps": 1}}, "overrides: of type dict"),
+        ({"overrides": [3]}, "overrides: entry 1 is of type int"),
+        ({"overrides": None}, "overrides: of type NoneType"),
         ({"method": "cliptrace"}, "did you mean 'cliptrase'"),
         ({"classes": ["cat", "Background"], "background": ["sky"]}, "'background' is the name"),
         ({"model": "auto"}, "unknown model 'auto'; "),
@@ -265,6 +297,59 @@ def test_what_a_user_can_get_wrong(options, message):
     with pytest.raises(UserError) as caught:
         Segmenter(**{"model": "shapes_clip", "classes": ["zebra"], **options})
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [torch.zeros(3, 40, 60), ["a.png", "b.png"], ("a.png",), None, 3, {"image": "a.png"}, iter([])],
+    ids=lambda picture: type(picture).__name__,
+)
+def test_what_is_no_picture_is_named_with_the_cure(whole, picture):
+    for attempt in (whole, whole.encode, whole.seen):
+        with pytest.raises(UserError) as caught:
+            attempt(picture)
+        message = str(caught.value)
+        assert f"of type {type(picture).__name__}: give one picture a call" in message
+        assert "permute(1, 2, 0)" in message and "\n" not in message
+    with pytest.raises(UserError, match=r"classify takes what encode\(picture\) returned"):
+        whole.classify(picture)
+
+
+def test_files_may_be_open_and_tensors_follow_the_cure(whole, wide, tmp_path):
+    wide.save(tmp_path / "picture.png")
+    expected = whole(wide).labels
+    with open(tmp_path / "picture.png", "rb") as file:
+        np.testing.assert_array_equal(whole(file).labels, expected)
+    np.testing.assert_array_equal(whole((tmp_path / "picture.png").read_bytes()).labels, expected)
+    tensor = torch.tensor(np.asarray(wide)).permute(2, 0, 1).float() / 255
+    array = (255 * tensor).byte().permute(1, 2, 0).cpu().numpy()
+    np.testing.assert_array_equal(whole(array).labels, expected)
+
+
+def test_words_of_a_classification_are_checked_too(whole, scene):
+    encoded = whole.encode(scene.image)
+    for words, message in (
+        ((["zebra"], ["Zebra"]), "is the name 'zebra' of a class"),
+        ((None, ["sky"]), "background: words without classes"),
+        (({"zebra", "grass"},), "classes: of type set"),
+        ((["grass", "word " * 90],), "92 tokens long"),
+    ):
+        with pytest.raises(UserError) as caught:
+            whole.classify(encoded, *words)
+        assert message in str(caught.value)
+    names = ["zebra", "grass"]
+    for same in (tuple(names), np.array(names), iter(names), dict.fromkeys(names).keys()):
+        assert whole.classify(encoded, same).names == ("zebra", "grass")
+
+
+def test_one_class_without_background_is_warned_about(whole, scene, caplog):
+    encoded = whole.encode(scene.image)
+    whole.classify(encoded, ["zebra", "grass"])
+    whole.classify(encoded, ["zebra"], ["grass"])
+    assert "one class" not in caplog.text
+    for _ in range(2):
+        whole.classify(encoded, ["zebra grass|brick"])
+    assert caplog.text.count("one class was read, 'zebra grass|brick', and no background") == 1
 
 
 def test_pictures_that_cannot_be_segmented(whole, tmp_path):

@@ -97,6 +97,19 @@ def test_a_file_brings_the_background_words_beside_it(tmp_path: Path):
     assert lists(*benchmark) == ("mine", "voc21_background")
 
 
+def test_a_word_of_the_background_is_no_name_of_a_class(tmp_path: Path):
+    words, background = tmp_path / "mine.txt", tmp_path / "back.txt"
+    words.write_text("cat\nSky |cloud\n")
+    with pytest.raises(UserError, match=r"voc21_background\.txt: 'sky' is the name 'Sky ' of a cl"):
+        lists("benchmark=voc21", f"vocabulary={words}")
+    assert lists("benchmark=voc20", f"vocabulary={words}")[0] == "mine"  # scores no background
+    background.write_text("wall\ncat\n")
+    with pytest.raises(UserError, match=r"back\.txt: 'cat' is the name 'cat' of a class"):
+        lists("benchmark=voc21", f"benchmark.background={background}")
+    (tmp_path / "mine_background.txt").write_text("wall\nfloor\nwall\n")
+    assert lists("benchmark=voc21", f"vocabulary={words}") == ("mine", "mine_background")
+
+
 def test_synonyms_are_part_of_a_runs_identity(tmp_path: Path):
     words = tmp_path / "mine.txt"
     digests = []
@@ -112,6 +125,9 @@ def test_synonyms_are_part_of_a_runs_identity(tmp_path: Path):
     [
         ("cat|kitten\ndog|Cat\n", "'Cat' is named twice (lines 1 and 2)"),
         ("cat|\ndog\n", "line 1 has nothing on one side of a '|'"),
+        ("caf\xe9\ndog\ncafe\u0301\n", "'cafe\u0301' is named twice (lines 1 and 3), to CLIP"),
+        ("sky,grass,sand\n", "its only line is 'sky,grass,sand'"),
+        ("cat\ndog\tsofa\n", "line 2, 'dog\\tsofa', holds '\\t'"),
     ],
 )
 def test_a_wrong_file_is_refused_before_anything_is_computed(tmp_path: Path, content, message):

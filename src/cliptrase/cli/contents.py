@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from cliptrase.data.read.vocabularies import UNREADABLE
 from cliptrase.segmenter import Segmentation, Segmenter
 
 PAPER, INK = (255, 255, 255), (40, 40, 40)
@@ -136,8 +137,9 @@ def _entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int | None,
     """What the legend says, in order: (label, text); no label for the line "and N more"."""
     pixels = np.bincount(labels.ravel(), minlength=len(names))
     order = [int(i) for i in np.argsort(-pixels, kind="stable") if pixels[i]]
+    shown = [UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", name) for name in names]
     listed: list[tuple[int | None, str]] = [
-        (i, f"{names[i]}  {100 * pixels[i] / labels.size:.1f} %") for i in order[:LEGEND_LIMIT]
+        (i, f"{shown[i]}  {100 * pixels[i] / labels.size:.1f} %") for i in order[:LEGEND_LIMIT]
     ]
     if len(order) > LEGEND_LIMIT:
         listed.append((None, f"and {len(order) - LEGEND_LIMIT} more"))

@@ -6,7 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cliptrase.data.read.vocabularies import SEPARATOR, read_names, split_classes
+from cliptrase.data.read.vocabularies import (
+    SEPARATOR,
+    check_apart,
+    read_names,
+    split_classes,
+)
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import atomic_write, local_path, naming_the_path, user_path
 
@@ -79,6 +84,8 @@ def run(args: argparse.Namespace) -> None:
     """Check every input, then load the model, then write each picture's files together."""
     classes = _words(args.classes, "--classes", args.classes_file, unique=True)
     background = _words(args.background, "--background", args.background_file, unique=False)
+    owned, shared = ([entry.split(SEPARATOR) for entry in each] for each in (classes, background))
+    check_apart(owned, shared, args.background_file or "--background")
     options = {"--labels": args.labels, "--overlay": args.overlay, "--json": args.json}
     planned = plan_outputs(args.images, options)
 
@@ -129,9 +136,8 @@ def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -
         return entries
     if listed is None:
         return []
-    words = [
-        SEPARATOR.join(name.strip() for name in word.split(SEPARATOR)) for word in listed.split(",")
-    ]
+    parts = listed.split(",") if "," in listed else listed.strip().splitlines()  # of $(cat FILE)
+    words = [SEPARATOR.join(name.strip() for name in word.split(SEPARATOR)) for word in parts]
     if not any(words):
         raise UserError(f'{option}: the list is empty; write at least one name, as "cat, sofa"')
     split_classes(words, option, unique=unique, entry="entry")

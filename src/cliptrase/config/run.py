@@ -31,6 +31,7 @@ from cliptrase.config.schema import (
 from cliptrase.config.validation import Frozen, PathText, show, validated
 from cliptrase.config.weights import describe_model
 from cliptrase.config.words import describe_vocabulary
+from cliptrase.data.read.vocabularies import texts
 from cliptrase.errors import UserError, nearest
 
 # Released code, main(): 224 px → 0.7 and 3, 336 px → 1.1 and 7 (the paper says 0.7 and 3 for all).
@@ -136,7 +137,7 @@ def resolve(overrides: Iterable[str]) -> Run:
 
     Raises UserError naming the key and what exists.
     """
-    overrides = list(overrides)
+    overrides = texts(overrides, "overrides")
     keys = {override.partition("=")[0].strip() for override in overrides}
     words_given = not keys.isdisjoint({"benchmark.classes", "benchmark.background"})
     tree = compose(overrides)

@@ -11,6 +11,8 @@ from cliptrase.config.written import text_of
 from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
     background_path,
+    check_apart,
+    read_classes,
     read_names,
     read_templates,
     split_classes,
@@ -38,7 +40,10 @@ def describe_vocabulary(
     background = None
     if benchmark.background is not None:
         beside = None if chosen is None else background_path(classes)
-        background = _list(beside or vocabulary_path(benchmark.background), "background")
+        words = beside or vocabulary_path(benchmark.background)
+        background = _list(words, "background")
+        if not {classes.parent, words.parent} <= {VOCABULARIES}:
+            check_apart(read_classes(classes), read_classes(words), str(words))
     return Vocabulary(
         classes=_list(classes, "classes"),
         background=background,
@@ -62,7 +67,8 @@ def _protocol_list(benchmark: Benchmark, kind: str) -> str | None:
 
 @once_a_file
 def _list(path: Path, kind: str) -> WordList:
-    """A text file as a run keeps it. Shipped lists may repeat a name, and background words too."""
+    """A text file as a run keeps it. Shipped lists may repeat a name, also one of the background,
+    and background words may repeat."""
     if kind == "templates":
         lines = read_templates(path)
     else:

@@ -12,7 +12,12 @@ import torch
 from cliptrase.config import Run
 from cliptrase.config.kinds import facts_of
 from cliptrase.config.schema import Model
-from cliptrase.data.read.vocabularies import owned_names, read_classes, read_templates
+from cliptrase.data.read.vocabularies import (
+    ONLY_CLASS,
+    owned_names,
+    read_classes,
+    read_templates,
+)
 from cliptrase.evaluate.graph import Text
 from cliptrase.files import atomic_write
 from cliptrase.model.load import Clip
@@ -31,6 +36,8 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
     """
     words = run.vocabulary
     names, owner = names_of(run)
+    if len(set(owner)) == 1:
+        log.warning("%s: " + ONLY_CLASS, words.classes.path, "|".join(names))
     templates = read_templates(words.templates.path)
     distinct = list(dict.fromkeys(names))  # a name is encoded once, whoever owns it
     key = _key(distinct, templates, run.model, clip)

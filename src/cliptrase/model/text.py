@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliptrase.errors import UserError
 from cliptrase.model.load import Clip
 
 
@@ -17,12 +18,31 @@ def text_features(
 
     Every template's prompt ("{}" takes the name, verbatim) is encoded and normalised; their mean is
     normalised again. A name is encoded alone, all its templates at once, so its feature depends on
-    no other name; on a CPU `workers` names are encoded at a time, each by one thread.
+    no other name; on a CPU `workers` names are encoded at a time, each by one thread. Raises
+    UserError as `check_lengths`.
     """
+    check_lengths(clip, names, templates)
     if clip.device.type != "cpu":
         return torch.stack([_name_feature(clip, name, templates) for name in names])
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return torch.stack(list(pool.map(lambda name: _name_feature(clip, name, templates), names)))
+
+
+def check_lengths(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> None:
+    """Raise UserError for a prompt of more tokens than the model reads: it would be cut off."""
+    tokenizer = clip.tokenizer
+    limit = tokenizer.context_length
+    for name in names:
+        for template in templates:
+            prompt = template.replace("{}", name)
+            if len(prompt.lower().encode()) + 2 <= limit:  # no token is shorter than a byte
+                continue
+            alone, whole = (len(tokenizer.encode(text)) + 2 for text in (name, prompt))
+            if whole > limit:
+                raise UserError(
+                    f"{name!r} is {alone} tokens long, in the prompt {template!r} {whole}, and "
+                    f"model {clip.label} reads {limit}; shorten the name or the prompt"
+                )
 
 
 def _name_feature(clip: Clip, name: str, templates: Sequence[str]) -> Tensor:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cliptrase.config import Run, resolve
+from cliptrase.errors import UserError
 from cliptrase.evaluate import textcache
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
@@ -51,6 +52,24 @@ def test_the_features_are_those_of_the_tower_and_are_read_the_next_time(lists, m
     np.savez(file, features=np.full((2, clip.embed_dim), 0.5, np.float32))
     assert torch.equal(text(lists, model, data)[1], torch.full((2, clip.embed_dim), 0.5))
     assert text(lists, model, data)[0] == key
+
+
+def test_a_prompt_that_would_be_cut_off_is_refused(lists, model, tmp_path):
+    for file, line in (("words.txt", "word " * 90), ("templates.txt", "word " * 90 + "{}")):
+        before = (lists / file).read_text()
+        (lists / file).write_text(f"{before}{line}\n")
+        with pytest.raises(UserError, match=r"9\d, and model .* reads 77"):
+            text(lists, model, tmp_path / "data")
+        (lists / file).write_text(before)
+    assert not (tmp_path / "data").exists()
+
+
+def test_one_class_without_background_is_warned_about(lists, model, tmp_path, caplog):
+    text(lists, model, tmp_path / "data")
+    assert not caplog.text
+    (lists / "words.txt").write_text("zebra red apple\n")
+    text(lists, model, tmp_path / "data")
+    assert f"{lists}/words.txt: one class was read, 'zebra red apple', and no" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [b"", b"no zip", None])

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CustomTextCLIP
 
-from cliptrase.model.text import encode_tokens, text_features, unseen_words
+from cliptrase.data.read import vocabularies
+from cliptrase.errors import UserError
+from cliptrase.model.text import check_lengths, encode_tokens, text_features, unseen_words
 
 NAMES = ["cat", "traffic light", "bed ", "chest of drawers, a very old one with many handles"]
 TEMPLATES = ["a photo of a {}.", "itap of the {}.", "{}", "a low resolution photo of many {} {}."]
@@ -90,3 +92,72 @@ def test_unseen_words(tiny):
     table[0] = 0  # "!", which is also the padding: no word is unseen for its padding
     assert unseen_words(clip, ["a red zebra", "giraffe zebra", "cat"]) == ["zebra", "giraffe"]
     assert unseen_words(clip, []) == []
+
+
+def test_a_prompt_that_the_model_would_cut_off_is_refused(clip):
+    limit = 77
+    longest = " ".join(["cat"] * (limit - 2))
+    assert text_features(clip, [longest], ["{}"]).shape == (1, clip.embed_dim)
+    for names, templates, counts in (
+        ([f"{longest} dog"], ["{}"], (78, 78)),
+        (["dog", longest], ["{}", "a {}."], (77, 79)),
+        (["dog"], [f"{longest} {{}}"], (3, 78)),
+        (["\N{WATERMELON}" * 60], ["{}"], (None, None)),
+    ):
+        with pytest.raises(UserError) as caught:
+            text_features(clip, names, templates)
+        message = str(caught.value)
+        assert repr(names[-1]) in message and repr(templates[-1]) in message
+        assert clip.label in message and f"reads {limit}" in message and "shorten" in message
+        alone, whole = counts
+        assert alone is None or (f"{alone} tokens long" in message and f" {whole}, and" in message)
+
+
+def test_two_long_names_with_one_beginning_are_refused(clip):
+    names = [" ".join(["word"] * 90) + end for end in (" a", " b")]
+    with pytest.raises(UserError, match="93 tokens"):
+        text_features(clip, names, ["a photo of a {}."])
+
+
+def test_no_shipped_list_is_cut_off_by_the_shipped_prompts(clip):
+    templates = vocabularies.read_templates(vocabularies.template_path("imagenet80"))
+    for name in vocabularies.shipped(vocabularies.VOCABULARIES):
+        classes = vocabularies.read_classes(vocabularies.vocabulary_path(name))
+        check_lengths(clip, [name for names in classes for name in names], templates)
+
+
+def test_names_are_compared_as_the_tokenizer_reads_them():
+    """Over all shipped names and spellings of them: equal pieces exactly where tokens are equal."""
+    tokenizer, names = open_clip.SimpleTokenizer(), set()
+    for name in vocabularies.shipped(vocabularies.VOCABULARIES):
+        for words in vocabularies.read_classes(vocabularies.vocabulary_path(name)):
+            names |= {*words, words[0].upper(), words[0].replace("-", " - "), f" {words[0]}"}
+    names |= {
+        "caf\xe9",
+        "cafe\u0301",
+        "cafe",
+        "it\u2019s",
+        "it's",
+        "it 's",
+        "its",
+        "\ufb01sh",
+        "fish",
+    }
+    names |= {
+        "a&amp;amp;b",
+        "a & b",
+        "a&b",
+        "a b",
+        "66",
+        "6 6",
+        "\uff14\uff12",
+        "42",
+        "\u4e8c",
+        "\u2461",
+    }
+    read, pieces = {}, {}
+    for name in sorted(names):
+        read.setdefault(tuple(tokenizer.encode(name)), []).append(name)
+        pieces.setdefault(vocabularies.as_read(name), []).append(name)
+    assert sorted(read.values()) == sorted(pieces.values())
+    assert len(read) < len(names)

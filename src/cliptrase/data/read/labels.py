@@ -158,5 +158,6 @@ def _stray(lookup: Lookup, value: int, source: str) -> str:
             cure = "with 16 bits, ignored pixels are 65535"
     return (
         f"{source}: label {value} is neither one of the {counted(lookup.classes, 'class')} "
-        f"({lookup.first} to {lookup.first + lookup.classes - 1}) nor the ignored value {ignored}; {cure}"
+        f"({lookup.first} to {lookup.first + lookup.classes - 1}) nor the ignored value {ignored}; "
+        f"{cure}"
     )

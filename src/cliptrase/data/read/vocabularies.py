@@ -5,22 +5,40 @@ A class may have several names, with `|` between them.
 Torch-free and quick to import: the configuration reads these files.
 """
 
+import contextlib
+import functools
+import html
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cliptrase.errors import UserError, nearest
 
 VOCABULARIES = Path(__file__).parents[1] / "vocabularies"
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SEPARATOR = "|"  # between several names of one class
+LISTED = ",;、，"  # between names in a sentence, hence not in a list's only line
+ONLY_CLASS = (
+    "one class was read, %r, and no background words: every pixel gets this class. In a file a "
+    'name is a line, in --classes "a, b" names stand between commas, in Python each is an item'
+)
+# Control characters, line ends, what is invisible, bytes that were no UTF-8, and the marks that
+# CLIP's tokenizer begins and ends a prompt with. Zero-width joiners stay: emoji and some alphabets
+# are written with them.
+UNREADABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+    "|<(?:start|end)_of_text>",
+    re.IGNORECASE,
+)
 
 
 def read_names(path: Path | str) -> list[str]:
     """The lines of a text file, verbatim: only the newline is taken off, `"bed "` keeps its space.
 
-    A byte order mark and Windows newlines are no part of a name; one empty line at the end is
-    tolerated. Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty
+    A byte order mark and a newline of any system are no part of a name; one empty line at the end
+    is tolerated. Raises UserError, naming the file (and line): missing, not UTF-8, empty, an empty
     line.
     """
     try:
@@ -31,11 +49,32 @@ def read_names(path: Path | str) -> list[str]:
         known = {FileNotFoundError: "no such file", IsADirectoryError: "a folder"}
         fault = known.get(type(error), f"cannot be read ({error.strerror})")
         raise UserError(f"{path}: {fault}; give a text file with one name a line") from error
-    lines = text.replace("\r\n", "\n").removesuffix("\n").removesuffix("\n").split("\n")
+    lines = re.sub("\r\n?", "\n", text).removesuffix("\n").removesuffix("\n").split("\n")
     if not any(line.strip() for line in lines):
         raise UserError(f"{path}: the list is empty; write one name a line")
     _refuse_empty(lines, str(path), "line")
     return lines
+
+
+def texts(given: Any, key: str) -> list[str]:
+    """The entries of a list of texts, in its order. Raises UserError, naming `key`."""
+    if isinstance(given, str):
+        raise UserError(f"{key}: give a list of words, as [{given!r}], not one text")
+    entries = None
+    with contextlib.suppress(TypeError):  # what cannot be iterated
+        if not isinstance(given, bytes | set | frozenset | Mapping):
+            entries = list(given)
+    if entries is None:
+        kind = type(given).__name__
+        raise UserError(f"{key}: of type {kind}; give a list of words, whose order counts")
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, str):
+            several = isinstance(entry, Sequence)
+            raise UserError(
+                f"{key}: entry {number} is of type {type(entry).__name__}; give a list of words"
+                + ', and several names of a class as one of them, "sofa|couch"' * several
+            )
+    return entries
 
 
 def read_classes(path: Path | str, *, unique: bool = False) -> list[list[str]]:
@@ -52,15 +91,22 @@ def split_classes(
 ) -> list[list[str]]:
     """The names of each class from entries such as `"person|person in shirt"`; see `read_classes`.
 
-    Names that differ only in case or spaces are the same to CLIP's tokenizer, hence here. Raises
-    UserError for an empty list, an empty name and, with `unique`, a doubled name. It names `source`
-    (a file or an option) and the number of the `entry` ("line" or "entry"), counted from 1.
+    Raises UserError for an empty list, an empty name, a character that no name can hold, several
+    names in the only line of a file and, with `unique`, a name that two classes have, as CLIP's
+    tokenizer reads it, or that one class has twice. It names `source` (a file or an option) and the
+    number of the `entry` ("line" or "entry"), counted from 1.
     """
     if not entries:
         raise UserError(f"{source}: the list is empty; write at least one name")
     _refuse_empty(entries, source, entry)
+    _refuse_unreadable(entries, source, entry)
+    if entry == "line" and len(entries) == 1 and set(LISTED) & set(entries[0]):
+        raise UserError(
+            f"{source}: its only line is {entries[0]!r}, which would be one name; write one name a "
+            f"line, and {SEPARATOR!r} between several names of one class"
+        )
     classes = [text.split(SEPARATOR) for text in entries]
-    first: dict[str, int] = {}
+    first: dict[tuple[str, ...], tuple[int, str]] = {}
     for number, names in enumerate(classes, start=1):
         for name in names:
             if not name.strip():
@@ -68,17 +114,52 @@ def split_classes(
                     f"{source}: {entry} {number} has nothing on one side of a {SEPARATOR!r}, which "
                     "stands between two names of a class; write a name there, or remove it"
                 )
-            key = " ".join(name.lower().split())
-            if unique and key in first:
-                several = {"line": "lines", "entry": "entries"}[entry]
-                same = first[key] == number
-                where = f"{entry} {number}" if same else f"{several} {first[key]} and {number}"
+            if not unique:
+                continue
+            if not (key := as_read(name)):
                 raise UserError(
-                    f"{source}: {name.strip()!r} is named twice ({where}); give every name to one "
-                    "class, once"
+                    f"{source}: {entry} {number}: {name!r} is empty to CLIP's tokenizer"
                 )
-            first.setdefault(key, number)
+            if key not in first:
+                first[key] = number, name
+                continue
+            before, other = first[key]
+            same = before == number
+            plain = " ".join(name.lower().split()) == " ".join(other.lower().split())
+            if plain or not same:  # two spellings of one class do no harm
+                several = {"line": "lines", "entry": "entries"}[entry]
+                where = f"{entry} {number}" if same else f"{several} {before} and {number}"
+                alike = "" if plain else f", to CLIP's tokenizer: {other!a} and {name!a}"
+                raise UserError(
+                    f"{source}: {name.strip()!r} is named twice ({where}){alike}; give every name "
+                    "to one class, once"
+                )
     return classes
+
+
+@functools.cache
+def as_read(name: str) -> tuple[str, ...]:
+    """The pieces that CLIP's tokenizer makes of a name; it gives equal pieces equal tokens."""
+    import ftfy  # shipped lists are read without these two
+    import regex
+
+    cleaned = html.unescape(html.unescape(ftfy.fix_text(name))).lower()
+    pieces = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    return tuple(regex.findall(pieces, cleaned))
+
+
+def check_apart(
+    classes: Sequence[Sequence[str]], background: Sequence[Sequence[str]], source: str
+) -> None:
+    """Raise UserError, naming the `source` of the background words, where one of them is a name of
+    a class to CLIP's tokenizer: the two are equal everywhere, and only one can win."""
+    owned = {as_read(name): name for names in classes for name in names}
+    for word in (word for words in background for word in words):
+        if (name := owned.get(as_read(word))) is not None:
+            raise UserError(
+                f"{source}: {word!r} is the name {name!r} of a class too, to CLIP's tokenizer; "
+                "remove it from the background words or from the classes"
+            )
 
 
 def owned_names(
@@ -99,6 +180,7 @@ def owned_names(
 def read_templates(path: Path | str) -> list[str]:
     """The prompt templates of a file, each with `{}` once for the name. Raises as `read_names`."""
     templates = read_names(path)
+    _refuse_unreadable(templates, str(path), "line")
     for number, template in enumerate(templates, start=1):
         if template.count("{}") != 1:
             raise UserError(
@@ -154,3 +236,12 @@ def _refuse_empty(entries: Sequence[str], source: str, entry: str) -> None:
     for number, text in enumerate(entries, start=1):
         if not text.strip():
             raise UserError(f"{source}: {entry} {number} is empty; remove it or write a name there")
+
+
+def _refuse_unreadable(entries: Sequence[str], source: str, entry: str) -> None:
+    for number, text in enumerate(entries, start=1):
+        if found := UNREADABLE.search(text):
+            raise UserError(
+                f"{source}: {entry} {number}, {text!r}, holds {found[0]!r}, which no name can "
+                "hold; remove it, or write what it separates as entries of their own"
+            )
