@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 
 from cliptrase import config
 from cliptrase.config import Run
+from cliptrase.data import open_dataset
 from cliptrase.errors import PassError, UserError
 from cliptrase.runs import store
 
@@ -59,10 +60,14 @@ def make(points: Sequence[Point]) -> Iterator[Path | UserError]:
 
 
 def _wanted(point: Point) -> Run | Path | UserError:
-    """The run of a point, or its folder if it is finished, or what is wrong with it."""
+    """The run of a point, or its folder if it is finished, or what is wrong with it: all that can
+    be seen before torch is loaded, which takes seconds."""
     try:
         run = config.resolve(point)
         lacking = store.rescore({run.name: run}, Path(run.out), run.data)
+        if lacking:
+            store.make_ready(Path(run.out))
+            open_dataset(run)
     except UserError as error:
         return error
     return run if lacking else Path(run.out) / run.name
