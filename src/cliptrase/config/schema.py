@@ -185,7 +185,7 @@ class WrittenModel(Frozen):
     """A model as its YAML says it."""
 
     label: Text
-    kind: Annotated[str, one_of("local", "open_clip")]
+    kind: Annotated[str, one_of("local", "open_clip", "openai_file")]
     name: OptionalText = None
     pretrained: OptionalText = None
     path: OptionalText = None
@@ -196,6 +196,8 @@ class WrittenModel(Frozen):
         for key in ("name", "pretrained"):
             if self.kind == "open_clip" and getattr(self, key) is None:
                 raise UserError(f"model.{key}=null: must be a name or a path")
+        if self.kind == "openai_file" and self.path is None:
+            raise UserError("model.path=null: must be the path of OpenAI's file")
         return self
 
 
@@ -206,7 +208,7 @@ class Model(Frozen):
     """
 
     label: str
-    kind: str  # local | open_clip
+    kind: str  # local | open_clip | openai_file
     name: str | None
     pretrained: str | None
     path: str | None = Field(exclude=True)
