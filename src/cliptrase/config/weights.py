@@ -102,7 +102,7 @@ def architecture(model: Model) -> Tree:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         config = content["model_cfg"] if local else content
-        vision, text = config["vision_cfg"], config["text_cfg"]
+        vision, text = config["vision_cfg"], config.get("text_cfg", {})
         fault = _unusual(vision, text)
     except (ValueError, LookupError, TypeError, AttributeError, OSError):
         raise UserError(f"{where}: not a configuration of a CLIP that open_clip wrote") from None
