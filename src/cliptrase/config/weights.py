@@ -18,7 +18,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 CURE = (
     "choose another model with model= (`cliptrase segment`: --model): model=shapes_clip ships with "
     "the project, model=local model.path=DIR reads an open_clip folder, model=open_clip "
-    "model.name=ViT-B-32 model.pretrained=openai is one that open_clip knows"
+    "model.name=ViT-B-32 model.pretrained=laion2b_s34b_b79k is one that open_clip knows"
 )
 
 
