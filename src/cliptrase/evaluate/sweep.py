@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from cliptrase import config
 from cliptrase.config import Run
-from cliptrase.data import open_dataset
+from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import PassError, UserError
 from cliptrase.runs import store
 
@@ -67,7 +67,8 @@ def _wanted(point: Point) -> Run | Path | UserError:
         lacking = store.rescore({run.name: run}, Path(run.out), run.data)
         if lacking:
             store.make_ready(Path(run.out))
-            open_dataset(run)
+            if run.benchmark.folder is None:  # a folder was looked at when it was resolved
+                open_prepared(run.benchmark.dataset, run.data)
     except UserError as error:
         return error
     return run if lacking else Path(run.out) / run.name
