@@ -63,3 +63,9 @@ def listed_text(features: torch.Tensor, classes: int) -> Text:
     """Each of the first `classes` names is a class, all others together are one more."""
     owner = torch.arange(len(features), device=features.device)
     return Text(features, owner.clamp_max(classes))
+
+
+def openai_model(path: Path | str) -> Model:
+    """The `Model` of a file of OpenAI's, as a resolved run has it."""
+    written = {"label": "openai_file", "kind": "openai_file", "path": str(path)}
+    return describe_model(WrittenModel.model_validate(written))

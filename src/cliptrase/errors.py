@@ -1,10 +1,13 @@
 """Errors a user can cause: one message that names the file or the key, and the cure."""
 
 import difflib
+import io
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import wraps
-from typing import Any
+from typing import Any, TextIO, cast
 
 
 class UserError(Exception):
@@ -17,18 +20,32 @@ class PassError(UserError):
 
 def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     """Let `main` end in `error: …` on stderr and exit code 1 where it raises UserError, and in one
-    word and exit code 130 on Ctrl-C."""
+    word and exit code 130 on Ctrl-C.
+
+    Where nobody reads what it prints any more (`… | head -1`), its work goes on, quietly. Where
+    that cannot be written (a full disk), its work goes on too, and then it ends in an error.
+    """
 
     @wraps(main)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
+        if isinstance(sys.stdout, _Stream):  # `main` of another `main`
             return main(*args, **kwargs)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise SystemExit(130) from None
+        out, err = _Stream(sys.stdout), _Stream(sys.stderr)
+        with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
+            try:
+                return main(*args, **kwargs)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                raise SystemExit(1) from None
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                raise SystemExit(130) from None
+            finally:
+                out.flush()
+                if out.fault and not isinstance(sys.exception(), Exception):
+                    cure = "free some space, or send it to another place"
+                    print(f"error: standard output: {out.fault}; {cure}", file=sys.stderr)
+                    raise SystemExit(1) from None
 
     return guarded
 
@@ -37,6 +54,47 @@ def counted(number: int, thing: str) -> str:
     """`1 run`, `2 runs`, `3 passes`."""
     several = "" if number == 1 else "es" if thing.endswith("s") else "s"
     return f"{number} {thing}{several}"
+
+
+def is_read() -> bool:
+    """Whether what is printed still reaches someone."""
+    return not (isinstance(sys.stdout, _Stream) and sys.stdout.lost)
+
+
+class _Stream:
+    """stdout or stderr that raises nothing: what it cannot encode it escapes, and once a write has
+    failed it says nothing more. fault: why, unless nobody reads it. None is a closed stream."""
+
+    def __init__(self, stream: TextIO | None):
+        self.stream: TextIO = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self.lost, self.fault = stream is None, ""
+        if isinstance(self.stream, io.TextIOWrapper):
+            self.stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        with self._noting_faults():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._noting_faults():
+            self.stream.flush()
+
+    @contextmanager
+    def _noting_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.lost = True
+            if not isinstance(error, BrokenPipeError):
+                self.fault = f"cannot be written ({error.strerror})"
+            with suppress(OSError):  # what is still in its buffer goes nowhere
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.stream.fileno())
+                os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar, TypeVarTuple
@@ -48,25 +49,58 @@ def user_path(text: str) -> Path:
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only once the block has ended without an error.
 
-    `mode` is "wb" or "w" (UTF-8). If the block or the disk fails, the earlier file at `path` stays
-    as it is. Raises UserError naming the path where the disk refuses.
+    `mode` is "wb" or "w" (UTF-8). Of a link the target is written, a pipe
+    or a device as it is. If the block or the disk fails,
+    the earlier file at `path` stays as it is. Raises UserError naming the path where the disk
+    refuses.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    target = Path(os.path.realpath(path))
+    encoding = None if "b" in mode else "utf-8"
     with naming_the_path(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_stream(target):
+            with open(target, mode, encoding=encoding) as stream:
+                yield stream
+            return
+    temporary = _beside(target)
+    with naming_the_path(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with naming_the_path(path):
-            with open(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            with open(handle, mode, encoding=encoding) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def check_writable(path: Path | str) -> None:
+    """Raise UserError where `atomic_write` could not write, as far as that can be seen before.
+
+    Nothing is made, not even a folder.
+    """
+    target = Path(os.path.realpath(path))
+    with naming_the_path(path):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if _is_stream(target):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            _beside(target).lstat()  # the name may be too long
+        tempfile.TemporaryFile(dir=next(each for each in target.parents if each.exists())).close()
+
+
+def _is_stream(target: Path) -> bool:
+    """Whether it is a pipe, or a device as /dev/stdout: written as it is, never replaced."""
+    return target.exists() and not (target.is_file() or target.is_dir())
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -1,13 +1,12 @@
 """Pictures and words in, a label map out: the graph of a pass on one picture at a time."""
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,18 +15,20 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.config import resolve_settings
 from cliptrase.config.schema import Method, Model
-from cliptrase.data.read.crop import crop_image, fit_image, nearest_indices
+from cliptrase.data.read.crop import check_length, crop_image, fit_image, nearest_indices
 from cliptrase.data.read.images import read_image
 from cliptrase.data.read.vocabularies import (
+    BACKGROUND,
     ONLY_CLASS,
     check_apart,
+    check_labels,
     owned_names,
     read_templates,
     split_classes,
     template_path,
     texts,
 )
-from cliptrase.errors import UserError, nearest
+from cliptrase.errors import UserError
 from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
 from cliptrase.evaluate.graph import Encoded, Graph, Text
 from cliptrase.machine import cores
@@ -36,9 +37,6 @@ from cliptrase.model.text import check_lengths, text_features, unseen_words
 
 log = logging.getLogger(__name__)
 
-OPEN_KEYS = ("method", "model", "protocol")  # the groups that `overrides` may reach into
-BACKGROUND = "background"  # the name of the label that background words share
-LONGEST = 10  # times the short side: beyond this a whole picture is refused
 Picture = Image.Image | np.ndarray | str | Path
 
 
@@ -115,9 +113,8 @@ class Segmenter:
             raise UserError("templates: give a shipped list's name or a text file, a prompt a line")
         self._templates = read_templates(template_path(templates))
         self._words = _checked(classes, background)
-        chosen = [f"method={method}", *_model(model), f"device={device}", *_checked_keys(overrides)]
-        if image_size is not None:
-            chosen.append(f"image_size={image_size}")
+        overrides = texts(overrides, "overrides")
+        chosen = config.picture_overrides(model, method, device, image_size, overrides)
         settings = resolve_settings(chosen)
         with computing_on(settings.device) as chosen_device:
             self._clip = load_clip(settings.model, chosen_device)
@@ -217,15 +214,6 @@ class Segmenter:
         return self._texts[words]
 
 
-def check_length(picture: Image.Image, name: str = "the picture") -> None:
-    """Raise UserError, with `name`, for a picture too long to be segmented whole."""
-    if max(picture.size) > LONGEST * min(picture.size):
-        raise UserError(
-            f"{name}: {picture.width} × {picture.height} pixels are too long for the model; "
-            "cut it up, or take its centre with crop (--crop)"
-        )
-
-
 def _check_picture(image: object) -> None:
     """Raise UserError for what is neither a picture nor a file, open or named."""
     known = isinstance(image, str | os.PathLike | bytes | Image.Image | np.ndarray)
@@ -253,44 +241,8 @@ def _checked(classes: Sequence[str] | None, background: Sequence[str] | None) ->
     if background is not None:
         words = split_classes(texts(background, "background"), "background", entry="entry")
         check_apart(split, words, "background")
-        if any(names[0].strip().lower() == BACKGROUND for names in split):
-            raise UserError(
-                f"classes: {BACKGROUND!r} is the name of the label that all background words "
-                "share; give the class another name, or make it one of the background words"
-            )
+    check_labels(split, background, "classes")
     return Words(tuple(map(tuple, split)), tuple(name for own in words for name in own))
-
-
-def _model(model: Any) -> list[str]:
-    """The overrides that a model's name, a Path or open_clip's own `local-dir:DIR` stands for.
-
-    Raises UserError for a name that is none: `auto` means the model of a benchmark, and a picture
-    has none.
-    """
-    names = [name for name in config.names("model") if name != "auto"]
-    if isinstance(model, Path):
-        model = f"local-dir:{model}"
-    if not isinstance(model, str):
-        known = nearest("", [*names, "local-dir:DIR"])
-        raise UserError(f"model: of type {type(model).__name__}; give a name or a Path. {known}")
-    kind, colon, folder = model.partition(":")
-    if kind == "local-dir" and colon:
-        return ["model=local", f"model.path={json.dumps(folder)}"]
-    if model not in names:
-        raise UserError(f"unknown model {model!r}; {nearest(model, [*names, 'local-dir:DIR'])}")
-    return [f"model={model}"]
-
-
-def _checked_keys(overrides: Sequence[str]) -> list[str]:
-    entries = texts(overrides, "overrides")
-    for override in entries:
-        group, dot, _ = override.partition("=")[0].partition(".")
-        if group not in OPEN_KEYS or not dot:
-            raise UserError(
-                f"override {override!r}: a picture has the keys {'.…, '.join(OPEN_KEYS)}.… only; "
-                "method, model, image_size and device are arguments of their own"
-            )
-    return entries
 
 
 def _nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

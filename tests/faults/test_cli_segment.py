@@ -1,10 +1,12 @@
 """`cliptrase segment` on bad input: one line that names it and the cure, nothing written."""
 
 import errno
+import json
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,9 +172,11 @@ def test_one_file_for_two_pictures_is_ambiguous(folder, capsys):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_disk_that_fills_up_leaves_none_of_the_files(at, folder, capsys, monkeypatch):
-    """The file that it fills up at is named; those written before it do not appear either."""
-    (folder / "l.png").write_text("from before")
+def test_a_disk_that_fills_up_costs_that_file_alone(at, folder, capsys, monkeypatch):
+    """Each file is written on its own: one that fails is named, the others are there."""
+    names = ["l.png", "o.png", "r.json"]
+    for name in names:
+        (folder / name).write_text("from before")
     calls = []
 
     def full(handle, fsync=os.fsync):
@@ -182,9 +186,122 @@ def test_a_disk_that_fills_up_leaves_none_of_the_files(at, folder, capsys, monke
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    line = refused(folder, capsys, [*GOOD, *LABELS])
-    assert ["l.png", "o.png", "r.json"][at - 1] in line and "no space left" in line
-    assert (folder / "l.png").read_text() == "from before"
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", *GOOD, *LABELS])
+    printed, lost = capsys.readouterr(), names[at - 1]
+    assert ended.value.code == 1
+    assert printed.err == f"error: {lost}: no space left on the disk; free some and run again\n"
+    assert printed.out == "".join(f"wrote {name}\n" for name in names if name != lost)
+    before = [(folder / name).read_bytes() == b"from before" for name in names]
+    assert before == [name == lost for name in names]
+
+
+def test_a_picture_that_fails_costs_no_other(folder, capsys, monkeypatch):
+    from cliptrase.errors import UserError
+    from cliptrase.segmenter import Segmenter
+
+    def encode(self, image, encode=Segmenter.encode):
+        if image.name == "good.png":
+            raise UserError("the picture does not fit into the memory of this machine")
+        return encode(self, image)
+
+    monkeypatch.setattr(Segmenter, "encode", encode)
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", "good.png", "whole.jpg", *GOOD[1:], "--labels", "{name}.l.png"])
+    assert ended.value.code == 1
+    assert capsys.readouterr() == (
+        "wrote whole.l.png\n",
+        "error: good.png: the picture does not fit into the memory of this machine\n"
+        "error: files or pictures that failed, see above: 1; the others stand\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "arguments", "message"),
+    [
+        ((40, 16_390), ["--overlay", "o.webp", "--crop", "--image-size", "16384"], "o.webp: 16384"),
+        ((1_700, 16_370), ["--overlay", "o.webp"], "o.webp: 1700 × 16"),
+        ((7_000, 65_490), ["--overlay", "o.jpg"], "o.jpg: 7000 × 65"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_said_before_anything_is_computed(
+    size, arguments, message, folder, capsys, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr("cliptrase.data.read.crop.MAX_ASPECT", 1000)
+    Image.new("1", size).save("tall.png")
+    line = refused(folder, capsys, ["tall.png", *GOOD[1:], "--labels", "l.png", *arguments])
+    assert message in line and "at most; write .png" in line, line
+
+
+def test_more_classes_than_a_label_map_holds(folder, capsys):
+    (folder / "many.txt").write_text("".join(f"name {number}\n" for number in range(65_535)))
+    words = ["good.png", "--model", "shapes_clip", "--classes-file", "many.txt"]
+    line = refused(folder, capsys, [*words, "--background", "sky"])
+    assert "65,536 labels, but a label map of 16 bits holds 65,535 at most" in line
+
+
+BAD = [
+    ["absent.jpg"],
+    ["good.png", "--labels", "/proc/x.png"],
+    ["good.png", "--labels", "x" * 250 + ".png"],
+    ["good.png", "--json", "file/r.json"],
+    ["good.png", "--model", "local-dir:/absent"],
+    ["good.png", "--method", "none"],
+    ["good.png", "--templates", "absent.txt"],
+    ["good.png", "--set", "method.regions.eps=-1"],
+    ["good.png", "--image-size", "100"],
+    ["good.png", "--device", "tpu"],
+    ["good.png", "--classes", "background", "--background", "sky"],
+    ["cut.jpg"],
+]
+
+
+def test_paths_and_options_are_checked_before_torch_is_imported(folder):
+    script = (
+        "import contextlib, sys\nfrom cliptrase.cli import main\n"
+        f"for words in {BAD!r}:\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        main(['segment', '--model', 'shapes_clip', '--classes', 'a,b', *words])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("error: ") == done.stderr.count("\n") == len(BAD), done.stderr
+
+
+def test_file_names_that_are_no_utf8(folder, capsys):
+    (folder / "good.png").rename(folder / "caf\udce9.png")
+    words = [
+        "caf\udce9.png",
+        "whole.jpg",
+        *GOOD[1:],
+        "--labels",
+        "o/",
+        "--json",
+        "{name}\udcff.json",
+    ]
+    main(["segment", *words])
+    assert os.path.exists(b"o/caf\xe9.png") and os.path.exists(b"whole\xff.json")
+    printed = capsys.readouterr()
+    assert "wrote o/caf\\udce9.png\n" in printed.out and not printed.err
+    named = json.loads((folder / "caf\udce9\udcff.json").read_text(encoding="utf-8"))["image"]
+    assert os.path.exists(named)
+    bad = ["caf\udce9.jpg", *GOOD[1:]]
+    assert refused(folder, capsys, bad) == "error: caf\\udce9.jpg: no such file\n"
+
+
+def test_of_a_link_the_target_is_written(folder):
+    (folder / "there").mkdir()
+    (folder / "there" / "l.png").write_text("from before")
+    (folder / "l.png").symlink_to("there/l.png")
+    (folder / "r.json").symlink_to("there/new.json")
+    (folder / "o.png").symlink_to("/dev/null")
+    main(["segment", *GOOD, *LABELS])
+    assert all((folder / name).is_symlink() for name in ("l.png", "r.json", "o.png"))
+    assert Image.open(folder / "there" / "l.png").size == (60, 40)
+    assert (folder / "there" / "new.json").is_file()
+    assert Path("/dev/null").is_char_device()
 
 
 def test_without_network_the_default_model_names_the_option(folder):

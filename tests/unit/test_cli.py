@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import cliptrase
-from cliptrase.cli import main
+from cliptrase.cli import contents, main
 from cliptrase.cli.contents import colours, labels_png, paint
 from cliptrase.cli.segment import plan_outputs
 from cliptrase.errors import UserError
@@ -262,6 +262,49 @@ def test_a_legend_shows_what_cannot_be_drawn_as_a_mark():
     marked = paint(photo, labels, ["a\N{REPLACEMENT CHARACTER}b"])
     for control in "\n\r\x00\x1b\u2028\u202e":
         assert paint(photo, labels, [f"a{control}b"]).tobytes() == marked.tobytes()
+
+
+@pytest.fixture
+def fonts(tmp_path, monkeypatch):
+    """A machine with one more font, which has a box for a CJK character."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    for number, corner in enumerate([(100, 0), (100, 800), (900, 800), (900, 0)]):
+        (pen.lineTo if number else pen.moveTo)(corner)
+    pen.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "cat"])
+    builder.setupCharacterMap({ord("猫"): "cat"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "cat": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 100)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Boxes", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "boxes.ttf")
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    listed = [str(tmp_path / "broken.ttf"), str(tmp_path / "boxes.ttf")]
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: listed)
+    for cached in (contents._font, contents._fonts, contents._say_unwritable):
+        cached.cache_clear()
+    yield listed
+    for cached in (contents._font, contents._fonts, contents._say_unwritable):
+        cached.cache_clear()
+
+
+def test_the_legend_takes_a_font_that_has_the_characters(fonts, caplog):
+    labels = np.array([[0, 1, 2, 3]], np.uint16)
+    names = ["猫 zebra", "\U0001f993", "é\ufe0f", "😀"]  # the last two are in the main font
+    texts = [text for _, text in contents._entries(labels, names)]
+    assert texts == [f"{name}  25.0 %" for name in ("猫 zebra", "#1", "é\ufe0f", "😀")]
+    assert len(caplog.messages) == 1 and "'\U0001f993'; its legend shows #1" in caplog.text
+    runs = contents._runs(texts[0], 20)
+    assert [text for text, *_ in runs] == ["猫", " zebra  25.0 %"] and runs[0][2] == 20
+    page = np.asarray(paint(Image.new("RGB", (300, 1)), labels.repeat(75, 1), names))
+    box = page[1:, 6 + 12 + 6 : 6 + 12 + 6 + 12]  # of the first entry's first character
+    assert (box == contents.INK).all(-1).sum() > 60, "a box of 9.6 × 9.6 pixels"
 
 
 def test_colours_of_many_classes_differ_and_stay():

@@ -333,7 +333,7 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["model=local"], ["model.path is needed"]),
         (
             ["model=local", "model.path=/nowhere"],
-            ["/nowhere/open_clip_config.json", "no such file"],
+            ["/nowhere: no such folder", "an open_clip folder"],
         ),
         (
             ["model=open_clip", "model.name=ViT-B16", "model.pretrained=x"],

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write, naming_the_path, read_json, write_json
+from cliptrase.files import (
+    atomic_write,
+    check_writable,
+    naming_the_path,
+    read_json,
+    write_json,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -73,3 +79,31 @@ def test_a_place_where_nothing_can_be_made(path: str) -> None:
 def test_a_name_that_no_folder_takes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="take a shorter one"), atomic_write(tmp_path / ("x" * 300)):
         pass
+
+
+@pytest.mark.parametrize("place", ["", "new/deep/file", "file/below", "x" * 250, "folder"])
+def test_a_place_is_checked_without_making_anything(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    if place.startswith("new"):
+        check_writable(tmp_path / place)
+    else:
+        with pytest.raises(UserError, match=r"stands in the way|take a shorter one"):
+            check_writable(tmp_path / place)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_of_a_link_the_target_is_written_and_a_pipe_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("folder/target")
+    (tmp_path / "null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("link", "null", "pipe"):
+        check_writable(tmp_path / name)
+        with atomic_write(tmp_path / name, "w") as file:
+            file.write("text")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "null").is_symlink()
+    assert (tmp_path / "folder" / "target").read_text() == "text"
+    assert os.read(reader, 9) == b"text" and Path("/dev/null").is_char_device()
+    os.close(reader)

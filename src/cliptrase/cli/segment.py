@@ -1,19 +1,27 @@
 """`cliptrase segment`: pictures and words in; label maps, overlays and shares out."""
 
 import argparse
-import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cliptrase.data.read.vocabularies import (
+    BACKGROUND,
     SEPARATOR,
     check_apart,
+    check_labels,
     read_names,
+    read_templates,
     split_classes,
+    template_path,
 )
-from cliptrase.errors import UserError, nearest
-from cliptrase.files import atomic_write, local_path, naming_the_path, user_path
+from cliptrase.errors import UserError, is_read, nearest
+from cliptrase.files import atomic_write, check_writable, local_path, naming_the_path, user_path
+
+if TYPE_CHECKING:
+    from cliptrase.segmenter import Segmenter
 
 HELP = "label every pixel of pictures with words of your own"
 
@@ -81,24 +89,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check every input, then load the model, then write each picture's files together."""
+    """Check all that was given, then load the model, then write each picture's files, one by one.
+
+    A file that cannot be written costs no other, and a picture that cannot be segmented neither.
+    Raises UserError, once all the others are written.
+    """
     classes = _words(args.classes, "--classes", args.classes_file, unique=True)
     background = _words(args.background, "--background", args.background_file, unique=False)
     owned, shared = ([entry.split(SEPARATOR) for entry in each] for each in (classes, background))
+    check_labels(owned, background, "the classes")
     check_apart(owned, shared, args.background_file or "--background")
     options = {"--labels": args.labels, "--overlay": args.overlay, "--json": args.json}
     planned = plan_outputs(args.images, options)
+    from cliptrase import config  # not for --help
 
-    from cliptrase.cli import contents
-    from cliptrase.data.read.images import limit_pixels, read_image  # after what fails quickly
-    from cliptrase.segmenter import Segmenter, check_length
+    read_templates(template_path(args.templates))
+    settings = args.model, args.method, args.device, args.image_size, args.overrides
+    config.resolve_settings(config.picture_overrides(*settings))
+    _check_pictures(args, planned, [*classes, *([BACKGROUND] if background else [])])
 
-    if args.max_pixels is not None:
-        limit_pixels(args.max_pixels)
-    for image in args.images:
-        picture = read_image(image)
-        if not args.crop:
-            check_length(picture, str(image))
+    from cliptrase.segmenter import Segmenter  # torch: seconds, after what fails quickly
+
     segmenter = Segmenter(
         args.model,
         method=args.method,
@@ -110,22 +121,69 @@ def run(args: argparse.Namespace) -> None:
         crop=args.crop,
         overrides=args.overrides,
     )
+    faults = list[str]()
+    for image, files in zip(args.images, planned, strict=True):
+        if not files and not is_read():
+            break  # as `… | head -1`
+        for fault in _segment(segmenter, image, files):
+            faults.append(fault)
+            if len(args.images) > 1:
+                print(f"error: {fault}", file=sys.stderr)
+    if len(args.images) > 1 and faults:
+        faults = [f"files or pictures that failed, see above: {len(faults)}; the others stand"]
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+def _check_pictures(
+    args: argparse.Namespace, planned: list[dict[str, Path]], names: Sequence[str]
+) -> None:
+    """Raise UserError for a picture that cannot be read or is too long, and for an overlay that its
+    format cannot hold."""
+    from cliptrase.cli import contents
+    from cliptrase.data.read.crop import check_length
+    from cliptrase.data.read.images import decoding, limit_pixels, read_image
+
+    if args.max_pixels is not None:
+        limit_pixels(args.max_pixels)
+    for image in args.images:
+        with decoding(str(image)), open(image, "rb"):
+            pass  # before any is decoded
     for image, files in zip(args.images, planned, strict=True):
         picture = read_image(image)
-        segmentation = segmenter(picture)
-        if not files:
-            print(contents.shares(image, segmentation))
-        written = {}
-        for option, file in files.items():
+        check_length(picture, str(image), crop=args.crop)
+        if "--overlay" in files:
+            size = (args.image_size or 1,) * 2 if args.crop else picture.size
+            contents.check_overlay(files["--overlay"], size, names)
+
+
+def _segment(segmenter: "Segmenter", image: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    """Write the files of one picture, or print the shares where there are none; what went wrong."""
+    from cliptrase.cli import contents
+
+    try:
+        segmentation = segmenter(image)
+    except UserError as error:
+        yield str(error) if str(image) in str(error) else f"{image}: {error}"
+        return
+    if not files:
+        print(contents.shares(image, segmentation), flush=True)
+    for option, file in files.items():
+        try:
             if option == "--labels":
-                written[file] = contents.labels_png(segmentation.labels, len(segmentation.names))
+                content = contents.labels_png(segmentation.labels, len(segmentation.names))
             elif option == "--overlay":
-                written[file] = contents.overlay(file, segmenter.seen(picture), segmentation)
+                content = contents.overlay(file, segmenter.seen(image), segmentation)
             else:
-                written[file] = contents.report(image, segmenter, segmentation)
-        write_together(written)
-        for file in files.values():
-            print(f"wrote {file}")
+                content = contents.report(image, segmenter, segmentation)
+            with atomic_write(file) as written:
+                written.write(content)
+        except UserError as error:
+            yield str(error)
+        except MemoryError:
+            yield f"{file}: too large for this machine's memory; shrink the picture first"
+        else:
+            print(f"wrote {file}", flush=True)
 
 
 def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -> list[str]:
@@ -150,7 +208,7 @@ def plan_outputs(
     """For each picture: option → file, for the options that were given, as EPILOG says of OUT.
 
     Raises UserError: an ending that the option cannot write, one file for several pictures, two
-    results with the same file, a result in the place of a picture.
+    results with the same file, a result in the place of a picture, a place that cannot be written.
     """
     given = {option: out for option, out in options.items() if out is not None}
     planned = [
@@ -166,17 +224,8 @@ def plan_outputs(
                     f"{option} {given[option]}: {what} would be written to {file}, the place of "
                     f"{other}; give another name, another folder or a pattern with {{name}}"
                 )
+            check_writable(file)
     return planned
-
-
-def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write every file, or none of them where one cannot be written (a full disk → UserError)."""
-    with contextlib.ExitStack() as stack:
-        for path, content in contents.items():
-            file = stack.enter_context(atomic_write(path))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # a full disk shows before the first file is in its place
 
 
 def _file(option: str, out: str, image: Path, images: int) -> Path:

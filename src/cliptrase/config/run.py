@@ -40,6 +40,7 @@ LONGEST_NAME = 128  # characters, which W&B takes
 LONGEST_BYTES = 220  # so that temporary names beside the folder have at most 255
 # Pixels to which protocol slide resizes short sides, unless the benchmark says otherwise (SCLIP).
 SHORT_SIDE = 336
+OPEN_KEYS = ("method", "model", "protocol")  # the groups that overrides for pictures may reach into
 
 
 def check_device(device: object) -> str:
@@ -166,6 +167,39 @@ def resolve_settings(overrides: Iterable[str], patches: int | None = None) -> Se
     del tree["benchmark"]
     _refuse_missing(tree)
     return _settings(tree, None, patches)
+
+
+def picture_overrides(
+    model: str | Path, method: str, device: str, image_size: int | None, overrides: Iterable[str]
+) -> list[str]:
+    """The overrides for `resolve_settings` of what pictures are segmented with.
+
+    model: a name of conf/model, or open_clip's own `local-dir:DIR`, or a Path; overrides: keys of
+    the groups OPEN_KEYS. Raises UserError for a name that is none (`auto` means the model of a
+    benchmark, and a picture has none), and for other keys.
+    """
+    names = [name for name in files.names("model") if name != "auto"]
+    if isinstance(model, Path):
+        model = f"local-dir:{model}"
+    if not isinstance(model, str):
+        raise UserError(
+            f"model: a {type(model).__name__}; {nearest('', [*names, 'local-dir:DIR'])}"
+        )
+    kind, colon, folder = model.partition(":")
+    chosen = [f"method={method}", f"device={device}", f"model={model}"]
+    if kind == "local-dir" and colon:
+        chosen[-1:] = ["model=local", f"model.path={json.dumps(folder)}"]
+    elif model not in names:
+        raise UserError(f"unknown model {model!r}; {nearest(model, [*names, 'local-dir:DIR'])}")
+    for override in overrides:
+        group, dot, _ = override.partition("=")[0].partition(".")
+        if group not in OPEN_KEYS or not dot:
+            raise UserError(
+                f"override {override!r}: a picture has the keys {'.…, '.join(OPEN_KEYS)}.… only; "
+                "method, model, image_size and device are arguments of their own"
+            )
+        chosen.append(override)
+    return chosen if image_size is None else [*chosen, f"image_size={image_size}"]
 
 
 def dbscan_defaults(n_patches: int) -> tuple[float, int]:

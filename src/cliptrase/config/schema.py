@@ -187,7 +187,7 @@ class WrittenModel(Frozen):
     """A model as its YAML says it."""
 
     label: Text
-    kind: Annotated[str, one_of("local", "open_clip")]
+    kind: Annotated[str, one_of("local", "open_clip", "openai_file")]
     name: OptionalText = None
     pretrained: OptionalPath = None
     path: OptionalPath = None
@@ -198,6 +198,8 @@ class WrittenModel(Frozen):
         for key in ("name", "pretrained"):
             if self.kind == "open_clip" and getattr(self, key) is None:
                 raise UserError(f"model.{key}=null: must be a name or a path")
+        if self.kind == "openai_file" and self.path is None:
+            raise UserError("model.path=null: must be the path of OpenAI's file")
         return self
 
 
@@ -208,7 +210,7 @@ class Model(Frozen):
     """
 
     label: str
-    kind: str  # local | open_clip
+    kind: str  # local | open_clip | openai_file
     name: str | None
     pretrained: str | None
     path: str | None = Field(exclude=True)

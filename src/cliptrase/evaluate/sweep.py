@@ -17,6 +17,7 @@ from cliptrase import config
 from cliptrase.config import Run
 from cliptrase.config.compose import GROUPS, quoted
 from cliptrase.config.written import unquoted
+from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import PassError, UserError
 from cliptrase.runs import store
 
@@ -76,10 +77,15 @@ def make(points: Sequence[Point]) -> Iterator[tuple[Path | UserError, bool]]:
 
 
 def _wanted(point: Point) -> Run | Path | UserError:
-    """The run of a point, or its folder if it is finished, or what is wrong with it."""
+    """The run of a point, or its folder if it is finished, or what is wrong with it: all that can
+    be seen before torch is loaded, which takes seconds."""
     try:
         run = config.resolve(point)
         lacking = store.rescore({run.name: run}, Path(run.out), run.data)
+        if lacking:
+            store.make_ready(Path(run.out))
+            if run.benchmark.folder is None:  # a folder was looked at when it was resolved
+                open_prepared(run.benchmark.dataset, run.data)
     except UserError as error:
         return error
     return run if lacking else Path(run.out) / run.name

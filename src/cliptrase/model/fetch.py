@@ -13,12 +13,8 @@ from urllib.request import getproxies
 import huggingface_hub
 import open_clip
 
+from cliptrase.config.weights import CURE
 from cliptrase.errors import UserError, nearest
-
-CURE = (
-    "choose another model with model= (`cliptrase segment`: --model): model=shapes_clip ships with "
-    "the project, model=local model.path=DIR reads an open_clip folder"
-)
 
 
 def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, Any]]:
@@ -32,7 +28,6 @@ def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, An
     if config is None:
         hint = nearest(name, open_clip.list_models()).partition("There is:")[0]
         raise UserError(f"unknown model.name {name!r}; {hint or 'see open_clip.list_models()'}")
-    check_config(config, f"model.name={name}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
         if pretrained and Path(pretrained).is_file():
@@ -50,19 +45,6 @@ def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, An
             f"take model.name={right}"
         )
     return _cached(source) or _downloaded(source, f"{name} ({pretrained})"), source
-
-
-def check_config(config: dict[str, Any], where: str) -> None:
-    """Refuse an architecture whose towers or tokenizer are not open_clip's own, before it is built.
-
-    They have no patch tokens to change the attention of, or ask a hub even for local weights.
-    Raises KeyError or TypeError where `config` is no architecture at all.
-    """
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    foreign = {"timm_model_name", "hf_model_name", "hf_tokenizer_name"} & {*vision, *text}
-    pooled = vision.get("attentional_pool")  # CoCa
-    if foreign or pooled or not isinstance(vision.get("layers", 12), int):
-        raise UserError(f"{where}: not a plain ViT with CLIP's own text tower; {CURE}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A CLIP in memory: open_clip builds it, this file refuses what cannot be segmented with."""
 
-import json
+import pickle
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,23 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from open_clip.model import build_model_from_openai_state_dict, set_model_preprocess_cfg
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from cliptrase.config import openai_file
 from cliptrase.config.schema import Model
-from cliptrase.config.weights import CONFIG, WEIGHTS
+from cliptrase.config.weights import CURE, WEIGHTS, architecture, open_clip_folder
 from cliptrase.errors import UserError
-from cliptrase.model.fetch import CURE, check_config, fetch_weights, quiet
+from cliptrase.model.fetch import fetch_weights, quiet
 from cliptrase.model.precision import lower
+
+DTYPES = {  # of OpenAI's archives
+    "HalfStorage": torch.float16,
+    "FloatStorage": torch.float32,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +97,22 @@ class Clip:
 def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
     """The CLIP that a resolved run's `model` names, on `device`.
 
-    `kind: local` reads the open_clip folder `path` and never asks a hub; `kind: open_clip` takes
-    `name` and `pretrained` as open_clip does and may download. `precision` is that of the image
-    tower's linear layers. Raises UserError for a folder that is not one, unreadable weights,
-    an architecture without patch tokens, no network.
+    `kind: local` reads the open_clip folder `path` and never asks a hub; `kind: openai_file` reads
+    a file of OpenAI's; `kind: open_clip` takes `name` and `pretrained` as open_clip does and may
+    download. `precision` is that of the image tower's linear layers. Raises UserError for a folder
+    that is not one, unreadable weights, an architecture without patch tokens, no network.
     """
     preprocess: dict[str, Any] = {}
+    folder = Path(str(model.path))
     if model.kind == "local":
-        folder = _checked_folder(Path(str(model.path)))
+        open_clip_folder(folder)
+    architecture(model)
+    if model.kind == "local":
         name, pretrained, weights = f"local-dir:{folder}", None, folder / WEIGHTS
         cure = "write the folder again, or take another one with model.path="
+    elif model.kind == "openai_file":
+        weights = Path(str(model.path))
+        cure = "get it again"
     else:
         name = str(model.name)
         weights, preprocess = fetch_weights(name, model.path or model.pretrained)
@@ -106,18 +122,24 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
         cure = "delete the file and run again" if preprocess else own
     try:
         with quiet():
-            module = open_clip.create_model(
-                name,
-                pretrained=pretrained,
-                device=torch.device(device),
-                force_preprocess_cfg=preprocess,
-                require_pretrained=True,
-            )
-            tokenizer = open_clip.get_tokenizer(name)
+            if model.kind == "openai_file":
+                module = _openai_model(weights, torch.device(device))
+                tokenizer = open_clip.SimpleTokenizer(context_length=module.context_length)
+            else:
+                module = open_clip.create_model(
+                    name,
+                    pretrained=pretrained,
+                    device=torch.device(device),
+                    force_preprocess_cfg=preprocess,
+                    require_pretrained=True,
+                )
+                tokenizer = open_clip.get_tokenizer(name)
     except torch.OutOfMemoryError:
         raise UserError(f"{weights}: does not fit on {device}; take device=cpu") from None
+    except UserError:
+        raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = _reason(weights, error)
         raise UserError(f"{weights}: cannot be loaded ({reason}); {cure}") from error
     _check_towers(module, str(weights))
     if model.pretrained == "openai":
@@ -144,19 +166,33 @@ def uploaded(values: Any, device: torch.device) -> Tensor:
     return torch.tensor(values, pin_memory=True).to(device, non_blocking=True)
 
 
-def _checked_folder(folder: Path) -> Path:
-    """`folder`, if open_clip can read a model from it without asking anyone."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; model.path names an open_clip folder")
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: no such file; model.path names an open_clip folder")
-    file = folder / CONFIG
-    try:
-        check_config(json.loads(file.read_text(encoding="utf-8"))["model_cfg"], str(file))
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file}: not the configuration of a ViT that open_clip wrote") from None
-    return folder
+def _openai_model(file: Path, device: torch.device) -> Any:
+    """The model of OpenAI's file `file`. Raises UserError for a damaged one."""
+    stored = {}
+    for name, one, content in openai_file.entries(file):
+        numbers = torch.frombuffer(bytearray(content), dtype=DTYPES[one.storage])
+        stored[name] = numbers.as_strided(one.size, one.stride, one.offset)
+    module = build_model_from_openai_state_dict(stored, cast_dtype=torch.float32).float()
+    set_model_preprocess_cfg(
+        module, {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    )
+    return module.to(device)
+
+
+def _reason(weights: Path, error: Exception) -> str:
+    """Why a file of weights cannot be loaded, in a line."""
+    text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())
+    if "TorchScript" in text:
+        return "a TorchScript archive; OpenAI's own: model=openai_file model.path=FILE"
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.search(r"(?:GLOBAL|[Cc]lass) (\w+(?:\.\w+)+)", text)
+        return (
+            f"beside tensors it holds Python objects ({found[1]}), which are not loaded, as they "
+            "could run code; save its state_dict alone"
+            if found
+            else "not weights that PyTorch wrote, or cut off"
+        )
+    return text[:200]
 
 
 def _check_towers(module: nn.Module, where: str) -> None:

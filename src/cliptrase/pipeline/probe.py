@@ -24,7 +24,7 @@ from PIL import Image
 from cliptrase import plan
 from cliptrase.config import Run
 from cliptrase.config.schema import Model
-from cliptrase.config.weights import config_file
+from cliptrase.config.weights import architecture
 from cliptrase.data import open_dataset as open_dataset  # a pass loads it, too
 from cliptrase.data.read.samples import Sample
 from cliptrase.data.read.vocabularies import read_templates
@@ -50,8 +50,7 @@ SOME = 4  # methods whose operations are counted, and names that are encoded, in
 
 def random_clip(model: Model, device: torch.device) -> Clip:
     """A model with random weights."""
-    content = json.loads(config_file(model).read_text(encoding="utf-8"))
-    module = CLIP(**content.get("model_cfg", content)).eval().requires_grad_(False).to(device)
+    module = CLIP(**architecture(model)).eval().requires_grad_(False).to(device)
     lower(module.visual, model.precision)
     half = (0.5, 0.5, 0.5)
     return Clip(module, SimpleTokenizer(), device, "", half, half, precision=model.precision)

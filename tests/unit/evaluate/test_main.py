@@ -1,6 +1,7 @@
 """The command line of a run and of a sweep, and that of a planned pass."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -263,3 +264,24 @@ def test_a_gpu_that_is_not_there(runs_of, make, tmp_path):
         make(runs_of(["method=clip"]), tmp_path, device="cuda:7")
     assert not list(tmp_path.iterdir())
     assert config.resolve(["device=cuda:7", "model=shapes_clip"]).device == "cuda:7"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["benchmark=shapes", "data=absent"],
+        ["benchmark=shapes", "out=/proc/x"],
+        ["benchmark=shapes", "model=local", "model.path=absent"],
+        ["-m", "benchmark=shapes", "data=absent,/proc/x"],
+    ],
+)
+def test_places_are_looked_at_before_torch_is_imported(words, tmp_path):
+    script = (
+        "import contextlib, sys\nfrom cliptrase.evaluate.__main__ import main\n"
+        f"with contextlib.suppress(SystemExit): main({words!r})\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0 and "error: " in done.stderr, done.stderr

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
+import pickle
 import socket
+import zipfile
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.objects import changed, local_model, open_clip_model
+from tests.objects import changed, local_model, open_clip_model, openai_model
+from tests.openai_files import small_clip, write_openai_file
 
-from cliptrase.config import weights
+from cliptrase.config import resolve, weights
 from cliptrase.config.schema import Model
+from cliptrase.config.weights import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
 from cliptrase.model import fetch
-from cliptrase.model.load import CONFIG, WEIGHTS, load_clip
+from cliptrase.model.load import load_clip
+from cliptrase.segmenter import Segmenter
 
 ARCHITECTURE = {
     "embed_dim": 24,
@@ -140,10 +147,11 @@ def test_not_a_folder(tmp_path, small, make):
     path = tmp_path / "m"
     if make == "file":
         path.write_text("x")
-    with pytest.raises(UserError, match=r"no such file; model\.path names an open_clip folder"):
+    message = r"a file, but model\.path" if make == "file" else r"no such folder; model\.path"
+    with pytest.raises(UserError, match=f"{message} names an open_clip folder"):
         local_model(path)
     gone = changed(write_folder(tmp_path / "other", small), {"path": str(path)})
-    with pytest.raises(UserError, match=r"no such folder; model\.path names an open_clip folder"):
+    with pytest.raises(UserError, match=f"{message} names an open_clip folder"):
         load_clip(gone)
 
 
@@ -154,7 +162,7 @@ def test_not_a_folder(tmp_path, small, make):
         ({"vision_cfg": {"attentional_pool": True}}, "not a plain ViT"),
         ({"vision_cfg": {"attentional_pool": "parallel"}}, "not a plain ViT"),
         ({"vision_cfg": {"pool_type": "none"}}, "not a plain ViT"),
-        ({"vision_cfg": {"patch_size": [16, 8]}}, "not the configuration of a ViT"),
+        ({"vision_cfg": {"patch_size": [16, 8]}}, "not squares"),
         ({"vision_cfg": {"block_type": "custom", "qk_norm": True}}, "not a plain ViT"),
         ({"text_cfg": {"no_causal_mask": True}}, "not CLIP's causal transformer"),
         ({"text_cfg": {"pool_type": "last"}}, "not CLIP's causal transformer"),
@@ -244,12 +252,20 @@ def test_no_network_is_one_message_that_names_the_way_out(monkeypatch, offline, 
         ("ViT-B-17", "openai", "unknown model.name 'ViT-B-17'; did you mean"),
         ("ViT-B-16", "laion2b", "neither a file nor weights of ViT-B-16"),
         ("ViT-B-16", None, "model.pretrained=null: must be a name or a path"),
-        ("RN50-quickgelu", "openai", "not the configuration of a ViT"),
-        ("coca_ViT-B-32", "laion2b_s13b_b90k", "not a plain ViT"),
-        ("ViT-B-16-SigLIP", "webli", "not the configuration of a ViT"),
-        ("EVA02-B-16", "merged2b_s8b_b131k", "not the configuration of a ViT"),
+        (
+            "RN50-quickgelu",
+            "openai",
+            "=RN50-quickgelu: .* is a ResNet, which has no patches",
+        ),
+        ("coca_ViT-B-32", "laion2b_s13b_b90k", "pools by attention, as CoCa's"),
+        (
+            "ViT-B-16-SigLIP",
+            "webli",
+            "is vit_base_patch16_siglip_224, of timm; choose another",
+        ),
+        ("EVA02-B-16", "merged2b_s8b_b131k", "tower is eva02_base_patch16_clip_224, of timm"),
         ("ViT-L-14-CLIPA", "datacomp1b", "not a plain ViT"),
-        ("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "not a plain ViT"),
+        ("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "is xlm-roberta-base, of Hugging Face"),
     ],
 )
 def test_names_and_weights_that_do_not_fit_are_refused_before_fetching(
@@ -262,3 +278,116 @@ def test_names_and_weights_that_do_not_fit_are_refused_before_fetching(
     monkeypatch.setattr(fetch, "_cached", refuse)
     with pytest.raises(UserError, match=message):
         load_clip(open_clip_model(name, pretrained))
+
+
+@pytest.fixture(scope="module")
+def openai_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("openai") / "ViT-B-16.pt"
+    write_openai_file(path, small_clip())
+    return path
+
+
+def test_openais_own_file_is_read_as_torch_reads_it(openai_file, monkeypatch):
+    theirs = torch.jit.load(openai_file).state_dict()
+    assert theirs["visual.conv1.weight"].dtype == torch.float16
+    refuse = lambda *_, **__: pytest.fail("ran the file's code")  # noqa: E731
+    monkeypatch.setattr(torch.jit, "load", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    model = openai_model(openai_file)
+    clip = load_clip(model)
+    assert (clip.patch, clip.depth, clip.embed_dim, clip.label) == (16, 2, 24, "openai_file")
+    assert (model.patch, model.depth) == (16, 2) and len(model.weights_sha256) == 64
+    assert type(clip.blocks[0].mlp.gelu).__name__ == "QuickGELU"
+    assert clip.mean == (0.48145466, 0.4578275, 0.40821073) and not clip.model.training
+    for name, parameter in clip.model.named_parameters():
+        assert not parameter.requires_grad
+        assert torch.equal(parameter, theirs[name].float()), name
+    expected = small_clip()
+    tokens = clip.tokenizer(["a cat"])
+    assert torch.equal(clip.model.encode_text(tokens), expected.encode_text(tokens))
+    same = changed(model, {"path": str(openai_file) + "x"})
+    assert same.model_dump() == model.model_dump(), "its path is no part of what it is"
+
+
+def test_openais_own_file_by_every_way_in(openai_file, tmp_path):
+    words = ["benchmark=shapes", "model=openai_file", f"model.path={openai_file}"]
+    assert resolve(words).name.startswith("shapes.cliptrase.openai_file.224.")
+    with pytest.raises(UserError, match=r"model\.path is needed"):
+        resolve(words[:2])
+    with pytest.raises(UserError, match=r"model\.path=null: must be"):
+        resolve([*words[:2], "model.path=null"])
+    chosen = {"method": "clip", "classes": ["cat", "sky"], "overrides": words[2:]}
+    segmenter = Segmenter("openai_file", **chosen)
+    assert segmenter(np.zeros((40, 60, 3), np.uint8)).labels.shape == (40, 60)
+    with pytest.raises(UserError, match=r"a TorchScript archive; OpenAI's own: model=openai_file"):
+        load_clip(open_clip_model("ViT-B-16-quickgelu", str(openai_file)))
+    with pytest.raises(UserError, match=r"OpenAI's own files .* are read by model=openai_file"):
+        local_model(openai_file)
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("touched"),)
+
+
+@pytest.mark.parametrize("kind", ["absent", "html", "cut", "evil", "resnet", "other", "empty"])
+def test_what_is_no_file_of_openais_is_one_message(kind, openai_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, message = tmp_path / "model.pt", "not an archive of OpenAI's CLIP, or cut off"
+    match kind:
+        case "absent":
+            message = "no such file"
+        case "html":
+            path.write_text("<html>")
+        case "cut":
+            path.write_bytes(openai_file.read_bytes()[:-1000])
+        case "evil":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("m/data.pkl", pickle.dumps({"visual": Evil()}, protocol=2))
+            message = "damaged, or of no CLIP"
+        case "resnet":
+            torch.save({"visual.layer1.0.conv1.weight": torch.zeros(1)}, path)
+            message = "a ResNet, which has no patches; take one of OpenAI's ViT files"
+        case "other":
+            torch.save({"weight": torch.zeros(1)}, path)
+            message = "holds no ViT of CLIP"
+        case "empty":
+            path.touch()
+    with pytest.raises(UserError) as caught:
+        openai_model(path)
+    assert str(caught.value).startswith(f"{path}: {message}") and "\n" not in str(caught.value)
+    assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("kind", ["arguments", "html", "cut"])
+def test_a_checkpoint_that_torch_refuses_is_one_plain_message(kind, tmp_path):
+    path, message = tmp_path / "epoch_32.pt", "not weights that PyTorch wrote, or cut off"
+    match kind:
+        case "arguments":
+            torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1)}, path)
+            message = "it holds Python objects (argparse.Namespace)"
+        case "html":
+            path.write_text("<html>")
+        case "cut":
+            torch.save({"weight": torch.zeros(9)}, path)
+            path.write_bytes(path.read_bytes()[:-300])
+            message = "cannot be loaded"
+    with pytest.raises(UserError) as caught:
+        load_clip(open_clip_model("ViT-B-32", str(path)))
+    said = str(caught.value)
+    assert said.startswith(f"{path}: cannot be loaded") and message in said, said
+    assert "\n" not in said and "\x1b" not in said and "weights_only" not in said
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("config.json", "this folder is of transformers"),
+        ("open_clip_pytorch_model.bin", r"model\.pretrained=.*open_clip_pytorch_model\.bin"),
+    ],
+)
+def test_a_folder_of_another_format_says_what_it_is(file, message, tmp_path, small):
+    write_folder(tmp_path, small)
+    (tmp_path / (CONFIG if file == "config.json" else WEIGHTS)).rename(tmp_path / file)
+    with pytest.raises(UserError, match=f"no such file; .*{message}"):
+        local_model(tmp_path)

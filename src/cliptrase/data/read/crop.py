@@ -14,6 +14,7 @@ from cliptrase.errors import UserError
 
 # A strip longer than this many crops would only make an enormous resized picture.
 MAX_ASPECT = 100
+MAX_WHOLE = 10  # times the short side: beyond this a picture is not segmented whole
 LONGEST = 2048  # pixels that the long side has at most under sliding windows
 
 
@@ -68,6 +69,15 @@ def whole_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     _check_aspect(width, height)
     factor = min(LONGEST / max(width, height), short_side / min(width, height))
     return int(width * factor + 0.5), int(height * factor + 0.5)
+
+
+def check_length(picture: Image.Image, name: str = "the picture", *, crop: bool = False) -> None:
+    """Raise UserError, with `name`, for a picture too long to be segmented, whole or its centre."""
+    if max(picture.size) > (MAX_ASPECT if crop else MAX_WHOLE) * min(picture.size):
+        cure = "cut it up" if crop else "cut it up, or take its centre with crop (--crop)"
+        raise UserError(
+            f"{name}: {picture.width} × {picture.height} pixels are too long for the model; {cure}"
+        )
 
 
 def nearest_indices(length: int, new_length: int) -> np.ndarray:

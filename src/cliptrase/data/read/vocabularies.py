@@ -19,6 +19,7 @@ from cliptrase.errors import UserError, nearest
 VOCABULARIES = Path(__file__).parents[1] / "vocabularies"
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SEPARATOR = "|"  # between several names of one class
+BACKGROUND = "background"  # the name of the label that background words share
 LISTED = ",;、，"  # between names in a sentence, hence not in a list's only line
 ONLY_CLASS = (
     "one class was read, %r, and no background words: every pixel gets this class. In a file a "
@@ -175,6 +176,23 @@ def owned_names(
         owners.insert(0 if background_first else len(owners), background)
     names = [name for owned in owners for name in owned]
     return names, [index for index, owned in enumerate(owners) for _ in owned]
+
+
+def check_labels(
+    classes: Sequence[Sequence[str]], background: Sequence[object] | None, source: str
+) -> None:
+    """Raise UserError, naming the `source` of the classes, for one that is named as the label that
+    background words share, and for more labels than a map of 16 bits tells apart."""
+    if background and any(names[0].strip().lower() == BACKGROUND for names in classes):
+        raise UserError(
+            f"{source}: {BACKGROUND!r} is the name of the label that all background words "
+            "share; give the class another name, or make it one of the background words"
+        )
+    if (labels := len(classes) + bool(background)) > 65_535:
+        raise UserError(
+            f"{source}: {labels:,} labels, but a label map of 16 bits holds 65,535 at most; "
+            "divide the list"
+        )
 
 
 def read_templates(path: Path | str) -> list[str]:
