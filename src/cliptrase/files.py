@@ -3,17 +3,23 @@
 import ast
 import contextlib
 import errno
+import fcntl
 import functools
+import glob
 import hashlib
 import json
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar, TypeVarTuple
 
 from cliptrase.errors import UserError
 
+TEMPORARY = "[0-9a-f]" * 8  # the end of a temporary name, as a pattern
+STALE_SECONDS = 3600.0  # what is this old has no writer, where no lock says so
 More = TypeVarTuple("More")
 Value = TypeVar("Value")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -36,10 +42,8 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     as it is. Raises UserError naming the path where the disk refuses.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with naming_the_path(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        temporary, handle = claimed(path, _new_file)
     try:
         with naming_the_path(path):
             with open(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -53,8 +57,59 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
+def claimed(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """A file or folder beside `path` under a temporary name, as `make` makes and opens it, and its
+    descriptor: until that is closed, or the process ends, `sweep` leaves it alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    handle = make(temporary)
+    with contextlib.suppress(OSError):  # a disk without locks: `discard` goes by the time
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return temporary, handle
+
+
+def new_folder(path: Path) -> int:
+    """Make a folder, for `claimed`."""
+    path.mkdir()
+    return os.open(path, os.O_RDONLY)
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def sweep(path: Path) -> None:
+    """Delete what killed processes left beside `path` under its temporary names."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{TEMPORARY}"):
+        discard(left)
+
+
+def discard(left: Path) -> None:
+    """Delete a file or folder that `claimed` made, unless a living process writes it. (An empty one
+    may have been made this moment, and not be locked yet.)"""
+    with contextlib.suppress(OSError):
+        handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            known = any(left.iterdir()) if left.is_dir() else os.fstat(handle).st_size > 0
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            except OSError:
+                known = False
+            if not known and time.time() - os.fstat(handle).st_mtime < STALE_SECONDS:
+                return
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+        finally:
+            os.close(handle)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a file of UTF-8. Raises as `atomic_write`."""
+    sweep(Path(path))
     with atomic_write(path, "w") as file:
         file.write(text)
 
@@ -102,6 +157,11 @@ def sha256_file(path: Path | str) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """The sha256 of a text's UTF-8, in hexadecimal: of the file that `write_text` makes of it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 known_sha256 = once_a_file(sha256_file)

@@ -43,7 +43,8 @@ def prepare(
     mirror: str | None = None,
     optional: bool = True,
 ) -> Path:
-    """Make a dataset below the data folder, unless it is there, whole and of this code.
+    """Make a dataset below the data folder, unless it is there, whole and of this code: that one
+    may be on a disk that is read only.
 
     Fetches the archives that it needs, from `mirror` where one is given, and the optional ones too;
     without `optional` it takes those of them that are there. Returns its folder.
@@ -53,6 +54,8 @@ def prepare(
     """
     recipe = recipes.recipe(dataset, data)
     target = prepared_folder(dataset, data)
+    if not force and _complete(target, recipe, optional):
+        return target
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with download.alone(target.parent / f".{dataset}.lock", dataset):
@@ -225,6 +228,16 @@ def _current(target: Path, recipe: Recipe) -> SelfCheck | None:
     except UserError:
         return None
     return check
+
+
+def _complete(target: Path, recipe: Recipe, optional: bool) -> bool:
+    """Whether a dataset is current and has of the optional archives what can be had: those that are
+    there, or with `optional` all."""
+    check = _current(target, recipe)
+    used = {} if check is None else check.get("archives", {})
+    unused = (archive for archive in recipe.optional if archive.name not in used)
+    more = any(optional or raw_path(archive, recipe.data).is_file() for archive in unused)
+    return check is not None and not more
 
 
 def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.data.read.selfcheck import SelfCheck, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write, sha256_file
+from cliptrase.files import atomic_write, sha256_file, sha256_text
 
 ARROW, SUBSETS = "samples.arrow", "subsets"
 SUMS = "sums.npy"  # (n, 2) uint32: CRC-32 of the bytes of each image and label
@@ -43,6 +43,7 @@ class PreparedSamples(Samples):
             self._file = os.open(self._path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
             self.ids, self._images, self._labels = _places(self._path)
+            self.ids_sha256 = _ids_digest(self.ids)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(_again(folder, f"the Arrow file is damaged ({error})")) from error
 
@@ -102,6 +103,8 @@ def open_prepared(
     samples = PreparedSamples(folder, sums=sums)
     if len(samples) != check.get("count"):
         raise UserError(_again(folder, f"{len(samples)} samples, not {check.get('count')}"))
+    if samples.ids_sha256 != check.get("ids_sha256"):
+        raise UserError(_again(folder, f"the ids in {ARROW} are not those that were prepared"))
     return samples
 
 
@@ -161,7 +164,7 @@ def self_check(
     present = np.flatnonzero(histogram)
     return {
         "count": len(sizes),
-        "ids_sha256": hashlib.sha256("\n".join(samples.ids).encode()).hexdigest(),
+        "ids_sha256": _ids_digest(samples.ids),
         "pixels_sha256": pixels.hexdigest(),
         "shortest_side": min(map(min, sizes)),
         "longest_side": max(map(max, sizes)),
@@ -200,6 +203,10 @@ def _no_subset(dataset: str, path: Path, check: SelfCheck, data: Path | str) -> 
     reasons = "; ".join(f"{name}: {reason}" for name, reason in without.items())
     command = f"then run `cliptrase prepare {dataset} --data {data}`"
     return f"{path}: not there: {dataset} {state} ({reasons}); {command}"
+
+
+def _ids_digest(ids: Iterable[str]) -> str:
+    return sha256_text("\n".join(ids))
 
 
 def _decoded(
