@@ -155,6 +155,28 @@ def test_an_id_that_was_changed_is_noticed_and_the_dataset_made_again(
     assert arrow.read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["samples.arrow", "sums.npy"])
+def test_a_bit_turned_over_anywhere_changes_no_sample_and_ends_in_no_crash(
+    small: None, tmp_path: Path, name: str
+) -> None:
+    """pyarrow reads where the file tells it to, also outside of the file."""
+
+    def content() -> list[tuple[str, bytes, bytes]]:
+        samples = open_prepared("small", tmp_path, any_code=True)
+        return [(one.id, one.image.tobytes(), one.label.tobytes()) for one in samples]
+
+    path = prepare.prepare("small", tmp_path) / name
+    before, good = path.read_bytes(), content()
+    for bit in np.random.default_rng(0).integers(0, 8 * len(before), 300).tolist():
+        spoilt = bytearray(before)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(spoilt)
+        try:
+            assert content() == good, bit
+        except UserError as error:
+            assert "run `cliptrase prepare small" in str(error)
+
+
 def test_a_whole_dataset_is_left_alone_where_nothing_can_be_written(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

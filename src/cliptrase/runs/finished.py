@@ -114,8 +114,9 @@ def stale_pass(
 def unwritten(folder: Path, run: Run) -> str:
     """Why `folder` is not one that `run` was written to, and may be written anew; "" for its own.
 
-    A folder that has lost config.yaml is the run's own by what provenance.json says of that file.
-    Raises UserError where it holds another configuration, or files that are no run's.
+    A folder is the run's own by config.yaml or, where that is lost or changed, by what
+    provenance.json says of it. Raises UserError where it holds another configuration, or files that
+    are no run's.
     """
     if folder.is_file():
         return "a file stands where its folder belongs"
@@ -126,14 +127,15 @@ def unwritten(folder: Path, run: Run) -> str:
         written = yaml.load(config.read_text(encoding="utf-8"), _LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         written = None
-    if written == run.identity:
+    digests = (read_json(folder / PROVENANCE) or {}).get("files")
+    if written == run.identity or (
+        isinstance(digests, dict) and digests.get(config.name) == sha256_text(run.text)
+    ):
         return ""
-    fault = "holds another configuration than this run"
-    if not isinstance(written, dict):
+    if isinstance(written, dict):
+        fault = "holds another configuration than this run"
+    else:
         fault = f"config.yaml is {'damaged' if config.is_file() else 'missing'}"
-        digests = (read_json(folder / PROVENANCE) or {}).get("files")
-        if isinstance(digests, dict) and digests.get(config.name) == sha256_text(run.text):
-            return ""
         strange = sorted(each.name for each in folder.iterdir() if each.name not in FILES)
         if not strange:
             return fault

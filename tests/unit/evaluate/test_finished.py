@@ -68,7 +68,11 @@ def test_a_config_that_says_the_same_in_other_words_is_written_again(folder):
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"), [(None, "missing"), (b"\xff: [", "not what was written")]
+    ("content", "fault"),
+    [
+        (None, "missing"),
+        *((content, "not what was written") for content in (b"", b"\xff: [", b"image_size: 1\n")),
+    ],
 )
 def test_a_lost_config_is_written_again_from_what_provenance_says(content, fault, folder):
     before = (folder / "config.yaml").read_bytes()
@@ -173,6 +177,8 @@ def test_a_pass_file_remembers_its_runs(folder, tmp_path):
     change_provenance(folder, files=finished.file_digests(folder))
     assert stale() == f"{NAME}: its metrics.json is not the one that pass.json names"
     (folder / "config.yaml").write_text("image_size: 1\n")
+    assert stale() == f"{NAME}: config.yaml is not what was written"
+    (folder / "provenance.json").unlink()
     assert "holds another configuration" in stale()
     file.write_text("[")
     assert stale() == "pass.json names other runs"

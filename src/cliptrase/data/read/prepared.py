@@ -44,7 +44,7 @@ class PreparedSamples(Samples):
             weakref.finalize(self, os.close, self._file)
             self.ids, self._images, self._labels = _places(self._path)
             self.ids_sha256 = _ids_digest(self.ids)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
             raise UserError(_again(folder, f"the Arrow file is damaged ({error})")) from error
 
     def load(self, index: int) -> Sample:
@@ -233,6 +233,11 @@ def _places(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         base = mapped.read_buffer(1).address
         mapped.seek(0)
         table = pyarrow.ipc.open_stream(mapped).read_all()
+        chunks = (chunk for column in table.columns for chunk in column.chunks)
+        for buffer in (buffer for chunk in chunks for buffer in chunk.buffers() if buffer):
+            if not base <= buffer.address <= base + mapped.size() - buffer.size:  # a crash to read
+                raise ValueError("a row lies outside the file")
+        table.validate(full=True)
         places = []
         for column in ("image", "label"):
             pieces = [np.empty((0, 2), np.int64)]
