@@ -69,7 +69,11 @@ class Ledger:
         if not path.exists():
             return cls(path)
         places = (read_json(path) or {}).get("places")
-        if not isinstance(places, dict) or not all(isinstance(x, dict) for x in places.values()):
+        entries = [*places.values()] if isinstance(places, dict) else [None]
+        entries += [
+            entry for place in entries if isinstance(place, dict) for entry in place.values()
+        ]
+        if not all(isinstance(entry, dict) for entry in entries):
             cure = "delete it to publish everything again"
             raise UserError(f"{path}: not a ledger that can be read; {cure}")
         return cls(path, places)

@@ -116,10 +116,13 @@ def unwritten(folder: Path, run: Run) -> str:
 
     A folder is the run's own by config.yaml or, where that is lost or changed, by what
     provenance.json says of it. Raises UserError where it holds another configuration, or files that
-    are no run's.
+    are no run's, and for a file that is not empty.
     """
+    cure = "delete it, or choose another folder with out=…"
     if folder.is_file():
-        return "a file stands where its folder belongs"
+        if folder.stat().st_size:
+            raise UserError(f"{folder}: is a file; {cure}")
+        return "an empty file stands where its folder belongs"
     if not folder.is_dir() or not any(folder.iterdir()):
         return NOT_RUN
     config = folder / "config.yaml"
@@ -140,7 +143,7 @@ def unwritten(folder: Path, run: Run) -> str:
         if not strange:
             return fault
         fault += f", and {strange[0]} is no file of a run"
-    raise UserError(f"{folder}: {fault}; delete it, or choose another folder with out=…")
+    raise UserError(f"{folder}: {fault}; {cure}")
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -49,10 +49,10 @@ def make_ready(folder: Path) -> None:
 
 
 def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, object]) -> Path:
-    """Write the run's folder into `out`, whole, in the place of an earlier one of the same run, or
-    of a file.
+    """Write the run's folder into `out`, whole, in the place of an earlier one of the same run.
 
-    Raises UserError for a folder of that name that holds something else, and for a full disk.
+    Raises UserError for a folder or file of that name that holds something else, and for a full
+    disk.
     """
     out = Path(out)
     folder = out / run.name

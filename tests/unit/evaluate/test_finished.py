@@ -198,15 +198,26 @@ def test_a_pass_scores_again_without_torch_and_writes_its_file(folder, tmp_path,
         planned.make_pass("suite", "one", tmp_path)
 
 
-def test_a_run_whose_place_is_taken_costs_itself_alone(folder, tmp_path, monkeypatch):
+def another_configuration(place):
+    place.mkdir()
+    (place / "config.yaml").write_text("image_size: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("take", "fault"),
+    [
+        (another_configuration, "holds another configuration than this run"),
+        (lambda place: place.write_text("mine"), "is a file"),
+    ],
+)
+def test_a_run_whose_place_is_taken_costs_itself_alone(take, fault, folder, tmp_path, monkeypatch):
     other = config.resolve(["benchmark=voc20", "method=sclip", "model=shapes_clip"])
-    (folder.parent / other.name).mkdir()
-    (folder.parent / other.name / "config.yaml").write_text("image_size: 1\n")
+    take(folder.parent / other.name)
     passes = {"one": SimpleNamespace(runs={other.name: other, NAME: RUN})}
     suite = SimpleNamespace(passes=passes, data=tmp_path / "data")
     monkeypatch.setattr(planned.plan, "load", lambda name: suite)
     (folder / "metrics.json").unlink()
-    with pytest.raises(UserError, match=f"^1 of the 2 runs of one .*{other.name}: holds another"):
+    with pytest.raises(UserError, match=f"^1 of the 2 runs of one .*{other.name}: {fault}; delete"):
         planned.make_pass("suite", "one", tmp_path)
     assert status(RUN, folder.parent).finished
 

@@ -122,6 +122,17 @@ def test_a_foreign_folder_is_named_and_left_alone(spoil, fault, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
+def test_a_file_in_the_place_of_a_run_is_named_and_left_alone(tmp_path):
+    (tmp_path / RUN.name).write_text("mine")
+    for act in (
+        lambda: status(RUN, tmp_path),
+        lambda: store.write(tmp_path, RUN, result(), PROVENANCE),
+    ):
+        with pytest.raises(UserError, match=f"{RUN.name}: is a file; delete it.*out="):
+            act()
+    assert (tmp_path / RUN.name).read_text() == "mine"
+
+
 def in_the_place_of(name, tmp_path, folder):
     """A folder in the place of a file, a file in the place of the run's folder."""
     if name:
@@ -135,7 +146,7 @@ def in_the_place_of(name, tmp_path, folder):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("", "a file stands where its folder belongs"),
+        ("", "an empty file stands where its folder belongs"),
         ("metrics.json", "metrics.json is missing"),
         ("config.yaml", "config.yaml is missing"),
         ("provenance.json", "provenance.json is missing"),
