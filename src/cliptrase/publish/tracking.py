@@ -69,11 +69,11 @@ class Ledger:
         if not path.exists():
             return cls(path)
         places = (read_json(path) or {}).get("places")
-        entries = [*places.values()] if isinstance(places, dict) else [None]
-        entries += [
-            entry for place in entries if isinstance(place, dict) for entry in place.values()
-        ]
-        if not all(isinstance(entry, dict) for entry in entries):
+        whole = isinstance(places, dict) and all(
+            isinstance(place, dict) and all(isinstance(entry, dict) for entry in place.values())
+            for place in places.values()
+        )
+        if not isinstance(places, dict) or not whole:
             cure = "delete it to publish everything again"
             raise UserError(f"{path}: not a ledger that can be read; {cure}")
         return cls(path, places)
