@@ -3,19 +3,25 @@
 import ast
 import contextlib
 import errno
+import fcntl
 import functools
+import glob
 import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar, TypeVarTuple
 
 from cliptrase.errors import UserError
 
+TEMPORARY = "[0-9a-f]" * 8  # the end of a temporary name, as a pattern
+STALE_SECONDS = 3600.0  # what is this old has no writer, where no lock says so
 More = TypeVarTuple("More")
 Value = TypeVar("Value")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -49,10 +55,9 @@ def user_path(text: str) -> Path:
 def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only once the block has ended without an error.
 
-    `mode` is "wb" or "w" (UTF-8). Of a link the target is written, a pipe
-    or a device as it is. If the block or the disk fails,
-    the earlier file at `path` stays as it is. Raises UserError naming the path where the disk
-    refuses.
+    `mode` is "wb" or "w" (UTF-8). Of a link the target is written, a pipe or a device as it is. If
+    the block or the disk fails, the earlier file at `path` stays as it is. Raises UserError naming
+    the path where the disk refuses.
     """
     target = Path(os.path.realpath(path))
     encoding = None if "b" in mode else "utf-8"
@@ -61,17 +66,14 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             with open(target, mode, encoding=encoding) as stream:
                 yield stream
             return
-    temporary = _beside(target)
     with naming_the_path(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        temporary, handle = claimed(target, _new_file)
     try:
-        with naming_the_path(path):
-            with open(handle, mode, encoding=encoding) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+        with naming_the_path(path), open(handle, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, target)  # while it is locked
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -103,8 +105,59 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
 
 
+def claimed(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """A file or folder beside `path` under a temporary name, as `make` makes and opens it, and its
+    descriptor: until that is closed, or the process ends, `sweep` leaves it alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    handle = make(temporary)
+    with contextlib.suppress(OSError):  # a disk without locks: `discard` goes by the time
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return temporary, handle
+
+
+def new_folder(path: Path) -> int:
+    """Make a folder, for `claimed`."""
+    path.mkdir()
+    return os.open(path, os.O_RDONLY)
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def sweep(path: Path) -> None:
+    """Delete what killed processes left beside `path` under its temporary names."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{TEMPORARY}"):
+        discard(left)
+
+
+def discard(left: Path) -> None:
+    """Delete a file or folder that `claimed` made, unless a living process writes it. (An empty one
+    may have been made this moment, and not be locked yet.)"""
+    with contextlib.suppress(OSError):
+        handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            known = any(left.iterdir()) if left.is_dir() else os.fstat(handle).st_size > 0
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            except OSError:
+                known = False
+            if not known and time.time() - os.fstat(handle).st_mtime < STALE_SECONDS:
+                return
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+        finally:
+            os.close(handle)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write a file of UTF-8. Raises as `atomic_write`."""
+    sweep(Path(path))
     with atomic_write(path, "w") as file:
         file.write(text)
 
@@ -152,6 +205,11 @@ def sha256_file(path: Path | str) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """The sha256 of a text's UTF-8, in hexadecimal: of the file that `write_text` makes of it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 known_sha256 = once_a_file(sha256_file)

@@ -11,6 +11,7 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.evaluate import passes, tally
 from cliptrase.evaluate.truth import Loader
+from cliptrase.files import TEMPORARY
 from cliptrase.runs import code, finished
 from cliptrase.runs.finished import status
 
@@ -164,6 +165,7 @@ def test_kill_9(moment, count, resumed_at, killed, runs, whole, read):
     assert read[0] == 0  # where operations are counted
     assert read[1:] == list(range(resumed_at, IMAGES))
     assert not (root / "partial.npz").exists()
+    assert not list(root.rglob(f".*.{TEMPORARY}")), "what was half-written is swept up"
 
 
 @pytest.mark.parametrize("batched", [False, True])

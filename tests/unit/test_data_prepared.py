@@ -142,6 +142,57 @@ def test_a_whole_dataset_is_left_alone_and_other_code_makes_it_again(
     assert len(open_prepared("small", tmp_path)) == COUNT
 
 
+def test_an_id_that_was_changed_is_noticed_and_the_dataset_made_again(
+    small: None, tmp_path: Path
+) -> None:
+    arrow = prepare.prepare("small", tmp_path) / "samples.arrow"
+    content = arrow.read_bytes()
+    arrow.write_bytes(content.replace(b"scene_003", b"scene_0O3"))
+    for opened in (open_prepared, verify_prepared):
+        with pytest.raises(UserError, match=r"ids in .*arrow are not those .* run `cliptrase prep"):
+            opened("small", tmp_path)
+    prepare.prepare("small", tmp_path)
+    assert arrow.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["samples.arrow", "sums.npy"])
+def test_a_bit_turned_over_anywhere_changes_no_sample_and_ends_in_no_crash(
+    small: None, tmp_path: Path, name: str
+) -> None:
+    """pyarrow reads where the file tells it to, also outside of the file."""
+
+    def content() -> list[tuple[str, bytes, bytes]]:
+        samples = open_prepared("small", tmp_path, any_code=True)
+        return [(one.id, one.image.tobytes(), one.label.tobytes()) for one in samples]
+
+    path = prepare.prepare("small", tmp_path) / name
+    before, good = path.read_bytes(), content()
+    for bit in np.random.default_rng(0).integers(0, 8 * len(before), 300).tolist():
+        spoilt = bytearray(before)
+        spoilt[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(spoilt)
+        try:
+            assert content() == good, bit
+        except UserError as error:
+            assert "run `cliptrase prepare small" in str(error)
+
+
+def test_a_whole_dataset_is_left_alone_where_nothing_can_be_written(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = prepare.prepare("small", tmp_path)
+    (tmp_path / "prepared/.small.lock").unlink()
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    monkeypatch.setattr("cliptrase.data.fetch.download.FileLock.acquire", refused)
+    assert prepare.prepare("small", tmp_path) == folder
+    with pytest.raises(UserError, match="check the folder's permissions"):
+        prepare.prepare("small", tmp_path, force=True)
+
+
 def test_threads_read_what_one_reader_reads(small: None, tmp_path: Path) -> None:
     prepare.prepare("small", tmp_path)
     samples = open_prepared("small", tmp_path)

@@ -186,8 +186,13 @@ def test_what_was_timed_is_believed_here_and_for_a_day(asked, monkeypatch, capsy
         assert timed(["b"]) and len(asked) == times
     monkeypatch.setattr(estimate.platform, "node", lambda: "elsewhere")
     assert timed(["b"]) and len(asked) == 6
-    estimate.KEPT.write_text("{")
-    assert timed(["b"]) and len(asked) == 7
+    kept = estimate.KEPT.read_text()
+    changed = kept.replace('"speed"', '"spead"'), kept.replace('"at": ', '"at": 1')
+    for content in ("{", "", "[]", "{}", '{"about": 1, "sha256": "0"}', *changed):
+        estimate.KEPT.write_text(content)
+        before = len(asked)
+        assert timed(["b"]) and len(asked) == before + 1, content
+        assert timed(["b"]) and len(asked) == before + 1
 
 
 def test_an_answer_of_the_cpu_is_not_kept_where_there_is_a_gpu(asked, monkeypatch):

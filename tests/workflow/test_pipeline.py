@@ -19,6 +19,7 @@ from cliptrase.data.make import prepare
 from cliptrase.data.read.ordered import cores
 from cliptrase.errors import UserError
 from cliptrase.pipeline import markers
+from cliptrase.publish.rendered import remember
 from cliptrase.runs import code, finished
 
 
@@ -273,6 +274,37 @@ def test_a_table_is_rendered_again_once_the_run_of_an_empty_cell_is_there(empty)
     assert asks(markers.tables("smoke")), "an old run that was moved here"
     os.utime(table, (time.time() + 60,) * 2)
     assert not asks(markers.tables("smoke")), "it was there, and has no value to show"
+
+
+@pytest.mark.parametrize(
+    ("asked", "files"),
+    [
+        (markers.tables, ["tables/main.csv", "tables/main.md", "tables/main.tex"]),
+        (markers.figures, ["figures/main.svg", "figures/main.png"]),
+    ],
+)
+def test_what_was_edited_is_rendered_again(empty, asked, files):
+    paths = [write(empty / "results/smoke" / file, "row,value,run\n") for file in files]
+    remember(paths[0].parent, paths[:-1])
+    remember(paths[0].parent, paths[-1:])
+    assert not asks(asked("smoke"))
+    for content in ("row,value,run\nA,99.9,a\n", "", "\0"):
+        for path in paths:
+            before = path.read_text()
+            write(path, content)
+            assert asks(asked("smoke")) and path.name in Path(asked("smoke")).read_text()
+            write(path, before)
+            assert not asks(asked("smoke")), "it is withdrawn"
+    paths[0].unlink()
+    assert not asks(asked("smoke")), "Snakemake sees that by itself"
+    write(paths[0].with_name(".rendered.json"), "")
+    assert asks(asked("smoke"))
+
+
+@pytest.mark.parametrize("content", ["row,value\nA,1\n", "", "a\0b\n,\n"])
+def test_a_table_that_is_none_of_ours_stops_no_start(empty, content):
+    write("results/smoke/tables/mine.csv", content)
+    assert not asks(markers.tables("smoke"))
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,19 @@ def test_tables_are_rendered_every_time_and_no_run_is_started(tree, tmp_path, sp
     assert file.with_suffix(".csv").read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "name", ["tables/table1_main.csv", "tables/table1_main.md", "figures/*.svg"]
+)
+def test_an_edited_table_or_figure_is_made_again(tree, name):
+    file = next((tree / "results/smoke").glob(name))
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b"1", b"2"))
+    done = snakemake(tree, "all")
+    assert done.returncode == 0 and "without a result: 0 of" in done.stdout, done.stdout
+    assert file.read_bytes() == before
+    assert "Nothing to be done" in snakemake(tree, "all").stdout
+
+
 def test_a_mark_that_a_broken_start_left_does_not_stop_the_tables(tree):
     (tree / "regenerate-paper-tables").touch()
     done = snakemake(tree, "regenerate-paper-tables")

@@ -34,6 +34,7 @@ rule draw_figures:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         conf=pipeline.table_files(PLAN),
         code=PUBLISHING,
+        marker=lambda wildcards: markers.figures(SUITE),
     output:
         expand(
             "results/{suite}/figures/{figure}.{kind}",

@@ -27,7 +27,7 @@ from cliptrase.evaluate.tally import Progress, Tally
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
-from cliptrase.files import sha256_file
+from cliptrase.files import sha256_file, sweep
 from cliptrase.machine import cores
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
@@ -84,6 +84,8 @@ def run_pass(
     if todo:
         store.make_ready(Path(out))
         store.make_ready(Path(partial).parent)
+        if Path(partial).is_dir():
+            raise UserError(f"{partial}: a folder stands where counts are saved; move it away")
         workers = workers or cores()
         batch_size = batch_size or next(iter(todo.values())).batch_size
         with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
@@ -95,6 +97,7 @@ def run_pass(
                     Path(partial), save_every, in_batches, Path(out)
                 )
         Path(partial).unlink(missing_ok=True)
+        sweep(Path(partial))
     return {name: Path(out) / name for name in runs}
 
 

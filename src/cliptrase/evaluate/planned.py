@@ -5,7 +5,7 @@ Writes OUT/passes/SUITE/PASS.json (run → sha256 of its metrics.json) once ever
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def make_pass(
     `data`: the data folder, None for the suite's own; `options`: device, batch_size and workers, as
     `run_pass` takes them.
     Raises UserError for an unknown suite or pass, as `run_pass`, and, once the others are made, for
-    runs on a part of the dataset that is not there.
+    runs on a part of the dataset that is not there, or whose folder holds something else.
     """
     planned = plan.load(suite)
     passes, data = planned.passes, planned.data if data is None else data
@@ -41,8 +41,10 @@ def make_pass(
         raise UserError(f"suite {suite} has no pass {name!r}; {nearest(name, passes)}")
     runs, file = passes[name].runs, finished.pass_file(suite, name, results)
     out = Path(results) / "runs"
-    todo = store.rescore(runs, out, data, freeze_code=freeze_code)
-    lost = _without_their_images(todo, data)
+    lost = _taken(runs, out)
+    free = {run: runs[run] for run in runs if run not in lost}
+    todo = store.rescore(free, out, data, freeze_code=freeze_code)
+    lost |= _without_their_images(todo, data)
     made = {run: runs[run] for run in runs if run not in lost}
     if todo.keys() - lost.keys():
         from cliptrase.evaluate.passes import run_pass  # torch: not where all runs are there
@@ -56,6 +58,17 @@ def make_pass(
         )
     finished.write_pass(file, runs, out)
     return file
+
+
+def _taken(runs: Mapping[str, Run], out: Path) -> dict[str, str]:
+    """Those of `runs` in whose place something else stands, and what it is."""
+    taken = {}
+    for name, run in runs.items():
+        try:
+            finished.unwritten(out / name, run)
+        except UserError as error:
+            taken[name] = str(error)
+    return taken
 
 
 def _without_their_images(runs: dict[str, Run], data: Path | str) -> dict[str, str]:

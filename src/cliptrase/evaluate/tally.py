@@ -2,7 +2,6 @@
 
 import json
 import logging
-import zipfile
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.files import atomic_write
+from cliptrase.evaluate import kept
 from cliptrase.runs.counts import GroundTruth, ImageCounts
 
 log = logging.getLogger(__name__)
@@ -100,26 +99,18 @@ class Progress:
         arrays: dict[str, Any] = {"about": np.array(json.dumps({"basis": basis, **done}))}
         for name, tally in self.tallies.items():
             arrays |= {f"{name}.{key}": getattr(tally, key) for key in ARRAYS}
-        with atomic_write(path) as file:
-            np.savez(file, **arrays)
+        kept.write(path, arrays)
 
     def resume(self, path: Path, basis: Mapping[str, object]) -> None:
         """Take over what `path` holds, if it was made on the same `basis` and has all runs."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                if about["basis"] != basis or not set(self.tallies) <= set(about["runs"]):
-                    log.info("%s is from other code, data or runs: starting over", path)
-                    return
-                arrays = {
-                    run: {key: file[f"{run}.{key}"] for key in ARRAYS} for run in self.tallies
-                }
-        except FileNotFoundError:
+        saved = kept.read(path, "starting over")
+        if saved is None:
             return
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("%s cannot be read (%s): starting over", path, error)
+        about = json.loads(str(saved["about"]))
+        if about["basis"] != basis or not set(self.tallies) <= set(about["runs"]):
+            log.info("%s is from other code, data or runs: starting over", path)
             return
         for name, tally in self.tallies.items():
-            tally.load(arrays[name])
+            tally.load({key: saved[f"{name}.{key}"] for key in ARRAYS})
         self.position, self.seconds = about["position"], about["seconds"]
         log.info("going on from image %d", self.position)

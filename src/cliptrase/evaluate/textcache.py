@@ -3,10 +3,8 @@
 import hashlib
 import json
 import logging
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cliptrase.config import Run
@@ -18,8 +16,9 @@ from cliptrase.data.read.vocabularies import (
     read_classes,
     read_templates,
 )
+from cliptrase.errors import UserError
+from cliptrase.evaluate import kept
 from cliptrase.evaluate.graph import Text
-from cliptrase.files import atomic_write
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
 from cliptrase.runs import code
@@ -32,7 +31,8 @@ IMAGES_ONLY = ("path", "label", "precision")  # of a model: what changes no text
 def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[str, Text]:
     """The vocabulary of `run` as `clip` reads it, with a key that is the same for the same Text.
 
-    From the folder `data`/text_features where it is there. A damaged file is written again.
+    From the folder `data`/text_features where it is there. A damaged file is written again; where
+    the folder cannot be written, the words are encoded each time.
     """
     words = run.vocabulary
     names, owner = names_of(run)
@@ -42,17 +42,20 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
     distinct = list(dict.fromkeys(names))  # a name is encoded once, whoever owns it
     key = _key(distinct, templates, run.model, clip)
     path = Path(data) / "text_features" / f"{key}.npz"
-    features = _read(path, (len(distinct), clip.embed_dim))
-    if features is None:
+    arrays = kept.read(path, "encoding the words again")
+    if arrays is None:
         made = text_features(clip, distinct, templates, workers)
-        features = made.float().cpu().numpy()
-        with atomic_write(path) as file:
-            np.savez(file, features=features)
+        arrays = {"features": made.float().cpu().numpy()}
+        try:
+            kept.write(path, arrays)
+        except UserError as error:
+            log.warning("the encoded words are not kept: %s", error)
     at = {name: index for index, name in enumerate(distinct)}
     rows = [at[name] for name in names]
     # torch.tensor copies into memory aligned as torch's own: products then sum in one order.
     text = Text(
-        torch.tensor(features[rows], device=clip.device), torch.tensor(owner, device=clip.device)
+        torch.tensor(arrays["features"][rows], device=clip.device),
+        torch.tensor(owner, device=clip.device),
     )
     owned = hashlib.sha256(json.dumps([rows, owner]).encode()).hexdigest()
     return f"{key}.{owned[:16]}", text
@@ -84,16 +87,3 @@ def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> st
     }
     text = json.dumps(basis, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            features = file["features"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is damaged (%s): encoding the words again", path, error)
-        return None
-    whole = features.shape == shape and features.dtype == np.float32
-    return features if whole and np.isfinite(features).all() else None

@@ -20,6 +20,7 @@ from cliptrase.files import read_json, write_text
 from cliptrase.pipeline import RUNS
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.plan import Plan
+from cliptrase.publish.rendered import edited
 from cliptrase.runs.code import PACKAGE, digest
 from cliptrase.runs.finished import pass_file
 
@@ -60,18 +61,26 @@ def dataset(plan: Plan, name: str) -> str:
 
 
 def tables(suite: str) -> str:
-    """Of the tables: asks if a run whose cell is empty has come since they were rendered.
+    """Of the tables: asks if a file was edited since, or a run whose cell is empty has come.
 
     `regenerate-paper-tables` leaves such cells, in files that are newer than every pass. A run that
     is moved here counts, hence the time of change; one that has no value to show does not.
     """
+    if changed := edited(Path("results", suite, "tables")):
+        return _marker(f"{suite}/tables", f"{changed} is not what was rendered")
     come = set()
     for file in Path("results", suite, "tables").glob("*.csv"):
         with open(file, encoding="utf-8", newline="") as text:
-            empty = {row["run"] for row in csv.DictReader(text) if not row.get("value")} - {""}
-        there = [run for run in empty if (RUNS / run / "metrics.json").is_file()]
+            empty = {row.get("run") for row in csv.DictReader(text) if not row.get("value")}
+        there = [run for run in empty if run and (RUNS / run / "metrics.json").is_file()]
         come |= {run for run in there if os.stat(RUNS / run).st_ctime > os.path.getmtime(file)}
     return _marker(f"{suite}/tables", f"there is now a run {min(come)}" if come else "")
+
+
+def figures(suite: str) -> str:
+    """Of the figures: asks if a file was edited since they were drawn."""
+    changed = edited(Path("results", suite, "figures"))
+    return _marker(f"{suite}/figures", f"{changed} is not what was drawn" if changed else "")
 
 
 def wandb(suite: str) -> str:

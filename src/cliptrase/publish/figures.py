@@ -17,6 +17,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish import MAIN_RESULTS
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.charts import bars, heat_map, row_bars
+from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.style import SETTINGS, save
 from cliptrase.publish.tables import command_line
@@ -54,4 +55,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             paths += draw_pictures(suite, folder, data)
         except UserError as error:
             log.warning("no pictures: %s", error)
+    remember(folder, paths)
     sys.stdout.write("".join(f"{path}\n" for path in paths))

@@ -16,6 +16,7 @@ from cliptrase.plan import Plan, Table
 from cliptrase.publish.cells import missing, tidy
 from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_latex, to_markdown
+from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
 
 SHOWN = 12  # reasons of missing cells that are printed
@@ -29,8 +30,10 @@ def render(suite: Plan, shelf: Shelf, table: Table, folder: Path) -> pd.DataFram
     frame = tidy(suite, shelf, table)
     sheet = sheet_of(suite, table, frame)
     texts = {"csv": to_csv(frame), "md": to_markdown(sheet), "tex": to_latex(sheet)}
+    paths = {kind: folder / f"{table.name}.{kind}" for kind in texts}
     for kind, text in texts.items():
-        write_text(folder / f"{table.name}.{kind}", text)
+        write_text(paths[kind], text)
+    remember(folder, paths.values())
     return frame
 
 

@@ -69,7 +69,11 @@ class Ledger:
         if not path.exists():
             return cls(path)
         places = (read_json(path) or {}).get("places")
-        if not isinstance(places, dict) or not all(isinstance(x, dict) for x in places.values()):
+        whole = isinstance(places, dict) and all(
+            isinstance(place, dict) and all(isinstance(entry, dict) for entry in place.values())
+            for place in places.values()
+        )
+        if not isinstance(places, dict) or not whole:
             cure = "delete it to publish everything again"
             raise UserError(f"{path}: not a ledger that can be read; {cure}")
         return cls(path, places)

@@ -18,7 +18,7 @@ import yaml
 from cliptrase.config import Run
 from cliptrase.data.read.selfcheck import prepared_folder, read_selfcheck, subset_digests
 from cliptrase.errors import UserError
-from cliptrase.files import read_json, sha256_file, write_json
+from cliptrase.files import read_json, sha256_file, sha256_text, write_json
 from cliptrase.runs import code
 
 PROVENANCE = "provenance.json"
@@ -26,6 +26,7 @@ PREDICTED = ("confusion.npz", "per_image.npz")
 SCORED = ("metrics.json", "config.yaml")
 SEALED = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml")
 FILES = (*SEALED, PROVENANCE)
+NOT_RUN = "not run yet"
 TABLES = Path(__file__).parents[1] / "data" / "labels"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
 
@@ -48,12 +49,12 @@ def status(
 ) -> Status:
     """What the folder of `run` in `runs_folder` still needs.
 
-    `freeze_code` lets a run stand whatever code predicted and scored it. Raises UserError where a
-    folder of the run's name holds another configuration.
+    `freeze_code` lets a run stand whatever code predicted and scored it. Raises UserError as
+    `unwritten`.
     """
     folder = Path(runs_folder) / run.name
-    if not belongs(folder, run):
-        return Status("predict", "not run yet")
+    if reason := unwritten(folder, run):
+        return Status("predict", reason)
     made = read_json(folder / PROVENANCE) or {}
     if reason := _damage(folder, PREDICTED, made):
         return Status("predict", reason)
@@ -66,7 +67,8 @@ def status(
     if not reason and not freeze_code and made.get("scoring") != code.scoring_digest():
         reason = "its scores are of other scoring code"
     if reason:  # metrics.json holds one number that the counts do not
-        return Status("rescore" if "flops" in made else "predict", reason)
+        scorable = "flops" in made and not any((folder / name).is_dir() for name in SCORED)
+        return Status("rescore" if scorable else "predict", reason)
     return Status("finished")
 
 
@@ -109,22 +111,39 @@ def stale_pass(
     return ""
 
 
-def belongs(folder: Path, run: Run) -> bool:
-    """Whether `folder` holds `run`; False where it is absent or empty.
+def unwritten(folder: Path, run: Run) -> str:
+    """Why `folder` is not one that `run` was written to, and may be written anew; "" for its own.
 
-    Raises UserError where it holds another configuration or is a file.
+    A folder is the run's own by config.yaml or, where that is lost or changed, by what
+    provenance.json says of it. Raises UserError where it holds another configuration, or files that
+    are no run's, and for a file that is not empty.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
+    cure = "delete it, or choose another folder with out=…"
+    if folder.is_file():
+        if folder.stat().st_size:
+            raise UserError(f"{folder}: is a file; {cure}")
+        return "an empty file stands where its folder belongs"
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return NOT_RUN
+    config = folder / "config.yaml"
     try:
-        written = (folder / "config.yaml").read_text(encoding="utf-8")
-        same = yaml.load(written, _LOADER) == run.identity
+        written = yaml.load(config.read_text(encoding="utf-8"), _LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        same = False
-    if not same:
-        wrong = "holds another configuration than this run" if folder.is_dir() else "is a file"
-        raise UserError(f"{folder}: {wrong}; delete it, or choose another folder with out=…")
-    return True
+        written = None
+    digests = (read_json(folder / PROVENANCE) or {}).get("files")
+    if written == run.identity or (
+        isinstance(digests, dict) and digests.get(config.name) == sha256_text(run.text)
+    ):
+        return ""
+    if isinstance(written, dict):
+        fault = "holds another configuration than this run"
+    else:
+        fault = f"config.yaml is {'damaged' if config.is_file() else 'missing'}"
+        strange = sorted(each.name for each in folder.iterdir() if each.name not in FILES)
+        if not strange:
+            return fault
+        fault += f", and {strange[0]} is no file of a run"
+    raise UserError(f"{folder}: {fault}; {cure}")
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -145,7 +164,11 @@ def _damage(folder: Path, names: Iterable[str], made: Mapping[str, Any]) -> str:
     if not isinstance(written, dict):
         return f"{PROVENANCE} is damaged"
     for name in names:
-        if sha256_file(folder / name) != written.get(name):
+        try:
+            digest = sha256_file(folder / name)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if digest != written.get(name):
             return f"{name} is not what was written"
     return ""
 

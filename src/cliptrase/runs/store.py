@@ -9,10 +9,9 @@ import errno
 import json
 import logging
 import os
+import secrets
 import shutil
 import tempfile
-import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,23 @@ from typing import Any
 import numpy as np
 
 from cliptrase.config import Run
-from cliptrase.files import atomic_write, naming_the_path, read_json, write_text
+from cliptrase.files import (
+    TEMPORARY,
+    atomic_write,
+    claimed,
+    discard,
+    naming_the_path,
+    new_folder,
+    read_json,
+    sweep,
+    write_text,
+)
 from cliptrase.runs import code, finished, scoring
 from cliptrase.runs.finished import PROVENANCE
 from cliptrase.runs.provenance import commit, now
 from cliptrase.runs.scoring import Result
 
 log = logging.getLogger(__name__)
-
-STALE_SECONDS = 3600.0  # a temporary folder or file this old belongs to a process that was killed
 
 
 def make_ready(folder: Path) -> None:
@@ -44,16 +51,15 @@ def make_ready(folder: Path) -> None:
 def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, object]) -> Path:
     """Write the run's folder into `out`, whole, in the place of an earlier one of the same run.
 
-    Raises UserError for a folder of that name that holds something else, and for a full disk.
+    Raises UserError for a folder or file of that name that holds something else, and for a full
+    disk.
     """
     out = Path(out)
     folder = out / run.name
-    finished.belongs(folder, run)
+    finished.unwritten(folder, run)
     with naming_the_path(folder):
-        out.mkdir(parents=True, exist_ok=True)
-        _sweep(out, folder.name)
-        building = out / f".{folder.name}.{uuid.uuid4().hex[:8]}"  # not mkdtemp: only ours to read
-        building.mkdir()
+        _sweep(out)
+        building, handle = claimed(folder, new_folder)
         try:
             with atomic_write(building / "confusion.npz") as file:
                 np.savez_compressed(file, confusion=result.confusion)
@@ -63,6 +69,7 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
             _replace(folder, building)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+            os.close(handle)
     return folder
 
 
@@ -71,16 +78,20 @@ def rescore(
 ) -> dict[str, Run]:
     """Make metrics.json again of the runs that need no more; returns those that need their images.
 
-    Raises UserError as `finished.status` and `write`.
+    Sweeps up first what killed processes left in `out`. Raises UserError as `finished.status` and
+    `write`.
     """
     left = {}
+    _sweep(Path(out))
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
         folder = Path(out) / name
         for file in finished.FILES:
-            _sweep(folder, file)
+            sweep(folder / file)
         if needed.state == "predict":
             left[name] = run
+            if needed.reason != finished.NOT_RUN:
+                log.info("%s: %s; made again", name, needed.reason)
         elif needed.state == "rescore":
             log.info("%s: %s; scored again from its counts", name, needed.reason)
             scored = {"scoring": code.scoring_digest(), "scored": {"at": now(), "commit": commit()}}
@@ -116,23 +127,24 @@ def _replace(folder: Path, building: Path) -> None:
             os.replace(building, folder)
             return
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        if folder.is_dir() and not folder.is_symlink():
+            old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+            with contextlib.suppress(FileNotFoundError):  # another process may have been quicker
+                os.replace(folder, old)
+            discard(old)
+        else:
+            folder.unlink(missing_ok=True)
+
+
+def _sweep(out: Path) -> None:
+    """Delete the run folders that killed processes left in `out` under temporary names."""
+    for left in out.glob(f".*.{TEMPORARY}/"):
         with contextlib.suppress(FileNotFoundError):  # another process may have been quicker
-            os.replace(folder, old / folder.name)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _sweep(out: Path, name: str) -> None:
-    """Delete what a killed process left in `out` under temporary names of this folder or file."""
-    for path in out.glob(f".{name}.????????"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+            names = [file.name for file in left.iterdir()]
+            if all(any(file in name for file in finished.FILES) for name in names):
+                discard(left)
 
 
 def _json(content: Mapping[str, object]) -> str:

@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from cliptrase import config
+from cliptrase import config, files
+from cliptrase.errors import UserError
 from cliptrase.evaluate import planned
+from cliptrase.files import claimed
 from cliptrase.runs import code, finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import FILES, status
@@ -66,6 +67,26 @@ def test_a_config_that_says_the_same_in_other_words_is_written_again(folder):
     assert (folder / "config.yaml").read_text() == text and status(RUN, folder.parent).finished
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "missing"),
+        *((content, "not what was written") for content in (b"", b"\xff: [", b"image_size: 1\n")),
+    ],
+)
+def test_a_lost_config_is_written_again_from_what_provenance_says(content, fault, folder):
+    before = (folder / "config.yaml").read_bytes()
+    (folder / "config.yaml").unlink()
+    if content is not None:
+        (folder / "config.yaml").write_bytes(content)
+    assert status(RUN, folder.parent) == finished.Status("rescore", f"config.yaml is {fault}")
+    assert not store.rescore({NAME: RUN}, folder.parent, "data")
+    assert (folder / "config.yaml").read_bytes() == before and status(RUN, folder.parent).finished
+    (folder / "config.yaml").unlink()
+    (folder / "provenance.json").unlink()
+    assert status(RUN, folder.parent) == finished.Status("predict", "config.yaml is missing")
+
+
 @pytest.mark.parametrize("change", [{"files": None}, {"files": {}}])
 def test_a_provenance_that_says_nothing_of_the_files(change, folder):
     change_provenance(folder, **change)
@@ -90,16 +111,18 @@ def test_other_scoring_code_needs_the_counts_only(folder):
     assert (folder / "metrics.json").read_bytes() == before
 
 
-def test_what_a_killed_process_left_of_scoring_is_swept_up_later(folder):
-    left, running, partial = (
-        folder / name for name in (".metrics.json.0123abcd", ".config.yaml.4567cdef", ".notes")
-    )
-    for path in (left, running, partial):
+def test_what_a_killed_process_left_of_scoring_is_swept_up(folder):
+    left, own = folder / ".metrics.json.0123abcd", folder / ".notes"
+    running, handle = claimed(folder / "config.yaml", files._new_file)
+    for path in (left, running, own):
         path.write_text("{")
-    for path in (left, partial):
-        os.utime(path, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    for path in (running, own):
+        os.utime(path, (0, 0))
     assert not store.rescore({NAME: RUN}, folder.parent, "data")
-    assert not left.exists() and running.exists() and partial.exists()
+    assert not left.exists() and running.exists() and own.exists()
+    os.close(handle)
+    assert not store.rescore({NAME: RUN}, folder.parent, "data")
+    assert not running.exists()
 
 
 def test_other_data(folder):
@@ -154,6 +177,8 @@ def test_a_pass_file_remembers_its_runs(folder, tmp_path):
     change_provenance(folder, files=finished.file_digests(folder))
     assert stale() == f"{NAME}: its metrics.json is not the one that pass.json names"
     (folder / "config.yaml").write_text("image_size: 1\n")
+    assert stale() == f"{NAME}: config.yaml is not what was written"
+    (folder / "provenance.json").unlink()
     assert "holds another configuration" in stale()
     file.write_text("[")
     assert stale() == "pass.json names other runs"
@@ -171,6 +196,30 @@ def test_a_pass_scores_again_without_torch_and_writes_its_file(folder, tmp_path,
     (folder / "per_image.npz").unlink()
     with pytest.raises(ImportError):
         planned.make_pass("suite", "one", tmp_path)
+
+
+def another_configuration(place):
+    place.mkdir()
+    (place / "config.yaml").write_text("image_size: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("take", "fault"),
+    [
+        (another_configuration, "holds another configuration than this run"),
+        (lambda place: place.write_text("mine"), "is a file"),
+    ],
+)
+def test_a_run_whose_place_is_taken_costs_itself_alone(take, fault, folder, tmp_path, monkeypatch):
+    other = config.resolve(["benchmark=voc20", "method=sclip", "model=shapes_clip"])
+    take(folder.parent / other.name)
+    passes = {"one": SimpleNamespace(runs={other.name: other, NAME: RUN})}
+    suite = SimpleNamespace(passes=passes, data=tmp_path / "data")
+    monkeypatch.setattr(planned.plan, "load", lambda name: suite)
+    (folder / "metrics.json").unlink()
+    with pytest.raises(UserError, match=f"^1 of the 2 runs of one .*{other.name}: {fault}; delete"):
+        planned.make_pass("suite", "one", tmp_path)
+    assert status(RUN, folder.parent).finished
 
 
 def test_asking_loads_neither_numpy_nor_torch():

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cliptrase import config
+from cliptrase import config, files
 from cliptrase.errors import UserError
 from cliptrase.runs import finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
@@ -85,19 +88,27 @@ def test_counts_come_back(tmp_path):
 
 
 def another_run(folder):
-    text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("image_size: 224", "image_size: 336"))
+    other = config.resolve(
+        ["benchmark=voc20", "method=clip", "model=shapes_clip", "image_size=336"]
+    )
+    shutil.rmtree(folder)
+    shutil.move(store.write(folder.parent, other, result(), PROVENANCE), folder)
+
+
+def somebodys_notes(folder):
+    for name in finished.FILES:
+        (folder / name).unlink()
+    (folder / "notes.txt").write_text("mine")
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "fault"),
     [
-        another_run,
-        lambda folder: (folder / "config.yaml").unlink(),
-        lambda folder: (folder / "config.yaml").write_bytes(b"\xff\xfe: ["),
+        (another_run, "holds another configuration than this run"),
+        (somebodys_notes, "config.yaml is missing, and notes.txt is no file of a run"),
     ],
 )
-def test_a_foreign_folder_is_named_and_left_alone(spoil, tmp_path):
+def test_a_foreign_folder_is_named_and_left_alone(spoil, fault, tmp_path):
     folder = store.write(tmp_path, RUN, result(), PROVENANCE)
     spoil(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -105,10 +116,58 @@ def test_a_foreign_folder_is_named_and_left_alone(spoil, tmp_path):
         lambda: status(RUN, tmp_path),
         lambda: store.write(tmp_path, RUN, result(), PROVENANCE),
     ):
-        with pytest.raises(UserError, match=r"another configuration.*delete it.*out="):
+        with pytest.raises(UserError, match=rf"{fault}; delete it.*out="):
             act()
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_file_in_the_place_of_a_run_is_named_and_left_alone(tmp_path):
+    (tmp_path / RUN.name).write_text("mine")
+    for act in (
+        lambda: status(RUN, tmp_path),
+        lambda: store.write(tmp_path, RUN, result(), PROVENANCE),
+    ):
+        with pytest.raises(UserError, match=f"{RUN.name}: is a file; delete it.*out="):
+            act()
+    assert (tmp_path / RUN.name).read_text() == "mine"
+
+
+def in_the_place_of(name, tmp_path, folder):
+    """A folder in the place of a file, a file in the place of the run's folder."""
+    if name:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    else:
+        shutil.rmtree(folder)
+        folder.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "an empty file stands where its folder belongs"),
+        ("metrics.json", "metrics.json is missing"),
+        ("config.yaml", "config.yaml is missing"),
+        ("provenance.json", "provenance.json is missing"),
+        ("confusion.npz", "confusion.npz is missing"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_run_or_its_file_is_replaced(name, reason, tmp_path):
+    folder = store.write(tmp_path, RUN, result(), PROVENANCE)
+    in_the_place_of(name, tmp_path, folder)
+    assert status(RUN, tmp_path, freeze_code=True) == finished.Status("predict", reason)
+    store.write(tmp_path, RUN, result(), PROVENANCE)
+    assert status(RUN, tmp_path, freeze_code=True).finished
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_link_in_the_place_of_a_run_is_replaced_and_its_target_left_alone(tmp_path):
+    folder = store.write(tmp_path / "elsewhere", RUN, result(), PROVENANCE)
+    (folder / "metrics.json").unlink()
+    (tmp_path / RUN.name).symlink_to(folder)
+    store.write(tmp_path, RUN, result(), PROVENANCE)
+    assert not (tmp_path / RUN.name).is_symlink() and len([*folder.iterdir()]) == 4
 
 
 def test_an_empty_folder_is_nobody_s(tmp_path):
@@ -118,13 +177,40 @@ def test_an_empty_folder_is_nobody_s(tmp_path):
     assert status(RUN, tmp_path, freeze_code=True).finished
 
 
-def test_what_a_killed_process_left_is_swept_up_later(tmp_path):
-    left, running = (tmp_path / f".{RUN.name}.{end}" for end in ("01234567", "89abcdef"))
-    for path in (left, running):
+WRITING = """
+import signal, sys
+from cliptrase.files import claimed, new_folder
+from pathlib import Path
+folder, handle = claimed(Path(sys.argv[1]), new_folder)
+(folder / ".confusion.npz.0123abcd").write_bytes(b"half")
+print(folder, flush=True)
+signal.pause()
+"""
+
+
+def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path):
+    """By the next start, whichever runs it makes; what is no run's stays."""
+    own = tmp_path / ".settings.0123abcd"
+    own.mkdir()
+    (own / "notes.txt").touch()
+    command = [sys.executable, "-c", WRITING, str(tmp_path / "another.run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
+        folder = Path(writing.stdout.readline().strip())
+        os.utime(folder, (0, 0))  # however slow it is
+        store.rescore({}, tmp_path, "data")
+        assert (folder / ".confusion.npz.0123abcd").exists()
+        writing.kill()
+    store.rescore({}, tmp_path, "data")
+    assert [path.name for path in tmp_path.iterdir()] == [own.name]
+
+
+def test_a_folder_that_was_just_made_may_not_be_locked_yet(tmp_path):
+    left, just_made = (tmp_path / f".{RUN.name}.{end}" for end in ("01234567", "89abcdef"))
+    for path in (left, just_made):
         path.mkdir()
-    os.utime(left, (time.time() - 2 * store.STALE_SECONDS,) * 2)
+    os.utime(left, (time.time() - 2 * files.STALE_SECONDS,) * 2)
     store.write(tmp_path, RUN, result(), PROVENANCE)
-    assert not left.exists() and running.exists()
+    assert not left.exists() and just_made.exists()
 
 
 def test_a_damaged_folder_is_named(tmp_path):

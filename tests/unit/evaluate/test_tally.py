@@ -86,6 +86,20 @@ def test_what_was_saved_goes_on_as_if_nothing_had_been(tmp_path):
     first.add(11, None)  # what was saved is no longer held on to
 
 
+@pytest.mark.parametrize("place", [0, 30, 200, 700, -60, -40, -1])
+def test_counts_with_a_bit_turned_over_are_not_gone_on_with(tmp_path, place, caplog):
+    kept, _ = filled(5, 12, 4)
+    file = tmp_path / "partial.npz"
+    Progress({"a": kept}, position=5).save(file, {"code": "1"})
+    content = bytearray(file.read_bytes())
+    content[place] ^= 16
+    file.write_bytes(content)
+    after = Progress({"a": Tally(5, 12)})
+    after.resume(file, {"code": "1"})
+    assert after.position == 0 and not after.tallies["a"].confusion.any()
+    assert caplog.messages == [f"{file} is not what was written: starting over"]
+
+
 def test_an_image_out_of_turn_is_refused():
     kept = Tally(5, 12)
     kept.add(0, None)

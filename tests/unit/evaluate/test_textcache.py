@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 
 from cliptrase.config import Run, resolve
 from cliptrase.errors import UserError
-from cliptrase.evaluate import textcache
+from cliptrase.evaluate import kept, textcache
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
 from cliptrase.runs.scoring import class_names
@@ -49,7 +51,7 @@ def test_the_features_are_those_of_the_tower_and_are_read_the_next_time(lists, m
     clip = load_clip(resolved(lists, model).model)
     assert torch.equal(first, text_features(clip, WORDS, TEMPLATES))
     (file,) = files(data)
-    np.savez(file, features=np.full((2, clip.embed_dim), 0.5, np.float32))
+    kept.write(file, {"features": np.full((2, clip.embed_dim), 0.5, np.float32)})
     assert torch.equal(text(lists, model, data)[1], torch.full((2, clip.embed_dim), 0.5))
     assert text(lists, model, data)[0] == key
 
@@ -72,16 +74,61 @@ def test_one_class_without_background_is_warned_about(lists, model, tmp_path, ca
     assert f"{lists}/words.txt: one class was read, 'zebra red apple', and no" in caplog.text
 
 
-@pytest.mark.parametrize("damage", [b"", b"no zip", None])
-def test_a_damaged_file_is_written_again(lists, model, tmp_path, damage):
+def reverse_the_rows(file: Path) -> None:
+    features = np.load(file)["features"]
+    np.savez(file, features=features[::-1])
+
+
+def turn_a_bit(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 4
+    file.write_bytes(content)
+
+
+def put_another(file: Path) -> None:
+    """The features of other words, whole, under the name of these."""
+    kept.write(file.with_name("other.npz"), {"features": np.ones((2, 32), np.float32)})
+    file.with_name("other.npz").replace(file)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"no zip"),
+        lambda file: np.savez(file, features=np.full((2, 3), 0.5, np.float32)),
+        reverse_the_rows,
+        put_another,
+        *(lambda file, at=place: turn_a_bit(file, at) for place in (0, 9, 30, 130, 300, -40, -1)),
+    ],
+)
+def test_a_damaged_file_is_written_again(lists, model, tmp_path, damage, caplog):
     data = tmp_path / "data"
     first = text(lists, model, data)[1]
     (file,) = files(data)
-    if damage is None:
-        np.savez(file, features=np.full((2, 3), 0.5, np.float32))  # of another width
-    else:
-        file.write_bytes(damage)
+    content = file.read_bytes()
+    damage(file)
     assert torch.equal(text(lists, model, data)[1], first)
+    assert file.read_bytes() == content
+    (said,) = caplog.messages
+    assert said == f"{file} is not what was written: encoding the words again"
+    assert torch.equal(text(lists, model, data)[1], first) and len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("refusal", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_data_folder_that_cannot_be_written_costs_the_cache_alone(
+    lists, model, tmp_path, monkeypatch, caplog, refusal
+):
+    def refused(*_, **__):
+        raise OSError(refusal, os.strerror(refusal))
+
+    first = text(lists, model, tmp_path / "elsewhere")[1]
+    with monkeypatch.context() as patch:
+        patch.setattr("cliptrase.files.claimed", refused)
+        assert torch.equal(text(lists, model, tmp_path / "data")[1], first)
+    (said,) = caplog.messages
+    assert said.startswith(f"the encoded words are not kept: {tmp_path}/data/text_features")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("change", ["word", "template", "order", "weights", "quick_gelu"])

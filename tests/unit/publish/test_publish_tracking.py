@@ -184,13 +184,19 @@ def test_disabled_publishes_nothing_and_writes_a_ledger(results: Path, fake: Fak
     assert ledger.places == {} and not fake.begun
 
 
-def test_a_damaged_ledger_is_not_overwritten(paper: Plan, results: Path, fake: FakeWandb) -> None:
+@pytest.mark.parametrize(
+    "content",
+    ['{"places": ', '{"places": 1}', '{"places": {"a": 1}}', '{"places": {"a": {"b": 1}}}'],
+)
+def test_a_damaged_ledger_is_not_overwritten(
+    paper: Plan, results: Path, fake: FakeWandb, content: str
+) -> None:
     path = results / "paper" / "wandb" / "ledger.json"
     path.parent.mkdir(parents=True)
-    path.write_text('{"places": ')
+    path.write_text(content)
     with pytest.raises(UserError, match="delete it"):
         publish(paper, results, results, read_tracking(None, []))
-    assert path.read_text() == '{"places": ' and not fake.begun
+    assert path.read_text() == content and not fake.begun
 
 
 @pytest.mark.parametrize(

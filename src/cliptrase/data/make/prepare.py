@@ -44,7 +44,8 @@ def prepare(
     optional: bool = True,
     folders: Path | str | Sequence[Path | str] = (),
 ) -> Path:
-    """Make a dataset below the data folder, unless it is there, whole and of this code.
+    """Make a dataset below the data folder, unless it is there, whole and of this code: that one
+    may be on a disk that is read only.
 
     Fetches the archives that it needs, from `mirror` where one is given, and the optional ones too;
     without `optional` it takes those of them that are there. If `folders` are given (or one), to
@@ -56,6 +57,8 @@ def prepare(
     """
     recipe = recipes.recipe(dataset, data, folders)
     target = prepared_folder(dataset, data)
+    if not force and _complete(target, recipe, optional):
+        return target
     with naming_the_path(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with download.alone(target.parent / f".{dataset}.lock", dataset):
@@ -238,6 +241,16 @@ def _is_current(target: Path, recipe: Recipe) -> bool:
     except UserError:
         return False
     return True
+
+
+def _complete(target: Path, recipe: Recipe, optional: bool) -> bool:
+    """Whether a dataset is current and has of the optional archives what can be had: those that are
+    there, or with `optional` all."""
+    used = (read_selfcheck(target) or {}).get("archives", {})
+    unused = (archive for archive in recipe.optional if archive.name not in used)
+    asked = optional or bool(recipe.folders)
+    more = any(asked or raw_path(archive, recipe.data).is_file() for archive in unused)
+    return _is_current(target, recipe) and not more
 
 
 def _digests(archives: Iterable[Archive], data: Path | str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from cliptrase.data.read.ordered import in_order
 from cliptrase.data.read.samples import Sample, Samples
 from cliptrase.data.read.selfcheck import SelfCheck, prepared_folder, read_selfcheck
 from cliptrase.errors import UserError, counted
-from cliptrase.files import atomic_write, sha256_file
+from cliptrase.files import atomic_write, sha256_file, sha256_text
 
 ARROW, SUBSETS = "samples.arrow", "subsets"
 SUMS = "sums.npy"  # (n, 2) uint32: CRC-32 of the bytes of each image and label
@@ -43,7 +43,8 @@ class PreparedSamples(Samples):
             self._file = os.open(self._path, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
             self.ids, self._images, self._labels = _places(self._path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.ids_sha256 = _ids_digest(self.ids)
+        except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
             raise UserError(_again(folder, f"the Arrow file is damaged ({error})")) from error
 
     def load(self, index: int) -> Sample:
@@ -104,6 +105,8 @@ def open_prepared(
         raise UserError(
             _again(folder, f"{counted(len(samples), 'sample')}, not {check.get('count')}")
         )
+    if samples.ids_sha256 != check.get("ids_sha256"):
+        raise UserError(_again(folder, f"the ids in {ARROW} are not those that were prepared"))
     return samples
 
 
@@ -163,7 +166,7 @@ def self_check(
     present = np.flatnonzero(histogram)
     return {
         "count": len(sizes),
-        "ids_sha256": hashlib.sha256("\n".join(samples.ids).encode()).hexdigest(),
+        "ids_sha256": _ids_digest(samples.ids),
         "pixels_sha256": pixels.hexdigest(),
         "shortest_side": min(map(min, sizes)),
         "longest_side": max(map(max, sizes)),
@@ -204,6 +207,10 @@ def _no_subset(dataset: str, path: Path, check: SelfCheck, data: Path | str) -> 
     return f"{path}: not there: {dataset} {state} ({reasons}); {command}"
 
 
+def _ids_digest(ids: Iterable[str]) -> str:
+    return sha256_text("\n".join(ids))
+
+
 def _decoded(
     sample: Sample, allowed: np.ndarray
 ) -> tuple[tuple[bytes, ...], tuple[int, int], np.ndarray]:
@@ -228,6 +235,11 @@ def _places(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         base = mapped.read_buffer(1).address
         mapped.seek(0)
         table = pyarrow.ipc.open_stream(mapped).read_all()
+        chunks = (chunk for column in table.columns for chunk in column.chunks)
+        for buffer in (buffer for chunk in chunks for buffer in chunk.buffers() if buffer):
+            if not base <= buffer.address <= base + mapped.size() - buffer.size:  # a crash to read
+                raise ValueError("a row lies outside the file")
+        table.validate(full=True)
         places = []
         for column in ("image", "label"):
             pieces = [np.empty((0, 2), np.int64)]

@@ -1,0 +1,31 @@
+"""What was rendered into a folder: the digests of its files, by which an edited one is noticed.
+
+Loads nothing heavy: every start of Snakemake asks.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cliptrase.files import read_json, sha256_file, write_json
+
+RENDERED = ".rendered.json"  # file name → sha256
+
+
+def remember(folder: Path, paths: Iterable[Path]) -> None:
+    """Write down in a folder the digests of files that were just rendered into it."""
+    digests = {path.name: sha256_file(path) for path in paths}
+    write_json(folder / RENDERED, (read_json(folder / RENDERED) or {}) | digests)
+
+
+def edited(folder: Path) -> str:
+    """The first file of a folder that is not what was rendered, "" where there is none.
+
+    One that is gone is none: Snakemake sees that by itself.
+    """
+    record = folder / RENDERED
+    digests = read_json(record)
+    if digests is None:
+        return RENDERED if record.exists() else ""
+    there = (folder / name for name in digests)
+    changed = (path for path in there if path.is_file() and sha256_file(path) != digests[path.name])
+    return next((path.name for path in changed), "")
