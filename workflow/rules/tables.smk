@@ -26,7 +26,7 @@ rule render_tables:
     message:
         f"render {len(PLAN.tables)} tables → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE} > {{log}} 2>&1"
+        f"python -m cliptrase.publish tables {SUITE}{ONLY} > {{log}} 2>&1"
 
 
 rule draw_figures:
@@ -65,4 +65,4 @@ rule regenerate_paper_tables:
     message:
         f"render what there is of {len(PLAN.tables)} tables → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE} 2>&1 | tee {{log}}"
+        f"python -m cliptrase.publish tables {SUITE}{ONLY} 2>&1 | tee {{log}}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cliptrase.data.read.vocabularies import SEPARATOR, read_names, split_classes
-from cliptrase.errors import UserError, nearest
+from cliptrase.errors import UserError, nearest, printable
 from cliptrase.files import atomic_write, naming_the_path
 
 HELP = "label every pixel of pictures with words of your own"
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         picture = read_image(image)
         segmentation = segmenter(picture)
         if not files:
-            print(contents.shares(image, segmentation))
+            print(printable(contents.shares(image, segmentation)))
         written = {}
         for option, file in files.items():
             if option == "--labels":
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
                 written[file] = contents.report(image, segmenter, segmentation)
         write_together(written)
         for file in files.values():
-            print(f"wrote {file}")
+            print(printable(f"wrote {file}"))
 
 
 def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -> list[str]:

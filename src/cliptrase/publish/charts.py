@@ -25,6 +25,7 @@ from cliptrase.publish.style import (
     ROWS,
     headed,
     inches_of,
+    legend_of,
     row_colour,
     shortened,
     wrapped,
@@ -158,18 +159,19 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
         for axes in plots:
             axes.text(0.5, 0.85, NOTHING, transform=axes.transAxes, **SAID)
     names = [shortened(name, LABEL) for name in rows]
-    handles: list[Any] = [
-        Patch(**style, label=name) for style, name in zip(styles, names, strict=True)
-    ]
-    handles += [Line2D([], [], label=PAPER, **DIAMOND)] * bool(lines["published"].ne("").any())
+    handles: list[Any] = [Patch(**style) for style in styles]
+    if lines["published"].ne("").any():
+        handles, names = [*handles, Line2D([], [], **DIAMOND)], [*names, PAPER]
     columns = int((figure.get_figwidth() - 0.2) / (max(inches_of(n, 9.5) for n in names) + 0.6))
     columns = -(-len(handles) // -(-len(handles) // max(1, columns)))
     about = [lines["model"].iloc[0], *sizes_of(lines), "95 % intervals"]
     about += [f"{MISSING} no number"] * bool(gone.any())
     room = 0.22 * -(-len(handles) // columns) + 0.1
     place = headed(figure, title, " · ".join(filter(None, about)), legend=room)
-    legend = plots[0].legend(
-        handles=handles,
+    legend = legend_of(
+        plots[0],
+        handles,
+        names,
         ncols=columns,
         loc="upper left",
         bbox_to_anchor=place,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cliptrase.publish.style import GREY, INK, image_grid, inches_of, shortened
+from cliptrase.publish.style import GREY, INK, image_grid, inches_of, legend_of, shortened
 
 Labels = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ def label_maps(
     shown = np.flatnonzero((table[:-1] != to_rgb(OTHER)).any(axis=1) & (shares > 0))
     entries = [(shortened(names[index], 60), tuple(table[index])) for index in shown]
     entries += [("other classes", to_rgb(OTHER))] * (len(shown) < int(np.count_nonzero(shares)))
-    handles = [Patch(fc=colour, ec=GREY, linewidth=0.5, label=name) for name, colour in entries]
+    handles = [Patch(fc=colour, ec=GREY, linewidth=0.5) for _, colour in entries]
     width = CELL[0] * across
     widest = max(inches_of(name, LEGEND["fontsize"]) for name, _ in entries) + 0.45
     columns = min(8, max(1, int(width / widest)))
@@ -75,7 +75,7 @@ def label_maps(
         for ax, image, text in zip(axes, [picture.pixels, *colours], below, strict=False):
             ax.imshow(image, interpolation="nearest")
             ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
-    figure.legend(handles=handles, ncols=columns, **LEGEND)
+    legend_of(figure, handles, [name for name, _ in entries], ncols=columns, **LEGEND)
     return figure
 
 

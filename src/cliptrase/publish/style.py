@@ -9,11 +9,13 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from cliptrase.files import atomic_write
+from cliptrase.publish.render import on_one_line
 
 INK, GREY, PALE = "#24292f", "#8c959f", "#eaeef2"
 ACCENT = "#d1242f"
@@ -61,7 +63,7 @@ def inches_of(text: str, size: float, weight: str = "normal") -> float:
 def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> str:
     """The text in lines that are no wider than `inches`; a word that is wider is broken."""
     lines = [""]
-    for width in range(min(len(text), 400), 0, -1):
+    for width in range(int(inches * 72 / (0.27 * size)) + 1, 0, -1):  # an i is 0.28 em wide
         lines = textwrap.wrap(text, width)
         if max((inches_of(line, size, weight) for line in lines), default=0) <= inches:
             break
@@ -69,9 +71,17 @@ def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> st
 
 
 def shortened(text: str, most: int) -> str:
-    """The text without its middle where it is longer than `most` characters."""
-    half = (most - 3) // 2
+    """The text on one line, without its middle where it is longer than `most` characters."""
+    text, half = on_one_line(text), (most - 3) // 2
     return text if len(text) <= most else f"{text[:half].rstrip()} … {text[-half:].lstrip()}"
+
+
+def legend_of(owner: Any, handles: Sequence[Any], names: Sequence[str], **options: Any) -> Legend:
+    """A legend of a figure or of axes; matplotlib alone leaves out a name that begins with _."""
+    made: Legend = owner.legend(handles, [str(place) for place in range(len(names))], **options)
+    for text, name in zip(made.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)
+    return made
 
 
 def headed(
