@@ -280,7 +280,7 @@ def test_the_summary_counts_what_was_not_asked_for(
     where = ["--results", str(tmp_path), "--data", str(tmp_path), "--table", "table1_main"]
     main(["paper", *where, "--benchmarks", "[voc20]"])
     out = capsys.readouterr().out.splitlines()
-    assert "  18: not asked for (benchmarks=voc20)" in out
+    assert "  21: not asked for (benchmarks=voc20)" in out
     assert sum("dataset voc2012 is not prepared" in line for line in out) == 1
     assert not any("dataset coco " in line for line in out)
     with pytest.raises(SystemExit):
