@@ -18,6 +18,7 @@ from cliptrase import plan as planning
 from cliptrase.data.make.recipes import recipe
 from cliptrase.data.make.records import png
 from cliptrase.data.read import prepared
+from cliptrase.errors import UserError
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
 from cliptrase.model.load import load_clip
@@ -53,6 +54,22 @@ def test_charts_are_the_same_bytes_and_hold_no_date(
         else:
             with Image.open(one) as image:
                 assert image.width > 700 and "Software" not in image.info
+
+
+def test_a_table_without_a_run_has_no_chart(paper: Plan, tmp_path: Path) -> None:
+    """One of quoted rows alone, and one of a role without benchmarks."""
+    table, grid = paper.tables["table1_main"], paper.tables["fig7_sensitivity"]
+    quoted = tuple(row for row in table.rows if row.kind == "quoted")
+    empty = tuple(replace(row, cells=()) for row in grid.rows)
+    tables = {
+        "quoted": replace(table, name="quoted", rows=quoted),
+        "grid": replace(grid, name="grid", benchmarks=(), rows=empty),
+    }
+    part = replace(paper, tables=tables)
+    assert chart_names(part) == []
+    assert draw_charts(part, Shelf(part, tmp_path, tmp_path), tmp_path) == []
+    with pytest.raises(UserError, match="nothing to picture"):
+        shown_runs(part)
 
 
 def test_the_heat_map_shows_every_cell_and_frames_the_chosen_one(
