@@ -31,6 +31,9 @@ SUITE = config.get("suite", "shapes")
 PLAN = errors.exit_on_user_error(plan.load)(SUITE)
 DATA, QUOTED = PLAN.data, shlex.quote(PLAN.data)
 ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
+BENCHMARKS = config.get("benchmarks") or []
+ONLY = shlex.quote(BENCHMARKS if isinstance(BENCHMARKS, str) else ",".join(BENCHMARKS))
+ONLY = f" --benchmarks {ONLY}" if BENCHMARKS else ""
 MIRROR = errors.exit_on_user_error(mirror_of)(config.get("mirror"))
 FROM = f"--mirror {shlex.quote(MIRROR)}" if MIRROR else ""
 # What only the user can get is left out until it is there; its cells say how to get it.
@@ -89,7 +92,7 @@ onsuccess:
 
 onerror:  # from the runs that there are; one step that fails costs no other
     for step in (
-        f"tables {SUITE}",
+        f"tables {SUITE}{ONLY}",
         f"figures {SUITE}",
         f"wandb {SUITE} tracking.mode={TRACKING}",
     ):

@@ -2,12 +2,17 @@
 
 import difflib
 import io
+import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import wraps
 from typing import Any, TextIO, cast
+
+# what turns the writing around: a name could be shown as another
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class UserError(Exception):
@@ -35,7 +40,7 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return main(*args, **kwargs)
             except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {printable(str(error))}", file=sys.stderr)
                 raise SystemExit(1) from None
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
@@ -95,6 +100,24 @@ class _Stream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
+
+
+def printable(text: str) -> str:
+    """The text for a terminal: what would steer it, or cannot be written, is shown as `\\x1b`."""
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char in TURNING or (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t")
+        else char
+        for char in text
+    )
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines for a terminal: names in them cannot steer it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, printable."""
+        return printable(super().format(record))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

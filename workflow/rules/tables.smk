@@ -26,7 +26,7 @@ rule render_tables:
     message:
         f"render {errors.counted(len(PLAN.tables), 'table')} → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE} > {{log}} 2>&1"
+        f"python -m cliptrase.publish tables {SUITE}{ONLY} > {{log}} 2>&1"
 
 
 rule draw_figures:
@@ -66,4 +66,4 @@ rule regenerate_paper_tables:
     message:
         f"render what there is of {errors.counted(len(PLAN.tables), 'table')} → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE} 2>&1 | tee {{log}}"
+        f"python -m cliptrase.publish tables {SUITE}{ONLY} 2>&1 | tee {{log}}"

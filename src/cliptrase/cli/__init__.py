@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import cliptrase
 from cliptrase.cli import segment, verify
-from cliptrase.errors import exit_on_user_error, nearest
+from cliptrase.errors import PrintableFormatter, exit_on_user_error, nearest
 
 OWN = {"segment": segment, "verify": verify}
 
@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and not words[0].startswith("-") and words[0] not in OWN:
         parser.error(f"unknown command {words[0]!r}. {nearest(words[0], [*OWN, *HANDED_ON])}")
     args = parser.parse_args(words)
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("warning: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     args.run(args)
 
 

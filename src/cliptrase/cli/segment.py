@@ -17,7 +17,7 @@ from cliptrase.data.read.vocabularies import (
     split_classes,
     template_path,
 )
-from cliptrase.errors import UserError, is_read, nearest
+from cliptrase.errors import UserError, is_read, nearest, printable
 from cliptrase.files import atomic_write, check_writable, local_path, naming_the_path, user_path
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
         for fault in _segment(segmenter, image, files):
             faults.append(fault)
             if len(args.images) > 1:
-                print(f"error: {fault}", file=sys.stderr)
+                print(printable(f"error: {fault}"), file=sys.stderr)
     if len(args.images) > 1 and faults:
         faults = [f"files or pictures that failed, see above: {len(faults)}; the others stand"]
     if faults:
@@ -167,7 +167,7 @@ def _segment(segmenter: "Segmenter", image: Path, files: Mapping[str, Path]) -> 
         yield str(error) if str(image) in str(error) else f"{image}: {error}"
         return
     if not files:
-        print(contents.shares(image, segmentation), flush=True)
+        print(printable(contents.shares(image, segmentation)), flush=True)
     for option, file in files.items():
         try:
             if option == "--labels":
@@ -183,7 +183,7 @@ def _segment(segmenter: "Segmenter", image: Path, files: Mapping[str, Path]) -> 
         except MemoryError:
             yield f"{file}: too large for this machine's memory; shrink the picture first"
         else:
-            print(f"wrote {file}", flush=True)
+            print(printable(f"wrote {file}"), flush=True)
 
 
 def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -> list[str]:

@@ -17,7 +17,7 @@ from hydra.errors import CompactHydraException
 
 from cliptrase import config
 from cliptrase.config.metric_names import METRICS
-from cliptrase.errors import UserError, counted, exit_on_user_error
+from cliptrase.errors import UserError, counted, exit_on_user_error, printable
 from cliptrase.evaluate import sweep
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.runs import store
@@ -48,7 +48,7 @@ def evaluate(overrides: Sequence[str], multirun: bool) -> None:
             print(summary(outcome, was_there), flush=True)
         elif multirun:
             failed += 1
-            print(f"error: {' '.join(point)}: {outcome}", file=sys.stderr)
+            print(printable(f"error: {' '.join(point)}: {outcome}"), file=sys.stderr)
         else:
             raise outcome
     if failed:

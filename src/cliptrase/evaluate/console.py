@@ -5,11 +5,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cliptrase.errors import PrintableFormatter
+
 
 def log_to_stderr() -> None:
     """Plain lines of progress on stderr, in the place of any other log handler."""
     root = logging.getLogger()
-    root.handlers[:] = [logging.StreamHandler(sys.stderr)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter())
+    root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
 
 

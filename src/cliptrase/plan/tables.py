@@ -110,14 +110,14 @@ class Expander:
         )
 
     def _rows(self, table: str, spec: MetricsTable) -> list[Row]:
-        rows = [] if spec.quoted is None else list(_quoted(table, "", spec, spec.quoted))
+        rows = [] if spec.quoted is None else self._quoted(table, "", spec, spec.quoted)
         for group in spec.groups:
             own: list[Row] = []
             first_runs: dict[str, Run] = {}
             above: list[str] = []
             for row in group.rows:
                 if isinstance(row, QuotedRow):
-                    own += _quoted(table, group.name, spec, {"row": row.row})
+                    own += self._quoted(table, group.name, spec, {"row": row.row})
                     continue
                 size = row.image_size or spec.image_size
                 overrides = [*above, *row.run]
@@ -136,6 +136,14 @@ class Expander:
                 above = overrides if group.cumulative else []
             rows += _compared(own, spec.versus)
         return rows
+
+    def _quoted(
+        self, table: str, group: str, spec: MetricsTable, wanted: dict[str, str]
+    ) -> list[Row]:
+        """The rows of published.csv; none where the suite's numbers are not the paper's to be
+        compared with."""
+        rows = list(_quoted(table, group, spec, wanted))
+        return rows if self.suite.published else []
 
     def _grid(self, table: str, spec: GridTable) -> tuple[list[Row], str]:
         size, rows, chosen = spec.image_size, [], ""

@@ -7,13 +7,18 @@ Figures: `style`, `charts` (of the tidy frame), `label_maps` and `attention`, `p
 them for a suite), `figures` (the command). W&B: `tracking`. Nothing here starts a run.
 """
 
-from cliptrase.plan import Plan
+from cliptrase.plan import Plan, Table
 
 MAIN_RESULTS = "main_results"
 
 
 def chart_names(plan: Plan) -> list[str]:
     """The figures that are always drawn, whatever runs exist: file names less .svg and .png."""
-    tables = plan.tables
+    tables = {name: table for name, table in plan.tables.items() if has_runs(table)}
     charts = [name for name, table in tables.items() if table.kind == "grid" or table.figure]
     return charts + [MAIN_RESULTS] * any(table.kind != "grid" for table in tables.values())
+
+
+def has_runs(table: Table) -> bool:
+    """Whether a table has a cell of a run: it has none of quoted rows, or in an empty role."""
+    return any(cell.kind != "quoted" for row in table.rows for cell in row.cells)

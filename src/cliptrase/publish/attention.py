@@ -115,9 +115,11 @@ def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
     shown = [(each, patch) for each, patch in patches if patch is not None][:rows]
     attention = _area([ranking(each.attention, each.patches) for each in looks])
     correlation = _area([ranking(each.correlation, each.patches) for each in looks])
-    heads = "a patch", f"last block's attention\n{attention}", f"cosine correlation\n{correlation}"
-    count = max(1, len(shown))
-    figure, grid = image_grid(count, heads, 10, (6.4, 2.05 * count + 0.75), title)
+    heads = ["a patch", f"last block's attention {attention}", f"cosine correlation {correlation}"]
+    rows_of_heads = [heads, *[[""] * len(heads)] * (len(shown) - 1)]
+    figure, grid = image_grid(rows_of_heads, (2.1, 2.05), title)
+    if not shown:
+        grid[0, 1].text(0.5, 0.5, "no class fills enough patches", ha="center", fontsize=9)
     for axes, (each, patch) in zip(grid, shown, strict=False):
         _draw(axes, each, patch)
     return figure
@@ -125,7 +127,7 @@ def attention_figure(looks: Sequence[Look], rows: int, title: str) -> Figure:
 
 def _area(rankings: Sequence[Weights]) -> str:
     areas = np.concatenate(rankings)
-    return f"AUC {areas.mean():.2f}" if areas.size else ""
+    return f"AUC\N{NO-BREAK SPACE}{areas.mean():.2f}" if areas.size else ""
 
 
 def _draw(axes: Sequence[Axes], shown: Look, patch: int) -> None:

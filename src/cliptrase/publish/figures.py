@@ -14,7 +14,7 @@ import matplotlib
 from cliptrase import plan
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.plan import Plan
-from cliptrase.publish import MAIN_RESULTS
+from cliptrase.publish import MAIN_RESULTS, has_runs
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.charts import bars, heat_map, row_bars
 from cliptrase.publish.rendered import remember
@@ -29,8 +29,9 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
     """A heat map of every grid and the rows of every table that asks, named as their tables; the
     bars of the first table of metrics."""
     paths: list[Path] = []
-    main_table = next((name for name, table in suite.tables.items() if table.kind != "grid"), None)
-    for name, table in suite.tables.items():
+    tables = {name: table for name, table in suite.tables.items() if has_runs(table)}
+    main_table = next((name for name, table in tables.items() if table.kind != "grid"), None)
+    for name, table in tables.items():
         charts = {name: heat_map} if table.kind == "grid" else {}
         charts |= {MAIN_RESULTS: bars} if name == main_table else {}
         charts |= {name: row_bars} if table.figure else {}

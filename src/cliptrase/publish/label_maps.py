@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cliptrase.publish.style import GREY, INK, image_grid
+from cliptrase.publish.style import GREY, INK, image_grid, inches_of, legend_of, shortened
 
 Labels = NDArray[np.int64]
 
+ACROSS = 6  # images side by side
+CELL = (1.75, 1.92)  # inches of an image and what is below it
 SHARE = 0.01  # of a map: smaller classes have no colour of their own
 BACKGROUND, UNSCORED, OTHER = "#dfe3e8", "#ffffff", "#57606a"
 LEGEND: Any = {"loc": "outside lower center", "frameon": False, "fontsize": 8.5}
@@ -39,28 +41,41 @@ class Picture:
 def label_maps(
     pictures: Sequence[Picture], names: list[str], background: int | None, title: str
 ) -> Figure:
-    """A row for each picture: image, ground truth, a map of each method, its share of right pixels.
+    """For each picture: image, ground truth, a map of each method, its share of right pixels.
 
-    `names`: the scored classes; `background`: which of them is the background, if one is.
+    `names`: the scored classes; `background`: which of them is the background, if one is. At most
+    ACROSS stand side by side. The largest classes have a colour each, the rest one together.
     """
-    rows = list(pictures[0].maps)
-    shares = _shares(pictures, len(names))
-    shown = [int(index) for index in np.flatnonzero(shares >= SHARE)]
-    table = _colours(shown, len(names), background)
-    columns = ["image", "ground truth", *rows]
-    size = 1.75 * len(columns) + 0.2, 1.92 * len(pictures) + 1.0
-    figure, grid = image_grid(len(pictures), columns, 10.5, size, title)
-    for picture, axes in zip(pictures, grid, strict=True):
+    heads = ["image", "ground truth", *(shortened(row, 60) for row in pictures[0].maps)]
+    down = -(-len(heads) // ACROSS)
+    across = -(-len(heads) // down)
+    truth = _shares([picture.truth for picture in pictures], len(names))
+    maps = [labels for picture in pictures for labels in picture.maps.values()]
+    shares = np.maximum(truth, _shares(maps, len(names)))
+    table = _colours(truth, shares, background)
+    shown = np.flatnonzero((table[:-1] != to_rgb(OTHER)).any(axis=1) & (shares > 0))
+    entries = [(shortened(names[index], 60), tuple(table[index])) for index in shown]
+    entries += [("other classes", to_rgb(OTHER))] * (len(shown) < int(np.count_nonzero(shares)))
+    handles = [Patch(fc=colour, ec=GREY, linewidth=0.5) for _, colour in entries]
+    width = CELL[0] * across
+    widest = max(inches_of(name, LEGEND["fontsize"]) for name, _ in entries) + 0.45
+    columns = min(8, max(1, int(width / widest)))
+    room = 0.19 * -(-len(entries) // columns) + 0.15
+
+    padded = [*heads, *[""] * (down * across - len(heads))]
+    block = [padded[line * across : (line + 1) * across] for line in range(down)]
+    again = block if down > 1 else [[""] * across]
+    rows = [*block, *again * (len(pictures) - 1)]
+    figure, grid = image_grid(rows, CELL, title, room)
+    for picture, axes in zip(pictures, grid.reshape(len(pictures), -1), strict=True):
         colours = [table[labels] for labels in (picture.truth, *picture.maps.values())]
         below = ["", "", *(_right(labels, picture.truth) for labels in picture.maps.values())]
-        images = [picture.pixels, *colours]
-        for ax, image, text in zip(axes, images, below, strict=True):
+        for ax in axes[len(heads) :]:
+            ax.set_visible(False)
+        for ax, image, text in zip(axes, [picture.pixels, *colours], below, strict=False):
             ax.imshow(image, interpolation="nearest")
             ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
-    entries: list[tuple[str, Any]] = [(names[index], tuple(table[index])) for index in shown]
-    entries += [("other classes", OTHER)] * bool(((shares > 0) & (shares < SHARE)).any())
-    handles = [Patch(fc=colour, ec=GREY, linewidth=0.5, label=name) for name, colour in entries]
-    figure.legend(handles=handles, ncols=min(8, 2 + len(columns)), **LEGEND)
+    legend_of(figure, handles, [name for name, _ in entries], ncols=columns, **LEGEND)
     return figure
 
 
@@ -69,22 +84,27 @@ def _right(labels: Labels, truth: Labels) -> str:
     return f"{100 * (labels == truth)[scored].mean():.0f} % of pixels right" if scored.any() else ""
 
 
-def _shares(pictures: Sequence[Picture], classes: int) -> NDArray[np.float64]:
+def _shares(maps: Sequence[Labels], classes: int) -> NDArray[np.float64]:
     """The largest share of a map that each class fills, (classes,)."""
-    largest = np.zeros(classes)
-    for picture in pictures:
-        for labels in (picture.truth, *picture.maps.values()):
-            counts = np.bincount(labels[labels >= 0], minlength=classes)
-            largest = np.maximum(largest, counts / labels.size)
-    return largest
+    counts = [np.bincount(each[each >= 0], minlength=classes) / each.size for each in maps]
+    return np.max(counts, axis=0)
 
 
-def _colours(shown: list[int], classes: int, background: int | None) -> NDArray[np.float64]:
-    """(classes + 1, 3): a colour a class, the last row (index −1) for what is not scored."""
-    table = np.tile(to_rgb(OTHER), (classes + 1, 1))
-    named = [index for index in shown if index != background]
-    for place, index in enumerate(named):
-        table[index] = to_rgb(PALETTE[place % len(PALETTE)])
+def _colours(
+    truth: NDArray[np.float64], shares: NDArray[np.float64], background: int | None
+) -> NDArray[np.float64]:
+    """(classes + 1, 3): a colour a class, the last row (index −1) for what is not scored.
+
+    The largest classes of the ground truth choose first, then those of all maps: each the colour of
+    its index, or the next that is free. So a method more changes no colour of the ground truth.
+    """
+    table = np.tile(to_rgb(OTHER), (len(shares) + 1, 1))
+    free = list(range(len(PALETTE)))
+    for index in np.lexsort((-shares, -truth)):
+        if shares[index] >= SHARE and index != background and free:
+            place = min(free, key=lambda each: (each - index) % len(PALETTE))
+            free.remove(place)
+            table[index] = to_rgb(PALETTE[place])
     if background is not None:
         table[background] = to_rgb(BACKGROUND)
     table[-1] = to_rgb(UNSCORED)

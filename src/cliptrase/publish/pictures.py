@@ -23,6 +23,7 @@ from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
+from cliptrase.publish import has_runs
 from cliptrase.publish.attention import attention_figure, look
 from cliptrase.publish.label_maps import Labels, Picture, label_maps
 from cliptrase.publish.style import save
@@ -65,7 +66,7 @@ def shown_runs(suite: Plan) -> list[Shown]:
     only grids.
     """
     for table in suite.tables.values():
-        if table.kind != "grid" and table.benchmarks:
+        if table.kind != "grid" and has_runs(table):
             return [Shown(name, _runs_of(suite, table, name)) for name in table.benchmarks]
     raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from tabulate import DataRow, simple_separated_format
 
+from cliptrase.errors import printable
 from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.layout import DIGITS, FLOPS, MIN_SAMPLES, Column, Panel, Sheet
 
@@ -59,6 +60,11 @@ def interval(low: float, high: float, sign: bool = False) -> str:
     return f"[{number(low, sign)}, {number(high, sign)}]"
 
 
+def on_one_line(text: str) -> str:
+    """Text from a YAML or a list of names without line breaks and control characters."""
+    return printable(re.sub(r"[\t\n\r]+", " ", text))
+
+
 def _texts(cell: Any, plus_signs: bool = True) -> tuple[str, str, str, str, str]:
     """What a cell says, before markup; "" for what it does not have: its value, the interval of it,
     the difference, the interval of that, and what the paper prints."""
@@ -96,7 +102,7 @@ GITHUB = simple_separated_format("|")._replace(
 
 def to_markdown(sheet: Sheet) -> str:
     """The sheet as GitHub-flavoured Markdown."""
-    parts = [f"## {sheet.title}", " · ".join(_md(fact) for fact in sheet.facts)]
+    parts = [f"## {_md(sheet.title)}", " · ".join(_md(fact) for fact in sheet.facts)]
     for panel in sheet.panels:
         if panel.title:
             parts.append(f"**{_md(panel.title)}**")
@@ -149,8 +155,9 @@ def _md_marks(marks: str) -> str:
 
 
 def _md(text: str) -> str:
-    """Escape what Markdown would read as markup; an underscore inside a word is not markup."""
-    text = re.sub(r"([\\`*|<>\[\]])", r"\\\1", text)
+    """Escape what Markdown would read as markup, HTML or mathematics; an underscore inside a word
+    is not markup."""
+    text = re.sub(r"([\\`*|<>\[\]$~&#])", r"\\\1", on_one_line(text))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
@@ -158,7 +165,7 @@ def _md(text: str) -> str:
 
 _SYMBOLS = {"×": "times", "·": "cdot", "±": "pm", "≤": "le", "≥": "ge", "≈": "approx"}
 _SYMBOLS |= {"Δ": "Delta", "†": "dagger", "√": "surd"}
-_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum"}
+_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "`": "asciigrave"}
 _WORDS |= {"<": "less", ">": "greater", "|": "bar"}
 _TEX = {
     **{char: rf"\{char}" for char in "{}&%$#_"},
@@ -176,7 +183,7 @@ _TEX = {
 
 def tex(text: str) -> str:
     """Escape LaTeX's special characters; letters of other alphabets are left to its UTF-8."""
-    return "".join(_TEX.get(char, char) for char in text)
+    return "".join(_TEX.get(char, char) for char in on_one_line(text))
 
 
 VALUE, DIFFERENCE, PRINTED = 0, 2, 4  # layers of a row; 1 and 3 are the intervals of 0 and 2

@@ -64,10 +64,16 @@ class FinishedRun:
 
 
 class Shelf:
-    """The runs of a plan in `results`/runs, each read once."""
+    """The runs of a plan in `results`/runs, each read once.
 
-    def __init__(self, plan: Plan, results: Path, data: Path) -> None:
-        self.plan, self.results, self.data = plan, results, data
+    `asked`: the benchmarks that the suite was started for, None for all; the others' runs are used
+    where they are there.
+    """
+
+    def __init__(
+        self, plan: Plan, results: Path, data: Path, asked: Sequence[str] | None = None
+    ) -> None:
+        self.plan, self.results, self.data, self.asked = plan, results, data, asked
         self._read_before: dict[str, tuple[FinishedRun | None, str]] = {}
         self._written: dict[str, tuple[str, str | None]] = {}  # run → pass, sha256 as it wrote it
         for name, each in plan.passes.items():
@@ -118,6 +124,9 @@ class Shelf:
         return result
 
     def _why_missing(self, benchmark: Benchmark, in_pass: str) -> str:
+        runs = self.plan.passes[in_pass].runs.values()
+        if self.asked is not None and not any(run.benchmark.name in self.asked for run in runs):
+            return f"not asked for (benchmarks={','.join(self.asked)})"
         dataset = benchmark.dataset
         prepared = read_selfcheck(prepared_folder(dataset, self.data)) is not None
         if benchmark.folder is None and not prepared:

@@ -1,23 +1,34 @@
 """How figures look, and how they are written: the same bytes from the same numbers."""
 
+import hashlib
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from cliptrase.files import atomic_write
+from cliptrase.publish.render import on_one_line
 
 INK, GREY, PALE = "#24292f", "#8c959f", "#eaeef2"
 ACCENT = "#d1242f"
-# baseline, rival, ours, …
-ROWS = ("#a9b4c0", "#4c9bd6", "#e8743b", "#54a24b", "#9467bd", "#8c6d31")
+PLAIN = "#4c9bd6"
+ROWS = {"CLIP": "#a9b4c0", "SCLIP": PLAIN, "CLIPtrase": "#e8743b"}  # baseline, rival, ours
+OTHER_ROWS = (
+    *("#54a24b", "#9467bd", "#8c6d31", "#d67ab1", "#17a2a2", "#b5a82c", "#b5485d", "#5b6fb5"),
+    *("#8fb573", "#c49c94", "#2f6f4f", "#7a5195"),
+)
 SETTINGS: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
     "font.size": 9.5,
+    "text.parse_math": False,  # a $ in a name is a $
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": GREY,
@@ -33,32 +44,95 @@ SETTINGS: Any = {
 PNG_DPI = 160
 
 
+EDGE = 0.08  # inches around what stands above the axes
+NOTHING, MISSING = "no finished run", "\N{EN DASH}"  # of a whole figure or panel; of one number
+
+
+def row_colour(name: str) -> str:
+    """The colour of a row, by its name alone: it stays when rows are added."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return ROWS.get(name, OTHER_ROWS[digest[0] % len(OTHER_ROWS)])
+
+
+def inches_of(text: str, size: float, weight: str = "normal") -> float:
+    """How wide one line of text is; `size` in points."""
+    font = FontProperties(family=SETTINGS["font.family"], size=size, weight=weight)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
+
+
+def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> str:
+    """The text in lines that are no wider than `inches`; a word that is wider is broken."""
+    lines = [""]
+    for width in range(int(inches * 72 / (0.27 * size)) + 1, 0, -1):  # an i is 0.28 em wide
+        lines = textwrap.wrap(text, width)
+        if max((inches_of(line, size, weight) for line in lines), default=0) <= inches:
+            break
+    return "\n".join(lines)
+
+
+def shortened(text: str, most: int) -> str:
+    """The text on one line, without its middle where it is longer than `most` characters."""
+    text, half = on_one_line(text), (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half].rstrip()} … {text[-half:].lstrip()}"
+
+
+def legend_of(owner: Any, handles: Sequence[Any], names: Sequence[str], **options: Any) -> Legend:
+    """A legend of a figure or of axes; matplotlib alone leaves out a name that begins with _."""
+    made: Legend = owner.legend(handles, [str(place) for place in range(len(names))], **options)
+    for text, name in zip(made.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)
+    return made
+
+
+def headed(
+    figure: Figure, title: str, about: str, legend: float = 0.0, size: float = 11
+) -> tuple[float, float]:
+    """Grow a figure at its top by a bold title (`size` in points), grey facts below it, and
+    `legend` inches. Returns where a legend begins, as fractions of the figure."""
+    width, height = figure.get_size_inches()
+    used, texts = EDGE, []
+    for text, points, weight, colour in ((title, size, "bold", INK), (about, 8.5, "normal", GREY)):
+        if text:
+            lines = wrapped(text, width - 2 * EDGE, points, weight)
+            style: Any = {"fontsize": points, "fontweight": weight, "color": colour}
+            texts.append((used, lines, style))
+            used += (lines.count("\n") + 1) * points * 1.3 / 72 + 0.04
+    whole = height + used + legend
+    figure.set_size_inches(width, whole)
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0, 0, 1, height / whole))
+    for top, lines, style in texts:
+        figure.text(EDGE / width, 1 - top / whole, lines, va="top", ha="left", **style)
+    return EDGE / width, 1 - used / whole
+
+
 def image_grid(
-    rows: int, heads: Sequence[str], font: float, size: tuple[float, float], title: str
+    heads: Sequence[Sequence[str]], cell: tuple[float, float], about: str, legend: float = 0.0
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure of images in rows under `heads`, of this font size, and its axes (rows, columns)."""
+    """A figure of images under their heads, (rows, columns), and its axes; "" for no head.
+
+    `cell`: inches of an image, across and down; `legend`: inches left below them.
+    """
+    width, height = cell
+    lines = [[wrapped(head, width - 0.1, 9.5, "bold") for head in row] for row in heads]
+    above = sum(0.17 * (max(head.count("\n") for head in row) + 1) * any(row) for row in lines)
+    size = width * len(heads[0]) + 0.2, height * len(heads) + above + legend
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, len(heads), squeeze=False)
-    for ax in grid.flat:
+    grid = figure.subplots(len(heads), len(heads[0]), squeeze=False)
+    for ax, head in zip(grid.flat, (head for row in lines for head in row), strict=True):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    for ax, head in zip(grid[0], heads, strict=True):
-        ax.set_title(head, fontsize=font, fontweight="bold", loc="center")
-    figure.suptitle(title, fontsize=8.5, color=GREY, x=0.01, ha="left")
+        ax.set_title(head, fontsize=9.5, fontweight="bold", loc="center")
+    headed(figure, "", about)
     return figure, grid
-
-
-def caption(axes: Axes, title: str, about: str, above: float = 0.0) -> None:
-    """A bold title and a grey line below it, `above` the axes (in axes heights)."""
-    axes.set_title(f"{title}\n", fontsize=11, fontweight="bold", pad=8 + 180 * above)
-    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(about, (0, 1), xytext=(0, 8 + 180 * above), fontsize=8.5, color=GREY, **place)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write <folder>/<name>.svg and .png, whole, without dates or versions."""
     kinds: Any = {"svg": {"metadata": {"Date": None, "Creator": None}}}
     kinds |= {"png": {"metadata": {"Software": None}, "dpi": PNG_DPI}}
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     paths = []
     for kind, options in kinds.items():
         path = folder / f"{name}.{kind}"

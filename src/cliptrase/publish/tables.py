@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cliptrase import plan
-from cliptrase.errors import UserError, counted, exit_on_user_error, nearest
+from cliptrase.errors import UserError, counted, exit_on_user_error, nearest, printable
 from cliptrase.files import user_path, write_text
 from cliptrase.plan import Plan, Table
 from cliptrase.publish.cells import missing, tidy
@@ -65,16 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Render the tables of a suite and say what is missing."""
     parser = command_line("tables", __doc__)
     parser.add_argument("--table", action="append", metavar="NAME", help="only this one; repeats")
+    only = "those that were asked for: empty cells of others say that they were not"
+    parser.add_argument("--benchmarks", metavar="A,B", help=only)
     args = parser.parse_args(arguments)
     suite = plan.load(args.suite)
+    asked = args.benchmarks and args.benchmarks.strip("[]").replace(" ", "").split(",")
+    known = {run.benchmark.name for run in suite.runs.values()}
+    for name in asked or ():
+        if name not in known:
+            raise UserError(
+                f"suite {suite.suite} has no benchmark {name!r}; {nearest(name, known)}"
+            )
     for name in args.table or ():
         if name not in suite.tables:
             raise UserError(f"unknown table {name!r}; {nearest(name, suite.tables)}")
-    shelf = Shelf(suite, args.results, args.data or Path(suite.data))
+    shelf = Shelf(suite, args.results, args.data or Path(suite.data), asked)
     frames = []
     for name in [name for name in suite.tables if name in (args.table or suite.tables)]:
         frame = render(suite, shelf, suite.tables[name], args.results / suite.suite / "tables")
         gone, wanted, _ = missing(frame)
         print(f"{name}: {wanted - gone} of {counted(wanted, 'cell')}")
         frames.append(frame)
-    print(summary(pd.concat(frames)))
+    print(printable(summary(pd.concat(frames))))

@@ -9,8 +9,9 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -24,7 +25,7 @@ from cliptrase.files import read_json, write_json
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.render import csv_table, to_csv
-from cliptrase.publish.results import FinishedRun, Shelf
+from cliptrase.publish.results import Shelf
 from cliptrase.publish.tables import command_line
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,14 @@ TABLES = "tables"  # the ledger's name for the W&B run that holds a suite's tabl
 # No output, and nothing about this machine but what is logged.
 QUIET: Any = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
 QUIET |= {"x_disable_stats": True, "x_disable_machine_info": True}
-# W&B's errors after which the next item would fail in the same way: no account, no network.
-GIVE_UP = ("UsageError", "AuthenticationError", "CommError")
+# Errors after which the next item would fail in the same way: no account, no network.
+GIVE_UP = ("NoAccount", "AuthenticationError", "CommError", "ImportError", "TimeoutError")
+TAG, NAME = 64, 128  # characters that W&B takes
 ONLINE_PATIENCE = 60.0  # seconds that W&B may take to start a run
+
+
+class NoAccount(Exception):
+    """Online, where nobody is logged in."""
 
 
 class Tracking(Frozen):
@@ -107,21 +113,22 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
     ledger = Ledger.read(folder / "ledger.json")
     if tracking.mode != "disabled":
         entries = ledger.places.setdefault(tracking.place, {})
-        for item in _items(suite, Shelf(suite, results, data)):
-            if entries.get(item.name, {}).get("sha256") == item.sha256:
-                continue
+        for name, make in _items(suite, Shelf(suite, results, data)):
             try:
+                item = make()
+                if item is None or entries.get(name, {}).get("sha256") == item.sha256:
+                    continue
                 entry = _send(item, suite.suite, folder, tracking)
             except Exception as error:  # whatever W&B raises: its failure is not ours
                 kind = type(error).__name__
                 reason = f"{kind}: {error}".strip().replace("\n", " ")
-                ledger.failed[item.name] = reason
-                log.warning("W&B: %s was not published: %s", item.name, reason)
-                if isinstance(error, ImportError | TimeoutError) or kind in GIVE_UP:
+                ledger.failed[name] = reason
+                log.warning("W&B: %s was not published: %s", name, reason)
+                if any(each.__name__ in GIVE_UP for each in type(error).__mro__):
                     log.warning("W&B: giving up for now; the next time tries again")
                     break
                 continue
-            entries[item.name] = entry
+            entries[name] = entry
             ledger.write(tracking)  # at once: if it is killed now, the next time goes on from here
             for path in folder.glob(f"offline-run-*-{entry['id']}"):
                 if path.name != entry.get("folder", path.name):
@@ -130,15 +137,18 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
     return ledger
 
 
-def _items(suite: Plan, shelf: Shelf) -> Iterator[Item]:
-    """The runs that a table other than a grid shows, then the tables, in one W&B run."""
+def _items(suite: Plan, shelf: Shelf) -> Iterator[tuple[str, Callable[[], Item | None]]]:
+    """Name → what makes it, None where there is no run: the runs that a table other than a grid
+    shows, then the tables, in one W&B run."""
     for name in suite.main_runs:
-        result, _ = shelf.find(name)
-        if result is not None:
-            yield _run_item(result, suite.runs[name])
+        yield name, partial(_run_item, shelf, name, suite.runs[name])
+    yield TABLES, partial(_tables_item, suite, shelf)
+
+
+def _tables_item(suite: Plan, shelf: Shelf) -> Item:
     frames = {name: tidy(suite, shelf, table) for name, table in suite.tables.items()}
     text = "".join(to_csv(frame) for frame in frames.values())
-    yield Item(
+    return Item(
         name=TABLES,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         job_type="tables",
@@ -149,7 +159,10 @@ def _items(suite: Plan, shelf: Shelf) -> Iterator[Item]:
     )
 
 
-def _run_item(result: FinishedRun, run: Run) -> Item:
+def _run_item(shelf: Shelf, name: str, run: Run) -> Item | None:
+    result, _ = shelf.find(name)
+    if result is None:
+        return None
     metrics = result.metrics
     facts = ("rule", "images", "skipped", "classes", "vocabulary", "flops")
     summary = {key: metrics[key] for key in facts}
@@ -169,23 +182,29 @@ def _run_item(result: FinishedRun, run: Run) -> Item:
     )
 
 
+def cut(text: str, most: int) -> str:
+    """The text; a longer one than `most` characters has a digest of it in place of its end."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return text if len(text) <= most else f"{text[: most - 11]}-{digest}"
+
+
 def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str, str]:
     """Publish one item and return its entry for the ledger. Raises what W&B raises."""
     import wandb  # takes half a second: only where there is something to publish
 
     folder.mkdir(parents=True, exist_ok=True)
     if tracking.mode == "online" and not wandb.login(prompt=False):
-        raise wandb.errors.UsageError("no account: run `wandb login`, or use tracking.mode=offline")
+        raise NoAccount("run `wandb login`, or use tracking.mode=offline")
     # The same id for the same run in the same project: a second publication updates the first.
     identity = f"{tracking.entity or ''}/{tracking.project}/{suite}/{item.name}"
     begun = wandb.init(
         project=tracking.project,
         entity=tracking.entity,
         id=hashlib.sha256(identity.encode()).hexdigest()[:16],
-        name=f"{suite} {TABLES}" if item.name == TABLES else item.name,
-        group=suite,
+        name=cut(f"{suite} {TABLES}" if item.name == TABLES else item.name, NAME),
+        group=cut(suite, NAME),
         job_type=item.job_type,
-        tags=list(item.tags),
+        tags=[cut(tag, TAG) for tag in item.tags],
         config=dict(item.config),
         mode=cast(Literal["online", "offline"], tracking.mode),
         dir=folder.parent,

@@ -12,10 +12,10 @@ import pytest
 from tests.unit.publish.reading import lines_of
 
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import COLUMNS, Line, missing, to_frame
+from cliptrase.publish.cells import COLUMNS, Line, missing, tidy, to_frame
 from cliptrase.publish.layout import sheet_of
-from cliptrase.publish.render import to_csv, to_markdown
-from cliptrase.publish.results import FinishedRun
+from cliptrase.publish.render import to_csv, to_latex, to_markdown
+from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.runs import bootstrap, code, finished, metrics, scoring
 from cliptrase.runs.scoring import vocabulary_digest
 
@@ -202,23 +202,39 @@ def test_the_papers_numbers_stand_beside_runs_that_may_be_compared(
     assert noted.note == "table 7 prints 10.11"
 
 
-def test_another_model_gets_no_number_of_the_paper_but_all_quoted_rows(
-    paper: Plan, shapes: Plan, make: Make, tmp_path: Path
+def test_another_model_gets_no_number_and_no_row_of_the_paper(
+    shapes: Plan, make: Make, tmp_path: Path
 ) -> None:
     make(shapes, tmp_path, runs_of(shapes, "table1_main"))
     lines = lines_of(shapes, tmp_path, "table1_main")
-    assert {line.published for line in lines if line.kind != "quoted"} == {""}
+    assert {line.published for line in lines} == {""}
     assert {line.delta for line in lines} == {None}
+    assert "quoted" not in {line.kind for line in lines}
+    sheet = sheet_of(shapes, shapes.tables["table1_main"], to_frame(lines))
+    assert "paper" not in to_markdown(sheet) and "OVSeg" not in to_latex(sheet)
+
+
+def test_the_paper_s_suite_has_its_quoted_rows(paper: Plan, tmp_path: Path) -> None:
+    lines = lines_of(paper, tmp_path, "table1_main")
     quoted = [line for line in lines if line.kind == "quoted"]
-    assert [line for line in lines_of(paper, tmp_path, "table1_main") if line.kind == "quoted"] == (
-        quoted
-    )
     assert {(line.value, line.run, line.model) for line in quoted} == {(None, "", "")}
     assert pick(quoted, "TCL", "voc21").published == "51.2"
     assert [line.benchmark for line in quoted if line.row == "CLIP-Surgery"] == [
         "coco_stuff",
         "pc59",
     ]
+
+
+def test_a_cell_of_a_benchmark_that_was_not_asked_for_says_so(paper: Plan, tmp_path: Path) -> None:
+    shelf = Shelf(paper, tmp_path, tmp_path, asked=["voc20", "ade847"])
+    frame = tidy(paper, shelf, paper.tables["table1_main"])
+    reasons = frame[frame["row"] == "CLIP"].set_index("column")["reason"]
+    said = "not asked for (benchmarks=voc20,ade847)"
+    # VOC21 shares the pass of VOC20
+    other = reasons.drop(["voc20", "voc21", "ade847", "avg"])
+    assert set(other) == {said} and len(other) == 6
+    assert not reasons[["voc20", "voc21", "ade847"]].str.contains("asked").any()
+    assert reasons["avg"] == f"an average needs every benchmark: {said}"
 
 
 @pytest.mark.parametrize(

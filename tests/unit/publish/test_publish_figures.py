@@ -18,6 +18,7 @@ from cliptrase import plan as planning
 from cliptrase.data.make.recipes import recipe
 from cliptrase.data.make.records import png
 from cliptrase.data.read import prepared
+from cliptrase.errors import UserError
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model import vision
 from cliptrase.model.load import load_clip
@@ -53,6 +54,22 @@ def test_charts_are_the_same_bytes_and_hold_no_date(
         else:
             with Image.open(one) as image:
                 assert image.width > 700 and "Software" not in image.info
+
+
+def test_a_table_without_a_run_has_no_chart(paper: Plan, tmp_path: Path) -> None:
+    """One of quoted rows alone, and one of a role without benchmarks."""
+    table, grid = paper.tables["table1_main"], paper.tables["fig7_sensitivity"]
+    quoted = tuple(row for row in table.rows if row.kind == "quoted")
+    empty = tuple(replace(row, cells=()) for row in grid.rows)
+    tables = {
+        "quoted": replace(table, name="quoted", rows=quoted),
+        "grid": replace(grid, name="grid", benchmarks=(), rows=empty),
+    }
+    part = replace(paper, tables=tables)
+    assert chart_names(part) == []
+    assert draw_charts(part, Shelf(part, tmp_path, tmp_path), tmp_path) == []
+    with pytest.raises(UserError, match="nothing to picture"):
+        shown_runs(part)
 
 
 def test_the_heat_map_shows_every_cell_and_frames_the_chosen_one(
@@ -91,13 +108,13 @@ def test_charts_of_missing_runs_are_drawn_with_gaps(paper: Plan, tmp_path: Path)
 def test_bars_stand_at_the_values_with_their_intervals(paper: Plan, whole_paper: Path) -> None:
     lines = lines_of(paper, whole_paper, "table1_main")
     figure = bars("Table 1", to_frame(lines))
-    axes = figure.axes[0]
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert names == ["CLIP", "SCLIP", "CLIPtrase", "paper"]
-    heights = sorted(bar.get_height() for group in axes.containers[1::2] for bar in group)
+    groups = [group for axes in figure.axes for group in axes.containers[1::2]]
+    heights = sorted(bar.get_height() for group in groups for bar in group)
     values = sorted(line.value for line in lines if line.kind in ("run", "avg"))
     assert heights == pytest.approx(values)
-    assert [tick.get_text() for tick in axes.get_xticklabels()][-1] == "avg"
+    assert [tick.get_text() for tick in figure.axes[-1].get_xticklabels()][-1] == "avg"
 
 
 def test_label_maps_show_shares_and_only_the_classes_there() -> None:

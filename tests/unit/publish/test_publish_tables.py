@@ -274,6 +274,20 @@ def test_the_command_counts_what_is_missing_and_why(
     ]
 
 
+def test_the_summary_counts_what_was_not_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--results", str(tmp_path), "--data", str(tmp_path), "--table", "table1_main"]
+    main(["paper", *where, "--benchmarks", "[voc20]"])
+    out = capsys.readouterr().out.splitlines()
+    assert "  21: not asked for (benchmarks=voc20)" in out
+    assert sum("dataset voc2012 is not prepared" in line for line in out) == 1
+    assert not any("dataset coco " in line for line in out)
+    with pytest.raises(SystemExit):
+        main(["paper", *where, "--benchmarks", "voc2"])
+    assert "no benchmark 'voc2'; did you mean 'voc2" in capsys.readouterr().err
+
+
 def test_unknown_names_are_refused_with_the_nearest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

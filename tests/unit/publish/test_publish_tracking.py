@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ from cliptrase.errors import UserError
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan, load
 from cliptrase.publish.cells import COLUMNS
-from cliptrase.publish.tracking import Ledger, main, publish, read_tracking
+from cliptrase.publish.results import Shelf
+from cliptrase.publish.tracking import TAG, Ledger, _items, _send, cut, main, publish, read_tracking
 from cliptrase.runs import finished
 
 OFFLINE = "offline:/cliptrase"
@@ -170,6 +172,58 @@ def test_without_wandb_or_network_it_gives_up_at_once(
     run(results)
     content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
     assert "ModuleNotFoundError" in "".join(content["failed"].values())
+
+
+def test_long_tags_and_names_are_cut_with_a_digest() -> None:
+    assert cut("x" * 64, TAG) == "x" * 64
+    one, other = cut("x" * 80 + "1", TAG), cut("x" * 80 + "2", TAG)
+    assert len(one) == len(other) == 64 and one != other
+    assert one.startswith("x" * 53 + "-") and cut("x" * 80 + "1", TAG) == one
+
+
+def test_a_benchmark_with_a_long_name_is_published(
+    paper: Plan, results: Path, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "of_my_own_" * 14
+    named = {
+        name: run.model_copy(update={"benchmark": run.benchmark.model_copy(update={"name": long})})
+        for name, run in paper.runs.items()
+    }
+    items = [
+        make() for _, make in _items(replace(paper, runs=named), Shelf(paper, results, results))
+    ]
+    for item in filter(None, items):
+        _send(replace(item, name=item.name + long), long, results, read_tracking(None, []))
+    assert len(fake.begun) == 4
+    for one in fake.begun:
+        assert all(1 <= len(tag) <= 64 for tag in one.tags)
+        assert len(one.name) <= 128 and len(one.group) <= 128
+    assert [one.tags[0][:10] for one in fake.begun[:3]] == ["of_my_own_"] * 3
+
+
+@pytest.mark.parametrize("kind", ["UsageError", "ValueError", "CommandError"])
+def test_a_run_that_cannot_be_published_does_not_stop_the_others(
+    kind: str, results: Path, fake: FakeWandb
+) -> None:
+    first = min((results / "runs").glob("*.clip.*")).name
+    fake.fails[first] = type(kind, (Exception,), {})("Tag is 70 characters")
+    ledger = run(results)
+    content = json.loads(ledger.path.read_text())
+    assert content["failed"] == {first: f"{kind}: Tag is 70 characters"}
+    assert len(ledger.places[OFFLINE]) == 3 and first not in ledger.places[OFFLINE]
+
+
+def test_tables_that_cannot_be_made_do_not_stop_the_runs(
+    results: Path, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: Any) -> None:
+        raise UserError("counts.npz: damaged")
+
+    monkeypatch.setattr("cliptrase.publish.tracking.tidy", damaged)
+    ledger = run(results)
+    assert len(ledger.places[OFFLINE]) == 3
+    failed = json.loads(ledger.path.read_text())["failed"]
+    assert failed == {"tables": "UserError: counts.npz: damaged"}
 
 
 def test_online_without_an_account_says_how_to_get_one(
