@@ -231,6 +231,13 @@ def test_a_row_sets_nothing_that_the_plan_sets(conf, override, key):
         plan.load("smoke")
 
 
+@pytest.mark.parametrize("name", ["a{b}", "a}", "a\nb"])
+def test_a_name_that_the_workflow_would_read_otherwise_is_refused(conf, name):
+    conf("suite", "smoke", {"data": name})
+    with pytest.raises(UserError, match="suite smoke: .* no braces"):
+        plan.load("smoke")
+
+
 @pytest.mark.parametrize("key", ["benchmark", "model", "protocol", "image_size", "out"])
 def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
     conf("suite", "smoke", {"overrides": ["limit=2", f"{key}=224"]})

@@ -26,7 +26,7 @@ rule render_tables:
     message:
         f"render {len(PLAN.tables)} tables → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE} > {{log}} 2>&1"
+        f"python -m cliptrase.publish tables {SUITE_WORD} > {{log:q}} 2>&1"
 
 
 rule draw_figures:
@@ -49,7 +49,7 @@ rule draw_figures:
     message:
         f"draw figures → results/{SUITE}/figures"
     shell:
-        f"python -m cliptrase.publish figures {SUITE} > {{log}} 2>&1"
+        f"python -m cliptrase.publish figures {SUITE_WORD} > {{log:q}} 2>&1"
 
 
 # No run is an input: it renders what there is, leaves the rest empty with its reason, and starts
@@ -65,4 +65,4 @@ rule regenerate_paper_tables:
     message:
         f"render what there is of {len(PLAN.tables)} tables → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE} 2>&1 | tee {{log}}"
+        f"python -m cliptrase.publish tables {SUITE_WORD} 2>&1 | tee {{log:q}}"

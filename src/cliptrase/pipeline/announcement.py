@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from cliptrase import pipeline, plan
-from cliptrase.config.run import check_device
 from cliptrase.data.fetch.receipts import free_space, state, to_fetch
-from cliptrase.data.fetch.sources import how_to_get, mirror_of, readable, size_of
+from cliptrase.data.fetch.sources import how_to_get, readable, size_of
 from cliptrase.errors import exit_on_user_error
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
 from cliptrase.pipeline.estimate import Estimate, estimate
+from cliptrase.pipeline.settings import read_settings
 from cliptrase.plan import Pass, Plan
 
 AN_IMAGE = 250_000  # bytes of a prepared image and its label, a generous mean of the datasets
@@ -128,12 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--mirror", metavar="URL", help="a server that has every archive")
     add("--freeze-code", action="store_true", help="other code is no reason to make a run again")
     options = parser.parse_args(arguments)
-    check_device(options.device)
+    names = ("suite", "benchmarks", "mirror", "freeze_code", "device")
+    settings = read_settings({name: getattr(options, name) for name in names})
     if options.cores is not None and options.cores < 1:
         parser.error(f"--cores {options.cores}: at least 1")
-    suite = plan.load(options.suite)
-    benchmarks = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
-    asked = pipeline.chosen_passes(suite, benchmarks)
-    left = pipeline.stale_passes(suite, frozen=options.freeze_code)
-    given = mirror_of(options.mirror), options.cores, options.device, options.freeze_code
+    suite = plan.load(settings.suite)
+    asked = pipeline.chosen_passes(suite, settings.benchmarks)
+    left = pipeline.stale_passes(suite, frozen=settings.freeze_code)
+    given = settings.mirror, options.cores, settings.device, settings.freeze_code
     print(announcement(suite, asked, left, *given, in_full=True))

@@ -22,6 +22,7 @@ from cliptrase.config.validation import Frozen, OptionalText, Text, one_of, vali
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import read_json, write_json
 from cliptrase.plan import Plan
+from cliptrase.publish import MODES
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.render import csv_table, to_csv
 from cliptrase.publish.results import FinishedRun, Shelf
@@ -29,7 +30,6 @@ from cliptrase.publish.tables import command_line
 
 log = logging.getLogger(__name__)
 
-MODES = ("offline", "online", "disabled")
 TABLES = "tables"  # the ledger's name for the W&B run that holds a suite's tables
 # No output, and nothing about this machine but what is logged.
 QUIET: Any = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
