@@ -106,7 +106,9 @@ def test_benchmarks_choose_the_passes_that_they_need():
     paper = plan.load("paper")
     chosen = pipeline.chosen_passes(paper, ["voc20"])
     assert chosen and all(name.startswith("voc2012.") for name in chosen)
-    both = [pipeline.chosen_passes(paper, names) for names in (["voc20", "pc59"], ["pc59", "voc20"])]
+    both = [
+        pipeline.chosen_passes(paper, names) for names in (["voc20", "pc59"], ["pc59", "voc20"])
+    ]
     assert both[0] == both[1] != chosen
     assert pipeline.chosen_passes(paper, None) == list(paper.passes)
     with pytest.raises(UserError, match="voc20"):

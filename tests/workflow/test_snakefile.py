@@ -352,12 +352,27 @@ def test_killed_in_the_middle_of_a_pass_the_rerun_gives_the_same_numbers(tree, b
         os.killpg(process.pid, signal.SIGKILL)
     assert not (bare / target).exists()
 
-    locked = snakemake(bare, target)
-    assert locked.returncode != 0 and "--unlock" in locked.stdout
-    assert snakemake(bare, "--unlock").returncode == 0
+    assert any((bare / ".snakemake/locks").iterdir())
     done = snakemake(bare, target)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0 and "removed the lock" in done.stdout, done.stdout
     assert (bare / target).read_bytes() == (tree / target).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_passes_and_nothing_is_published(tree, bare, number):
+    (bare / "data").symlink_to(tree / "data")
+    logs = bare / "results/logs/smoke/evaluate_pass"
+    with start(bare, "all") as process:
+        patience = time.monotonic() + 120
+        while not any("runs to make" in log.read_text() for log in logs.glob("*")):
+            assert process.poll() is None and time.monotonic() < patience
+            time.sleep(0.05)
+        sent = time.monotonic()
+        os.kill(process.pid, number)  # to it alone, as a scheduler of a cluster sends it
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + number and time.monotonic() - sent < 10
+    assert output.splitlines()[-1].startswith("interrupted: "), output
+    assert not (bare / "results/smoke").exists() and not any((bare / ".snakemake").glob("locks/*"))
 
 
 @pytest.mark.parametrize(

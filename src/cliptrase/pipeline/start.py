@@ -17,9 +17,10 @@ import psutil
 
 from cliptrase.errors import UserError
 from cliptrase.files import naming_the_path
+from cliptrase.pipeline.markers import MARKERS
 
-HOME, RESULTS = Path(".snakemake"), Path("results")
-ENDINGS = ((signal.SIGINT, 1.5), (signal.SIGTERM, 1.5))  # what jobs are told, and seconds to obey
+HOME = Path(".snakemake")
+ENDINGS = ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0))  # what jobs are told, and seconds to obey
 _signals: list[int] = []  # those that ended this start
 
 
@@ -29,7 +30,7 @@ def take_folder() -> None:
     Every start holds a lock of its own as long as it lives: where nobody has it, Snakemake's lock
     is of a process that is gone. Raises UserError where the folder cannot be written.
     """
-    for folder in (HOME, RESULTS):
+    for folder in (HOME, MARKERS.parent, MARKERS):
         try:
             with naming_the_path(folder.absolute()):
                 folder.mkdir(exist_ok=True)
@@ -66,16 +67,26 @@ def _end(number: int, _: FrameType | None) -> None:
     if not _signals:
         _signals.append(number)
         os.write(2, b"interrupted: ending the jobs; the next start goes on from here\n")
-        threading.Thread(target=_end_jobs, daemon=True).start()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Snakemake's pages on each job that ends so
+        jobs = psutil.Process().children(recursive=True)  # before one of them leaves an orphan
+        threading.Thread(target=_end_jobs, args=[{*jobs}]).start()
         exit_if_ended()
 
 
-def _end_jobs() -> None:
-    """Tell all processes below this one to end, ever more firmly, until this one has ended."""
-    jobs = set[psutil.Process]()
-    for number, seconds in itertools.chain(ENDINGS, itertools.repeat((signal.SIGKILL, 0.5))):
-        jobs |= set(psutil.Process().children(recursive=True))
+def _end_jobs(jobs: set[psutil.Process]) -> None:
+    """Tell these processes and all below this one to end, ever more firmly, until it has ended and
+    all are gone."""
+    for number, seconds in itertools.chain(ENDINGS, itertools.repeat((signal.SIGKILL, 0.2))):
+        jobs = {job for job in jobs | {*psutil.Process().children(recursive=True)} if _lives(job)}
+        if not jobs and not threading.main_thread().is_alive():
+            return
         for job in jobs:
             with contextlib.suppress(psutil.NoSuchProcess):
                 job.send_signal(number)
         time.sleep(seconds)
+
+
+def _lives(job: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(job.status() != psutil.STATUS_ZOMBIE)
+    return False
