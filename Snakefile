@@ -8,7 +8,7 @@
 --config gpus=1               passes share the first so many GPUs; 0: the CPU
 --config tracking=online      how W&B publishes: offline | online | disabled
 
-`snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
+`snakemake --cores 8 regenerate-paper-tables` only renders the suite's tables, of the runs that exist.
 """
 
 import shlex

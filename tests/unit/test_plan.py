@@ -234,7 +234,7 @@ def test_a_row_sets_nothing_that_the_plan_sets(conf, override, key):
 @pytest.mark.parametrize("name", ["a{b}", "a}", "a\nb"])
 def test_a_name_that_the_workflow_would_read_otherwise_is_refused(conf, name):
     conf("suite", "smoke", {"data": name})
-    with pytest.raises(UserError, match="suite smoke: .* no braces"):
+    with pytest.raises(UserError, match=r"suite smoke: .* no braces"):
         plan.load("smoke")
 
 

@@ -1,4 +1,4 @@
-"""A start of Snakemake: a folder that cannot be written, a lock that was left, Ctrl-C and SIGTERM."""
+"""A start of Snakemake: a folder that cannot be written, a lock that was left, and signals."""
 
 import errno
 import os

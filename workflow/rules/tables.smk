@@ -63,6 +63,7 @@ rule regenerate_paper_tables:
         "../../environment.yml"
     threads: ONE_CORE
     message:
-        f"render what there is of {len(PLAN.tables)} tables → results/{SUITE}/tables"
+        f"render what there is of the {len(PLAN.tables)} tables of suite {SUITE}"
+        f" (another: --config suite=NAME) → results/{SUITE}/tables"
     shell:
         f"python -m cliptrase.publish tables {SUITE_WORD} 2>&1 | tee {{log:q}}"

@@ -1,4 +1,4 @@
-"""What `--config` says, and the options of `cliptrase estimate`: every key read and checked here."""
+"""What `--config` says, and the options of `cliptrase estimate`: all keys are checked here."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -34,7 +34,8 @@ TABLES = "tables"  # the ledger's name for the W&B run that holds a suite's tabl
 # No output, and nothing about this machine but what is logged.
 QUIET: Any = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
 QUIET |= {"x_disable_stats": True, "x_disable_machine_info": True}
-# W&B's errors after which the next item would fail in the same way: no account, no network.
+# W&B's errors after which the next item would fail in the same way: no account, no network. So it
+# would after one of the system: a full disk, a connection that timed out.
 GIVE_UP = ("UsageError", "AuthenticationError", "CommError")
 ONLINE_PATIENCE = 60.0  # seconds that W&B may take to start a run
 
@@ -97,13 +98,15 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
     """Publish what is not in the ledger yet; returns the ledger, which is also written.
 
     Whatever W&B raises becomes a warning and an entry under `failed`. Raises UserError only for a
-    ledger that cannot be read or written.
+    ledger that cannot be read or written, and where there is no run.
     """
     folder = results / suite.suite / "wandb"
     ledger = Ledger.read(folder / "ledger.json")
     if tracking.mode != "disabled":
+        shelf = Shelf(suite, results, data)
+        shelf.refuse_none()
         entries = ledger.places.setdefault(tracking.place, {})
-        for item in _items(suite, Shelf(suite, results, data)):
+        for item in _items(suite, shelf):
             if entries.get(item.name, {}).get("sha256") == item.sha256:
                 continue
             try:
@@ -113,7 +116,7 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
                 reason = f"{kind}: {error}".strip().replace("\n", " ")
                 ledger.failed[item.name] = reason
                 log.warning("W&B: %s was not published: %s", item.name, reason)
-                if isinstance(error, ImportError | TimeoutError) or kind in GIVE_UP:
+                if isinstance(error, ImportError | OSError) or kind in GIVE_UP:
                     log.warning("W&B: giving up for now; the next time tries again")
                     break
                 continue
@@ -188,11 +191,15 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
         resume="allow" if tracking.mode == "online" else None,
         settings=wandb.Settings(**QUIET, init_timeout=ONLINE_PATIENCE),
     )
-    with begun:
+    failed = 1  # not `with begun`, which prints the traceback of what fails in it
+    try:
         begun.summary.update(dict(item.summary))
         for name, table in item.tables.items():
             rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
             begun.log({name: wandb.Table(columns=list(table.columns), data=rows)})
+        failed = 0
+    finally:
+        begun.finish(exit_code=failed)
     entry = {"sha256": item.sha256, "id": begun.id}
     if tracking.mode == "offline":
         entry["folder"] = Path(begun.settings.sync_dir).name
@@ -223,6 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mode", choices=MODES, help="the same as tracking.mode=")
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.raiseExceptions = False  # W&B's log files on a full disk: pages of tracebacks
     tracking = read_tracking(args.mode, args.overrides)
     suite = plan.load(args.suite)
     ledger = publish(suite, args.results, args.data or Path(suite.data), tracking)

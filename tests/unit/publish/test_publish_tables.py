@@ -286,7 +286,8 @@ def test_unknown_names_are_refused_with_the_nearest(
     assert not any(tmp_path.iterdir())
 
 
-def test_tables_load_no_torch(tmp_path: Path) -> None:
+def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(whole_paper / "runs")
     code = (
         "import sys; from cliptrase.publish.__main__ import main;"
         f"main(['tables', 'paper', '--results', {str(tmp_path)!r}]);"
