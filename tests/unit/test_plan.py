@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from cliptrase import config, plan
 from cliptrase.errors import UserError
+from cliptrase.plan.files import Suite
 from cliptrase.plan.tables import published
 
 OURS = ("table_discrepancies", "table_peers", "table_peers_slide")  # tables that nobody printed
@@ -245,3 +247,9 @@ def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
         plan.load("smoke")
     conf("suite", "smoke", {"overrides": ["limit=2", "protocol.rule=mmseg"]})
     assert {run.limit for run in plan.load("smoke").runs.values()} == {2}
+
+
+def test_the_keys_of_a_suite_are_listed_on_a_page():
+    page = (Path(__file__).resolve().parents[2] / "docs/running.md").read_text(encoding="utf-8")
+    table = page.partition("A suite file has these keys")[2].partition("add_table.md")[0]
+    assert re.findall(r"(?m)^\| `(\w+)` \|", table) == list(Suite.model_fields)

@@ -103,7 +103,7 @@ def _written(suite: Plan, made: list[Pass]) -> int:
 
 
 def _room(needed: dict[str, int]) -> list[str]:
-    """A line a disk: what the folders on it need, and what is free there. needed: folder → bytes."""
+    """A line a disk: what its folders need, and what is free there. needed: folder → bytes."""
     disks: dict[int, list[str]] = {}
     for folder in needed:
         disks.setdefault(_device(folder), []).append(folder)
