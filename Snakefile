@@ -8,7 +8,7 @@
 --config gpus=1               passes share the first so many GPUs; 0: the CPU
 --config tracking=online      how W&B publishes: offline | online | disabled
 
-`snakemake --cores 8 regenerate-paper-tables` only renders the tables from the runs that exist.
+`snakemake --cores 8 regenerate-paper-tables` only renders the suite's tables, of the runs that exist.
 """
 
 import shlex
@@ -20,26 +20,27 @@ from snakemake.utils import min_version
 
 from cliptrase import errors, machine, pipeline, plan
 from cliptrase.pipeline import data as pipeline_data
-from cliptrase.pipeline import markers
+from cliptrase.pipeline import markers, start
 from cliptrase.pipeline.announcement import announcement
-from cliptrase.config.run import check_device
-from cliptrase.data.fetch.sources import mirror_of
+from cliptrase.pipeline.settings import read_settings
 
 min_version("9.27")
 
-SUITE = config.get("suite", "shapes")
-PLAN = errors.exit_on_user_error(plan.load)(SUITE)
-DATA, QUOTED = PLAN.data, shlex.quote(PLAN.data)
-ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, config.get("benchmarks"))
-BENCHMARKS = config.get("benchmarks") or []
-ONLY = shlex.quote(BENCHMARKS if isinstance(BENCHMARKS, str) else ",".join(BENCHMARKS))
-ONLY = f" --benchmarks {ONLY}" if BENCHMARKS else ""
-MIRROR = errors.exit_on_user_error(mirror_of)(config.get("mirror"))
+start.end_on_signals()
+errors.exit_on_user_error(start.take_folder)()
+SETTINGS = errors.exit_on_user_error(read_settings)(config)
+PLAN = errors.exit_on_user_error(plan.load)(SETTINGS.suite)
+SUITE, DATA = PLAN.suite, PLAN.data
+SUITE_WORD, DATA_WORD = shlex.quote(SUITE), shlex.quote(DATA)  # as the shell reads them
+ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, SETTINGS.benchmarks)
+MIRROR = SETTINGS.mirror
+# What was asked for, so that the cells of other benchmarks say so.
+ONLY = f" --benchmarks {shlex.quote(','.join(SETTINGS.benchmarks))}" if SETTINGS.benchmarks else ""
 FROM = f"--mirror {shlex.quote(MIRROR)}" if MIRROR else ""
 # What only the user can get is left out until it is there; its cells say how to get it.
 LACKING = errors.exit_on_user_error(pipeline_data.lacking)(PLAN, ASKED, MIRROR)
 PASSES = pipeline_data.without(PLAN, ASKED, LACKING)
-FROZEN = bool(config.get("freeze_code", False))
+FROZEN = SETTINGS.freeze_code
 CODE = ancient if FROZEN else str
 try:
     CORES = workflow.cores
@@ -74,6 +75,7 @@ rule all:
 
 
 onstart:
+    start.end_on_signals()
     said = errors.exit_on_user_error(announcement)(
         PLAN,
         ASKED,
@@ -87,13 +89,22 @@ onstart:
 
 
 onsuccess:
-    shell("rm -f regenerate-paper-tables")
+    Path("regenerate-paper-tables").unlink(missing_ok=True)
+    if pipeline.passes_to_make(PLAN, PASSES, sys.argv):
+        print(
+            f"figures: results/{SUITE}/figures; tables, as .md, .csv and .tex:", file=sys.stderr
+        )
+        for table in PLAN.tables:
+            print(f"  results/{SUITE}/tables/{table}.md", file=sys.stderr)
 
 
-onerror:  # from the runs that there are; one step that fails costs no other
-    for step in (
-        f"tables {SUITE}{ONLY}",
-        f"figures {SUITE}",
-        f"wandb {SUITE} tracking.mode={TRACKING}",
-    ):
+# From the runs that there are; one step that fails costs no other.
+onerror:
+    start.exit_if_ended()
+    steps = (
+        f"tables {SUITE_WORD}{ONLY}",
+        f"figures {SUITE_WORD}",
+        f"wandb {SUITE_WORD} tracking.mode={SETTINGS.tracking}",
+    )
+    for step in steps if pipeline.passes_to_make(PLAN, PASSES, sys.argv) else ():
         shell(f"python -m cliptrase.publish {step} >&2 || true")

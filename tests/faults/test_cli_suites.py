@@ -27,6 +27,15 @@ def test_an_unknown_suite(command, capsys, tmp_path, monkeypatch):
     assert "suite 'shape'" in line and "did you mean 'shapes'" in line
 
 
+@pytest.mark.parametrize("command", ["tables", "figures", "publish"])
+@pytest.mark.parametrize("suite", ["smoke", "paper"])
+def test_a_suite_without_one_run_shows_nothing(command, suite, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, tmp_path, [command, suite])
+    assert f"results/runs: no run of suite {suite} to show" in line
+    assert f"`snakemake --cores 8 all --config suite={suite}`" in line
+
+
 def test_an_unknown_dataset(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = refused(capsys, tmp_path, ["prepare", "shape"])

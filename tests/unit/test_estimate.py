@@ -105,6 +105,38 @@ def test_a_machine_that_cannot_be_timed_is_said_to_be_unknown(shapes, asked, mon
     assert "time: unknown" in said and "1000 images" in said
 
 
+def test_a_machine_that_was_busy_is_said_to_have_been(shapes, asked, monkeypatch):
+    quiet = cost(shapes, [SHAPES], again=True)
+    assert "other programs" not in totals(quiet)[1]
+    seconds = iter([100.0, 101.5])
+    monkeypatch.setattr(estimate, "_others", lambda: next(seconds))
+    busy = cost(shapes, [SHAPES], again=True)
+    assert "other programs took 1.5 cores while it was timed" in totals(busy)[1]
+
+
+def test_both_disks_must_have_room_for_all_that_is_written(smoke, asked, monkeypatch, tmp_path):
+    """On a disk of this machine the suite took 13 MB of data and 7 MB of results."""
+    names = list(smoke.passes)
+
+    def disks():
+        said = announcement(smoke, names, names).splitlines()
+        return [line for line in said if line.startswith("disk: ")]
+
+    (one,) = disks()
+    needed, unit = one.removeprefix("disk: about ").split()[:2]
+    assert 20 < float(needed) < 40 and unit == "MB" and one.endswith("free in data and results")
+    (tmp_path / "results").mkdir()
+    device = "cliptrase.pipeline.announcement._device"
+    monkeypatch.setattr(device, lambda folder: str(folder))
+    monkeypatch.setattr(
+        "cliptrase.pipeline.announcement.free_space",
+        lambda folder: 10**6 if folder == "results" else 10**9,
+    )
+    data, results = disks()
+    assert data.endswith("1.0 GB free in data")
+    assert results.endswith("1.0 MB free in results: NOT ENOUGH")
+
+
 def test_a_short_start_is_not_kept_waiting_by_the_probe(smoke, shapes, asked):
     said = announcement(smoke, list(smoke.passes), list(smoke.passes))
     assert "time: about" in said and "a guess" in said and not asked

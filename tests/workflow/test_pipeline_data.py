@@ -225,7 +225,8 @@ def test_a_start_of_the_paper_says_what_it_will_download(empty, paper, monkeypat
     assert "  val2017.zip: 815.6 MB, from images.cocodataset.org" in lines
     assert "weights of vit_b16: 599.0 MB, to be fetched" in lines
     assert any(
-        line.startswith("disk: about ") and line.endswith("6.0 GB free in data: NOT ENOUGH")
+        line.startswith("disk: about ")
+        and line.endswith("6.0 GB free in data and results: NOT ENOUGH")
         for line in lines
     ), "the archives alone would fit"
     assert any(line.startswith("time: about ") and "hours of one core" in line for line in lines)

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from cliptrase import plan
 
@@ -124,6 +127,32 @@ def test_three_hundred_runs_need_no_more_jobs_than_a_few(bare):
     eps = [round(0.4 + 0.02 * step, 2) for step in range(38)]
     grid.write_text(re.sub(r"(?m)^eps: .*$", f"eps: {eps}", text), encoding="utf-8")
     assert planned_jobs(bare, "all")["evaluate_pass"] == len(PLAN.passes)
+
+
+def test_names_of_any_signs_are_single_words_for_the_shell(bare):
+    name, conf = "a & b; (c) $(touch there) 'd' e", bare / "conf"
+    for folder, kind in (("i", "jpg"), ("l", "png")):
+        (bare / folder).mkdir()
+        Image.new("L", (32, 32)).save(bare / folder / f"1.{kind}")
+    (bare / "words.txt").write_text("sky\ngrass\n")
+    benchmark = yaml.safe_load((conf / "benchmark/folder.yaml").read_text())
+    files = {"images": "i", "labels": "l", "classes": "words.txt"}
+    suite = yaml.safe_load((conf / "suite/smoke.yaml").read_text())
+    changed = {"roles": {"main": [name]}, "tables": ["table1_main"], "data": name}
+    for file, content in (
+        (f"benchmark/{name}.yaml", benchmark | files | {"name": name}),
+        (f"suite/{name}.yaml", suite | changed),
+    ):
+        (conf / file).write_text(yaml.safe_dump(content))
+    done = snakemake(bare, "all", "--dry-run", "--printshellcmds", suite=name)
+    assert done.returncode == 0 and not (bare / "there").exists(), done.stdout
+    commands = re.findall("^Shell command: (python.*)", done.stdout, re.MULTILINE)
+    assert len(commands) == 4
+    for words in map(shlex.split, commands):
+        assert words[:2] == ["python", "-m"] and name in words
+        assert [word for word in words if name in word and words[words.index(word) - 1] == ">"]
+        named = f"folder-{name}.shapes_clip.336.crop"
+        assert named in words or "cliptrase.evaluate.planned" not in words
 
 
 def test_what_is_made_is_what_the_plan_names(tree):
@@ -336,12 +365,27 @@ def test_killed_in_the_middle_of_a_pass_the_rerun_gives_the_same_numbers(tree, b
         os.killpg(process.pid, signal.SIGKILL)
     assert not (bare / target).exists()
 
-    locked = snakemake(bare, target)
-    assert locked.returncode != 0 and "--unlock" in locked.stdout
-    assert snakemake(bare, "--unlock").returncode == 0
+    assert any((bare / ".snakemake/locks").iterdir())
     done = snakemake(bare, target)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0 and "removed the lock" in done.stdout, done.stdout
     assert (bare / target).read_bytes() == (tree / target).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_passes_and_nothing_is_published(tree, bare, number):
+    (bare / "data").symlink_to(tree / "data")
+    logs = bare / "results/logs/smoke/evaluate_pass"
+    with start(bare, "all") as process:
+        patience = time.monotonic() + 120
+        while not any("runs to make" in log.read_text() for log in logs.glob("*")):
+            assert process.poll() is None and time.monotonic() < patience
+            time.sleep(0.05)
+        sent = time.monotonic()
+        os.kill(process.pid, number)  # to it alone, as a scheduler of a cluster sends it
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 128 + number and time.monotonic() - sent < 10
+    assert output.splitlines()[-1].startswith("interrupted: "), output
+    assert not (bare / "results/smoke").exists() and not any((bare / ".snakemake").glob("locks/*"))
 
 
 @pytest.mark.parametrize(
@@ -351,6 +395,8 @@ def test_killed_in_the_middle_of_a_pass_the_rerun_gives_the_same_numbers(tree, b
         ({"benchmarks": "[shapes_gb]"}, "did you mean 'shapes_bg'"),
         ({"mirror": "ftp://lab"}, "data.mirror=ftp://lab: must be"),
         ({"gpus": "-1"}, "gpus=-1: must be"),
+        ({"suit": "paper"}, "did you mean 'suite'"),
+        ({"tracking": "offline; touch there"}, "did you mean 'offline'"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_message(bare, config, message):
@@ -358,6 +404,7 @@ def test_a_wrong_setting_ends_in_one_message(bare, config, message):
     assert done.returncode == 1
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("error: "))
     assert message in line and "Traceback" not in done.stdout
+    assert not (bare / "there").exists()
 
 
 def test_a_wrong_mirror_of_the_environment_is_one_message_too(bare, monkeypatch):

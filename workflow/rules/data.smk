@@ -30,8 +30,8 @@ rule fetch_archive:
     message:
         "fetch {wildcards.archive}: its log is {log}"
     shell:
-        f"python -m cliptrase.data.fetch.download {{wildcards.archive:q}} --data {QUOTED}"
-        " {resources.mirror} > {log} 2>&1"
+        f"python -m cliptrase.data.fetch.download {{wildcards.archive:q}} --data {DATA_WORD}"
+        " {resources.mirror} > {log:q} 2>&1"
 
 
 rule prepare_dataset:
@@ -56,5 +56,5 @@ rule prepare_dataset:
     message:
         "prepare {wildcards.dataset} → {output}"
     shell:
-        f"python -m cliptrase.data.make.prepare {{wildcards.dataset}} --data {QUOTED}"
-        " {resources.mirror} {resources.preparing} {resources.optional} > {log} 2>&1"
+        f"python -m cliptrase.data.make.prepare {{wildcards.dataset:q}} --data {DATA_WORD}"
+        " {resources.mirror} {resources.preparing} {resources.optional} > {log:q} 2>&1"

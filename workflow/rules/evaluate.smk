@@ -5,9 +5,7 @@ deletes those before a rerun, and the run folders hold what need not be computed
 makes a pass run again that is stale: a run of it is lost, damaged, or of other code or data.
 """
 
-DEVICE = str(config.get("device", "auto"))
-errors.exit_on_user_error(check_device)(DEVICE)
-DEVICE = errors.exit_on_user_error(pipeline.limit_gpus)(DEVICE, config.get("gpus"))
+DEVICE = pipeline.limit_gpus(SETTINGS.device, SETTINGS.gpus)
 GPUS = machine.usable_gpus(DEVICE)
 # A pass has its share of the cores, so that as many start as there are GPUs. Where the cores do not
 # divide evenly there may be more, which wait for the lock of a GPU.
@@ -35,5 +33,5 @@ rule evaluate_pass:
     message:
         "evaluate {wildcards.name}: its log is {log}"
     shell:
-        f"python -m cliptrase.evaluate.planned {SUITE} {{wildcards.name}} {{resources.options}}"
-        " > {log} 2>&1"
+        f"python -m cliptrase.evaluate.planned {SUITE_WORD} {{wildcards.name:q}}"
+        " {resources.options} > {log:q} 2>&1"

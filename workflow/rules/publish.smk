@@ -1,7 +1,5 @@
 """Runs and tables → W&B, from files alone; a W&B that fails costs a line in the log, no more."""
 
-TRACKING = config.get("tracking", "offline")
-
 
 rule publish_runs:
     input:
@@ -19,5 +17,5 @@ rule publish_runs:
     message:
         "publish runs and tables → {output}"
     shell:
-        f"python -m cliptrase.publish wandb {SUITE} tracking.mode={TRACKING} > {{log}} 2>&1"
-        " && (grep '^warning: W&B: ' {log} >&2 || true)"
+        f"python -m cliptrase.publish wandb {SUITE_WORD} tracking.mode={SETTINGS.tracking}"
+        " > {log:q} 2>&1 && (grep '^warning: W&B: ' {log:q} >&2 || true)"

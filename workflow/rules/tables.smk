@@ -26,7 +26,7 @@ rule render_tables:
     message:
         f"render {errors.counted(len(PLAN.tables), 'table')} → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE}{ONLY} > {{log}} 2>&1"
+        f"python -m cliptrase.publish tables {SUITE_WORD}{ONLY} > {{log:q}} 2>&1"
 
 
 rule draw_figures:
@@ -50,7 +50,7 @@ rule draw_figures:
     message:
         f"draw figures → results/{SUITE}/figures"
     shell:
-        f"python -m cliptrase.publish figures {SUITE} > {{log}} 2>&1"
+        f"python -m cliptrase.publish figures {SUITE_WORD} > {{log:q}} 2>&1"
 
 
 # No run is an input: it renders what there is, leaves the rest empty with its reason, and starts
@@ -64,6 +64,7 @@ rule regenerate_paper_tables:
         "../../environment.yml"
     threads: ONE_CORE
     message:
-        f"render what there is of {errors.counted(len(PLAN.tables), 'table')} → results/{SUITE}/tables"
+        f"render what there is of {errors.counted(len(PLAN.tables), 'table')} of suite {SUITE}"
+        f" (another: --config suite=NAME) → results/{SUITE}/tables"
     shell:
-        f"python -m cliptrase.publish tables {SUITE}{ONLY} 2>&1 | tee {{log}}"
+        f"python -m cliptrase.publish tables {SUITE_WORD}{ONLY} 2>&1 | tee {{log:q}}"

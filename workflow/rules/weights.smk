@@ -16,4 +16,4 @@ rule fetch_weights:
     message:
         "fetch the weights of {wildcards.model}: its log is {log}"
     shell:
-        "python -m cliptrase.model.receipt {wildcards.model:q} {output:q} > {log} 2>&1"
+        "python -m cliptrase.model.receipt {wildcards.model:q} {output:q} > {log:q} 2>&1"

@@ -5,7 +5,6 @@ Imports neither torch nor Hydra: every start of Snakemake, and every remote job,
 
 import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -30,16 +29,15 @@ THREADS = (  # how many threads the mathematics, the tokenizer and W&B's server 
 )
 
 
-def chosen_passes(plan: Plan, benchmarks: str | Iterable[str] | None) -> list[str]:
-    """The passes that some benchmarks need; `benchmarks` as `--config` gives it, None for all.
+def chosen_passes(plan: Plan, benchmarks: Iterable[str] | None) -> list[str]:
+    """The passes that some benchmarks need; None for all.
 
     A pass is made whole: its other benchmarks share its images, and cost little.
     Raises UserError for a benchmark that is not in the suite.
     """
     if benchmarks is None:
         return list(plan.passes)
-    wanted = set(benchmarks.split(",") if isinstance(benchmarks, str) else benchmarks)
-    known = {run.benchmark.name for run in plan.runs.values()}
+    wanted, known = set(benchmarks), {run.benchmark.name for run in plan.runs.values()}
     for name in sorted(wanted - known):
         raise UserError(f"suite {plan.suite} has no benchmark {name!r}; {nearest(name, known)}")
     return [
@@ -108,19 +106,17 @@ def shell_prefix() -> str:
     return f"set -euo pipefail; export {single}; {python}; "
 
 
-def limit_gpus(device: str, most: object) -> str:
-    """Let the passes see the first `most` GPUs only, as `--config gpus=` gives it, None for all.
+def limit_gpus(device: str, most: int | None) -> str:
+    """Let the passes see the first `most` GPUs only, None for all.
 
-    Returns their device: the CPU for 0. Raises UserError for what is no number of GPUs.
+    Returns their device: the CPU for 0.
     """
     if most is None:
         return device
-    if not re.fullmatch(r"\d+", str(most)):
-        raise UserError(f"gpus={most}: must be how many GPUs the passes share, 0 for the CPU")
-    seen = machine.visible_gpus(machine.gpu_uuids() or None)[: int(str(most))]
+    seen = machine.visible_gpus(machine.gpu_uuids() or None)[:most]
     if seen and ":" not in device:
         os.environ[machine.VISIBLE] = ",".join(seen)
-    return device if int(str(most)) else "cpu"
+    return device if most else "cpu"
 
 
 def workers(made: list[str], gpus: int, cores: int | None) -> int:

@@ -4,17 +4,24 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from cliptrase import pipeline, plan
-from cliptrase.config.run import check_device
-from cliptrase.data.fetch.receipts import free_space, state, to_fetch
-from cliptrase.data.fetch.sources import how_to_get, mirror_of, readable, size_of
+from cliptrase.data.fetch.receipts import existing, free_space, state, to_fetch
+from cliptrase.data.fetch.sources import how_to_get, readable, size_of
 from cliptrase.errors import counted, exit_on_user_error
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline.data import images
 from cliptrase.pipeline.estimate import Estimate, estimate
+from cliptrase.pipeline.settings import read_settings
 from cliptrase.plan import Pass, Plan
+from cliptrase.publish import chart_names
 
-AN_IMAGE = 250_000  # bytes of a prepared image and its label, a generous mean of the datasets
-AN_OUTCOME = 600  # bytes of an image in a run's folder, likewise
+RESULTS = "results"
+BUSY = 0.3  # cores that others may use while this machine is timed, without a word about it
+# Bytes, generously: a prepared image and its label, from an archive or drawn
+AN_IMAGE, A_SCENE = 250_000, 70_000
+# … the folder of a run, each class and each image in it, its pass's files while it is made
+A_RUN, A_CLASS, AN_OUTCOME = 30_000, 300, 600
+# … a table, a chart, a run in W&B, the charts' worth of the pictures
+A_TABLE, A_CHART, A_LOGGED, PICTURES = 25_000, 250_000, 60_000, 8
 
 
 def announcement(
@@ -84,12 +91,39 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
             from cliptrase.model.receipt import size_and_place  # only where it is asked for
 
             lines.append(f"weights of {model}: {', '.join(size_and_place(model))}")
-    needed += sum(each.count * AN_IMAGE for each in pipeline_data.sources(datasets, data))
-    needed += sum(len(each.runs) * images(each, data) for each in made) * AN_OUTCOME
-    free = free_space(data)
-    short = ": NOT ENOUGH" if needed > free else ""
-    disk = f"disk: about {readable(needed)} needed, {readable(free)} free in {data}{short}"
-    return [*lines, disk]
+    listed = {each.name for each in pipeline_data.sources(datasets, data)}
+    for name in datasets:
+        needed += pipeline_data.count(name, data) * (AN_IMAGE if name in listed else A_SCENE)
+    return [*lines, *_room({data: needed, RESULTS: _written(suite, made)})]
+
+
+def _written(suite: Plan, made: list[Pass]) -> int:
+    """The bytes that runs, tables, figures and W&B will take."""
+    total = A_TABLE * len(suite.tables) + A_CHART * (PICTURES + len(chart_names(suite)))
+    total += A_LOGGED * (1 + len(suite.main_runs))
+    for each in made:
+        outcomes = AN_OUTCOME * images(each, suite.data)
+        classes = (run.vocabulary.classes.count for run in each.runs.values())
+        total += sum(A_RUN + A_CLASS * count + outcomes for count in classes)
+    return total
+
+
+def _room(needed: dict[str, int]) -> list[str]:
+    """A line a disk: what its folders need, and what is free there. needed: folder → bytes."""
+    disks: dict[int, list[str]] = {}
+    for folder in needed:
+        disks.setdefault(_device(folder), []).append(folder)
+    lines = []
+    for folders in disks.values():
+        bytes_needed, free = sum(needed[each] for each in folders), free_space(folders[0])
+        short = ": NOT ENOUGH" if bytes_needed > free else ""
+        room = f"{readable(bytes_needed)} needed, {readable(free)} free"
+        lines.append(f"disk: about {room} in {' and '.join(folders)}{short}")
+    return lines
+
+
+def _device(folder: str) -> int:
+    return existing(folder).stat().st_dev
 
 
 def totals(cost: Estimate) -> list[str]:
@@ -103,6 +137,9 @@ def totals(cost: Estimate) -> list[str]:
     seconds = max(sum(taken) / cost.at_once, *taken) + cost.besides / min(2, cost.cores)
     note = "" if cost.gpus else f", {_duration(cost.work)} of one core"
     note += "; a guess, too short to be timed first" * (cost.speed.device == "guess")
+    if not cost.gpus and cost.speed.others > BUSY:
+        others = f"other programs took {cost.speed.others:.1f} cores while it was timed"
+        note += f"; {others}, so it may be too much: time it again on a quiet machine"
     memory = readable(int(cost.at_once * cost.speed.memory))
     passes = counted(cost.at_once, "pass")
     return [
@@ -134,12 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--mirror", metavar="URL", help="a server that has every archive")
     add("--freeze-code", action="store_true", help="other code is no reason to make a run again")
     options = parser.parse_args(arguments)
-    check_device(options.device)
+    names = ("suite", "benchmarks", "mirror", "freeze_code", "device")
+    settings = read_settings({name: getattr(options, name) for name in names})
     if options.cores is not None and options.cores < 1:
         parser.error(f"--cores {options.cores}: at least 1")
-    suite = plan.load(options.suite)
-    benchmarks = options.benchmarks and options.benchmarks.strip("[]").replace(" ", "")
-    asked = pipeline.chosen_passes(suite, benchmarks)
-    left = pipeline.stale_passes(suite, frozen=options.freeze_code)
-    given = mirror_of(options.mirror), options.cores, options.device, options.freeze_code
+    suite = plan.load(settings.suite)
+    asked = pipeline.chosen_passes(suite, settings.benchmarks)
+    left = pipeline.stale_passes(suite, frozen=settings.freeze_code)
+    given = settings.mirror, options.cores, settings.device, settings.freeze_code
     print(announcement(suite, asked, left, *given, in_full=True))

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 
 from cliptrase import machine, pipeline
@@ -45,12 +46,13 @@ class Timing(BaseModel):
 
 class Speed(BaseModel):
     """device: cpu, cuda or guess. start: seconds until a pass has loaded its code. memory: bytes of
-    a pass."""
+    a pass. others: cores that other programs took meanwhile."""
 
     device: str
     start: PositiveFloat
     memory: PositiveFloat
     passes: dict[str, Timing]
+    others: float = 0.0
 
 
 class PassCost(NamedTuple):
@@ -144,7 +146,10 @@ def timed(
     if believed and not again and question.items() <= kept["question"].items():
         return Speed.model_validate(kept["speed"])
     sys.stderr.write("timing this machine, by passes over a random picture …\n")
+    start, before = time.monotonic(), _others()
     speed = _ask({"suite": suite, "device": device, "passes": question})
+    if speed:
+        speed.others = max(0.0, _others() - before) / max(1.0, time.monotonic() - start)
     if speed and (speed.device == "cuda" or not machine.usable_gpus(device)):
         answer = {"about": about, "at": time.time(), "question": question}
         answer |= {"speed": speed.model_dump()}
@@ -156,6 +161,13 @@ def timed(
 def _digest(answer: Mapping[str, object]) -> str:
     """Of what is kept: a timing that was damaged is taken again."""
     return sha256_text(json.dumps(answer, sort_keys=True))
+
+
+def _others() -> float:
+    """Seconds that all cores of the machine have computed, but for this process and its own."""
+    all_cores = psutil.cpu_times()
+    busy = sum(getattr(all_cores, kind) for kind in ("user", "nice", "system", "steal"))
+    return float(busy - sum(os.times()[:4]))
 
 
 def _ask(question: Mapping[str, object]) -> Speed | None:

@@ -4,6 +4,7 @@ Expands conf/suite × conf/table; imports neither torch nor Hydra. `python -m cl
 prints one line a run: pass, run, benchmark, method, image_size.
 """
 
+import re
 import sys
 from dataclasses import dataclass, field
 
@@ -62,12 +63,16 @@ class Plan:
 def load(suite: str) -> Plan:
     """The plan of conf/suite/<suite>.yaml.
 
-    Raises UserError for an unknown suite, table, benchmark, key or value.
+    Raises UserError for an unknown suite, table, benchmark, key or value, and for a name that no
+    rule of the workflow can have.
     """
     spec = read_suite(suite)
     expander = Expander(spec)
     tables = {name: expander.table(name) for name in spec.tables}
     passes = _passes(expander.runs)
+    for name in (suite, spec.data, *tables, *passes):
+        if re.search(r"[{}\x00-\x1f]", name):  # wildcards of Snakemake
+            raise UserError(f"suite {suite}: {name!r} names files; no braces, no line ends in it")
     return Plan(suite, spec.title, spec.published, passes, tables, expander.runs, spec.data)
 
 

@@ -10,6 +10,7 @@ them for a suite), `figures` (the command). W&B: `tracking`. Nothing here starts
 from cliptrase.plan import Plan, Table
 
 MAIN_RESULTS = "main_results"
+MODES = ("offline", "online", "disabled")  # how W&B publishes
 
 
 def chart_names(plan: Plan) -> list[str]:

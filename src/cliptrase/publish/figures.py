@@ -48,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
     suite = plan.load(args.suite)
     folder, data = args.results / suite.suite / "figures", args.data or Path(suite.data)
+    shelf = Shelf(suite, args.results, data)
+    shelf.refuse_none()
     with matplotlib.rc_context(SETTINGS):
-        paths = draw_charts(suite, Shelf(suite, args.results, data), folder)
+        paths = draw_charts(suite, shelf, folder)
         try:
             from cliptrase.publish.pictures import draw_pictures  # torch: only for these
 

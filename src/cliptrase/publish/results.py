@@ -7,6 +7,7 @@ or whose metrics.json is not the one that its pass wrote, gives a reason instead
 import functools
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,14 @@ class Shelf:
         for name, each in plan.passes.items():
             written = read_json(finished.pass_file(plan.suite, name, results)) or {}
             self._written |= {run: (name, written.get(run)) for run in each.runs}
+
+    def refuse_none(self) -> None:
+        """Raise UserError where no run can be used: what was shown before may be of runs that moved
+        away, and stays."""
+        if not any(self.find(name)[0] for name in self.plan.runs):
+            suite, where = self.plan.suite, self.results / "runs"
+            cure = f"`snakemake --cores 8 all --config suite={shlex.quote(suite)}` makes them"
+            raise UserError(f"{where}: no run of suite {suite} to show; {cure}")
 
     def find(self, name: str) -> tuple[FinishedRun | None, str]:
         """The run, or None and why it cannot be used."""

@@ -1,4 +1,5 @@
 """Renders every table of a suite from the runs that exist: csv, Markdown, LaTeX. Starts no run.
+Where there is none, nothing is rendered, and the exit code is 1.
 
 `python -m cliptrase.publish tables SUITE`, or `cliptrase tables SUITE`.
 """
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name not in suite.tables:
             raise UserError(f"unknown table {name!r}; {nearest(name, suite.tables)}")
     shelf = Shelf(suite, args.results, args.data or Path(suite.data), asked)
+    shelf.refuse_none()
     frames = []
     for name in [name for name in suite.tables if name in (args.table or suite.tables)]:
         frame = render(suite, shelf, suite.tables[name], args.results / suite.suite / "tables")

@@ -23,6 +23,7 @@ from cliptrase.config.validation import Frozen, OptionalText, Text, one_of, vali
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import read_json, write_json
 from cliptrase.plan import Plan
+from cliptrase.publish import MODES
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.render import csv_table, to_csv
 from cliptrase.publish.results import Shelf
@@ -30,13 +31,12 @@ from cliptrase.publish.tables import command_line
 
 log = logging.getLogger(__name__)
 
-MODES = ("offline", "online", "disabled")
 TABLES = "tables"  # the ledger's name for the W&B run that holds a suite's tables
 # No output, and nothing about this machine but what is logged.
 QUIET: Any = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
 QUIET |= {"x_disable_stats": True, "x_disable_machine_info": True}
-# Errors after which the next item would fail in the same way: no account, no network.
-GIVE_UP = ("NoAccount", "AuthenticationError", "CommError", "ImportError", "TimeoutError")
+# Errors after which the next item would fail in the same way: no account, no network, a full disk.
+GIVE_UP = ("NoAccount", "AuthenticationError", "CommError", "ImportError", "OSError")
 TAG, NAME = 64, 128  # characters that W&B takes
 ONLINE_PATIENCE = 60.0  # seconds that W&B may take to start a run
 
@@ -107,13 +107,15 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
     """Publish what is not in the ledger yet; returns the ledger, which is also written.
 
     Whatever W&B raises becomes a warning and an entry under `failed`. Raises UserError only for a
-    ledger that cannot be read or written.
+    ledger that cannot be read or written, and where there is no run.
     """
     folder = results / suite.suite / "wandb"
     ledger = Ledger.read(folder / "ledger.json")
     if tracking.mode != "disabled":
+        shelf = Shelf(suite, results, data)
+        shelf.refuse_none()
         entries = ledger.places.setdefault(tracking.place, {})
-        for name, make in _items(suite, Shelf(suite, results, data)):
+        for name, make in _items(suite, shelf):
             try:
                 item = make()
                 if item is None or entries.get(name, {}).get("sha256") == item.sha256:
@@ -211,11 +213,15 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
         resume="allow" if tracking.mode == "online" else None,
         settings=wandb.Settings(**QUIET, init_timeout=ONLINE_PATIENCE),
     )
-    with begun:
+    failed = 1  # not `with begun`, which prints the traceback of what fails in it
+    try:
         begun.summary.update(dict(item.summary))
         for name, table in item.tables.items():
             rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
             begun.log({name: wandb.Table(columns=list(table.columns), data=rows)})
+        failed = 0
+    finally:
+        begun.finish(exit_code=failed)
     entry = {"sha256": item.sha256, "id": begun.id}
     if tracking.mode == "offline":
         entry["folder"] = Path(begun.settings.sync_dir).name
@@ -246,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mode", choices=MODES, help="the same as tracking.mode=")
     args = parser.parse_intermixed_args(arguments)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.raiseExceptions = False  # W&B's log files on a full disk: pages of tracebacks
     tracking = read_tracking(args.mode, args.overrides)
     suite = plan.load(args.suite)
     ledger = publish(suite, args.results, args.data or Path(suite.data), tracking)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from dataclasses import replace
@@ -24,12 +25,10 @@ OFFLINE = "offline:/cliptrase"
 
 
 class FakeRun(SimpleNamespace):
-    """What `wandb.init` returns: a context that finishes the run."""
+    """What `wandb.init` returns."""
 
-    def __enter__(self) -> FakeRun:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def finish(self, exit_code: int) -> None:
+        assert exit_code == 0
         self.begun.append(self)
 
 
@@ -168,6 +167,10 @@ def test_without_wandb_or_network_it_gives_up_at_once(
     run(results)
     content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
     assert len(content["failed"]) == 1 and "no such host" in caplog.text
+    fake.fails["*"] = OSError(28, "No space left on device")
+    run(results)
+    content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
+    assert len(content["failed"]) == 1 and "No space left" in "".join(content["failed"].values())
     monkeypatch.setitem(sys.modules, "wandb", None)  # import wandb raises ImportError
     run(results)
     content = json.loads((results / "paper" / "wandb" / "ledger.json").read_text())
@@ -251,6 +254,23 @@ def test_a_damaged_ledger_is_not_overwritten(
     with pytest.raises(UserError, match="delete it"):
         publish(paper, results, results, read_tracking(None, []))
     assert path.read_text() == content and not fake.begun
+
+
+def test_a_disk_that_fills_up_under_the_real_wandb_is_no_traceback(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def refuse(*_: object, **__: object) -> None:
+        logging.getLogger("wandb").handle(logging.makeLogRecord({"msg": "%d", "args": ("no",)}))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logging.getLogger("wandb"), "disabled", False)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    monkeypatch.setattr(wandb, "Table", refuse)
+    main(["paper", "--results", str(results), "--data", str(results)])
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "Logging error" not in said
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,13 @@ def to_fetch(states: Sequence[State]) -> tuple[int, str]:
 
 def free_space(folder: Path | str) -> int:
     """The bytes that are free on the disk of a folder, which need not exist yet."""
+    return shutil.disk_usage(existing(folder)).free
+
+
+def existing(folder: Path | str) -> Path:
+    """The folder, or the nearest above it that exists."""
     folder = Path(folder).absolute()
-    return shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.is_dir())).free
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
 def check(path: Path, archive: Archive, data: Path | str) -> Receipt:

@@ -1,0 +1,61 @@
+"""What `--config` says, and the options of `cliptrase estimate`: all keys are checked here."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from cliptrase.config.run import check_device
+from cliptrase.config.validation import Frozen, Text, one_of, show, validated
+from cliptrase.data.fetch.sources import mirror_of
+from cliptrase.publish import MODES
+
+
+def _flag(value: Any) -> bool:
+    """Snakemake hands on true and false as they were typed, and only True and False as values."""
+    word = show(value).lower()
+    if word not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return word == "true"
+
+
+def _benchmarks(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = value.strip("[]").split(",")
+    names = tuple(str(name).strip() for name in value) if isinstance(value, list | tuple) else ()
+    if not all(names) or not names:
+        raise ValueError("must be a list of benchmarks, as in benchmarks=[voc20,ade150]")
+    return names
+
+
+def _gpus(value: Any) -> int | None:
+    if value is not None and not (show(value).isascii() and show(value).isdigit()):
+        raise ValueError("must be how many GPUs the passes share, 0 for the CPU")
+    return None if value is None else int(value)
+
+
+class Settings(Frozen):
+    """The settings of a start. benchmarks: None for all. mirror: a server that has every archive.
+    gpus: how many the passes share, None for all. tracking: how W&B publishes."""
+
+    suite: Text = "shapes"
+    benchmarks: Annotated[tuple[str, ...] | None, BeforeValidator(_benchmarks)] = None
+    mirror: str | None = None
+    freeze_code: Annotated[bool, BeforeValidator(_flag)] = False
+    device: Annotated[str, BeforeValidator(check_device)] = "auto"
+    gpus: Annotated[int | None, BeforeValidator(_gpus)] = None
+    tracking: Annotated[str, one_of(*MODES)] = "offline"
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """The settings that `--config` gives; one without a value (`mirror=`) is as if it were not
+    there. The mirror may come from the environment.
+
+    Raises UserError for an unknown key and for a value that is wrong.
+    """
+    fields = Settings.model_fields
+    said = {key: value for key, value in given.items() if value is not None or key not in fields}
+    mirror = mirror_of(said.pop("mirror", None))
+    return validated(Settings, said | {"mirror": mirror})

@@ -1,0 +1,92 @@
+"""A start of Snakemake in its folder: what it must be able to write, what a killed one left there,
+and how Ctrl-C and SIGTERM end it."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from cliptrase.errors import UserError
+from cliptrase.files import naming_the_path
+from cliptrase.pipeline.markers import MARKERS
+
+HOME = Path(".snakemake")
+ENDINGS = ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0))  # what jobs are told, and seconds to obey
+_signals: list[int] = []  # those that ended this start
+
+
+def take_folder() -> None:
+    """Make what every start writes to, and remove the lock that a killed one left.
+
+    Every start holds a lock of its own as long as it lives: where nobody has it, Snakemake's lock
+    is of a process that is gone. Raises UserError where the folder cannot be written.
+    """
+    for folder in (HOME, MARKERS.parent, MARKERS):
+        try:
+            with naming_the_path(folder.absolute()):
+                folder.mkdir(exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+        except UserError as error:
+            cure = "`snakemake --directory FOLDER …` works in another folder"
+            raise UserError(f"{error} (even a dry run writes there); {cure}") from None
+    lock = os.open(HOME / "cliptrase.lock", os.O_RDWR | os.O_CREAT, 0o666)  # closed by its end
+    with contextlib.suppress(OSError):  # another start lives, or the disk knows no locks
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if any((HOME / "locks").glob("*.lock")):
+            shutil.rmtree(HOME / "locks")
+            os.write(2, b"removed the lock of a start that was killed\n")
+    with contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def end_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM end the jobs, then this process, within seconds.
+
+    Snakemake takes SIGTERM for itself when it has planned, so this is called again after that.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+
+
+def exit_if_ended() -> None:
+    """End with exit code 130 after Ctrl-C and 143 after SIGTERM; else go on."""
+    if _signals:
+        raise SystemExit(128 + _signals[0])
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    if not _signals:
+        _signals.append(number)
+        os.write(2, b"interrupted: ending the jobs; the next start goes on from here\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Snakemake's pages on each job that ends so
+        jobs = psutil.Process().children(recursive=True)  # before one of them leaves an orphan
+        threading.Thread(target=_end_jobs, args=[{*jobs}]).start()
+        exit_if_ended()
+
+
+def _end_jobs(jobs: set[psutil.Process]) -> None:
+    """Tell these processes and all below this one to end, ever more firmly, until it has ended and
+    all are gone."""
+    for number, seconds in itertools.chain(ENDINGS, itertools.repeat((signal.SIGKILL, 0.2))):
+        jobs = {job for job in jobs | {*psutil.Process().children(recursive=True)} if _lives(job)}
+        if not jobs and not threading.main_thread().is_alive():
+            return
+        for job in jobs:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                job.send_signal(number)
+        time.sleep(seconds)
+
+
+def _lives(job: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(job.status() != psutil.STATUS_ZOMBIE)
+    return False

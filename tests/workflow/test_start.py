@@ -1,0 +1,94 @@
+"""A start of Snakemake: a folder that cannot be written, a lock that was left, and signals."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cliptrase.errors import UserError
+from cliptrase.pipeline import start
+
+LOCK = Path(".snakemake/locks/0.output.lock")
+TAKE = "from cliptrase.pipeline import start; start.take_folder()"
+# A job below the start that does not listen, as a shell's children
+DEAF = """
+import subprocess
+from cliptrase.pipeline import start
+start.end_on_signals()
+try:
+    subprocess.run(["bash", "-c", "trap '' INT TERM; sleep 600 & sleep 600; sleep 600"])
+except SystemExit:
+    pass  # Snakemake's scheduler does so, and goes on
+start.exit_if_ended()
+"""
+
+
+@pytest.fixture
+def left(empty) -> Path:
+    """A lock that somebody left in the working directory."""
+    LOCK.parent.mkdir(parents=True)
+    LOCK.write_text("a file\n")
+    return LOCK
+
+
+def run(code: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("name", [".snakemake", "results", "results/markers"])
+def test_a_folder_that_cannot_be_made_is_one_message(empty, name):
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("in the way")
+    with pytest.raises(UserError, match=f"/{name}: .*--directory FOLDER") as caught:
+        start.take_folder()
+    assert "\n" not in str(caught.value)
+
+
+def test_so_is_a_disk_that_is_read_only(empty, monkeypatch):
+    def refuse(dir):
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr(start.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"\.snakemake: cannot be written; .*--directory FOLDER"):
+        start.take_folder()
+
+
+def test_the_lock_of_a_start_that_lives_stays(left):
+    with run(f"{TAKE}; print('taken', flush=True); import time; time.sleep(600)") as other:
+        # The lock on the disk was of nobody who lives; the next one is of this process.
+        assert other.stdout.readline() == "taken\n" and not left.exists()
+        left.parent.mkdir()
+        left.write_text("a file\n")
+        assert run(TAKE).wait() == 0 and left.exists()
+        other.kill()
+    assert run(TAKE).wait() == 0 and not left.exists()
+
+
+def test_what_is_no_lock_of_files_stops_nothing(left, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(start.fcntl, "flock", refuse)
+    start.take_folder()
+    assert left.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_that_was_started_within_seconds(number):
+    with run(DEAF) as process:
+        own, patience = psutil.Process(process.pid), time.monotonic() + 30
+        while len(jobs := own.children(recursive=True)) < 3:
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+        sent = time.monotonic()
+        os.kill(process.pid, number)
+        assert process.wait(timeout=20) == 128 + number
+        assert time.monotonic() - sent < 5
+    gone, _ = psutil.wait_procs(jobs, timeout=5)
+    assert len(gone) == len(jobs)
