@@ -45,7 +45,7 @@ def start(tree: Path, *arguments: str, suite: str = "smoke", **config: str) -> s
 def snakemake(tree: Path, *arguments: str, **config: str) -> subprocess.CompletedProcess:
     """Run Snakemake in a tree to its end."""
     with start(tree, *arguments, **config) as process:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=900)
     return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
