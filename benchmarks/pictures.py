@@ -35,7 +35,9 @@ def cost(figures: dict[str, Any], folder: Path) -> list[Path]:
                 "released code's procedure": slow,
             }
             frame = pd.DataFrame(bars).T.reindex(columns=list(STAGES.values())).astype(float)
-            frame.plot.barh(stacked=True, ax=axes, color=[*ROWS, GREY], width=0.66, legend=False)
+            frame.plot.barh(
+                stacked=True, ax=axes, color=[*ROWS.values(), GREY], width=0.66, legend=False
+            )
             for row, total in enumerate(frame.sum(axis=1)):
                 axes.text(total, row, f" {total:.0f} ms", va="center")
             axes.set(title=f"{size} px, {classes} classes", xlabel="milliseconds an image")
@@ -53,6 +55,6 @@ def growth(figures: dict[str, Any], folder: Path) -> list[Path]:
             frame[x] = frame[x].map(np.median)  # clusters: of all pictures of a step
             frame = frame.set_index(x)[[f"{key}.median" for key in lines]]
             frame.columns = list(lines.values())
-            frame.plot(ax=axes, marker="o", color=[ROWS[2], ROWS[1]], title=title)
+            frame.plot(ax=axes, marker="o", color=[ROWS["CLIPtrase"], ROWS["SCLIP"]], title=title)
             axes.set(xlim=(0, None), ylim=(0, None))
         return save(picture, folder, "growth")

@@ -207,9 +207,10 @@ def test_background_words_may_repeat_and_classes_may_not(folder):
 
 def test_a_run_folder_of_another_configuration_is_left_alone(folder, capsys):
     main([*GOOD, "out=runs"])
-    (run,) = (path for path in (folder / "runs").iterdir() if not path.name.startswith("."))
-    text = (run / "config.yaml").read_text(encoding="utf-8")
-    (run / "config.yaml").write_text(text.replace("eps: 0.7", "eps: 0.9"), encoding="utf-8")
+    main([*GOOD, "out=runs", "method.regions.eps=0.9"])
+    run, other = sorted(folder.glob("runs/[a-z]*"), key=lambda path: "eps" in path.name)
+    shutil.rmtree(run)
+    other.rename(run)
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     capsys.readouterr()
     line = refused(capsys, [*GOOD, "out=runs"])

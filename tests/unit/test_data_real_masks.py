@@ -13,8 +13,10 @@ import yaml
 from PIL import Image
 from tests.objects import rules
 
+from cliptrase.config.schema import Folder
 from cliptrase.data.read import labels
 from cliptrase.data.read.crop import crop_label
+from cliptrase.data.read.folder import folder_digest
 from cliptrase.data.read.folder_samples import FolderSamples
 from cliptrase.data.read.images import read_image, read_label
 from cliptrase.data.read.vocabularies import read_names, vocabulary_path
@@ -91,7 +93,10 @@ def test_scored_pixels_equal_those_of_the_released_code(
     classes = len(read_names(vocabulary_path(config["classes"])))
     lookup = labels.lookup(rules(**config["labels"]), classes)
     counted = np.zeros(len(golden), dtype=np.int64)
-    for sample in FolderSamples(*FOLDERS[folder]):
+    images, masks = map(str, FOLDERS[folder])
+    digest = folder_digest(images, masks, None, None)
+    files = Folder(images_path=images, labels_path=masks, digest=digest)
+    for sample in FolderSamples(files):
         target = labels.apply(lookup, crop_label(sample.label, size))
         if labels.skipped(lookup, target):
             continue

@@ -182,9 +182,8 @@ def picture_overrides(
     if isinstance(model, Path):
         model = f"local-dir:{model}"
     if not isinstance(model, str):
-        raise UserError(
-            f"model: a {type(model).__name__}; {nearest('', [*names, 'local-dir:DIR'])}"
-        )
+        known = nearest("", [*names, "local-dir:DIR"])
+        raise UserError(f"model: of type {type(model).__name__}; give a name or a Path. {known}")
     kind, colon, folder = model.partition(":")
     chosen = [f"method={method}", f"device={device}", f"model={model}"]
     if kind == "local-dir" and colon:

@@ -7,10 +7,10 @@ syntax trees without docstrings, so a comment, a docstring or a line break chang
 
 Imports are not followed into `OUTSIDE`, because something else answers for these modules. What
 config/ makes of a command line is the run's identity, which names its folder (weights, names and
-templates are in it by their content); its tables of functions and facts, `CONFIG`, are no part of
-an identity and do count. What data/fetch and data/make make is the dataset, whose digest is in
-provenance.json, as is that of the table of labels. The others write files and messages, count
-cores, or score.
+templates are in it by their content); its tables of functions and facts, and how a model's files
+are read (`CONFIG`), are no part of an identity and do count. What data/fetch and data/make make is
+the dataset, whose digest is in provenance.json, as is that of the table of labels. The others write
+files and messages, count cores, or score.
 """
 
 import ast
@@ -23,7 +23,7 @@ from cliptrase.files import sha256_syntax
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PREDICTS, SCORES = "evaluate.passes", "runs.scoring"
-CONFIG = ("config.kinds", "config.metric_names")
+CONFIG = ("config.kinds", "config.metric_names", "config.openai_file", "config.weights")
 OUTSIDE = re.compile(
     r"(config|data\.fetch|data\.make|errors|files|machine|resources"
     r"|runs\.(code|finished|provenance|scoring|store))(\..+)?"

@@ -133,4 +133,5 @@ def test_prediction_code_takes_only_types_from_the_schema():
     assert ("cliptrase.config.schema", "Method") in taken
     for module, name in taken:
         value = getattr(import_module(module), name)
-        assert isinstance(value, type | types.UnionType | types.ModuleType) or name in FILE_NAMES
+        kinds_of_types = type | types.GenericAlias | types.UnionType | types.ModuleType
+        assert isinstance(value, kinds_of_types) or name in FILE_NAMES

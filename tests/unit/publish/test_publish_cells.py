@@ -259,7 +259,10 @@ def test_a_cell_of_a_benchmark_that_was_not_asked_for_says_so(paper: Plan, tmp_p
         (lambda folder: edit(folder / "per_image.npz", b"PK", fit=True), "missing or damaged"),
         (lambda folder: (folder / "confusion.npz").unlink(), "confusion.npz is missing"),
         (lambda folder: edit(folder / "provenance.json", b"{"), "provenance.json is damaged"),
-        (lambda folder: (folder / "config.yaml").write_text("limit: 3\n"), "another configuration"),
+        (
+            lambda folder: (folder / "config.yaml").write_text("limit: 3\n"),
+            "config.yaml is not what was written: run pass coco.vit_b16.336.crop again",
+        ),
     ],
 )
 def test_a_run_that_cannot_be_trusted_gives_a_reason_and_no_number(
