@@ -170,7 +170,7 @@ def resolve_settings(overrides: Iterable[str], patches: int | None = None) -> Se
 
 
 def picture_overrides(
-    model: str | Path, method: str, device: str, image_size: int | None, overrides: Iterable[str]
+    model: object, method: str, device: str, image_size: int | None, overrides: Iterable[str]
 ) -> list[str]:
     """The overrides for `resolve_settings` of what pictures are segmented with.
 
