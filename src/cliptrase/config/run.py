@@ -183,7 +183,8 @@ def picture_overrides(
         model = f"local-dir:{model}"
     if not isinstance(model, str):
         raise UserError(
-            f"model: a {type(model).__name__}; {nearest('', [*names, 'local-dir:DIR'])}"
+            f"model: of type {type(model).__name__}; give a name or a Path. "
+            + nearest("", [*names, "local-dir:DIR"])
         )
     kind, colon, folder = model.partition(":")
     chosen = [f"method={method}", f"device={device}", f"model={model}"]
