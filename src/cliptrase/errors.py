@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import wraps
@@ -35,6 +36,9 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if isinstance(sys.stdout, _Stream):  # `main` of another `main`
             return main(*args, **kwargs)
+        # Pillow's own words, which name no file: `images` says what matters of them
+        warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+        logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
         out, err = _Stream(sys.stdout), _Stream(sys.stderr)
         with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
             try:

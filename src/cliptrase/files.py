@@ -56,17 +56,18 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only once the block has ended without an error.
 
     `mode` is "wb" or "w" (UTF-8). Of a link the target is written, a pipe or a device as it is. If
-    the block or the disk fails, the earlier file at `path` stays as it is. Raises UserError naming
-    the path where the disk refuses.
+    the block or the disk fails, the earlier file at `path` stays as it is. What killed processes
+    left of it is deleted first. Raises UserError naming the path where the disk refuses.
     """
     target = Path(os.path.realpath(path))
     encoding = None if "b" in mode else "utf-8"
     with naming_the_path(path):
-        if _is_stream(target):
-            with open(target, mode, encoding=encoding) as stream:
+        if _is_stream(path):
+            with open(path, mode, encoding=encoding) as stream:
                 yield stream
             return
     with naming_the_path(path):
+        clear_leftovers(target)
         temporary, handle = claimed(target, _new_file)
     try:
         with naming_the_path(path), open(handle, mode, encoding=encoding) as file:
@@ -89,16 +90,32 @@ def check_writable(path: Path | str) -> None:
     with naming_the_path(path):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if _is_stream(target):
+        if _is_stream(path):
             return
         with contextlib.suppress(FileNotFoundError):
             _beside(target).lstat()  # the name may be too long
-        tempfile.TemporaryFile(dir=next(each for each in target.parents if each.exists())).close()
+        _try(next(each for each in target.parents if each.exists()))
 
 
-def _is_stream(target: Path) -> bool:
+def make_ready(folder: Path) -> None:
+    """Make a folder and write into it, so that long work does not end at one that it cannot.
+
+    Raises UserError where that is not possible, or a file stands there.
+    """
+    with naming_the_path(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _try(folder)
+
+
+def _try(folder: Path) -> None:
+    """Make a file in a folder, for a moment. Raises OSError where that is not possible."""
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def _is_stream(path: Path | str) -> bool:
     """Whether it is a pipe, or a device as /dev/stdout: written as it is, never replaced."""
-    return target.exists() and not (target.is_file() or target.is_dir())
+    path = Path(path)  # not its real path: of a pipe that is no name
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _beside(target: Path) -> Path:
@@ -107,7 +124,7 @@ def _beside(target: Path) -> Path:
 
 def claimed(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """A file or folder beside `path` under a temporary name, as `make` makes and opens it, and its
-    descriptor: until that is closed, or the process ends, `sweep` leaves it alone."""
+    descriptor: until that is closed, or the process ends, `clear_leftovers` leaves it alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     handle = make(temporary)
@@ -126,7 +143,7 @@ def _new_file(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
 
-def sweep(path: Path) -> None:
+def clear_leftovers(path: Path) -> None:
     """Delete what killed processes left beside `path` under its temporary names."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{TEMPORARY}"):
         discard(left)
@@ -157,7 +174,6 @@ def discard(left: Path) -> None:
 
 def write_text(path: Path | str, text: str) -> None:
     """Write a file of UTF-8. Raises as `atomic_write`."""
-    sweep(Path(path))
     with atomic_write(path, "w") as file:
         file.write(text)
 

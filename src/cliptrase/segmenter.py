@@ -145,7 +145,7 @@ class Segmenter:
         """Everything that does not depend on the words: features, correlation, regions."""
         with self._computing():
             picture = self.seen(image)
-            check_length(picture)
+            check_length(picture.size, whole=True)
             pixels = fit_image(picture, self.image_size, self.model.patch)  # leaves a crop as it is
             network_size, size = pixels.shape[:2], (picture.height, picture.width)
             # eps and min_samples for this many patches, where they are `auto`

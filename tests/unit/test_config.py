@@ -1,6 +1,7 @@
 """conf/ composes as Hydra does, every value is checked, identity holds what changes a number."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -248,6 +249,19 @@ def test_a_local_model_is_its_weights_and_its_configuration_never_its_path(
     assert name_of(copied) == before
     (folder_model / file).write_text(change)
     assert name_of(folder_model) != before
+
+
+@pytest.mark.parametrize("name", ["😀", os.fsdecode(b"\xff"), 'a "quote"'])
+def test_a_local_folder_may_have_any_name(name):
+    overrides = config.picture_overrides(f"local-dir:/{name}", "clip", "cpu", None, [])
+    assert config.compose(overrides)["model"]["path"] == f"/{name}"
+
+
+def test_a_vocabulary_may_have_a_name_that_is_not_utf8(tmp_path):
+    words = tmp_path / os.fsdecode(b"w\xff.txt")
+    words.write_text("\n".join("abcdefghijklmnopqrst"))
+    run = config.resolve(["benchmark=voc20", "model=shapes_clip", f"vocabulary={words}"])
+    assert r".vocabulary-w\udcff." in run.name and run.text.encode()
 
 
 def test_weights_given_as_a_file_are_known_by_their_bytes(tmp_path):

@@ -15,8 +15,9 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.config.compose import compose, quoted
 from cliptrase.data import open_dataset
+from cliptrase.data.read import folder_samples
 from cliptrase.data.read import labels as label_tables
-from cliptrase.data.read.folder import pairs
+from cliptrase.data.read.folder import Pair, contents, pairs
 from cliptrase.errors import UserError
 from cliptrase.evaluate.__main__ import main
 from cliptrase.evaluate.targets import Target
@@ -122,6 +123,18 @@ def test_pictures_and_masks_may_lie_in_one_folder() -> None:
         ("a", "photos/m/a.png"),
         ("b", "photos/m/b.png"),
     ]
+
+
+def test_links_are_followed_but_in_no_circle() -> None:
+    photos("real/a.png")
+    masks("real/a.png")
+    write("elsewhere/b.png", PHOTO)
+    write("masks/more/b.png", MASK.astype(np.uint8))
+    Path("photos/more").symlink_to(Path("elsewhere").absolute())
+    Path("photos/here").symlink_to(".")
+    Path("photos/up").symlink_to("..")
+    Path("elsewhere/back").symlink_to(Path("photos").absolute())
+    assert open_dataset(run("benchmark.mask=**/{stem}.png")).ids == ["more/b", "real/a"]
 
 
 NFC, NFD = "é", unicodedata.normalize("NFD", "é")
@@ -366,7 +379,13 @@ def test_a_square_picture_on_its_side_is_warned_about(caplog: pytest.LogCaptureF
     masks("a.png", "b.png", mask=MASK[:, :6])
     open_dataset(run())
     (said,) = caplog.messages
-    assert "a.png: its EXIF data turn it (as do 1 more)" in said and "orientation=stored" in said
+    assert "photos/a.png: its EXIF data turn it (as do 1 more)" in said
+    assert "orientation=stored" in said
+    caplog.clear()
+    photos("a.png", "b.png", photo=PHOTO[:, :6])
+    masks("b.png", mask=MASK[:, :6], exif=exif(6))
+    open_dataset(run())
+    assert "masks/b.png: its EXIF data turn it, and" in caplog.messages[0]
 
 
 # --- identity, and files that change ------------------------------------------------------------
@@ -380,9 +399,28 @@ def test_keys_at_their_defaults_are_no_part_of_a_run() -> None:
     assert set(folder) == {"digest"} and set(labels) == {"map", "ignore", "background"}
     same = run("benchmark.orientation=exif", "benchmark.mask={stem}.png", "benchmark.ignore=null")
     assert same.name == plain.name
-    others = ["orientation=stored", "reduce_zero_label=true", "ignore=255", "ignore=9"]
+    assert run("benchmark.ignore=255").name == plain.name  # what null means for masks of 8 bits
+    others = ["orientation=stored", "reduce_zero_label=true", "ignore=65535", "ignore=9"]
     names = {run(f"benchmark.{other}").name for other in others}
     assert len(names) == 4 and plain.name not in names
+
+
+def test_the_digest_is_of_the_bytes_that_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is replaced while the folder is opened does not pass for the first one."""
+    photos("a.png")
+    masks("a.png")
+    resolved = run()
+
+    def replacing(paired: list[Pair]) -> dict[Path, str]:
+        shutil.copy2("masks/a.png", "kept.png")
+        masks("a.png", mask=MASK[::-1])
+        digests = contents(paired)
+        shutil.copy2("kept.png", "masks/a.png")
+        return digests
+
+    monkeypatch.setattr(folder_samples, "contents", replacing)
+    with pytest.raises(UserError, match="changed since the run began"):
+        open_dataset(resolved)
 
 
 def test_a_file_that_changes_while_it_is_scored_ends_the_run() -> None:

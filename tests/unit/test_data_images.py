@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import textwrap
 import warnings
 import zlib
 from pathlib import Path
@@ -323,9 +324,9 @@ def stderr(script: str) -> str:
     """What a process of its own says: pytest has its own filters of warnings."""
     head = "import sys; from cliptrase.data.read import images; from PIL import Image\n"
     head = "import sys; sys.modules['pillow_heif'] = None\n" + head
-    return subprocess.run(
-        [sys.executable, "-c", head + script], capture_output=True, text=True
-    ).stderr
+    head += "from cliptrase.errors import exit_on_user_error\n@exit_on_user_error\ndef main():\n"
+    code = head + textwrap.indent(script, "    ") + "\nmain()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
 
 
 def test_a_large_picture_is_said_in_one_line() -> None:

@@ -107,3 +107,25 @@ def test_of_a_link_the_target_is_written_and_a_pipe_as_it_is(tmp_path: Path) -> 
     assert (tmp_path / "folder" / "target").read_text() == "text"
     assert os.read(reader, 9) == b"text" and Path("/dev/null").is_char_device()
     os.close(reader)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no /dev/fd here")
+def test_a_link_to_a_pipe_without_a_name_is_written(tmp_path: Path) -> None:
+    """As `o.json -> /dev/stdout` is in `… | cat`."""
+    reader, writer = os.pipe()
+    (tmp_path / "o.json").symlink_to(f"/dev/fd/{writer}")
+    check_writable(tmp_path / "o.json")
+    write_json(tmp_path / "o.json", {})
+    assert os.read(reader, 9) == b"{}\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_what_a_killed_writer_of_the_file_left_is_deleted_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to("folder/target.json")
+    left, other = (tmp_path / f"folder/.{name}.0123abcd" for name in ("target.json", "link.json"))
+    left.parent.mkdir()
+    for path in (left, other):
+        path.write_text("half")
+    write_json(tmp_path / "link.json", {})
+    assert not left.exists() and other.exists()

@@ -271,10 +271,7 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
         ({"classes": None, "background": ["sky"]}, "background: words without classes"),
         ({"model": None}, "model: of type NoneType; give a name or a Path. There is: local"),
         ({"model": 3}, "model: of type int"),
-        (
-            {"model": Path("/nowhere")},
-            "/nowhere: no such folder; model.path names an",
-        ),
+        ({"model": Path("/nowhere")}, "/nowhere: no such folder; model.path names"),
         ({"templates": ["a {}."]}, "templates: give a shipped list's name or a text file"),
         ({"overrides": "method.regions.eps=1"}, "overrides: give a list of words"),
         ({"overrides": {"method.regions.eps": 1}}, "overrides: of type dict"),
@@ -284,10 +281,7 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
         ({"classes": ["cat", "Background"], "background": ["sky"]}, "'background' is the name"),
         ({"model": "auto"}, "unknown model 'auto'; "),
         ({"model": "shapes_clop"}, "did you mean 'shapes_clip'"),
-        (
-            {"model": "local-dir:/nowhere"},
-            "/nowhere: no such folder; model.path names an",
-        ),
+        ({"model": "local-dir:/nowhere"}, "/nowhere: no such folder; model.path names"),
         ({"model": "local"}, "model.path is needed"),
         ({"image_size": 230}, "take 224 or 240"),
         ({"image_size": 0}, "image_size=0"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cliptrase import files
 from cliptrase.errors import UserError
 from cliptrase.pipeline import start
 
@@ -54,7 +55,7 @@ def test_so_is_a_disk_that_is_read_only(empty, monkeypatch):
     def refuse(dir):
         raise OSError(errno.EROFS, "Read-only file system", str(dir))
 
-    monkeypatch.setattr(start.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     with pytest.raises(UserError, match=r"\.snakemake: cannot be written; .*--directory FOLDER"):
         start.take_folder()
 

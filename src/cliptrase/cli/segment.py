@@ -105,8 +105,9 @@ def run(args: argparse.Namespace) -> None:
 
     read_templates(template_path(args.templates))
     settings = args.model, args.method, args.device, args.image_size, args.overrides
-    config.resolve_settings(config.picture_overrides(*settings))
-    _check_pictures(args, planned, [*classes, *([BACKGROUND] if background else [])])
+    image_size = config.resolve_settings(config.picture_overrides(*settings)).image_size
+    names = [*classes, *([BACKGROUND] if background else [])]
+    _check_pictures(args, planned, names, image_size)
 
     from cliptrase.segmenter import Segmenter  # torch: seconds, after what fails quickly
 
@@ -136,7 +137,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_pictures(
-    args: argparse.Namespace, planned: list[dict[str, Path]], names: Sequence[str]
+    args: argparse.Namespace,
+    planned: list[dict[str, Path]],
+    names: Sequence[str],
+    image_size: int,
 ) -> None:
     """Raise UserError for a picture that cannot be read or is too long, and for an overlay that its
     format cannot hold."""
@@ -151,9 +155,9 @@ def _check_pictures(
             pass  # before any is decoded
     for image, files in zip(args.images, planned, strict=True):
         picture = read_image(image)
-        check_length(picture, str(image), crop=args.crop)
+        check_length(picture.size, str(image), whole=not args.crop)
         if "--overlay" in files:
-            size = (args.image_size or 1,) * 2 if args.crop else picture.size
+            size = (image_size, image_size) if args.crop else picture.size
             contents.check_overlay(files["--overlay"], size, names)
 
 

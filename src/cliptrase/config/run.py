@@ -187,7 +187,9 @@ def picture_overrides(
     kind, colon, folder = model.partition(":")
     chosen = [f"method={method}", f"device={device}", f"model={model}"]
     if kind == "local-dir" and colon:
-        chosen[-1:] = ["model=local", f"model.path={json.dumps(folder)}"]
+        path = json.dumps(folder, ensure_ascii=False)  # YAML reads no escaped 😀, and no raw \xff
+        path = path.encode(errors="backslashreplace").decode()
+        chosen[-1:] = ["model=local", f"model.path={path}"]
     elif model not in names:
         raise UserError(f"unknown model {model!r}; {nearest(model, [*names, 'local-dir:DIR'])}")
     for override in overrides:
@@ -246,13 +248,20 @@ def _benchmark(content: Any) -> Benchmark:
     place = validated(FolderFiles, given, "benchmark")
     files = (Path(place.images), Path(place.labels), place.image, place.mask)
     background = None if content.get("background") is None else "ignored"
-    usual = place.colours is None and place.ignore is None
+    usual = 65535
+    if place.colours is None:
+        try:
+            usual = ignore_value(*files[1:])
+        except UserError:
+            if place.ignore is None:  # what may cure it
+                raise
+    ignored = None if place.ignore == usual else place.ignore
     scored = {
         "map": place.map,
-        "ignore": ignore_value(*files[1:]) if usual else 65535,
+        "ignore": usual if ignored is None else 65535,
         "background": background,
         "reduce_zero_label": place.reduce_zero_label,
-        "ignored": place.ignore,
+        "ignored": ignored,
     }
     folder = {
         "images_path": str(files[0].absolute()),

@@ -76,4 +76,5 @@ def _list(path: Path, kind: str) -> WordList:
         unique = kind == "classes" and path.parent != VOCABULARIES
         split_classes(lines, str(path), unique=unique)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return WordList(name=path.stem, path=str(path), count=len(lines), sha256=digest)
+    name = path.stem.encode(errors="backslashreplace").decode()  # it need not be UTF-8
+    return WordList(name=name, path=str(path), count=len(lines), sha256=digest)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cliptrase.files import atomic_write, sweep
+from cliptrase.files import atomic_write
 
 log = logging.getLogger(__name__)
 DIGEST = hashlib.sha256().digest_size
@@ -23,7 +23,6 @@ def write(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write arrays by name. Raises UserError as `atomic_write`."""
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
-    sweep(path)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
         file.write(_digest(path, content.getbuffer()))

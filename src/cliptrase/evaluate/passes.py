@@ -27,7 +27,7 @@ from cliptrase.evaluate.tally import Progress, Tally
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
-from cliptrase.files import sha256_file, sweep
+from cliptrase.files import clear_leftovers, make_ready, sha256_file
 from cliptrase.machine import cores
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
@@ -82,8 +82,8 @@ def run_pass(
     there = len(runs) - len(todo)
     log.info("%s to make, %d already there", counted(len(todo), "run"), there)
     if todo:
-        store.make_ready(Path(out))
-        store.make_ready(Path(partial).parent)
+        make_ready(Path(out))
+        make_ready(Path(partial).parent)
         if Path(partial).is_dir():
             raise UserError(f"{partial}: a folder stands where counts are saved; move it away")
         workers = workers or cores()
@@ -97,7 +97,7 @@ def run_pass(
                     Path(partial), save_every, in_batches, Path(out)
                 )
         Path(partial).unlink(missing_ok=True)
-        sweep(Path(partial))
+        clear_leftovers(Path(partial))  # of a pass that was killed as it saved
     return {name: Path(out) / name for name in runs}
 
 

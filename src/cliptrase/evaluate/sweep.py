@@ -19,6 +19,7 @@ from cliptrase.config.compose import GROUPS, quoted
 from cliptrase.config.written import unquoted
 from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import PassError, UserError
+from cliptrase.files import make_ready
 from cliptrase.runs import store
 
 MOST = 10_000  # points of a sweep
@@ -83,7 +84,7 @@ def _wanted(point: Point) -> Run | Path | UserError:
         run = config.resolve(point)
         lacking = store.rescore({run.name: run}, Path(run.out), run.data)
         if lacking:
-            store.make_ready(Path(run.out))
+            make_ready(Path(run.out))
             if run.benchmark.folder is None:  # a folder was looked at when it was resolved
                 open_prepared(run.benchmark.dataset, run.data)
     except UserError as error:

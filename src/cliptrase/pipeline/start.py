@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from types import FrameType
 import psutil
 
 from cliptrase.errors import UserError
-from cliptrase.files import naming_the_path
+from cliptrase.files import make_ready
 from cliptrase.pipeline.markers import MARKERS
 
 HOME = Path(".snakemake")
@@ -32,9 +31,7 @@ def take_folder() -> None:
     """
     for folder in (HOME, MARKERS.parent, MARKERS):
         try:
-            with naming_the_path(folder.absolute()):
-                folder.mkdir(exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()
+            make_ready(folder.absolute())
         except UserError as error:
             cure = "`snakemake --directory FOLDER …` works in another folder"
             raise UserError(f"{error} (even a dry run writes there); {cure}") from None

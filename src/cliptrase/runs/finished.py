@@ -139,7 +139,8 @@ def unwritten(folder: Path, run: Run) -> str:
         fault = "holds another configuration than this run"
     else:
         fault = f"config.yaml is {'damaged' if config.is_file() else 'missing'}"
-        strange = sorted(each.name for each in folder.iterdir() if each.name not in FILES)
+        names = {each.name for each in folder.iterdir() if each.name[0] != "."}
+        strange = sorted(names - {*FILES})
         if not strange:
             return fault
         fault += f", and {strange[0]} is no file of a run"

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from cliptrase.files import (
     TEMPORARY,
     atomic_write,
     claimed,
+    clear_leftovers,
     discard,
     naming_the_path,
     new_folder,
     read_json,
-    sweep,
     write_text,
 )
 from cliptrase.runs import code, finished, scoring
@@ -36,16 +35,7 @@ from cliptrase.runs.provenance import commit, now
 from cliptrase.runs.scoring import Result
 
 log = logging.getLogger(__name__)
-
-
-def make_ready(folder: Path) -> None:
-    """Make a folder and write into it, so that a long pass does not end at one that it cannot.
-
-    Raises UserError where that is not possible, or a file stands there.
-    """
-    with naming_the_path(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+NAME_END = "[0-9a-f]" * 10  # the end of a run's name, as a pattern
 
 
 def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, object]) -> Path:
@@ -58,7 +48,7 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
     folder = out / run.name
     finished.unwritten(folder, run)
     with naming_the_path(folder):
-        _sweep(out)
+        _clear_folders(out)
         building, handle = claimed(folder, new_folder)
         try:
             with atomic_write(building / "confusion.npz") as file:
@@ -78,16 +68,16 @@ def rescore(
 ) -> dict[str, Run]:
     """Make metrics.json again of the runs that need no more; returns those that need their images.
 
-    Sweeps up first what killed processes left in `out`. Raises UserError as `finished.status` and
+    Deletes first what killed processes left in `out`. Raises UserError as `finished.status` and
     `write`.
     """
     left = {}
-    _sweep(Path(out))
+    _clear_folders(Path(out))
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
         folder = Path(out) / name
         for file in finished.FILES:
-            sweep(folder / file)
+            clear_leftovers(folder / file)
         if needed.state == "predict":
             left[name] = run
             if needed.reason != finished.NOT_RUN:
@@ -138,13 +128,10 @@ def _replace(folder: Path, building: Path) -> None:
             folder.unlink(missing_ok=True)
 
 
-def _sweep(out: Path) -> None:
+def _clear_folders(out: Path) -> None:
     """Delete the run folders that killed processes left in `out` under temporary names."""
-    for left in out.glob(f".*.{TEMPORARY}/"):
-        with contextlib.suppress(FileNotFoundError):  # another process may have been quicker
-            names = [file.name for file in left.iterdir()]
-            if all(any(file in name for file in finished.FILES) for name in names):
-                discard(left)
+    for left in out.glob(f".*.{NAME_END}.{TEMPORARY}/"):
+        discard(left)
 
 
 def _json(content: Mapping[str, object]) -> str:

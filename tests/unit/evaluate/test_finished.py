@@ -84,6 +84,7 @@ def test_a_lost_config_is_written_again_from_what_provenance_says(content, fault
     assert (folder / "config.yaml").read_bytes() == before and status(RUN, folder.parent).finished
     (folder / "config.yaml").unlink()
     (folder / "provenance.json").unlink()
+    (folder / ".DS_Store").touch()  # nobody's
     assert status(RUN, folder.parent) == finished.Status("predict", "config.yaml is missing")
 
 

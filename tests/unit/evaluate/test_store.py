@@ -190,10 +190,11 @@ signal.pause()
 
 def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path):
     """By the next start, whichever runs it makes; what is no run's stays."""
-    own = tmp_path / ".settings.0123abcd"
-    own.mkdir()
-    (own / "notes.txt").touch()
-    command = [sys.executable, "-c", WRITING, str(tmp_path / "another.run")]
+    others = [tmp_path / name for name in (".settings.0123abcd", ".tool.1a2b3c4d")]
+    for folder, name in zip(others, ("notes.txt", "config.yaml"), strict=True):
+        folder.mkdir()
+        (folder / name).touch()
+    command = [sys.executable, "-c", WRITING, str(tmp_path / "another.run.0123456789")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
         folder = Path(writing.stdout.readline().strip())
         os.utime(folder, (0, 0))  # however slow it is
@@ -201,7 +202,7 @@ def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_
         assert (folder / ".confusion.npz.0123abcd").exists()
         writing.kill()
     store.rescore({}, tmp_path, "data")
-    assert [path.name for path in tmp_path.iterdir()] == [own.name]
+    assert sorted(tmp_path.iterdir()) == others
 
 
 def test_a_folder_that_was_just_made_may_not_be_locked_yet(tmp_path):

@@ -21,6 +21,7 @@ from typing import IO
 
 from cliptrase.data.fetch.receipts import format_of
 from cliptrase.data.read.images import DAMAGE
+from cliptrase.data.read.patterns import files_below
 from cliptrase.errors import UserError
 from cliptrase.files import naming_the_path
 
@@ -197,8 +198,7 @@ class _Tar(Container):
 class _Folders(Container):
     """Folders that archives were extracted to, whose files are named by their whole paths.
 
-    So it does not matter at which level of the archive a folder begins. Links are followed, but not
-    up to a folder that they lie in; hidden files are left out.
+    So it does not matter at which level of the archive a folder begins.
     """
 
     other = (
@@ -216,9 +216,8 @@ class _Folders(Container):
             LOG.warning("%s: cannot be read (%s)", error.filename, error.strerror)
 
         for path in paths:
-            for at, inner, files in os.walk(path.absolute(), onerror=unread, followlinks=True):
-                inner[:] = sorted(n for n in inner if n[0] != "." and not _leads_up(at, n))
-                self._members |= {f"{at}/{name}": None for name in sorted(files) if name[0] != "."}
+            files = files_below(path.absolute(), unread=unread)
+            self._members |= dict.fromkeys(map(str, files))
 
     def __str__(self) -> str:
         return " and ".join(map(str, self._paths))
@@ -236,9 +235,3 @@ class _Folders(Container):
 
     def _refuse(self, member: str, fault: str) -> UserError:
         return UserError(f"{member}: {fault}; this is not a file of its source")
-
-
-def _leads_up(folder: str, name: str) -> bool:
-    """Whether this is a link to a folder that it lies in."""
-    link = Path(folder, name)
-    return link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve())

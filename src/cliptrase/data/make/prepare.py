@@ -1,7 +1,8 @@
 """Prepare a dataset: `python -m cliptrase.data.make.prepare DATASET [--data data]`.
 
 Archives that are not there are fetched first. The dataset is made in a folder beside its place, and
-renamed once it is whole and checked: after a kill there is a whole dataset or none.
+renamed once it is whole and checked: after a kill there is a whole dataset or none. Its lists of
+ids follow; the next time adds those that are missing.
 """
 
 import argparse
@@ -52,8 +53,9 @@ def prepare(
     which the archives were extracted, it reads those and fetches nothing. Returns the folder of the
     dataset.
 
-    Raises UserError, and leaves nothing: unknown dataset, an archive that cannot be had, is damaged
-    or another one, an image that fails a check, a full disk, a folder that cannot be written.
+    Raises UserError, and leaves no half of a dataset: unknown dataset, an archive that cannot be
+    had, is damaged or another one, an image that fails a check, a full disk, a folder that cannot
+    be written.
     """
     recipe = recipes.recipe(dataset, data, folders)
     target = prepared_folder(dataset, data)

@@ -49,7 +49,7 @@ def fit_image(image: Image.Image, short_side: int, patch: int) -> np.ndarray:
     Raises UserError for a picture more than 100 times as long as wide.
     """
     scale = short_side / min(image.size)
-    _check_aspect(image.width, image.height)
+    check_length(image.size)
     width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).copy()
 
@@ -66,18 +66,18 @@ def whole_image(image: Image.Image, short_side: int) -> np.ndarray:
 
 def whole_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Width and height after the resize: one factor for both, each rounded half up."""
-    _check_aspect(width, height)
+    check_length((width, height))
     factor = min(LONGEST / max(width, height), short_side / min(width, height))
     return int(width * factor + 0.5), int(height * factor + 0.5)
 
 
-def check_length(picture: Image.Image, name: str = "the picture", *, crop: bool = False) -> None:
-    """Raise UserError, with `name`, for a picture too long to be segmented, whole or its centre."""
-    if max(picture.size) > (MAX_ASPECT if crop else MAX_WHOLE) * min(picture.size):
-        cure = "cut it up" if crop else "cut it up, or take its centre with crop (--crop)"
-        raise UserError(
-            f"{name}: {picture.width} × {picture.height} pixels are too long for the model; {cure}"
-        )
+def check_length(size: Sequence[int], name: str = "the picture", *, whole: bool = False) -> None:
+    """Raise UserError, with `name`, for a picture of `size` (width, height) that is too long to be
+    resized, or with `whole` to be segmented whole."""
+    width, height = size
+    if max(size) > (MAX_WHOLE if whole else MAX_ASPECT) * min(size):
+        cure = "cut it up, or take its centre with crop (--crop)" if whole else "cut it up"
+        raise UserError(f"{name}: {width} × {height} pixels are too long for the model; {cure}")
 
 
 def nearest_indices(length: int, new_length: int) -> np.ndarray:
@@ -94,15 +94,6 @@ def nearest_indices(length: int, new_length: int) -> np.ndarray:
 
 def _centred(sides: Sequence[int], size: int) -> tuple[list[int], list[int]]:
     """The two sides once the short one is `size`, and where the crop in the middle begins."""
-    _check_aspect(*sides)
+    check_length(sides)
     resized = [int(size * side / min(sides)) for side in sides]
     return resized, [round((side - size) / 2.0) for side in resized]  # half to even
-
-
-def _check_aspect(width: int, height: int) -> None:
-    """Raise UserError for a picture more than MAX_ASPECT times as long as wide."""
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise UserError(
-            f"a picture of {width} × {height} pixels is more than {MAX_ASPECT} times as long as "
-            "wide; cut it into parts"
-        )

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +103,19 @@ def folder_digest(
     Raises UserError as `pairs`.
     """
     paired = pairs(images, labels, image, mask)
-    digests, lines = contents(paired), []
-    for index, (path, digest) in enumerate(digests.items()):
-        kind, folder = ("image", images) if index < len(paired) else ("mask", labels)
-        place = path.relative_to(folder).as_posix()
-        lines.append(f"{kind}/{place}\0{path.stat().st_size}\0{digest}\n")
+    return digest_of(contents(paired), paired, images, labels)
+
+
+def digest_of(
+    digests: Mapping[Path, str], paired: Sequence[Pair], images: Path | str, labels: Path | str
+) -> str:
+    """`folder_digest` from the `contents` of the pairs."""
+    files = [("image", images, pair.image) for pair in paired]
+    files += [("mask", labels, pair.mask) for pair in paired]
+    lines = [
+        f"{kind}/{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{digests[path]}\n"
+        for kind, folder, path in files
+    ]
     # names need not be UTF-8
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 

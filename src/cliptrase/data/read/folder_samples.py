@@ -9,7 +9,7 @@ import numpy as np
 
 from cliptrase.config.schema import Folder
 from cliptrase.data.read.colours import read_colours
-from cliptrase.data.read.folder import SWAPPED, Pair, contents, folder_digest, pairs
+from cliptrase.data.read.folder import SWAPPED, Pair, contents, digest_of, pairs
 from cliptrase.data.read.images import (
     Header,
     check_mask,
@@ -48,27 +48,29 @@ class FolderSamples(Samples):
             self._colours = read_colours(folder.colours_path, classes, ignore)
         self.ids = [pair.id for pair in self._pairs]
         self._sha256 = contents(self._pairs)
-        if folder_digest(*folder.names) != folder.digest:
+        names = folder.images_path, folder.labels_path
+        if digest_of(self._sha256, self._pairs, *names) != folder.digest:
             raise UserError(f"{folder.images_path} or {folder.labels_path}: {CHANGED}")
         if folder.colours_path and known_sha256(Path(folder.colours_path)) != folder.colours:
             raise UserError(f"{folder.colours_path}: {CHANGED}")
         if self._colours is None:
             _refuse_swapped(self._pairs[0])
-        either = list[Pair]()
+        either = list[Path]()  # the files that their EXIF data turn
         for pair in self._pairs:
             image, mask = (
                 read_header(path, as_stored=self._stored) for path in (pair.image, pair.mask)
             )
             self._check_mask(mask, str(pair.mask))
             self._check_sizes(pair, image, mask.size)
-            if image.orientation != mask.orientation and _turned(image) == image.size:
-                either.append(pair)
+            if image.orientation != mask.orientation and _turned(image) == _turned(mask):
+                either.append(pair.image if image.orientation > 1 else pair.mask)
         if either and not self._stored:
             more = f" (as do {len(either) - 1} more)" if len(either) > 1 else ""
             log.warning(
-                "%s: its EXIF data turn it%s, and its mask fits it turned or not; it is turned. "
-                "If masks were drawn on the pixels as stored, give benchmark.orientation=stored",
-                *(either[0].image, more),
+                "%s: its EXIF data turn it%s, and picture and mask fit each other turned or not; "
+                "it is turned. If masks were drawn on the pixels as stored, give "
+                "benchmark.orientation=stored",
+                *(either[0], more),
             )
 
     def load(self, index: int) -> Sample:

@@ -30,9 +30,6 @@ with contextlib.suppress(ImportError):  # HEIC, where the package is installed
     importlib.import_module("pillow_heif").register_heif_opener()
 
 log = logging.getLogger(__name__)
-# Pillow's own words, which name no file: what matters of them is said here.
-warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
-logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 # What decoders of pictures and archives raise on files that are cut off or hold nonsense.
 _BUILT_IN = (OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, RuntimeError)

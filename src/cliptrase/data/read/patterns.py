@@ -6,7 +6,7 @@ anything within a name, `**/` any subfolders, or none.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,8 @@ def fitting(folder: Path, key: str, pattern: str) -> list[File]:
     suffix open. Raises UserError for a pattern that cannot be meant.
     """
     files, fits = [], _regex(key, pattern)
-    for place in sorted(_places(folder, deep="/" in pattern)):
+    paths = files_below(folder, deep="/" in pattern)
+    for place in sorted(path.relative_to(folder).as_posix() for path in paths):
         if match := fits.fullmatch(place):
             path, fields = folder / place, match.groupdict()
             stem, name = fields.get("stem") or path.stem, fields.get("name") or path.name
@@ -42,12 +43,25 @@ def fitting(folder: Path, key: str, pattern: str) -> list[File]:
     return files
 
 
-def _places(folder: Path, deep: bool) -> Iterator[str]:
-    for top, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                yield Path(top, name).relative_to(folder).as_posix()
+def files_below(
+    folder: Path,
+    *,
+    deep: bool = True,
+    unread: Callable[[OSError], None] | None = None,
+    above: frozenset[Path] = frozenset(),
+) -> Iterator[Path]:
+    """The files of a folder, sorted, then with `deep` those of each subfolder. Hidden ones are left
+    out.
+
+    Links are followed, but not to a folder that the walk came through, nor to one that it lies in
+    (`above`). unread: is called for a folder that cannot be read.
+    """
+    above |= {folder.resolve(), *folder.resolve().parents}
+    _, inner, names = next(os.walk(folder, onerror=unread), (folder, [], []))
+    yield from (folder / name for name in sorted(names) if name[0] != ".")
+    for name in sorted(inner) if deep else ():
+        if name[0] != "." and (folder / name).resolve() not in above:
+            yield from files_below(folder / name, unread=unread, above=above)
 
 
 def _regex(key: str, pattern: str) -> re.Pattern[str]:
