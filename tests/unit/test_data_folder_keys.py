@@ -379,8 +379,8 @@ def test_keys_at_their_defaults_are_no_part_of_a_run() -> None:
     folder, labels = plain.identity["benchmark"]["folder"], plain.identity["benchmark"]["labels"]
     assert set(folder) == {"digest"} and set(labels) == {"map", "ignore", "background"}
     same = run("benchmark.orientation=exif", "benchmark.mask={stem}.png", "benchmark.ignore=null")
-    assert same.name == plain.name
-    others = ["orientation=stored", "reduce_zero_label=true", "ignore=255", "ignore=9"]
+    assert same.name == run("benchmark.ignore=255").name == plain.name
+    others = ["orientation=stored", "reduce_zero_label=true", "ignore=65535", "ignore=9"]
     names = {run(f"benchmark.{other}").name for other in others}
     assert len(names) == 4 and plain.name not in names
 

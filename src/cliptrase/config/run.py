@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,7 +101,7 @@ class Run(Settings):
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
         readable = ".".join(part.replace("/", "_") for part in parts)[: LONGEST_NAME - 11]
-        readable = readable.encode()[:LONGEST_BYTES].decode(errors="ignore")
+        readable = readable.encode(errors="backslashreplace")[:LONGEST_BYTES].decode(errors="ignore")
         return f"{readable}.{self.sha256[:10]}"
 
     @property
@@ -188,7 +189,9 @@ def picture_overrides(
     kind, colon, folder = model.partition(":")
     chosen = [f"method={method}", f"device={device}", f"model={model}"]
     if kind == "local-dir" and colon:
-        chosen[-1:] = ["model=local", f"model.path={json.dumps(folder)}"]
+        # surrogates alone are escaped: YAML takes no raw ones, and no pairs
+        path = json.dumps(folder, ensure_ascii=False).encode(errors="backslashreplace").decode()
+        chosen[-1:] = ["model=local", f"model.path={path}"]
     elif model not in names:
         raise UserError(f"unknown model {model!r}; {nearest(model, [*names, 'local-dir:DIR'])}")
     for override in overrides:
@@ -247,13 +250,17 @@ def _benchmark(content: Any) -> Benchmark:
     place = validated(FolderFiles, given, "benchmark")
     files = (Path(place.images), Path(place.labels), place.image, place.mask)
     background = None if content.get("background") is None else "ignored"
-    usual = place.colours is None and place.ignore is None
+    ignored, ignore = place.ignore, 65535
+    if place.colours is None and ignored in (None, 255, 65535):
+        with suppress(UserError) if ignored else nullcontext():  # masks of both kinds
+            ignore = ignore_value(*files[1:])
+            ignored = None if ignored == ignore else ignored
     scored = {
         "map": place.map,
-        "ignore": ignore_value(*files[1:]) if usual else 65535,
+        "ignore": ignore,
         "background": background,
         "reduce_zero_label": place.reduce_zero_label,
-        "ignored": place.ignore,
+        "ignored": ignored,
     }
     folder = {
         "images_path": str(files[0].absolute()),
@@ -385,4 +392,4 @@ def _leaves(tree: Tree, prefix: str = "") -> Tree:
 def _refuse_missing(tree: Tree) -> None:
     for key, value in _leaves(tree).items():
         if value == "???":
-            raise UserError(f"{key} is needed: give {key}=…")
+            raise UserError(f"{key} is needed: give {key}=… (`cliptrase segment`: --set {key}=…)")
