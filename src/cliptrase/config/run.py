@@ -29,9 +29,10 @@ from cliptrase.config.schema import (
     Vocabulary,
     WrittenModel,
 )
-from cliptrase.config.validation import Frozen, PathText, show, validated
+from cliptrase.config.validation import Frozen, PathText, validated
 from cliptrase.config.weights import describe_model
 from cliptrase.config.words import describe_vocabulary
+from cliptrase.config.written import text_of
 from cliptrase.data.read.vocabularies import texts
 from cliptrase.errors import UserError, nearest
 
@@ -101,8 +102,8 @@ class Run(Settings):
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
         readable = ".".join(part.replace("/", "_") for part in parts)[: LONGEST_NAME - 11]
-        readable = readable.encode(errors="backslashreplace")[:LONGEST_BYTES].decode(errors="ignore")
-        return f"{readable}.{self.sha256[:10]}"
+        short = readable.encode(errors="backslashreplace")[:LONGEST_BYTES]
+        return f"{short.decode(errors='ignore')}.{self.sha256[:10]}"
 
     @property
     def stock(self) -> tuple[Method, Protocol, str]:
@@ -314,7 +315,7 @@ def _method_and_protocol(
     name = content.get("name")
     if name not in PROTOCOLS:
         hint = nearest(str(name), PROTOCOLS)
-        raise UserError(f"protocol.name={show(name)}: unknown value; {hint}")
+        raise UserError(f"protocol.name={text_of(name)}: unknown value; {hint}")
     facts = PROTOCOL[name]
     protocol = validated(PROTOCOLS[name], content, "protocol")
     method = dict(tree["method"])
