@@ -252,7 +252,8 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     ]
     assert out[8] == "0 cells of 689 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
-    assert sorted(written) == sorted(f"{t}.{kind}" for t in TABLES for kind in ("csv", "md", "tex"))
+    files = [f"{table}.{kind}" for table in TABLES for kind in ("csv", "md", "tex")]
+    assert sorted(written) == sorted([".rendered.json", *files])
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     assert written == {p.name: p.read_bytes() for p in (tmp_path / "paper/tables").iterdir()}
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
@@ -268,6 +269,7 @@ def test_the_command_counts_what_is_missing_and_why(
     assert out[:2] == ["table1_main: 1 of 30 cells", "29 cells of 30 missing"]
     assert any(line.startswith("  6: dataset coco is not prepared") for line in out)
     assert [p.name for p in sorted((tmp_path / "paper/tables").iterdir())] == [
+        ".rendered.json",
         "table1_main.csv",
         "table1_main.md",
         "table1_main.tex",
@@ -275,12 +277,13 @@ def test_the_command_counts_what_is_missing_and_why(
 
 
 def test_the_summary_counts_what_was_not_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    paper: Plan, make: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    make(paper, tmp_path, [name for name in paper.runs if name.startswith("ade847.clip.")])
     where = ["--results", str(tmp_path), "--data", str(tmp_path), "--table", "table1_main"]
     main(["paper", *where, "--benchmarks", "[voc20]"])
     out = capsys.readouterr().out.splitlines()
-    assert "  21: not asked for (benchmarks=voc20)" in out
+    assert "  20: not asked for (benchmarks=voc20)" in out
     assert sum("dataset voc2012 is not prepared" in line for line in out) == 1
     assert not any("dataset coco " in line for line in out)
     with pytest.raises(SystemExit):
