@@ -90,7 +90,7 @@ onstart:
 
 onsuccess:
     Path("regenerate-paper-tables").unlink(missing_ok=True)
-    if pipeline.passes_to_make(PLAN, PASSES, sys.argv):
+    if not {*workflow.dag_settings.targets} - {"all"}:
         print(
             f"figures: results/{SUITE}/figures; tables, as .md, .csv and .tex:", file=sys.stderr
         )
@@ -106,5 +106,6 @@ onerror:
         f"figures {SUITE_WORD}",
         f"wandb {SUITE_WORD} tracking.mode={SETTINGS.tracking}",
     )
-    for step in steps if pipeline.passes_to_make(PLAN, PASSES, sys.argv) else ():
+    shown = pipeline.passes_to_make(PLAN, PASSES, sys.argv) and pipeline.has_run(PLAN)
+    for step in steps if shown else ():
         shell(f"python -m cliptrase.publish {step} >&2 || true")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from functools import wraps
 from typing import Any, TextIO, cast
 
-# what turns the writing around: a name could be shown as another
+# characters that turn the direction of writing: they could show a name as another
 TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
@@ -51,10 +51,11 @@ def exit_on_user_error(main: Callable[..., Any]) -> Callable[..., Any]:
                 raise SystemExit(130) from None
             finally:
                 out.flush()
-                if out.fault and not isinstance(sys.exception(), Exception):
+                ending = sys.exception()
+                if out.fault and not isinstance(ending, Exception):
                     cure = "free some space, or send it to another place"
                     print(f"error: standard output: {out.fault}; {cure}", file=sys.stderr)
-                    raise SystemExit(1) from None
+                    raise SystemExit(getattr(ending, "code", None) or 1) from None
 
     return guarded
 
@@ -124,9 +125,19 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
+def start_log(text: str, level: int = logging.WARNING) -> None:
+    """Show log lines of a level or above on stderr, printable, unless there is a log already.
+
+    text: of a line, as `warning: %(message)s`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter(text))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """What exists, the nearest match first: for the end of an "unknown …" message."""
-    known = sorted(str(choice) for choice in choices)
-    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    names = sorted(str(choice) for choice in choices)
+    match = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     hint = f"did you mean {match[0]!r}? " if match else ""
-    return f"{hint}There is: {', '.join(known)}"
+    return f"{hint}There is: {', '.join(names)}"

@@ -72,7 +72,7 @@ MEMBERS = [  # dataset, edits, message
     (
         "coco",
         {"images": copy(f"val2017/{COCO[0]}.jpg", f"again/val2017/{COCO[0]}.jpg")},
-        f"{COCO[0]}.*: two of one id",
+        f"{COCO[0]}.* both have the id",
     ),
     ("voc2012", {"images": without(r"JPEGImages/2007_000042")}, "2007_000042 without image"),
     ("voc2012", {"images": without(r"SegmentationClass/2007_000042")}, "2007_000042 without mask"),

@@ -36,6 +36,12 @@ def test_a_suite_without_one_run_shows_nothing(command, suite, capsys, tmp_path,
     assert f"`snakemake --cores 8 all --config suite={suite}`" in line
 
 
+def test_why_there_is_no_run_is_said(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, tmp_path, ["tables", "paper", "--benchmarks", "ade847"])
+    assert "dataset ade2021 is not prepared" in line and "ade20k" in line.lower()
+
+
 def test_an_unknown_dataset(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = refused(capsys, tmp_path, ["prepare", "shape"])

@@ -320,7 +320,7 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
         (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),
         (["method.attention.omega=5"], ["method.attention.omega is not written", "add the line"]),
-        (["protocol.logit_scale=1e39"], ["logit_scale=1e+39", "from 0.001 to 10000"]),
+        (["protocol.logit_scale=1e39"], ["logit_scale=1e39", "from 0.001 to 10000"]),
         (
             [
                 "method.attention={kind: softmax, terms: [qq], first_block: 12, last_block: 12, "

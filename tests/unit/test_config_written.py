@@ -1,6 +1,7 @@
 """Text keys keep the text that was typed, `~` is the home folder for every path key, and numbers
 may stand in quotes: on the command line, in sweeps and in YAML."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cliptrase import config, plan
 from cliptrase.cli import main
+from cliptrase.config.run import picture_overrides, resolve_settings
 from cliptrase.config.written import Written, read, scalar, text_of, unquoted
 from cliptrase.data.fetch.sources import read_sources
 from cliptrase.errors import UserError, counted
 from cliptrase.evaluate import __main__ as command
 from cliptrase.evaluate import sweep
 from cliptrase.publish.tracking import read_tracking
+from cliptrase.resources import resource
 
 TEXTS = [
     *("2024_05_01", "007", "1e3", "1E3", "1.10", "+5", ".5", "5.", "1_000", "0x10", "0b1", "12:30"),
@@ -301,6 +304,18 @@ def test_a_name_in_other_letters_fits_into_a_folder(conf):
         (conf / group / f"{name}.yaml").write_text(text.replace(f"name: {file}", f"name: {name}"))
     run = config.resolve([f"benchmark={name}", f"method={name}"]).name
     assert len(run.encode()) <= 231 and run.startswith(name[:70]) and "\ufffd" not in run
+
+
+def test_a_file_s_name_need_not_be_text(tmp_path):
+    words = tmp_path / os.fsdecode(b"w\xff.txt")
+    words.write_text("".join(f"name {index}\n" for index in range(30)))
+    run = config.resolve(["benchmark=shapes", f"vocabulary={words}"])
+    assert r".vocabulary-w\udcff." in run.name and yaml.safe_load(run.text) == run.identity
+    folder = tmp_path / os.fsdecode('m😀"é\\'.encode() + b"\xff")
+    shutil.copytree(resource("assets", "shapes_clip"), folder)
+    for model in (folder, f"local-dir:{folder}"):
+        settings = resolve_settings(picture_overrides(model, "clip", "cpu", None, []))
+        assert settings.model.path == str(folder)
 
 
 def test_counts_have_their_plural():

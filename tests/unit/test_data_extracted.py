@@ -176,7 +176,9 @@ def test_two_copies_are_not_guessed_between(tmp_path: Path) -> None:
     copy = folder / "copy/leftImg8bit" / name
     copy.parent.mkdir(parents=True)
     copy.write_bytes((folder / "leftImg8bit" / name).read_bytes())
-    text = refused("cityscapes", data, folder, "two of one id; give the folder .* with one copy of")
+    text = refused(
+        "cityscapes", data, folder, "both have the id .*; give the folder .* with one copy"
+    )
     assert str(copy) in text and f"{folder}/leftImg8bit/{name}" in text
 
 

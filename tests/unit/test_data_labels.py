@@ -76,6 +76,11 @@ def test_a_label_that_is_no_class_is_an_error(ignore: int, raw: int, message: st
         labels.apply(lookup, np.array([[0, 1], [2, raw]]), "m.png")
 
 
+def test_the_only_class_is_not_one_of_several() -> None:
+    with pytest.raises(UserError, match=r"label 1 is neither the only class \(0\) nor"):
+        labels.apply(labels.lookup(rules(ignore=255), 1), np.array([1]))
+
+
 def test_listed_background_is_class_c_and_ignored_pixels_stay() -> None:
     """voc21_standard: 0 is background, the void border is left out."""
     lookup = labels.lookup(rules(map="voc_to_20", background=[0]), 20)

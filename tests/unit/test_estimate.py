@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import namedtuple
 
 import pytest
 
@@ -112,6 +113,14 @@ def test_a_machine_that_was_busy_is_said_to_have_been(shapes, asked, monkeypatch
     monkeypatch.setattr(estimate, "_others", lambda: next(seconds))
     busy = cost(shapes, [SHAPES], again=True)
     assert "other programs took 1.5 cores while it was timed" in totals(busy)[1]
+
+
+def test_what_other_cores_do_counts_for_nothing(monkeypatch):
+    monkeypatch.setattr(estimate.os, "sched_getaffinity", lambda _: {1})
+    Times = namedtuple("Times", "user nice system")  # not on Linux: no time is stolen
+    cores = [Times(1e9, 0.0, 0.0), Times(1000.0, 20.0, 300.0)]
+    monkeypatch.setattr(estimate.psutil, "cpu_times", lambda percpu: cores)
+    assert 0 < 1320 - estimate._others() < 1000
 
 
 def test_both_disks_must_have_room_for_all_that_is_written(smoke, asked, monkeypatch, tmp_path):

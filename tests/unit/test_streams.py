@@ -51,6 +51,27 @@ def test_stderr_may_be_closed_or_full():
         assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
+def test_an_interrupted_command_is_interrupted_with_a_full_stdout_too(tmp_path):
+    (tmp_path / "stop.py").write_text(
+        "from cliptrase.errors import exit_on_user_error\n"
+        "@exit_on_user_error\n"
+        "def main():\n"
+        "    print('half')\n"
+        "    raise KeyboardInterrupt\n"
+        "main()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = started(["stop"], ">/dev/full", PYTHONPATH=path)
+    assert done.returncode == 130 and "No space left" in done.stderr
+
+
+def test_what_a_log_says_cannot_steer_a_terminal():
+    words = "start_log('warning: %(message)s'); logging.warning('a\\x1b[2Jb'); logging.info('c')"
+    code = f"import logging; from cliptrase.errors import start_log; {words}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: a\\x1b[2Jb\n"
+
+
 def test_what_a_terminal_cannot_show_is_escaped(tmp_path):
     (tmp_path / "print.py").write_text(
         "from cliptrase.errors import exit_on_user_error\n"

@@ -284,7 +284,7 @@ def test_a_table_is_rendered_again_once_the_run_of_an_empty_cell_is_there(empty)
 def test_what_was_edited_is_rendered_again(empty, asked, files):
     paths = [write(empty / "results/smoke" / file, "row,value,run\n") for file in files]
     remember(paths[0].parent, paths[:-1])
-    remember(paths[0].parent, paths[-1:])
+    remember(paths[0].parent, paths[-1:], keep=True)
     assert not asks(asked("smoke"))
     for content in ("row,value,run\nA,99.9,a\n", "", "\0"):
         for path in paths:
@@ -295,6 +295,9 @@ def test_what_was_edited_is_rendered_again(empty, asked, files):
             assert not asks(asked("smoke")), "it is withdrawn"
     paths[0].unlink()
     assert not asks(asked("smoke")), "Snakemake sees that by itself"
+    write(paths[1], "a figure that the suite has no more")
+    remember(paths[0].parent, paths[2:])
+    assert not asks(asked("smoke"))
     write(paths[0].with_name(".rendered.json"), "")
     assert asks(asked("smoke"))
 

@@ -44,7 +44,7 @@ def test_a_setting_is_read_as_it_was_meant(key, value, wanted):
         ("benchmarks", [], "benchmarks=.*must be a list of benchmarks"),
         ("benchmarks", "voc20,,pc59", "must be a list of benchmarks"),
         ("benchmarks", 5, "benchmarks=5: must be a list of benchmarks"),
-        ("mirror", "ftp://lab", "data.mirror=ftp://lab: must be"),
+        ("mirror", "ftp://lab", "^mirror=ftp://lab: must be"),
         ("freeze_code", "maybe", "freeze_code=maybe: must be true or false"),
         ("freeze_code", 1, "must be true or false"),
         ("device", "gpu", "device=gpu"),

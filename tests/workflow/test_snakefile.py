@@ -393,7 +393,7 @@ def test_a_signal_ends_the_passes_and_nothing_is_published(tree, bare, number):
     [
         ({"suite": "smoky"}, "did you mean 'smoke'"),
         ({"benchmarks": "[shapes_gb]"}, "did you mean 'shapes_bg'"),
-        ({"mirror": "ftp://lab"}, "data.mirror=ftp://lab: must be"),
+        ({"mirror": "ftp://lab"}, "error: mirror=ftp://lab: must be"),
         ({"gpus": "-1"}, "gpus=-1: must be"),
         ({"suit": "paper"}, "did you mean 'suite'"),
         ({"tracking": "offline; touch there"}, "did you mean 'offline'"),
@@ -410,5 +410,5 @@ def test_a_wrong_setting_ends_in_one_message(bare, config, message):
 def test_a_wrong_mirror_of_the_environment_is_one_message_too(bare, monkeypatch):
     monkeypatch.setenv("CLIPTRASE_MIRROR", "lab")
     done = snakemake(bare, "--dry-run", "regenerate-paper-tables")
-    assert done.returncode == 1 and "error: data.mirror=lab: must be" in done.stdout
+    assert done.returncode == 1 and "error: CLIPTRASE_MIRROR=lab: must be" in done.stdout
     assert "Traceback" not in done.stdout

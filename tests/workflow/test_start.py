@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -68,6 +69,16 @@ def test_the_lock_of_a_start_that_lives_stays(left):
         left.write_text("a file\n")
         assert run(TAKE).wait() == 0 and left.exists()
         other.kill()
+    assert run(TAKE).wait() == 0 and not left.exists()
+
+
+def test_the_lock_of_another_machine_stays(left, monkeypatch):
+    shown = left.parents[1] / "cliptrase.lock"
+    shown.write_text("another-machine")
+    assert run(TAKE).wait() == 0 and left.exists() and shown.read_text() == "another-machine"
+    left.unlink()
+    assert run(TAKE).wait() == 0 and shown.read_text() == platform.node()
+    left.write_text("a file\n")
     assert run(TAKE).wait() == 0 and not left.exists()
 
 

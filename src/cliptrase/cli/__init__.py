@@ -4,7 +4,6 @@ Nothing heavy is imported before a command is known, so that `cliptrase --help` 
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,7 +11,7 @@ from typing import NoReturn
 
 import cliptrase
 from cliptrase.cli import segment, verify
-from cliptrase.errors import PrintableFormatter, exit_on_user_error, nearest
+from cliptrase.errors import exit_on_user_error, nearest, start_log
 
 OWN = {"segment": segment, "verify": verify}
 
@@ -47,9 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and not words[0].startswith("-") and words[0] not in OWN:
         parser.error(f"unknown command {words[0]!r}. {nearest(words[0], [*OWN, *HANDED_ON])}")
     args = parser.parse_args(words)
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("warning: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    start_log("warning: %(message)s")
     args.run(args)
 
 

@@ -10,7 +10,7 @@ import yaml
 from cliptrase.config import files
 from cliptrase.config.files import Tree
 from cliptrase.config.schema import OPTIONAL, FolderFiles
-from cliptrase.config.validation import defaults, show
+from cliptrase.config.validation import defaults
 from cliptrase.config.written import read, scalar, text_of
 from cliptrase.errors import UserError, nearest
 
@@ -72,7 +72,7 @@ def _assign(root: Tree, key: str, value: Any) -> None:
     for depth, name in enumerate(names):
         section, here = ".".join(names[:depth]), ".".join(names[: depth + 1])
         if not isinstance(node, dict):
-            raise UserError(f"key {here!r} does not exist: {section!r} is {show(node)} here")
+            raise UserError(f"key {here!r} does not exist: {section!r} is {text_of(node)} here")
         part = OPTIONAL.get(section)
         if section == "benchmark" and node.get("dataset") == "folder":
             part = FolderFiles

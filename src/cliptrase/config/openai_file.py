@@ -34,7 +34,7 @@ def tensors(path: Path) -> dict[str, Stored]:
         with zipfile.ZipFile(path) as archive:
             data = next(name for name in archive.namelist() if name.endswith("data.pkl"))
             with archive.open(data) as file:
-                found = dict(_named(_Unpickler(file).load()))
+                stored = dict(_named(_Unpickler(file).load()))
     except (zipfile.BadZipFile, StopIteration):
         raise UserError(
             f"{path}: not an archive of OpenAI's CLIP, or cut off; model=openai_file reads their "
@@ -44,20 +44,21 @@ def tensors(path: Path) -> dict[str, Stored]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check model.path") from error
     except Exception as error:  # whatever nonsense makes of a pickle
         said = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: damaged, or of no CLIP ({said}); get it again") from error
-    if "visual.layer1.0.conv1.weight" in found:
+        raise UserError(f"{path}: damaged, or not a CLIP file ({said}); get it again") from error
+    if "visual.layer1.0.conv1.weight" in stored:
         raise UserError(f"{path}: a ResNet, which has no patches; take one of OpenAI's ViT files")
-    return {name: one for name, one in found.items() if not name.endswith("attn_mask")}
+    return {name: tensor for name, tensor in stored.items() if not name.endswith("attn_mask")}
 
 
 def entries(path: Path) -> Iterator[tuple[str, Stored, bytes]]:
     """Name, place and bytes of each tensor. Raises UserError as `tensors`."""
-    found = tensors(path)
+    stored = tensors(path)
     try:
         with zipfile.ZipFile(path) as archive:
             folder = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            for name, one in found.items():
-                yield name, one, archive.read(f"{folder.removesuffix('data.pkl')}data/{one.key}")
+            for name, tensor in stored.items():
+                place = f"{folder.removesuffix('data.pkl')}data/{tensor.key}"
+                yield name, tensor, archive.read(place)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({error}); get it again") from error
 
@@ -67,7 +68,7 @@ def architecture(path: Path) -> Tree:
 
     Raises UserError as `tensors`.
     """
-    size = {name: one.size for name, one in tensors(path).items()}
+    size = {name: tensor.size for name, tensor in tensors(path).items()}
     try:
         width, _, patch, _ = size["visual.conv1.weight"]
         grid = round((size["visual.positional_embedding"][0] - 1) ** 0.5)
@@ -91,7 +92,7 @@ def architecture(path: Path) -> Tree:
         }
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
-            f"{path}: holds no ViT of CLIP (its {error} is not as there); model=openai_file reads "
+            f"{path}: holds no ViT of CLIP (it lacks {error}); model=openai_file reads "
             "OpenAI's own files, as ViT-B-16.pt"
         ) from None
 

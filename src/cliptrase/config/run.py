@@ -28,9 +28,10 @@ from cliptrase.config.schema import (
     Vocabulary,
     WrittenModel,
 )
-from cliptrase.config.validation import Frozen, PathText, show, validated
+from cliptrase.config.validation import Frozen, PathText, validated
 from cliptrase.config.weights import describe_model
 from cliptrase.config.words import describe_vocabulary
+from cliptrase.config.written import text_of
 from cliptrase.data.read.vocabularies import texts
 from cliptrase.errors import UserError, nearest
 
@@ -100,8 +101,8 @@ class Run(Settings):
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
         readable = ".".join(part.replace("/", "_") for part in parts)[: LONGEST_NAME - 11]
-        readable = readable.encode()[:LONGEST_BYTES].decode(errors="ignore")
-        return f"{readable}.{self.sha256[:10]}"
+        short = readable.encode(errors="backslashreplace")[:LONGEST_BYTES]
+        return f"{short.decode(errors='ignore')}.{self.sha256[:10]}"
 
     @property
     def stock(self) -> tuple[Method, Protocol, str]:
@@ -187,8 +188,8 @@ def picture_overrides(
     kind, colon, folder = model.partition(":")
     chosen = [f"method={method}", f"device={device}", f"model={model}"]
     if kind == "local-dir" and colon:
-        path = json.dumps(folder, ensure_ascii=False)  # YAML reads no escaped 😀, and no raw \xff
-        path = path.encode(errors="backslashreplace").decode()
+        # surrogates alone are escaped: YAML takes no raw ones, and no pairs
+        path = json.dumps(folder, ensure_ascii=False).encode(errors="backslashreplace").decode()
         chosen[-1:] = ["model=local", f"model.path={path}"]
     elif model not in names:
         raise UserError(f"unknown model {model!r}; {nearest(model, [*names, 'local-dir:DIR'])}")
@@ -315,7 +316,7 @@ def _method_and_protocol(
     name = content.get("name")
     if name not in PROTOCOLS:
         hint = nearest(str(name), PROTOCOLS)
-        raise UserError(f"protocol.name={show(name)}: unknown value; {hint}")
+        raise UserError(f"protocol.name={text_of(name)}: unknown value; {hint}")
     facts = PROTOCOL[name]
     protocol = validated(PROTOCOLS[name], content, "protocol")
     method = dict(tree["method"])
@@ -393,4 +394,4 @@ def _leaves(tree: Tree, prefix: str = "") -> Tree:
 def _refuse_missing(tree: Tree) -> None:
     for key, value in _leaves(tree).items():
         if value == "???":
-            raise UserError(f"{key} is needed: give {key}=…")
+            raise UserError(f"{key} is needed: give {key}=… (`cliptrase segment`: --set {key}=…)")

@@ -21,10 +21,10 @@ from cliptrase.config.validation import (
     is_number,
     number,
     one_of,
-    show,
     that,
     whole,
 )
+from cliptrase.config.written import text_of
 from cliptrase.errors import UserError, nearest
 
 Rule = Annotated[str, one_of(*RULES)]
@@ -99,7 +99,7 @@ class Attention(Frozen):
         for key, cure in cures.items():
             value = getattr(self, key)
             if key not in reads and value != defaults(Attention)[key]:
-                raise UserError(f"method.attention.{key}={show(value)}: {cure}")
+                raise UserError(f"method.attention.{key}={text_of(value)}: {cure}")
         if self.first_block > self.last_block:
             raise UserError(
                 f"method.attention.first_block={self.first_block} comes after "
@@ -316,8 +316,8 @@ class FolderFiles(Frozen):
         given = [key for key in keys if getattr(self, key) != defaults(FolderFiles)[key]]
         if len(given) > 1 and given[0] in ("map", "colours"):
             raise UserError(
-                f"benchmark.{given[1]}={show(getattr(self, given[1]))}: benchmark.{given[0]} says "
-                "already what every value of a mask means; leave one of them out"
+                f"benchmark.{given[1]}={text_of(getattr(self, given[1]))}: benchmark.{given[0]} "
+                "says already what every value of a mask means; leave one of them out"
             )
         return self
 

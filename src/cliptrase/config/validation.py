@@ -4,7 +4,6 @@ A validator of a field raises ValueError with the end of a sentence ("must be od
 concerns several fields raises UserError with the whole sentence.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ class Problem:
             return f"{self.path} is missing; write it where the other keys of {section} are"
         if self.kind == "unknown":
             return f"unknown key {self.path!r}; {self.fault}"
-        return f"{self.path}={show(self.value)}: {self.fault}" if self.path else self.fault
+        return f"{self.path}={text_of(self.value)}: {self.fault}" if self.path else self.fault
 
 
 def validated(
@@ -94,11 +93,6 @@ def _in_words(message: str) -> str:
     message = message.replace("Input should", "must").replace("valid tuple", "list")
     message = message.replace("be a valid dictionary", "be a mapping")
     return message[:1].lower() + message[1:]
-
-
-def show(value: Any) -> str:
-    """A value as it is written in YAML and on the command line."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def that(fits: Callable[[Any], bool], otherwise: str) -> BeforeValidator:
@@ -145,7 +139,7 @@ def one_of(*choices: str | int | None) -> BeforeValidator:
         for each in (value, unquoted(value)):
             if any(each == choice and type(each) is type(choice) for choice in choices):
                 return each
-        raise ValueError(f"unknown value; {nearest(show(value), map(show, choices))}")
+        raise ValueError(f"unknown value; {nearest(text_of(value), map(text_of, choices))}")
 
     return BeforeValidator(check)
 

@@ -63,8 +63,9 @@ def open_clip_folder(folder: Path) -> Path:
     if folder.is_file():
         raise UserError(
             f"{folder}: a file, but model.path names an open_clip folder here; OpenAI's own files "
-            "(ViT-B-16.pt) are read by model=openai_file model.path=FILE, other weights by "
-            "model=open_clip model.name=NAME model.pretrained=FILE"
+            "(ViT-B-16.pt) are read by model=openai_file model.path=FILE (`cliptrase segment`: "
+            "--model openai_file --set model.path=FILE), other weights by model=open_clip "
+            "model.name=NAME model.pretrained=FILE"
         )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; model.path names an open_clip folder")

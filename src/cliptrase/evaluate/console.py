@@ -5,16 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cliptrase.errors import PrintableFormatter
+from cliptrase.errors import start_log
 
 
 def log_to_stderr() -> None:
     """Plain lines of progress on stderr, in the place of any other log handler."""
-    root = logging.getLogger()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter())
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    logging.getLogger().handlers.clear()
+    start_log("%(message)s", logging.INFO)
 
 
 @contextmanager

@@ -7,13 +7,13 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cliptrase import machine
 from cliptrase.config import Run
 from cliptrase.data.read.ordered import MOST
-from cliptrase.errors import UserError, nearest
+from cliptrase.errors import UserError
 from cliptrase.pipeline.data import selfcheck
 from cliptrase.plan import Pass, Plan
 from cliptrase.resources import resource
@@ -29,7 +29,7 @@ THREADS = (  # how many threads the mathematics, the tokenizer and W&B's server 
 )
 
 
-def chosen_passes(plan: Plan, benchmarks: Iterable[str] | None) -> list[str]:
+def chosen_passes(plan: Plan, benchmarks: Collection[str] | None) -> list[str]:
     """The passes that some benchmarks need; None for all.
 
     A pass is made whole: its other benchmarks share its images, and cost little.
@@ -37,13 +37,11 @@ def chosen_passes(plan: Plan, benchmarks: Iterable[str] | None) -> list[str]:
     """
     if benchmarks is None:
         return list(plan.passes)
-    wanted, known = set(benchmarks), {run.benchmark.name for run in plan.runs.values()}
-    for name in sorted(wanted - known):
-        raise UserError(f"suite {plan.suite} has no benchmark {name!r}; {nearest(name, known)}")
+    plan.check_benchmarks(benchmarks)
     return [
         each.name
         for each in plan.passes.values()
-        if any(run.benchmark.name in wanted for run in each.runs.values())
+        if any(run.benchmark.name in benchmarks for run in each.runs.values())
     ]
 
 
@@ -67,6 +65,11 @@ def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
         for name, each in plan.passes.items()
     }
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def has_run(plan: Plan) -> bool:
+    """Whether a run of the plan has numbers, finished or stale."""
+    return any((RUNS / name / "metrics.json").is_file() for name in plan.runs)
 
 
 def runs_to_predict(a_pass: Pass, data: str, frozen: bool) -> list[str]:

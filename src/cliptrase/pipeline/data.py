@@ -113,7 +113,8 @@ def receipts(dataset: str, data: str) -> list[str]:
     check = read_selfcheck(prepared_folder(dataset, data)) or {}
     extracted = {name for name, sha256 in check.get("archives", {}).items() if sha256 is None}
     needed = (archive for source in sources([dataset], data) for archive in source.needed())
-    return [str(receipt_path(one, data)) for one in needed if one.name not in extracted]
+    kept = (archive for archive in needed if archive.name not in extracted)
+    return [str(receipt_path(archive, data)) for archive in kept]
 
 
 def parts(plan: Plan, dataset: str) -> set[str]:

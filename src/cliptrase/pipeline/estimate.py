@@ -159,14 +159,15 @@ def timed(
 
 
 def _digest(answer: Mapping[str, object]) -> str:
-    """Of what is kept: a timing that was damaged is taken again."""
+    """The sha256 of a kept answer, by which a damaged one is noticed and taken again."""
     return sha256_text(json.dumps(answer, sort_keys=True))
 
 
 def _others() -> float:
-    """Seconds that all cores of the machine have computed, but for this process and its own."""
-    all_cores = psutil.cpu_times()
-    busy = sum(getattr(all_cores, kind) for kind in ("user", "nice", "system", "steal"))
+    """Seconds that the cores which this process may use have computed for other programs."""
+    allowed, kinds = os.sched_getaffinity(0), ("user", "nice", "system", "steal")
+    times = [each for core, each in enumerate(psutil.cpu_times(percpu=True)) if core in allowed]
+    busy = sum(getattr(each, kind, 0.0) for each in times for kind in kinds)
     return float(busy - sum(os.times()[:4]))
 
 

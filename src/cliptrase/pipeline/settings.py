@@ -6,32 +6,23 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from cliptrase.config.run import check_device
-from cliptrase.config.validation import Frozen, Text, one_of, show, validated
+from cliptrase.config.validation import Frozen, Text, one_of, validated
+from cliptrase.config.written import text_of
 from cliptrase.data.fetch.sources import mirror_of
+from cliptrase.plan import benchmark_names
 from cliptrase.publish import MODES
 
 
 def _flag(value: Any) -> bool:
     """Snakemake hands on true and false as they were typed, and only True and False as values."""
-    word = show(value).lower()
+    word = text_of(value).lower()
     if word not in ("true", "false"):
         raise ValueError("must be true or false")
     return word == "true"
 
 
-def _benchmarks(value: Any) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        value = value.strip("[]").split(",")
-    names = tuple(str(name).strip() for name in value) if isinstance(value, list | tuple) else ()
-    if not all(names) or not names:
-        raise ValueError("must be a list of benchmarks, as in benchmarks=[voc20,ade150]")
-    return names
-
-
 def _gpus(value: Any) -> int | None:
-    if value is not None and not (show(value).isascii() and show(value).isdigit()):
+    if value is not None and not (text_of(value).isascii() and text_of(value).isdigit()):
         raise ValueError("must be how many GPUs the passes share, 0 for the CPU")
     return None if value is None else int(value)
 
@@ -41,7 +32,7 @@ class Settings(Frozen):
     gpus: how many the passes share, None for all. tracking: how W&B publishes."""
 
     suite: Text = "shapes"
-    benchmarks: Annotated[tuple[str, ...] | None, BeforeValidator(_benchmarks)] = None
+    benchmarks: Annotated[tuple[str, ...] | None, BeforeValidator(benchmark_names)] = None
     mirror: str | None = None
     freeze_code: Annotated[bool, BeforeValidator(_flag)] = False
     device: Annotated[str, BeforeValidator(check_device)] = "auto"

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import platform
 import shutil
 import signal
 import threading
@@ -27,7 +28,9 @@ def take_folder() -> None:
     """Make what every start writes to, and remove the lock that a killed one left.
 
     Every start holds a lock of its own as long as it lives: where nobody has it, Snakemake's lock
-    is of a process that is gone. Raises UserError where the folder cannot be written.
+    is of a process that is gone. A shared disk may not show the locks of other machines, so the
+    name of the machine is written down, and the lock of another one stays. Raises UserError where
+    the folder cannot be written.
     """
     for folder in (HOME, MARKERS.parent, MARKERS):
         try:
@@ -38,9 +41,14 @@ def take_folder() -> None:
     lock = os.open(HOME / "cliptrase.lock", os.O_RDWR | os.O_CREAT, 0o666)  # closed by its end
     with contextlib.suppress(OSError):  # another start lives, or the disk knows no locks
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if any((HOME / "locks").glob("*.lock")):
+        here, locked = platform.node().encode(), any((HOME / "locks").glob("*.lock"))
+        ours = os.read(lock, 1024) in (b"", here)
+        if locked and ours:
             shutil.rmtree(HOME / "locks")
             os.write(2, b"removed the lock of a start that was killed\n")
+        if ours or not locked:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, here, 0)
     with contextlib.suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_SH)
 

@@ -6,11 +6,13 @@ prints one line a run: pass, run, benchmark, method, image_size.
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from cliptrase.config import Run, names
 from cliptrase.config.schema import Folder
-from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.plan.files import read_suite
 from cliptrase.plan.tables import Expander, Table
 
@@ -58,6 +60,30 @@ class Plan:
         shown = (table for table in self.tables.values() if table.kind != "grid")
         names = {cell.run for table in shown for row in table.rows for cell in row.cells}
         return [name for name in self.runs if name in names]
+
+    def check_benchmarks(self, names: Iterable[str]) -> None:
+        """Raise UserError for a benchmark that is not in the suite."""
+        there = {run.benchmark.name for run in self.runs.values()}
+        for name in names:
+            if name not in there:
+                raise UserError(
+                    f"suite {self.suite} has no benchmark {name!r}; {nearest(name, there)}"
+                )
+
+
+def benchmark_names(value: Any) -> tuple[str, ...] | None:
+    """The benchmarks of a list, or of a text such as `[voc20,ade150]` or `voc20`; None for all.
+
+    Raises ValueError with the end of a sentence for anything else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = value.strip("[]").split(",")
+    names = tuple(str(name).strip() for name in value) if isinstance(value, list | tuple) else ()
+    if not all(names) or not names:
+        raise ValueError("must be a list of benchmarks, as in benchmarks=[voc20,ade150]")
+    return names
 
 
 def load(suite: str) -> Plan:

@@ -129,10 +129,8 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
     lines = lines.merge(groups)
     figure = Figure((max(5.6, wide * across + 0.8), 2.9 * down), layout="constrained")
     plots = figure.subplots(down, squeeze=False, sharey=True)[:, 0]
-    width, colours = (
-        min(0.4, 0.82 / len(rows)),
-        [row_colour(row["plain"].iloc[0]) for row in rows.values()],
-    )
+    width = min(0.4, 0.82 / len(rows))
+    colours = [row_colour(row["plain"].iloc[0]) for row in rows.values()]
     styles: list[Any] = [
         {"facecolor": colour, "edgecolor": "white", "hatch": HATCHES[colours[:index].count(colour)]}
         for index, colour in enumerate(colours)

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 
 from cliptrase import plan
-from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.plan import Plan
 from cliptrase.publish import MAIN_RESULTS, has_runs
 from cliptrase.publish.cells import tidy
@@ -45,7 +45,7 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the figures of a suite; a picture that cannot be drawn is a warning."""
     args = command_line("figures", __doc__).parse_args(arguments)
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    start_log("warning: %(message)s")
     suite = plan.load(args.suite)
     folder, data = args.results / suite.suite / "figures", args.data or Path(suite.data)
     shelf = Shelf(suite, args.results, data)

@@ -11,16 +11,20 @@ from cliptrase.files import read_json, sha256_file, write_json
 RENDERED = ".rendered.json"  # file name → sha256
 
 
-def remember(folder: Path, paths: Iterable[Path]) -> None:
-    """Write down in a folder the digests of files that were just rendered into it."""
+def remember(folder: Path, paths: Iterable[Path], *, keep: bool = False) -> None:
+    """Write down in a folder the digests of files that were just rendered into it.
+
+    keep: those of other files stay; else they are forgotten, as nothing makes them any more.
+    """
+    before = read_json(folder / RENDERED) if keep else None
     digests = {path.name: sha256_file(path) for path in paths}
-    write_json(folder / RENDERED, (read_json(folder / RENDERED) or {}) | digests)
+    write_json(folder / RENDERED, (before or {}) | digests)
 
 
 def edited(folder: Path) -> str:
     """The first file of a folder that is not what was rendered, "" where there is none.
 
-    One that is gone is none: Snakemake sees that by itself.
+    A missing file is not reported: Snakemake makes it.
     """
     record = folder / RENDERED
     digests = read_json(record)

@@ -86,8 +86,12 @@ class Shelf:
         away, and stays."""
         if not any(self.find(name)[0] for name in self.plan.runs):
             suite, where = self.plan.suite, self.results / "runs"
-            cure = f"`snakemake --cores 8 all --config suite={shlex.quote(suite)}` makes them"
-            raise UserError(f"{where}: no run of suite {suite} to show; {cure}")
+            runs = self.plan.runs.items()
+            asked = [name for name, run in runs if run.benchmark.name in (self.asked or ())]
+            _, reason = self.find_all(asked or [*self.plan.runs])
+            command = f"`snakemake --cores 8 all --config suite={shlex.quote(suite)}`"
+            why = f"no run of suite {suite} to show: {reason}"
+            raise UserError(f"{where}: {why}; {command} makes what it can")
 
     def find(self, name: str) -> tuple[FinishedRun | None, str]:
         """The run, or None and why it cannot be used."""

@@ -20,6 +20,7 @@ from cliptrase.publish.render import to_csv, to_latex, to_markdown
 from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
 
+KINDS = ("csv", "md", "tex")
 SHOWN = 12  # reasons of missing cells that are printed
 
 
@@ -30,11 +31,9 @@ def render(suite: Plan, shelf: Shelf, table: Table, folder: Path) -> pd.DataFram
     """
     frame = tidy(suite, shelf, table)
     sheet = sheet_of(suite, table, frame)
-    texts = {"csv": to_csv(frame), "md": to_markdown(sheet), "tex": to_latex(sheet)}
-    paths = {kind: folder / f"{table.name}.{kind}" for kind in texts}
-    for kind, text in texts.items():
-        write_text(paths[kind], text)
-    remember(folder, paths.values())
+    texts = to_csv(frame), to_markdown(sheet), to_latex(sheet)
+    for kind, text in zip(KINDS, texts, strict=True):
+        write_text(folder / f"{table.name}.{kind}", text)
     return frame
 
 
@@ -70,22 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--benchmarks", metavar="A,B", help=only)
     args = parser.parse_args(arguments)
     suite = plan.load(args.suite)
-    asked = args.benchmarks and args.benchmarks.strip("[]").replace(" ", "").split(",")
-    known = {run.benchmark.name for run in suite.runs.values()}
-    for name in asked or ():
-        if name not in known:
-            raise UserError(
-                f"suite {suite.suite} has no benchmark {name!r}; {nearest(name, known)}"
-            )
+    try:
+        asked = plan.benchmark_names(args.benchmarks)
+    except ValueError as error:
+        raise UserError(f"--benchmarks={args.benchmarks}: {error}") from None
+    suite.check_benchmarks(asked or ())
     for name in args.table or ():
         if name not in suite.tables:
             raise UserError(f"unknown table {name!r}; {nearest(name, suite.tables)}")
     shelf = Shelf(suite, args.results, args.data or Path(suite.data), asked)
     shelf.refuse_none()
-    frames = []
-    for name in [name for name in suite.tables if name in (args.table or suite.tables)]:
-        frame = render(suite, shelf, suite.tables[name], args.results / suite.suite / "tables")
+    frames, folder = [], args.results / suite.suite / "tables"
+    names = [name for name in suite.tables if name in (args.table or suite.tables)]
+    for name in names:
+        frame = render(suite, shelf, suite.tables[name], folder)
         gone, wanted, _ = missing(frame)
         print(f"{name}: {wanted - gone} of {counted(wanted, 'cell')}")
         frames.append(frame)
+    files = (folder / f"{name}.{kind}" for name in names for kind in KINDS)
+    remember(folder, files, keep=bool(args.table))
     print(printable(summary(pd.concat(frames))))

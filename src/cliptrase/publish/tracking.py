@@ -20,7 +20,7 @@ import pandas as pd
 from cliptrase import config, plan
 from cliptrase.config import Run
 from cliptrase.config.validation import Frozen, OptionalText, Text, one_of, validated
-from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.files import read_json, write_json
 from cliptrase.plan import Plan
 from cliptrase.publish import MODES
@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE")
     parser.add_argument("--mode", choices=MODES, help="the same as tracking.mode=")
     args = parser.parse_intermixed_args(arguments)
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    start_log("warning: %(message)s")
     logging.raiseExceptions = False  # W&B's log files on a full disk: pages of tracebacks
     tracking = read_tracking(args.mode, args.overrides)
     suite = plan.load(args.suite)

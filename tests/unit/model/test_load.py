@@ -344,7 +344,7 @@ def test_what_is_no_file_of_openais_is_one_message(kind, openai_file, tmp_path, 
         case "evil":
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr("m/data.pkl", pickle.dumps({"visual": Evil()}, protocol=2))
-            message = "damaged, or of no CLIP"
+            message = "damaged, or not a CLIP file"
         case "resnet":
             torch.save({"visual.layer1.0.conv1.weight": torch.zeros(1)}, path)
             message = "a ResNet, which has no patches; take one of OpenAI's ViT files"

@@ -289,6 +289,9 @@ def test_the_summary_counts_what_was_not_asked_for(
     with pytest.raises(SystemExit):
         main(["paper", *where, "--benchmarks", "voc2"])
     assert "no benchmark 'voc2'; did you mean 'voc2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["paper", *where, "--benchmarks", ""])
+    assert "--benchmarks=: must be a list of benchmarks" in capsys.readouterr().err
 
 
 def test_unknown_names_are_refused_with_the_nearest(

@@ -34,7 +34,7 @@ from cliptrase.data.fetch.sources import (
     receipt_path,
 )
 from cliptrase.data.fetch.transfer import Policy, Unavailable, discard, transfer
-from cliptrase.errors import UserError, exit_on_user_error
+from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.files import naming_the_path, user_path
 
 LOG = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
     words = sys.argv[1:] if arguments is None else arguments
     words = [re.sub(r"^data\.mirror=", "--mirror=", word) for word in words]
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    start_log("%(message)s")
     logging.getLogger("cliptrase").setLevel(logging.INFO)
     return parser.parse_intermixed_args(words)
 

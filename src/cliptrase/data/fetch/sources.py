@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from cliptrase.config.validation import Frozen, Text, show, that, validated, whole
+from cliptrase.config.validation import Frozen, Text, that, validated, whole
 from cliptrase.config.written import read, text_of
 from cliptrase.errors import UserError, counted, nearest
 from cliptrase.files import once_a_file
@@ -51,7 +51,7 @@ def _checksum(given: object) -> object:
 def _archive_by_name(name: object, info: ValidationInfo) -> object:
     archives: Mapping[object, Archive] = info.context or {}
     if not isinstance(name, str) or name not in archives:
-        raise ValueError(f"unknown archive; {nearest(show(name), map(str, archives))}")
+        raise ValueError(f"unknown archive; {nearest(text_of(name), map(str, archives))}")
     return archives[name]
 
 
@@ -197,7 +197,7 @@ def how_to_get(archive: Archive, data: Path | str) -> str:
         return f"{archive.gated.page}: {note}; then put the file {target.name} into {target.parent}"
     if archive.urls:
         return f"download {archive.urls[0]} by hand and put it at {target}"
-    return f"put it at {target}, or name a server that has it (data.mirror=URL)"
+    return f"put it at {target}, or name a server that has it (mirror=URL, --mirror URL)"
 
 
 def readable(size: int) -> str:
@@ -224,8 +224,9 @@ def mirror_of(given: object) -> str | None:
     """
     url = str(given) if given else os.environ.get(MIRROR, "").strip()
     if url and (not is_web_address(url) or urlsplit(url).query or urlsplit(url).fragment):
+        key = "mirror" if given else MIRROR
         raise UserError(
-            f"data.mirror={url}: must be the http:// or https:// address of a folder that has the "
+            f"{key}={url}: must be the http:// or https:// address of a folder that has the "
             "archives by name, without a user name or a question mark"
         )
     return url.rstrip("/") or None

@@ -151,13 +151,13 @@ def background_first(lookup: Lookup, classes: np.ndarray) -> np.ndarray:
 
 def _stray(lookup: Lookup, value: int, source: str) -> str:
     ignored = lookup.ignore if lookup.ignored is None else lookup.ignored
+    first = lookup.first
     cure = "list more names or correct the mask"
     if value == 255 and ignored != 255:
         cure = f"ignored pixels are {ignored} here (benchmark.ignore)"
         if ignored == RAW_VALUES - 1:
             cure = "with 16 bits, ignored pixels are 65535"
-    return (
-        f"{source}: label {value} is neither one of the {counted(lookup.classes, 'class')} "
-        f"({lookup.first} to {lookup.first + lookup.classes - 1}) nor the ignored value {ignored}; "
-        f"{cure}"
-    )
+    classes = f"one of the {lookup.classes} classes ({first} to {first + lookup.classes - 1})"
+    if lookup.classes == 1:
+        classes = f"the only class ({first})"
+    return f"{source}: label {value} is neither {classes} nor the ignored value {ignored}; {cure}"

@@ -137,7 +137,7 @@ def _members(container: Container, pattern: str, description: str) -> dict[str, 
         id, name = match[1], match.string
         if id in members:
             raise UserError(
-                f"{container}: {members[id]} and {name}: two of one id; {container.other}"
+                f"{container}: {members[id]} and {name} both have the id {id}; {container.other}"
             )
         members[id] = name
     if not members:
