@@ -93,6 +93,8 @@ def check_writable(path: Path | str) -> None:
         if _is_stream(path):
             return
         with contextlib.suppress(FileNotFoundError):
+            target.stat()  # a link may lead to itself
+        with contextlib.suppress(FileNotFoundError):
             _beside(target).lstat()  # the name may be too long
         _try(next(each for each in target.parents if each.exists()))
 

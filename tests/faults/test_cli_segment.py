@@ -35,6 +35,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "long.txt").write_text("word " * 90 + "{}\n")
     (tmp_path / "latin.txt").write_bytes("Bär\n".encode("latin-1"))
     (tmp_path / "file").write_text("a file, no folder")
+    (tmp_path / "loop.png").symlink_to("loop.png")
     return tmp_path
 
 
@@ -116,6 +117,7 @@ LABELS = ["--labels", "l.png", "--overlay", "o.png", "--json", "r.json"]
         (["--background-file", "none.txt"], "none.txt", "one name a line"),
         (["--labels", "l.jpg"], "--labels l.jpg", ".png"),
         (["--labels", "file/l.png"], "file", "stands in the way"),
+        (["--labels", "loop.png"], "loop.png: cannot be written", "choose another place"),
         (["--labels", "good.png"], "--labels good.png", "another name"),
         (["--json", "/proc/x.json"], "/proc/x.json", "choose another place"),
     ],
@@ -151,6 +153,7 @@ def test_files_of_classes(file, cure, folder, capsys):
         ("empty.png", "not an image"),
         ("page.jpg", "not an image"),
         ("absent.jpg", "no such file"),
+        ("loop.png", "levels of symbolic links"),
         (".", "a folder"),
     ],
 )

@@ -321,3 +321,17 @@ def test_a_file_s_name_need_not_be_text(tmp_path):
 def test_counts_have_their_plural():
     texts = [counted(n, thing) for n in (0, 1, 2) for thing in ("run", "pass")]
     assert texts == ["0 runs", "0 passes", "1 run", "1 pass", "2 runs", "2 passes"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("folder", "'benchmark.colors'; did you mean 'colours'"), ("shapes", "'benchmark.colors'; ")],
+)
+def test_an_unknown_key_of_a_benchmarks_file_names_the_keys_to_write(conf, file, message):
+    text = (conf / "benchmark" / f"{file}.yaml").read_text()
+    (conf / "benchmark" / "mine.yaml").write_text(
+        text.replace(f"name: {file}", "name: mine").replace("???", "x") + "colors: x\n"
+    )
+    with pytest.raises(UserError, match=message) as caught:
+        config.resolve(["benchmark=mine"])
+    assert "folder" not in str(caught.value)

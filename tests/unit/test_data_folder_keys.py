@@ -145,6 +145,9 @@ NFC, NFD = "é", unicodedata.normalize("NFD", "é")
     [
         (["a.jpg"], ["a.jpg.png"], None, r"no mask for a.jpg; give benchmark.mask={name}.png if a"),
         (["a.jpg"], ["a_gt.png"], None, r"give benchmark.mask={stem}_gt.png if a_gt.png is its"),
+        (["1.jpg", "11.jpg"], ["1_1.png", "11_1.png"], None, r"give benchmark.mask={stem}_1.png"),
+        (["1.jpg", "10.jpg"], ["1_mask.png", "10_mask.png"], None, r"give .*{stem}_mask.png if 1_"),
+        (["a.jpg", "b.jpg"], ["ab.png", "c.png"], None, r"no mask for a.jpg .*; add a.png"),
         (["s[0].png"], ["s0.png"], None, r"no mask for s\[0\].png; add s\[0\].png"),
         (["s[0].png"], ["s0.jpg", "b.png"], None, r"no mask for s\[0\].png; add s\[0\].png"),
         ([f"{NFC}.jpg"], [f"{NFD}.png"], None, r"'\\xe9.jpg'; 'e\\u0301.png' looks like it"),
@@ -173,6 +176,22 @@ def test_what_does_not_pair_is_named_with_its_cure(
     with pytest.raises(UserError, match=message) as error:
         run(*([] if mask is None else [f"benchmark.mask={mask}"]))
     assert "\n" not in str(error.value)
+
+
+def test_subfolders_stay_in_the_pattern_that_is_suggested() -> None:
+    photos("x/a.jpg", "y/b.jpg")
+    masks("x/a_gt.png", "y/b_gt.png")
+    with pytest.raises(UserError, match=r"give benchmark.mask=\*\*/{stem}_gt.png if a_gt"):
+        run("benchmark.image=**/{stem}.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".npy"])
+def test_masks_that_are_all_of_a_wrong_format_are_named(suffix: str) -> None:
+    photos("a.jpg")
+    Path("masks").mkdir()
+    Path("masks", f"a{suffix}").touch()
+    with pytest.raises(UserError, match=rf"masks: no mask .*; {suffix} is no format for masks"):
+        run()
 
 
 @pytest.mark.parametrize("pattern", ["{stem}_g.png", "**/{stem}.png", "{name}.png", "'{stem}.png'"])
@@ -318,6 +337,16 @@ def test_a_table_of_colours_that_does_not_hold_is_named(table: str, message: str
     masks("a.png", mask=COLOURS[MASK])
     Path("c.csv").write_text(table)
     with pytest.raises(UserError, match=message):
+        truth(run("benchmark.colours=c.csv"))
+
+
+@pytest.mark.parametrize("meaning", ["1", "ignored"])
+def test_a_class_that_is_named_as_another_meaning_is_ambiguous(meaning: str) -> None:
+    photos("a.png")
+    masks("a.png", mask=COLOURS[MASK])
+    Path("words.txt").write_text(f"{meaning}\nsand\n2\n")
+    Path("c.csv").write_text(f"0,128,0,sand\n0,0,128,2\n128,0,0,{meaning}\n")
+    with pytest.raises(UserError, match=f"c.csv, line 3: '{meaning}' is .* the name of class 0"):
         truth(run("benchmark.colours=c.csv"))
 
 

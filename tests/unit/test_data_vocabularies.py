@@ -172,6 +172,39 @@ def test_a_list_on_the_only_line_of_a_file_is_no_name(tmp_path: Path, line: str)
     vocabularies.read_templates(written(tmp_path, b"a photo of a {}, cropped.\n"))
 
 
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("sky,grass\nsand,stone\n", "line 1 is 'sky,grass'"),
+        ("sky,\ngrass,\n", "line 1 is 'sky,'"),
+        ("- sky\n- grass\n", "line 1 is '- sky'"),
+        ("1. sky\n2. grass\n", "line 1 is '1. sky'"),
+        ("0,sky\n1,grass\n", "line 1 is '0,sky'"),
+        ('["sky",\n"grass"]\n', "line 1 is '[\"sky\",'"),
+        ('[\n  "sky",\n  "grass"\n]\n', "line 1 is '['"),
+        ('{"sky": 0,\n"grass": 1}\n', "line 1 is '{"),
+    ],
+)
+def test_lists_in_another_form_are_no_names(tmp_path: Path, content: str, place: str) -> None:
+    with pytest.raises(UserError) as caught:
+        vocabularies.read_classes(written(tmp_path, content.encode()))
+    assert f"names.txt: {place}" in str(caught.value) and "one name a line" in str(caught.value)
+
+
+def test_lists_in_another_form_are_no_entries() -> None:
+    for entries in (["wall;door"], ['["sky"', '"sand"]'], ["1. sky", "2. sand"]):
+        with pytest.raises(UserError, match=r"--x: .*entry.* one name an entry"):
+            vocabularies.split_classes(entries, "--x", entry="entry")
+    for entries in (["building, edifice"], ["3.5 inch disk"], ["1. FC Köln", "sky"]):
+        assert len(vocabularies.split_classes(entries, "x", entry="entry")) == len(entries)
+
+
+@pytest.mark.parametrize("unseen", ["\u200d", "\ufe0f", "\u2061", "\u180e", "\U000e0100"])
+def test_names_that_differ_in_what_nobody_sees_are_one(unseen: str) -> None:
+    with pytest.raises(UserError, match=r"named twice \(entries 1 and 2\).* to the eye"):
+        vocabularies.split_classes(["sky", f"s{unseen}ky"], "x", unique=True, entry="entry")
+
+
 @pytest.mark.parametrize("name", vocabularies.shipped(vocabularies.VOCABULARIES))
 def test_shipped_lists_hold_nothing_that_is_refused(name: str) -> None:
     assert vocabularies.read_classes(vocabularies.vocabulary_path(name))

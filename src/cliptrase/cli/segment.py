@@ -219,11 +219,11 @@ def plan_outputs(
         {option: _file(option, out, image, len(images)) for option, out in given.items()}
         for image in images
     ]
-    taken: dict[Path, str] = {image.resolve(): f"the picture {image}" for image in images}
+    taken: dict[str, str] = {os.path.realpath(image): f"the picture {image}" for image in images}
     for image, files in zip(images, planned, strict=True):
         for option, file in files.items():
             what = f"{option} of {image}"
-            if (other := taken.setdefault(file.resolve(), what)) is not what:
+            if (other := taken.setdefault(os.path.realpath(file), what)) is not what:
                 raise UserError(
                     f"{option} {given[option]}: {what} would be written to {file}, the place of "
                     f"{other}; give another name, another folder or a pattern with {{name}}"

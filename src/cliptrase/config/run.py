@@ -239,7 +239,15 @@ def _stock(
 
 def _benchmark(content: Any) -> Benchmark:
     """A benchmark over a prepared dataset, or over a folder, whose files are looked at."""
-    if not isinstance(content, dict) or content.get("dataset") != "folder":
+    if not isinstance(content, dict):
+        return validated(Benchmark, content, "benchmark")
+    is_folder = content.get("dataset") == "folder"
+    keys = Benchmark.model_fields | (FolderFiles.model_fields if is_folder else {})
+    for key in content:
+        if key not in keys or key == "folder":  # which is made here
+            hint = nearest(str(key), keys.keys() - {"folder"})
+            raise UserError(f"unknown key 'benchmark.{key}'; {hint}")
+    if not is_folder:
         return validated(Benchmark, content, "benchmark")
     from cliptrase.data.read.folder import folder_digest, ignore_value
     from cliptrase.files import known_sha256

@@ -44,7 +44,8 @@ def read_colours(path: Path | str, classes: Sequence[Sequence[str]], ignore: int
 
     Commas, semicolons and spaces separate; the class may come first if it is a name; a first line
     without numbers is a head. classes: the names of each class. ignore: the label of what is
-    ignored. Raises UserError naming the line.
+    ignored. Raises UserError naming the line, also where a class is named as the index of another,
+    or `ignored`.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -52,7 +53,7 @@ def read_colours(path: Path | str, classes: Sequence[Sequence[str]], ignore: int
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UserError(f"{path}: cannot be read ({reason})") from error
     index_of = {name: index for index, names in enumerate(classes) for name in names}
-    index_of |= {str(index): index for index in range(len(classes))} | {IGNORED: ignore}
+    other = {str(index): index for index in range(len(classes))} | {IGNORED: ignore}
     table: dict[int, int] = {}
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
@@ -68,9 +69,15 @@ def read_colours(path: Path | str, classes: Sequence[Sequence[str]], ignore: int
         code = red << 16 | green << 8 | blue
         if max(red, green, blue) > 255 or code in table:
             raise UserError(f"{where}: a colour is three numbers, 0 to 255, and is listed once")
-        if name not in index_of:
-            raise UserError(f"{where}: unknown class {name!r}; {nearest(name, index_of)}")
-        table[code] = index_of[name]
+        if name not in index_of | other:
+            raise UserError(f"{where}: unknown class {name!r}; {nearest(name, index_of | other)}")
+        table[code] = other.get(name, index_of.get(name, ignore))
+        if index_of.get(name, table[code]) != table[code]:
+            meant = "what is ignored" if name == IGNORED else f"class {name}"
+            raise UserError(
+                f"{where}: {name!r} is {meant}, and the name of class {index_of[name]}; give that "
+                "class another name"
+            )
     if not table:
         raise UserError(f"{path}: no colour in this file; write R,G,B,class a line")
     codes = np.array(sorted(table), np.int32)

@@ -66,7 +66,8 @@ def pairs(
         if (other := picture_of.setdefault(found.path, file.path)) != file.path:
             raise UserError(f"{found.path}: the only mask for {other} and {file.path}; add another")
     if lacking:
-        raise UserError(_without_mask(labels, mask, lacking, masks, others))
+        meant = _meant(image, mask, lacking[0], pictures, masks)
+        raise UserError(_without_mask(labels, mask, lacking, masks, others, meant))
     extra = [file.path for file in masks if file.path not in picture_of]
     if extra:
         raise UserError(
@@ -158,9 +159,11 @@ def _files(
     if plain:
         hint = "subfolders are not searched, unless a pattern says so: benchmark.mask=**/{stem}.png"
     other = [file.path.suffix for file in others if file.path.suffix.lower() in IMAGE_SUFFIXES]
+    foreign = other or [file.path.suffix for file in others if file.path.suffix]
     if other:
         hint = f"it holds pictures ({min(other)}): {SWAPPED}"
-        hint = hint if plain else f"{min(other)} is no format for masks; save them as PNG"
+    if foreign and not (other and plain):
+        hint = f"{min(foreign)} is no format for {what}s; save them as PNG"
     raise UserError(f"{folder}: no {what} in this folder ({', '.join(suffixes)}); {hint}")
 
 
@@ -181,33 +184,48 @@ def _without_mask(
     lacking: list[File],
     masks: list[File],
     others: list[File],
+    meant: str,
 ) -> str:
-    """What is said of the first picture that has no mask; with the file that was meant, if any."""
-    picture, meant = lacking[0], ""
+    """What is said of the first picture that has no mask; with the key that was meant, if any."""
+    picture = lacking[0]
     for file in others:
         if file.stem == picture.stem and pattern is None:
             return f"{file.path}: {file.path.suffix} is no format for masks; save it as PNG"
     for file in masks:
-        name = file.path.name
         if _folded(file.stem) == _folded(picture.stem):
             return (
                 f"{labels}: no mask for {picture.place!a}; {file.place!a} looks like it, but is "
                 "spelt with other characters: rename one of them"
             )
-        if pattern is None and name.startswith(picture.name):
-            meant = f"benchmark.mask={{name}}{name.removeprefix(picture.name)}"
-        elif pattern is None and name.startswith(picture.stem):
-            meant = f"benchmark.mask={{stem}}{name.removeprefix(picture.stem)}"
-        elif pattern and picture.stem.startswith(file.stem):
-            end = picture.path.name.removeprefix(file.stem)
-            meant = f"benchmark.image={'**/' if '**/' in pattern else ''}{{stem}}{end}"
-        if meant:
-            meant = f"give {meant} if {name} is its mask; "
-            break
     wanted = (pattern or "{stem}.png").replace("**/", "")
     wanted = wanted.replace("{stem}", picture.stem).replace("{name}", picture.name)
     cure = f"{meant}add {wanted} or remove the picture"
     return f"{labels}: no mask for {picture.place}{_and_more(lacking)}; {cure}"
+
+
+def _meant(
+    image: str | None, mask: str | None, picture: File, pictures: list[File], masks: list[File]
+) -> str:
+    """The key by which this picture and most of the others find a mask, and that mask; or ""."""
+    deep = "**/" if "**/" in (mask or image or "") else ""
+    stems, names = {file.stem for file in masks}, {file.path.name for file in masks}
+    for file in masks:
+        name = file.path.name
+        if mask is None and name.startswith(picture.stem):
+            field = "name" if name.startswith(picture.name) else "stem"
+            end = name.removeprefix(getattr(picture, field))
+            fit = sum(getattr(each, field) + end in names for each in pictures)
+            meant = f"benchmark.mask={deep}{{{field}}}{end}"
+        elif mask and picture.stem.startswith(file.stem):
+            end = picture.path.name.removeprefix(file.stem)
+            fitting_names = {f"{stem}{end}" for stem in stems}
+            fit = sum(each.path.name in fitting_names for each in pictures)
+            meant = f"benchmark.image={deep}{{stem}}{end}"
+        else:
+            continue
+        if 2 * fit > len(pictures):
+            return f"give {meant} if {name} is its mask; "
+    return ""
 
 
 def _folded(name: str) -> str:

@@ -5,6 +5,7 @@ import functools
 import importlib
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -45,6 +46,7 @@ _TURN_BACK = {  # EXIF orientation → what makes the stored pixels of those tha
     8: Image.Transpose.ROTATE_270,
 }
 _LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "GIF")
+_STRICT = ("error", Image.DecompressionBombWarning)  # how `limit_pixels` refuses
 _WHITE_IS_ZERO = 0
 _SIGNED = 2
 _NUMBERS = {1: "whole numbers", _SIGNED: "signed whole numbers", 3: "floating-point numbers"}
@@ -199,6 +201,8 @@ def decoding(name: str, source: object = None) -> Iterator[None]:
         raise UserError(f"{name}: may not be read; check its permissions") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         size = str(error).partition(",")[0]  # less the warning of an attack
+        if any(entry[::2][:2] == _STRICT for entry in warnings.filters):  # Pillow names its double
+            size = re.sub(r"limit of \d+", f"limit of {Image.MAX_IMAGE_PIXELS}", size)
         raise UserError(
             f"{name}: too large to be decoded ({size}); shrink it, or raise the limit: "
             "--max-pixels of cliptrase segment, PIL.Image.MAX_IMAGE_PIXELS in Python"

@@ -20,7 +20,13 @@ VOCABULARIES = Path(__file__).parents[1] / "vocabularies"
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SEPARATOR = "|"  # between several names of one class
 BACKGROUND = "background"  # the name of the label that background words share
-LISTED = ",;、，"  # between names in a sentence, hence not in a list's only line
+# Written between names or before them, as no list has it in every entry. Names may hold commas,
+# which --classes and --background cannot have: there they are between entries already.
+LISTED = {
+    "line": re.compile(r".*[,;、，]|\s*(?:-\s|\d+[.,](?!\d))", re.DOTALL),
+    "entry": re.compile(r".*[;、，]|\s*(?:-\s|\d+[.,](?!\d))", re.DOTALL),
+}
+QUOTED = re.compile(r"\s*[\[{]\s*(?:[\"']|$)")  # how JSON begins
 ONLY_CLASS = (
     "one class was read, %r, and no background words: every pixel gets this class. In a file a "
     'name is a line, in --classes "a, b" names stand between commas, in Python each is an item'
@@ -93,18 +99,22 @@ def split_classes(
     """The names of each class from entries such as `"person|person in shirt"`; see `read_classes`.
 
     Raises UserError for an empty list, an empty name, a character that no name can hold, several
-    names in the only line of a file and, with `unique`, a name that two classes have, as CLIP's
-    tokenizer reads it, or that one class has twice. It names `source` (a file or an option) and the
-    number of the `entry` ("line" or "entry"), counted from 1.
+    names, a bullet or a number in every entry, JSON and, with `unique`, a name that two classes
+    have, as CLIP's tokenizer or a person reads it, or that one class has twice. It names `source`
+    (a file or an option) and the number of the `entry` ("line" or "entry"), counted from 1.
     """
     if not entries:
         raise UserError(f"{source}: the list is empty; write at least one name")
     _refuse_empty(entries, source, entry)
     _refuse_unreadable(entries, source, entry)
-    if entry == "line" and len(entries) == 1 and set(LISTED) & set(entries[0]):
+    listed = entries[0] if all(map(LISTED[entry].match, entries)) else None
+    listed = next(filter(QUOTED.match, entries), listed)
+    if listed is not None:
+        place = f"{entry} {entries.index(listed) + 1}" if len(entries) > 1 else f"its only {entry}"
         raise UserError(
-            f"{source}: its only line is {entries[0]!r}, which would be one name; write one name a "
-            f"line, and {SEPARATOR!r} between several names of one class"
+            f"{source}: {place} is {listed!r}, which would be one name; write one name "
+            f"{'a line' if entry == 'line' else 'an entry'}, nothing before or behind it, and "
+            f"{SEPARATOR!r} between several names of one class"
         )
     classes = [text.split(SEPARATOR) for text in entries]
     first: dict[tuple[str, ...], tuple[int, str]] = {}
@@ -130,7 +140,7 @@ def split_classes(
             if plain or not same:  # two spellings of one class do no harm
                 several = {"line": "lines", "entry": "entries"}[entry]
                 where = f"{entry} {number}" if same else f"{several} {before} and {number}"
-                alike = "" if plain else f", to CLIP's tokenizer: {other!a} and {name!a}"
+                alike = f", to CLIP's tokenizer or to the eye: {other!a} and {name!a}" * (not plain)
                 raise UserError(
                     f"{source}: {name.strip()!r} is named twice ({where}){alike}; give every name "
                     "to one class, once"
@@ -140,13 +150,17 @@ def split_classes(
 
 @functools.cache
 def as_read(name: str) -> tuple[str, ...]:
-    """The pieces that CLIP's tokenizer makes of a name; it gives equal pieces equal tokens."""
+    """The pieces that CLIP's tokenizer makes of a name, without the characters that nobody sees.
+
+    Where there are none of these, it gives equal pieces equal tokens.
+    """
     import ftfy  # shipped lists are read without these two
     import regex
 
     cleaned = html.unescape(html.unescape(ftfy.fix_text(name))).lower()
     pieces = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    return tuple(regex.findall(pieces, cleaned))
+    seen = regex.sub(r"\p{Default_Ignorable_Code_Point}", "", cleaned)
+    return tuple(regex.findall(pieces, seen))
 
 
 def check_apart(
