@@ -58,7 +58,7 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
     folder = out / run.name
     finished.unwritten(folder, run)
     with naming_the_path(folder):
-        _sweep(out)
+        tidy(out)
         building, handle = claimed(folder, new_folder)
         try:
             with atomic_write(building / "confusion.npz") as file:
@@ -74,15 +74,21 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
 
 
 def rescore(
-    runs: Mapping[str, Run], out: Path | str, data: Path | str, *, freeze_code: bool = False
+    runs: Mapping[str, Run],
+    out: Path | str,
+    data: Path | str,
+    *,
+    freeze_code: bool = False,
+    tidied: bool = False,
 ) -> dict[str, Run]:
     """Make metrics.json again of the runs that need no more; returns those that need their images.
 
-    Sweeps up first what killed processes left in `out`. Raises UserError as `finished.status` and
+    Tidies `out` first, unless it was `tidied`. Raises UserError as `finished.status` and
     `write`.
     """
     left = {}
-    _sweep(Path(out))
+    if not tidied:
+        tidy(Path(out))
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
         folder = Path(out) / name
@@ -138,7 +144,7 @@ def _replace(folder: Path, building: Path) -> None:
             folder.unlink(missing_ok=True)
 
 
-def _sweep(out: Path) -> None:
+def tidy(out: Path) -> None:
     """Delete the run folders that killed processes left in `out` under temporary names."""
     for left in out.glob(f".*.{TEMPORARY}/"):
         with contextlib.suppress(FileNotFoundError):  # another process may have been quicker
