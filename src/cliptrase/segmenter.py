@@ -31,6 +31,7 @@ from cliptrase.data.read.vocabularies import (
 from cliptrase.errors import UserError
 from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
 from cliptrase.evaluate.graph import Encoded, Graph, Text
+from cliptrase.files import local_path
 from cliptrase.machine import cores
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import check_lengths, text_features, unseen_words
@@ -137,7 +138,7 @@ class Segmenter:
     def seen(self, image: Picture) -> Image.Image:
         """The picture that a label map lies over: upright RGB, its centre crop with `crop`."""
         _check_picture(image)
-        picture = read_image(image)
+        picture = read_image(local_path(image) if isinstance(image, str) else image)
         return Image.fromarray(crop_image(picture, self.image_size)) if self.crop else picture
 
     @torch.inference_mode()
@@ -215,7 +216,8 @@ class Segmenter:
 
 
 def _check_picture(image: object) -> None:
-    """Raise UserError for what is neither a picture nor a file, open or named."""
+    """Raise UserError for what is neither a picture nor a file, open or named, and for a picture
+    without pixels."""
     known = isinstance(image, str | os.PathLike | bytes | Image.Image | np.ndarray)
     if not known and not hasattr(image, "read"):
         raise UserError(
@@ -223,6 +225,8 @@ def _check_picture(image: object) -> None:
             "a file or a (H, W, 3) array of uint8; of a tensor of 0 to 1, "
             "(255 * tensor).byte().permute(1, 2, 0).cpu().numpy()"
         )
+    if isinstance(image, Image.Image) and not all(image.size):
+        raise UserError(f"a picture of {image.width} × {image.height}: it has no pixels")
 
 
 def _checked(classes: Sequence[str] | None, background: Sequence[str] | None) -> Words | None:

@@ -69,7 +69,9 @@ def test_the_same_number_written_twice_is_two_texts():
     assert sorted({run.data for run in runs}) == ["1000", "1e3"]
 
 
-@pytest.mark.parametrize("text", ["my photos", r"my\ photos", "'my photos'", "a#b", "résumé"])
+@pytest.mark.parametrize(
+    "text", ["my photos", r"my\ photos", "'my photos'", "a#b", "résumé", "r\udce9sum"]
+)
 def test_signs_and_spaces(text):
     for multirun in (False, True):
         (point,) = sweep.listed([f"out={text}"], multirun)

@@ -245,6 +245,14 @@ def test_a_name_that_the_workflow_would_read_otherwise_is_refused(conf, name):
         plan.load("smoke")
 
 
+@pytest.mark.parametrize("name", ["-x", "..", ".x", "mine/x", *plan.TAKEN])
+def test_a_suite_s_name_is_a_folder_of_its_own_in_results(monkeypatch, name):
+    smoke = plan.read_suite("smoke")
+    monkeypatch.setattr(plan, "read_suite", lambda _: smoke)
+    with pytest.raises(UserError, match=r"its name is a folder of results/ .* rename its file"):
+        plan.load(name)
+
+
 @pytest.mark.parametrize("key", ["benchmark", "model", "protocol", "image_size", "out"])
 def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
     conf("suite", "smoke", {"overrides": ["limit=2", f"{key}=224"]})

@@ -280,6 +280,8 @@ def test_words_that_the_model_has_never_seen_are_named_once(whole, scene, caplog
         ({"method": "cliptrace"}, "did you mean 'cliptrase'"),
         ({"classes": ["cat", "Background"], "background": ["sky"]}, "'background' is the name"),
         ({"model": "auto"}, "unknown model 'auto'; "),
+        ({"model": "/"}, "model '/': a folder; write local-dir:/"),
+        ({"model": Path("shapes_clip")}, "give the model of that name as text, 'shapes_clip'"),
         ({"model": "shapes_clop"}, "did you mean 'shapes_clip'"),
         ({"model": "local-dir:/nowhere"}, "/nowhere: no such folder; model.path names"),
         ({"model": "local"}, "model.path is needed"),
@@ -313,6 +315,12 @@ def test_what_is_no_picture_is_named_with_the_cure(whole, picture):
         assert "permute(1, 2, 0)" in message and "\n" not in message
     with pytest.raises(UserError, match=r"classify takes what encode\(picture\) returned"):
         whole.classify(picture)
+
+
+def test_a_file_may_lie_in_the_home_folder(whole, wide, tmp_path, monkeypatch):
+    wide.save(tmp_path / "picture.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert whole.seen("~/picture.png").size == wide.size
 
 
 def test_files_may_be_open_and_tensors_follow_the_cure(whole, wide, tmp_path):
@@ -357,6 +365,8 @@ def test_pictures_that_cannot_be_segmented(whole, tmp_path):
         whole(np.zeros((10, 400, 3), dtype=np.uint8))
     with pytest.raises(UserError, match=r"absent\.jpg"):
         whole(tmp_path / "absent.jpg")
+    with pytest.raises(UserError, match="a picture of 0 × 5: it has no pixels"):
+        whole(Image.new("RGB", (0, 5)))
     with pytest.raises(UserError, match="no classes"):
         Segmenter("shapes_clip")(np.zeros((32, 32, 3), dtype=np.uint8))
 

@@ -62,6 +62,9 @@ def parse_value(text: str) -> Any:
     try:
         return read(stripped)
     except yaml.YAMLError:
+        inside = re.fullmatch(r"(['\"])(.*)\1", stripped, re.DOTALL)
+        if inside and re.search(r"[\ud800-\udfff]", stripped):  # a file's name of other bytes
+            return inside[2]
         raise UserError(f"cannot read the value {text!r}; check its quotes and brackets") from None
 
 

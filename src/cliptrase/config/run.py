@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -181,6 +182,10 @@ def picture_overrides(
     """
     names = [name for name in files.names("model") if name != "auto"]
     if isinstance(model, Path):
+        if str(model) in names and not model.is_dir():
+            raise UserError(
+                f"model: {model} is no folder; give the model of that name as text, {str(model)!r}"
+            )
         model = f"local-dir:{model}"
     if not isinstance(model, str):
         known = nearest("", [*names, "local-dir:DIR"])
@@ -192,6 +197,8 @@ def picture_overrides(
         path = json.dumps(folder, ensure_ascii=False).encode(errors="backslashreplace").decode()
         chosen[-1:] = ["model=local", f"model.path={path}"]
     elif model not in names:
+        if os.path.isdir(os.path.expanduser(model)):
+            raise UserError(f"model {model!r}: a folder; write local-dir:{model}")
         raise UserError(f"unknown model {model!r}; {nearest(model, [*names, 'local-dir:DIR'])}")
     for override in overrides:
         group, dot, _ = override.partition("=")[0].partition(".")

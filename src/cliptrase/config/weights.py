@@ -38,6 +38,11 @@ def describe_model(model: WrittenModel) -> Model:
         parts["weights_sha256"] = known_sha256(weights)
     elif model.kind == "openai_file":
         weights = Path(str(model.path))
+        if weights.is_dir():
+            raise UserError(
+                f"{weights}: a folder, but model.path names a file of OpenAI's here; an open_clip "
+                "folder is read by model=local model.path=DIR"
+            )
         if not weights.is_file():
             raise UserError(f"{weights}: no such file; model.path names a file of OpenAI's")
         parts |= {"path": str(weights.absolute()), "weights_sha256": known_sha256(weights)}

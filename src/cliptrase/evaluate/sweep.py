@@ -1,6 +1,7 @@
 """The points of a sweep: listed from its overrides, and made in as few passes as they need."""
 
 import contextlib
+import functools
 import itertools
 import math
 import re
@@ -20,7 +21,7 @@ from cliptrase.config.written import unquoted
 from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import PassError, UserError
 from cliptrase.files import make_ready
-from cliptrase.runs import store
+from cliptrase.runs import finished, store
 
 MOST = 10_000  # points of a sweep
 TOO_MANY = f"a sweep of more than {MOST:,} points; split it into several"
@@ -62,7 +63,7 @@ def make(points: Sequence[Point]) -> Iterator[tuple[Path | UserError, bool]]:
     Every point is resolved before the first image. Those that can share a pass are made together;
     finished runs are left as they are.
     """
-    wanted = [_wanted(point) for point in points]
+    wanted = _wanted(points)
     passes: dict[Hashable, dict[str, Run]] = {}
     for run in wanted:
         if isinstance(run, Run):
@@ -77,19 +78,26 @@ def make(points: Sequence[Point]) -> Iterator[tuple[Path | UserError, bool]]:
         yield made[run.name], False
 
 
-def _wanted(point: Point) -> Run | Path | UserError:
-    """The run of a point, or its folder if it is finished, or what is wrong with it: all that can
-    be seen before torch is loaded, which takes seconds."""
-    try:
-        run = config.resolve(point)
-        lacking = store.rescore({run.name: run}, Path(run.out), run.data)
-        if lacking:
-            make_ready(Path(run.out))
-            if run.benchmark.folder is None:  # a folder was looked at when it was resolved
-                open_prepared(run.benchmark.dataset, run.data)
-    except UserError as error:
-        return error
-    return run if lacking else Path(run.out) / run.name
+def _wanted(points: Sequence[Point]) -> list[Run | Path | UserError]:
+    """The run of each point, or its folder if it is finished, or what is wrong with it: all that
+    can be seen before torch is loaded, which takes seconds."""
+    clear, ready = functools.cache(store.clear_folders), functools.cache(make_ready)
+    look_at = functools.cache(open_prepared)
+
+    def wanted(point: Point) -> Run | Path | UserError:
+        try:
+            run = config.resolve(point)
+            clear(Path(run.out))
+            lacking = store.rescore({run.name: run}, Path(run.out), run.data, cleared=True)
+            if lacking:
+                ready(Path(run.out))
+                if run.benchmark.folder is None:  # a folder was looked at when it was resolved
+                    look_at(run.benchmark.dataset, run.data)
+        except UserError as error:
+            return error
+        return run if lacking else Path(run.out) / run.name
+
+    return list(map(wanted, points))
 
 
 def _pass_key(run: Run) -> Hashable:
@@ -106,7 +114,7 @@ def _options(run: Run) -> dict[str, Any]:
 
 def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
     """The folders of runs made in one pass; where it cannot start, each alone shows which one is
-    wrong. An error that the runs share is given to all."""
+    wrong. An error that the runs share is given to all whose folders were not written before."""
     from cliptrase.evaluate.passes import run_pass
 
     name, run = next(iter(runs.items()))
@@ -115,9 +123,19 @@ def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
         return {**run_pass(runs, partial=partial, **_options(run))}
     except UserError as error:
         if len(runs) == 1 or isinstance(error, PassError):
-            return dict.fromkeys(runs, error)
+            return {
+                name: Path(run.out) / name if _is_written(run) else error
+                for name, run in runs.items()
+            }
     alone = [_make_together({name: run}) for name, run in runs.items()]
     return {name: outcome for made in alone for name, outcome in made.items()}
+
+
+def _is_written(run: Run) -> bool:
+    """Whether its folder is there, whole."""
+    with contextlib.suppress(UserError):
+        return finished.status(run, run.out, run.data).state == "finished"
+    return False
 
 
 def _parse(override: str) -> Override:

@@ -26,6 +26,7 @@ DTYPES = {  # of OpenAI's archives
     "LongStorage": torch.int64,
     "IntStorage": torch.int32,
 }
+NO_WEIGHTS = "not weights that PyTorch wrote, or cut off"
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +191,12 @@ def _reason(weights: Path, error: Exception) -> str:
             f"beside tensors it holds Python objects ({found[1]}), which are not loaded, as they "
             "could run code; save its state_dict alone"
             if found
-            else "not weights that PyTorch wrote, or cut off"
+            else NO_WEIGHTS
         )
+    if isinstance(error, EOFError | IndexError) or text.isdigit() or "magic number" in text:
+        return NO_WEIGHTS
+    if isinstance(error, AttributeError):
+        return "not a state_dict, which holds tensors by their names"
     return text[:200]
 
 

@@ -40,9 +40,14 @@ def check_lengths(clip: Clip, names: Sequence[str], templates: Sequence[str]) ->
             alone, whole = (len(tokenizer.encode(text)) + 2 for text in (name, prompt))
             if whole > limit:
                 raise UserError(
-                    f"{name!r} is {alone} tokens long, in the prompt {template!r} {whole}, and "
-                    f"model {clip.label} reads {limit}; shorten the name or the prompt"
+                    f"{_begun(name)} is {alone} tokens long, in the prompt {_begun(template)} "
+                    f"{whole}, and model {clip.label} reads {limit}; shorten the name or the prompt"
                 )
+
+
+def _begun(text: str) -> str:
+    """A text in quotes, of a long one its first 60 characters."""
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}…"
 
 
 def _name_feature(clip: Clip, name: str, templates: Sequence[str]) -> Tensor:

@@ -16,6 +16,9 @@ from cliptrase.errors import UserError, exit_on_user_error, nearest
 from cliptrase.plan.files import read_suite
 from cliptrase.plan.tables import Expander, Table
 
+# What lies in results/ beside the folders of suites
+TAKEN = ("README.md", "logs", "markers", "passes", "runs", "speed.json")
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -89,8 +92,8 @@ def benchmark_names(value: Any) -> tuple[str, ...] | None:
 def load(suite: str) -> Plan:
     """The plan of conf/suite/<suite>.yaml.
 
-    Raises UserError for an unknown suite, table, benchmark, key or value, and for a name that no
-    rule of the workflow can have.
+    Raises UserError for an unknown suite, table, benchmark, key or value, for a name that no rule
+    of the workflow can have, and for a suite's name that cannot be a folder of its own in results/.
     """
     spec = read_suite(suite)
     expander = Expander(spec)
@@ -99,6 +102,11 @@ def load(suite: str) -> Plan:
     for name in (suite, spec.data, *tables, *passes):
         if re.search(r"[{}\x00-\x1f]", name):  # wildcards of Snakemake
             raise UserError(f"suite {suite}: {name!r} names files; no braces, no line ends in it")
+    if suite[0] in "-." or "/" in suite or suite in TAKEN:
+        raise UserError(
+            f"suite {suite}: its name is a folder of results/ and a word on command lines; it must "
+            f"not begin with - or ., hold a / or be one of {', '.join(TAKEN)}; rename its file"
+        )
     return Plan(suite, spec.title, spec.published, passes, tables, expander.runs, spec.data)
 
 

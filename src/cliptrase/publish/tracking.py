@@ -21,7 +21,7 @@ from cliptrase import config, plan
 from cliptrase.config import Run
 from cliptrase.config.validation import Frozen, OptionalText, Text, one_of, validated
 from cliptrase.errors import UserError, exit_on_user_error, start_log
-from cliptrase.files import read_json, write_json
+from cliptrase.files import check_writable, read_json, write_json
 from cliptrase.plan import Plan
 from cliptrase.publish import MODES
 from cliptrase.publish.cells import tidy
@@ -111,6 +111,7 @@ def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledge
     """
     folder = results / suite.suite / "wandb"
     ledger = Ledger.read(folder / "ledger.json")
+    check_writable(ledger.path)
     if tracking.mode != "disabled":
         shelf = Shelf(suite, results, data)
         shelf.refuse_none()

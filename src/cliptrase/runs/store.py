@@ -48,7 +48,7 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
     folder = out / run.name
     finished.unwritten(folder, run)
     with naming_the_path(folder):
-        _clear_folders(out)
+        clear_folders(out)
         building, handle = claimed(folder, new_folder)
         try:
             with atomic_write(building / "confusion.npz") as file:
@@ -64,15 +64,21 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
 
 
 def rescore(
-    runs: Mapping[str, Run], out: Path | str, data: Path | str, *, freeze_code: bool = False
+    runs: Mapping[str, Run],
+    out: Path | str,
+    data: Path | str,
+    *,
+    freeze_code: bool = False,
+    cleared: bool = False,
 ) -> dict[str, Run]:
     """Make metrics.json again of the runs that need no more; returns those that need their images.
 
-    Deletes first what killed processes left in `out`. Raises UserError as `finished.status` and
-    `write`.
+    Deletes first what killed processes left in `out`, unless it was `cleared`. Raises UserError as
+    `finished.status` and `write`.
     """
     left = {}
-    _clear_folders(Path(out))
+    if not cleared:
+        clear_folders(Path(out))
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
         folder = Path(out) / name
@@ -128,7 +134,7 @@ def _replace(folder: Path, building: Path) -> None:
             folder.unlink(missing_ok=True)
 
 
-def _clear_folders(out: Path) -> None:
+def clear_folders(out: Path) -> None:
     """Delete the run folders that killed processes left in `out` under temporary names."""
     for left in out.glob(f".*.{NAME_END}.{TEMPORARY}/"):
         discard(left)

@@ -155,6 +155,30 @@ def test_an_error_of_the_stream_is_that_of_every_point(words, capsys, monkeypatc
         assert error.endswith(f"method={method}: shapes: image 1 cannot be read")
 
 
+def test_runs_written_before_the_disk_was_full_have_no_error(words, capsys, monkeypatch):
+    write, seen = store.write, []
+
+    def full(out, run, *rest):
+        if run.method.name == "sclip":
+            raise UserError("no space left on the disk")
+        return write(out, run, *rest)
+
+    def opened(*place):
+        seen.append(place)
+        return open_prepared(*place)
+
+    open_prepared = sweep.open_prepared
+    monkeypatch.setattr(store, "write", full)
+    monkeypatch.setattr(sweep, "open_prepared", opened)
+    with pytest.raises(SystemExit):
+        command.main(["-m", *words, "method=clip,sclip,clearclip"])
+    printed = capsys.readouterr()
+    assert [name.split(".")[1] for name in made()] == ["clip"]
+    assert printed.out.count("rule cliptrase") == 1
+    assert "runs that failed, see above: 2; the others stand" in printed.err
+    assert len(seen) == 1, "the dataset is looked at once"
+
+
 def points(*overrides):
     return [" ".join(point) for point in sweep.listed(overrides, multirun=True)]
 

@@ -330,13 +330,18 @@ class Evil:
         return Path.touch, (Path("touched"),)
 
 
-@pytest.mark.parametrize("kind", ["absent", "html", "cut", "evil", "resnet", "other", "empty"])
+@pytest.mark.parametrize(
+    "kind", ["absent", "folder", "html", "cut", "evil", "resnet", "other", "empty"]
+)
 def test_what_is_no_file_of_openais_is_one_message(kind, openai_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, message = tmp_path / "model.pt", "not an archive of OpenAI's CLIP, or cut off"
     match kind:
         case "absent":
             message = "no such file"
+        case "folder":
+            path.mkdir()
+            message = "a folder, but model.path names a file of OpenAI's here"
         case "html":
             path.write_text("<html>")
         case "cut":
@@ -359,7 +364,7 @@ def test_what_is_no_file_of_openais_is_one_message(kind, openai_file, tmp_path, 
     assert not Path("touched").exists()
 
 
-@pytest.mark.parametrize("kind", ["arguments", "html", "cut"])
+@pytest.mark.parametrize("kind", ["arguments", "html", "text", "empty", "list", "cut"])
 def test_a_checkpoint_that_torch_refuses_is_one_plain_message(kind, tmp_path):
     path, message = tmp_path / "epoch_32.pt", "not weights that PyTorch wrote, or cut off"
     match kind:
@@ -368,6 +373,13 @@ def test_a_checkpoint_that_torch_refuses_is_one_plain_message(kind, tmp_path):
             message = "it holds Python objects (argparse.Namespace)"
         case "html":
             path.write_text("<html>")
+        case "text":
+            path.write_text("hello")
+        case "empty":
+            path.touch()
+        case "list":
+            torch.save([torch.zeros(9)], path)
+            message = "not a state_dict, which holds tensors by their names"
         case "cut":
             torch.save({"weight": torch.zeros(9)}, path)
             path.write_bytes(path.read_bytes()[:-300])

@@ -16,6 +16,7 @@ import pytest
 from cliptrase.errors import UserError
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan, load
+from cliptrase.publish import tracking
 from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.tracking import TAG, Ledger, _items, _send, cut, main, publish, read_tracking
@@ -254,6 +255,16 @@ def test_a_damaged_ledger_is_not_overwritten(
     with pytest.raises(UserError, match="delete it"):
         publish(paper, results, results, read_tracking(None, []))
     assert path.read_text() == content and not fake.begun
+
+
+def test_a_ledger_that_cannot_be_written_is_told_before_anything_is_sent(
+    paper: Plan, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (results / "paper").mkdir()
+    (results / "paper" / "wandb").touch()
+    monkeypatch.setattr(tracking, "_items", pytest.fail)
+    with pytest.raises(UserError, match=r"ledger\.json: .* stands in the way"):
+        publish(paper, results, results, read_tracking(None, []))
 
 
 def test_a_disk_that_fills_up_under_the_real_wandb_is_no_traceback(
