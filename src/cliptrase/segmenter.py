@@ -15,7 +15,7 @@ from PIL import Image
 from cliptrase import config
 from cliptrase.config import resolve_settings
 from cliptrase.config.schema import Method, Model
-from cliptrase.data.read.crop import check_length, crop_image, fit_image, nearest_indices
+from cliptrase.data.read.crop import check_aspect, crop_image, fit_image, nearest_indices
 from cliptrase.data.read.images import read_image
 from cliptrase.data.read.vocabularies import (
     BACKGROUND,
@@ -146,7 +146,7 @@ class Segmenter:
         """Everything that does not depend on the words: features, correlation, regions."""
         with self._computing():
             picture = self.seen(image)
-            check_length(picture.size, whole=True)
+            check_aspect(picture.size, whole=True)
             pixels = fit_image(picture, self.image_size, self.model.patch)  # leaves a crop as it is
             network_size, size = pixels.shape[:2], (picture.height, picture.width)
             # eps and min_samples for this many patches, where they are `auto`

@@ -97,6 +97,6 @@ def test_a_strip_is_refused_instead_of_blown_up() -> None:
         lambda: crop_label(np.zeros((50, 5001), np.int32), 224),
     ):
         with pytest.raises(
-            UserError, match="5001 × 50 pixels are too long for the model; cut it up"
+            UserError, match="5001 × 50 pixels is too long for the model; cut it up"
         ):
             refuse()

@@ -48,5 +48,5 @@ def test_sizes(width: int, height: int, short_side: int, size: tuple[int, int]) 
 
 
 def test_a_strip_is_refused() -> None:
-    with pytest.raises(UserError, match="5001 × 50 pixels are too long for the model; cut it up"):
+    with pytest.raises(UserError, match="5001 × 50 pixels is too long for the model; cut it up"):
         whole_image(Image.new("RGB", (5001, 50)), 336)

@@ -145,7 +145,7 @@ def _check_pictures(
     """Raise UserError for a picture that cannot be read or is too long, and for an overlay that its
     format cannot hold."""
     from cliptrase.cli import contents
-    from cliptrase.data.read.crop import check_length
+    from cliptrase.data.read.crop import check_aspect
     from cliptrase.data.read.images import decoding, limit_pixels, read_image
 
     if args.max_pixels is not None:
@@ -155,7 +155,7 @@ def _check_pictures(
             pass  # before any is decoded
     for image, files in zip(args.images, planned, strict=True):
         picture = read_image(image)
-        check_length(picture.size, str(image), whole=not args.crop)
+        check_aspect(picture.size, str(image), whole=not args.crop)
         if "--overlay" in files:
             size = (image_size, image_size) if args.crop else picture.size
             contents.check_overlay(files["--overlay"], size, names)

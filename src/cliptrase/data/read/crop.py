@@ -49,7 +49,7 @@ def fit_image(image: Image.Image, short_side: int, patch: int) -> np.ndarray:
     Raises UserError for a picture more than 100 times as long as wide.
     """
     scale = short_side / min(image.size)
-    check_length(image.size)
+    check_aspect(image.size)
     width, height = (max(1, round(side * scale / patch)) * patch for side in image.size)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).copy()
 
@@ -66,18 +66,19 @@ def whole_image(image: Image.Image, short_side: int) -> np.ndarray:
 
 def whole_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Width and height after the resize: one factor for both, each rounded half up."""
-    check_length((width, height))
+    check_aspect((width, height))
     factor = min(LONGEST / max(width, height), short_side / min(width, height))
     return int(width * factor + 0.5), int(height * factor + 0.5)
 
 
-def check_length(size: Sequence[int], name: str = "the picture", *, whole: bool = False) -> None:
-    """Raise UserError, with `name`, for a picture of `size` (width, height) that is too long to be
-    resized, or with `whole` to be segmented whole."""
+def check_aspect(size: Sequence[int], name: str = "", *, whole: bool = False) -> None:
+    """Raise UserError, with `name` if there is one, for a picture of `size` (width, height) that is
+    too long to be resized, or with `whole` to be segmented whole."""
     width, height = size
     if max(size) > (MAX_WHOLE if whole else MAX_ASPECT) * min(size):
         cure = "cut it up, or take its centre with crop (--crop)" if whole else "cut it up"
-        raise UserError(f"{name}: {width} × {height} pixels are too long for the model; {cure}")
+        what = f"a picture of {width} × {height} pixels is too long for the model; {cure}"
+        raise UserError(f"{name}: {what}" if name else what)
 
 
 def nearest_indices(length: int, new_length: int) -> np.ndarray:
@@ -94,6 +95,6 @@ def nearest_indices(length: int, new_length: int) -> np.ndarray:
 
 def _centred(sides: Sequence[int], size: int) -> tuple[list[int], list[int]]:
     """The two sides once the short one is `size`, and where the crop in the middle begins."""
-    check_length(sides)
+    check_aspect(sides)
     resized = [int(size * side / min(sides)) for side in sides]
     return resized, [round((side - size) / 2.0) for side in resized]  # half to even
