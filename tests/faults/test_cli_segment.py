@@ -166,7 +166,9 @@ def test_a_picture_too_long_stops_before_anything_is_written(folder, capsys):
     Image.fromarray(PICTURE[:3]).save("strip.png")
     arguments = ["good.png", "strip.png", *GOOD[1:], "--labels", "{name}.l.png"]
     line = refused(folder, capsys, arguments)
-    assert line.startswith("error: strip.png: a picture of 60 × 3 pixels") and "--crop" in line, line
+    assert line.startswith("error: strip.png: a picture of 60 × 3 pixels") and "--crop" in line, (
+        line
+    )
 
 
 def test_one_file_for_two_pictures_is_ambiguous(folder, capsys):

@@ -20,10 +20,11 @@ from tests.objects import changed, method
 from torch import Tensor
 
 from cliptrase import config
+from cliptrase.config.weights import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model import vision
-from cliptrase.model.load import CONFIG, WEIGHTS, Clip, load_clip
+from cliptrase.model.load import Clip, load_clip
 from cliptrase.model.text import encode_tokens
 
 # What the code claims: plain ViTs of OpenAI, LAION, DataComp, MetaCLIP, DFN and untrained ones.
