@@ -276,7 +276,7 @@ def test_a_mirror_that_cannot_be_reached(tmp_path):
     ["ftp://a.org", "a.org/x", "file:///tmp", "http://", "http://u:p@a.org", "http://a.org?x=1"],
 )
 def test_what_is_no_mirror(url, tmp_path):
-    with pytest.raises(UserError, match=r"data\.mirror=.*must be the http:// or https:// address"):
+    with pytest.raises(UserError, match=r"^mirror=.*must be the http:// or https:// address"):
         fetch(archive(), tmp_path, mirror=url)
 
 
