@@ -74,7 +74,7 @@ def texts_of(figure: Figure) -> list[Text]:
     return [text for text in texts if text.get_visible() and text not in hidden]
 
 
-def is_readable(figure: Figure, smallest: float = 8.0) -> None:
+def assert_readable(figure: Figure, smallest: float = 8.0) -> None:
     """All text is inside the figure, none stands on another, all is large enough in README."""
     texts, whole = texts_of(figure), figure.bbox
     boxes = []
@@ -104,13 +104,13 @@ def colours_of(figure: Figure) -> dict[str, str]:
 @pytest.mark.parametrize("draw", [bars, row_bars])
 @pytest.mark.parametrize("count", [1, 2, 5, 12, 20])
 def test_bars_are_readable_with_few_and_many_rows(draw: Any, count: int) -> None:
-    is_readable(draw(TITLE, frame_of([row(index) for index in range(count)])))
+    assert_readable(draw(TITLE, frame_of([row(index) for index in range(count)])))
 
 
 @pytest.mark.parametrize("draw", [bars, row_bars])
 def test_long_names_are_read_from_both_ends(draw: Any) -> None:
     figure = draw(TITLE * 3, frame_of([LONG * 2 + row(index) for index in range(5)]))
-    is_readable(figure)
+    assert_readable(figure)
     names = {" ".join(text.get_text().split()) for text in texts_of(figure)}
     for index in range(5):
         assert any(name.startswith("softmaxes") and name.endswith(row(index)) for name in names)
@@ -147,10 +147,10 @@ def written(figure: Figure) -> list[str]:
 @pytest.mark.parametrize("draw", [bars, row_bars])
 def test_where_nothing_was_run_a_word_says_so(draw: Any) -> None:
     figure = draw(TITLE, frame_of([row(0), row(1)], runs=lambda _: False))
-    is_readable(figure)
+    assert_readable(figure)
     assert "no finished run" in written(figure)
     some = draw(TITLE, frame_of([row(0), row(1)], runs=lambda index: index == 0))
-    is_readable(some)
+    assert_readable(some)
     said = written(some)
     assert "no finished run" not in said and said.count("–") == len(COLUMNS)
     assert any(text.endswith("– no number") for text in said)
@@ -160,7 +160,7 @@ def test_where_nothing_was_run_a_word_says_so(draw: Any) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 8), (1, 12), (12, 1), (20, 20)])
 def test_a_heat_map_is_readable_and_says_eps_as_it_is(size: tuple[int, int]) -> None:
     figure = heat_map("Figure 7. Sensitivity to eps and min_samples, mIoU", grid_of(*size))
-    is_readable(figure)
+    assert_readable(figure)
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert ticks == [f"{0.4 + 0.05 * index:g}" for index in range(size[0])]
     (frame,) = [patch for patch in figure.axes[0].patches if not patch.get_hatch()]
@@ -184,7 +184,7 @@ def picture_of(rows: int, classes: int, named: Named = row) -> Picture:
 def test_label_maps_are_readable(rows: int, classes: int) -> None:
     names = [f"class {index}, in words ($x$)" for index in range(classes)]
     figure = label_maps([picture_of(rows, classes)] * 2, names, classes - 1, "The first images")
-    is_readable(figure)
+    assert_readable(figure)
     heads = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert heads[: rows + 2] == ["image", "ground truth", *map(row, range(rows))]
 
@@ -192,7 +192,7 @@ def test_label_maps_are_readable(rows: int, classes: int) -> None:
 def test_label_maps_take_long_names() -> None:
     names = [LONG * 2 + str(index) for index in range(30)]
     picture = picture_of(3, 30, lambda index: LONG * 2 + str(index))
-    is_readable(label_maps([picture] * 2, names, None, "The first images of " + LONG * 3))
+    assert_readable(label_maps([picture] * 2, names, None, "The first images of " + LONG * 3))
 
 
 def test_a_class_has_a_colour_of_its_own_that_no_added_row_changes() -> None:
@@ -223,6 +223,6 @@ def test_the_attention_says_why_it_is_empty_and_wraps_its_title() -> None:
     weights = rng.random((16, 16))
     one = Look(np.zeros((64, 64, 3), np.uint8), truth, patches, weights, weights)
     figure = attention_figure([one] * 3, 3, "vit_b16(precision=bf16) · " + LONG * 3)
-    is_readable(figure)
+    assert_readable(figure)
     none = Look(one.pixels, truth, np.full(16, -1), weights, weights)
     assert "no class fills enough patches" in written(attention_figure([none], 3, "T"))
