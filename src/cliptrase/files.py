@@ -95,7 +95,7 @@ def check_writable(path: Path | str) -> None:
         with contextlib.suppress(FileNotFoundError):
             target.stat()  # a link may lead to itself
         with contextlib.suppress(FileNotFoundError):
-            _beside(target).lstat()  # the name may be too long
+            beside(target).lstat()  # the name may be too long
         _try(next(each for each in target.parents if each.exists()))
 
 
@@ -120,7 +120,8 @@ def _is_stream(path: Path | str) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
-def _beside(target: Path) -> Path:
+def beside(target: Path) -> Path:
+    """A new temporary name beside a file or folder, as `clear_leftovers` finds it."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
 
 
@@ -128,7 +129,7 @@ def claimed(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """A file or folder beside `path` under a temporary name, as `make` makes and opens it, and its
     descriptor: until that is closed, or the process ends, `clear_leftovers` leaves it alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path)
+    temporary = beside(path)
     handle = make(temporary)
     with contextlib.suppress(OSError):  # a disk without locks: `discard` goes by the time
         fcntl.flock(handle, fcntl.LOCK_EX)

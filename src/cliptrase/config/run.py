@@ -1,7 +1,6 @@
 """A run: one point of conf/, every value checked and derived; its name and its identity."""
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -35,6 +34,7 @@ from cliptrase.config.words import describe_vocabulary
 from cliptrase.config.written import text_of
 from cliptrase.data.read.vocabularies import texts
 from cliptrase.errors import UserError, nearest
+from cliptrase.files import known_sha256, sha256_text
 
 # Released code, main(): 224 px → 0.7 and 3, 336 px → 1.1 and 7 (the paper says 0.7 and 3 for all).
 RELEASED_DBSCAN = {14 * 14: (0.7, 3), 21 * 21: (1.1, 7)}
@@ -86,7 +86,7 @@ class Run(Settings):
     def sha256(self) -> str:
         """sha256 of the canonical JSON of the identity."""
         text = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_text(text)
 
     @functools.cached_property
     def name(self) -> str:
@@ -257,7 +257,6 @@ def _benchmark(content: Any) -> Benchmark:
     if not is_folder:
         return validated(Benchmark, content, "benchmark")
     from cliptrase.data.read.folder import folder_digest, ignore_value
-    from cliptrase.files import known_sha256
 
     given = {key: content[key] for key in FolderFiles.model_fields if key in content}
     rest = {key: value for key, value in content.items() if key not in given}

@@ -3,7 +3,6 @@
 Torch-free and quick to import: planning a suite reads these lists.
 """
 
-import hashlib
 from pathlib import Path
 
 from cliptrase.config.schema import Benchmark, Protocol, Slide, Vocabulary, WordList
@@ -19,7 +18,7 @@ from cliptrase.data.read.vocabularies import (
     template_path,
     vocabulary_path,
 )
-from cliptrase.files import once_a_file
+from cliptrase.files import once_a_file, sha256_text
 
 
 def describe_vocabulary(
@@ -75,6 +74,6 @@ def _list(path: Path, kind: str) -> WordList:
         lines = read_names(path)
         unique = kind == "classes" and path.parent != VOCABULARIES
         split_classes(lines, str(path), unique=unique)
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    digest = sha256_text("\n".join(lines))
     name = path.stem.encode(errors="backslashreplace").decode()  # it need not be UTF-8
     return WordList(name=name, path=str(path), count=len(lines), sha256=digest)

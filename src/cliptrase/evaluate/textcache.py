@@ -1,6 +1,5 @@
 """Text features of a run's vocabulary, encoded once and kept in data/text_features/."""
 
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -19,6 +18,7 @@ from cliptrase.data.read.vocabularies import (
 from cliptrase.errors import UserError
 from cliptrase.evaluate import kept
 from cliptrase.evaluate.graph import Text
+from cliptrase.files import sha256_text
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features
 from cliptrase.runs import code
@@ -57,7 +57,7 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
         torch.tensor(arrays["features"][rows], device=clip.device),
         torch.tensor(owner, device=clip.device),
     )
-    owned = hashlib.sha256(json.dumps([rows, owner]).encode()).hexdigest()
+    owned = sha256_text(json.dumps([rows, owner]))
     return f"{key}.{owned[:16]}", text
 
 
@@ -86,4 +86,4 @@ def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> st
         "code": code.digest(code.closure("model.text", "model.load")),
     }
     text = json.dumps(basis, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_text(text)

@@ -140,7 +140,7 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
     except UserError:
         raise
     except Exception as error:
-        reason = _reason(weights, error)
+        reason = _reason(error)
         raise UserError(f"{weights}: cannot be loaded ({reason}); {cure}") from error
     _check_towers(module, str(weights))
     if model.pretrained == "openai":
@@ -180,7 +180,7 @@ def _openai_model(file: Path, device: torch.device) -> Any:
     return module.to(device)
 
 
-def _reason(weights: Path, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Why a file of weights cannot be loaded, in a line."""
     text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())
     if "TorchScript" in text:

@@ -5,7 +5,6 @@ or whose metrics.json is not the one that its pass wrote, gives a reason instead
 """
 
 import functools
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from cliptrase.data.fetch.receipts import state
 from cliptrase.data.fetch.sources import how_to_get, read_sources
 from cliptrase.data.read.prepared import prepared_folder, read_selfcheck, read_subset
 from cliptrase.errors import UserError
-from cliptrase.files import read_json, sha256_file
+from cliptrase.files import read_json, sha256_file, sha256_text
 from cliptrase.plan import Plan
 from cliptrase.runs import bootstrap, code, finished, scoring, store
 
@@ -59,7 +58,7 @@ class FinishedRun:
     def _per_image(self) -> tuple[str, dict[str, Values]]:
         """Read once and given up: the counts of all runs together would fill the memory."""
         counts = scoring.read_counts(self.folder)
-        image_list = hashlib.sha256(json.dumps(counts.ids.tolist()).encode()).hexdigest()
+        image_list = sha256_text(json.dumps(counts.ids.tolist()))
         rule = self.metrics["rule"]
         return image_list, bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
 

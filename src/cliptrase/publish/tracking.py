@@ -5,7 +5,6 @@ account, no network; `wandb sync` can send the offline folders later. Where W&B 
 warning, and the next time tries again.
 """
 
-import hashlib
 import logging
 import shutil
 import sys
@@ -21,7 +20,7 @@ from cliptrase import config, plan
 from cliptrase.config import Run
 from cliptrase.config.validation import Frozen, OptionalText, Text, one_of, validated
 from cliptrase.errors import UserError, exit_on_user_error, start_log
-from cliptrase.files import check_writable, read_json, write_json
+from cliptrase.files import check_writable, read_json, sha256_text, write_json
 from cliptrase.plan import Plan
 from cliptrase.publish import MODES
 from cliptrase.publish.cells import tidy
@@ -153,7 +152,7 @@ def _tables_item(suite: Plan, shelf: Shelf) -> Item:
     text = "".join(to_csv(frame) for frame in frames.values())
     return Item(
         name=TABLES,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        sha256=sha256_text(text),
         job_type="tables",
         tags=(TABLES,),
         config={"suite": suite.suite, "title": suite.title, "tables": list(frames)},
@@ -187,7 +186,7 @@ def _run_item(shelf: Shelf, name: str, run: Run) -> Item | None:
 
 def cut(text: str, most: int) -> str:
     """The text; a longer one than `most` characters has a digest of it in place of its end."""
-    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    digest = sha256_text(text)[:10]
     return text if len(text) <= most else f"{text[: most - 11]}-{digest}"
 
 
@@ -203,7 +202,7 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
     begun = wandb.init(
         project=tracking.project,
         entity=tracking.entity,
-        id=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        id=sha256_text(identity)[:16],
         name=cut(f"{suite} {TABLES}" if item.name == TABLES else item.name, NAME),
         group=cut(suite, NAME),
         job_type=item.job_type,

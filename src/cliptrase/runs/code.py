@@ -15,11 +15,10 @@ files and messages, count cores, or score.
 
 import ast
 import functools
-import hashlib
 import re
 from pathlib import Path
 
-from cliptrase.files import sha256_syntax
+from cliptrase.files import sha256_syntax, sha256_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PREDICTS, SCORES = "evaluate.passes", "runs.scoring"
@@ -64,7 +63,7 @@ def digest(files: frozenset[Path]) -> str:
     """One digest of the syntax trees of files, each with its path within the package."""
     package = next(parent for parent in min(files).parents if parent.name == PACKAGE.name)
     lines = sorted(f"{file.relative_to(package).as_posix()} {_read(file)[1]}" for file in files)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sha256_text("\n".join(lines))
 
 
 @functools.cache

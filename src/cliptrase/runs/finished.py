@@ -7,7 +7,6 @@ their digests), and were made by this code from this data. What is missing says 
 Loads neither numpy nor torch: every start of Snakemake asks.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +184,7 @@ def data_digest(run: Run, data: Path | str = "data") -> str | None:
     if pixels is None or subset is None:
         return pixels
     listed = subset_digests(dataset, data).get(subset)
-    return hashlib.sha256(f"{pixels} {listed}".encode()).hexdigest() if listed else pixels
+    return sha256_text(f"{pixels} {listed}") if listed else pixels
 
 
 def dataset_digest(dataset: str, data: Path | str = "data") -> str | None:

@@ -1,6 +1,5 @@
 """What metrics.json says, from the counts of a run: no image, no model, no torch."""
 
-import hashlib
 import json
 import math
 import zipfile
@@ -15,6 +14,7 @@ from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.data.read.vocabularies import read_classes
 from cliptrase.errors import UserError
+from cliptrase.files import sha256_text
 from cliptrase.runs import bootstrap
 from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.metrics import class_counts, class_iou, scores
@@ -101,7 +101,7 @@ def metrics(run: Run, result: Result) -> dict[str, object]:
 def vocabulary_digest(run: Run) -> str:
     """sha256 of what the classes are called: names, background words and templates, by content."""
     lists = {key: None if entry is None else entry.sha256 for key, entry in run.vocabulary}
-    return hashlib.sha256(json.dumps(lists, sort_keys=True).encode()).hexdigest()
+    return sha256_text(json.dumps(lists, sort_keys=True))
 
 
 def _plain(value: float | np.float64 | NDArray[np.float64]) -> float | None:

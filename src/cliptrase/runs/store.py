@@ -9,7 +9,6 @@ import errno
 import json
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from cliptrase.config import Run
 from cliptrase.files import (
     TEMPORARY,
     atomic_write,
+    beside,
     claimed,
     clear_leftovers,
     discard,
@@ -126,7 +126,7 @@ def _replace(folder: Path, building: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
         if folder.is_dir() and not folder.is_symlink():
-            old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+            old = beside(folder)
             with contextlib.suppress(FileNotFoundError):  # another process may have been quicker
                 os.replace(folder, old)
             discard(old)
