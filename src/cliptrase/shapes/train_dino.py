@@ -53,7 +53,7 @@ class Schedule:
     """All that decides the weights."""
 
     # (steps, scenes a step, side of a view in pixels)
-    phases: tuple[tuple[int, int, int], ...] = ((2400, 48, 112), (500, 12, 224))
+    phases: tuple[tuple[int, int, int], ...] = ((1600, 32, 112), (300, 8, 224))
     scenes: int = 16_000
     prototypes: int = 512
     learning_rate: float = 1e-3
@@ -101,6 +101,8 @@ class Network(nn.Module):
     def __init__(self, prototypes: int) -> None:
         super().__init__()
         self.vit = VisionTransformer(**MODEL)
+        for each in self.vit.blocks:
+            each.attn.fused_attn = False  # its backward pass on a CPU takes a third of a step
         self.mask_token = nn.Parameter(torch.zeros(WIDTH))
         self.head = nn.Sequential(
             nn.Linear(WIDTH, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 64)
