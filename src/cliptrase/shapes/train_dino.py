@@ -9,7 +9,6 @@ captions nor labels reach this file. Everything random follows from the step's n
 that was interrupted ends bit for bit where an uninterrupted one does (one thread, same machine).
 """
 
-import argparse
 import copy
 import functools
 import json
@@ -26,10 +25,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cliptrase.files import atomic_write
-from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.train import ROOT, Store, build_store
 from cliptrase.shapes.model import GRID as TILES
 from cliptrase.shapes.model import PATCH as TILE
+from cliptrase.shapes.stream import Stream
+from cliptrase.shapes.train import Store
 
 SIZE, PATCH, WIDTH = 224, 14, 192
 GRID = SIZE // PATCH
@@ -43,24 +42,28 @@ MODEL = {
     "mlp_ratio": 4,
     "num_classes": 0,
 }
-SAVE_EVERY = 100  # steps
+SAVE_EVERY = 50  # steps
 _VIEWS = 3  # purpose of the streams of random numbers
 report = functools.partial(print, flush=True)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """All that decides the weights."""
+    """All that decides the weights.
+
+    Nothing depends on the number of steps before the last phase, in which the learning rate falls.
+    """
 
     # (steps, scenes a step, side of a view in pixels)
-    phases: tuple[tuple[int, int, int], ...] = ((1600, 32, 112), (300, 8, 224))
+    phases: tuple[tuple[int, int, int], ...] = ((1300, 32, 112), (300, 8, 224))
     scenes: int = 16_000
     prototypes: int = 512
     learning_rate: float = 1e-3
-    weight_decay: tuple[float, float] = (0.04, 0.2)
-    momentum: tuple[float, float] = (0.99, 0.997)
+    weight_decay: float = 0.1
+    momentum: float = 0.994  # of the teacher
     student_temperature: float = 0.1
-    teacher_temperature: tuple[float, float] = (0.04, 0.07)
+    teacher_temperature: tuple[float, float] = (0.04, 0.07)  # linear in `warm_up_temperature`
+    warm_up_temperature: int = 400
     warm_up: int = 200
     seed: int = 1
 
@@ -77,22 +80,17 @@ class Schedule:
             step -= steps
         raise ValueError("there is no such step")
 
-    def between(self, ends: tuple[float, float], step: int) -> float:
-        """Half a cosine from the first end to the second, over all steps."""
-        return ends[1] + (ends[0] - ends[1]) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
     def rate(self, step: int) -> float:
-        """Learning rate: linear warm-up, then half a cosine to zero."""
-        warm_up = min(self.warm_up, self.steps // 4)
-        if step < warm_up:
-            return self.learning_rate * (step + 1) / warm_up
-        done = (step - warm_up) / max(1, self.steps - warm_up)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        """Learning rate: linear warm-up, constant, and half a cosine to zero in the last phase."""
+        last = self.phases[-1][0]
+        done = max(0, step - (self.steps - last)) / last
+        warm = min(1.0, (step + 1) / self.warm_up)
+        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
 
-    def teacher_at(self, step: int) -> float:
-        """The teacher's temperature: linear over the first 30 % of the steps, then constant."""
+    def temperature(self, step: int) -> float:
+        """Of the teacher."""
         low, high = self.teacher_temperature
-        return low + (high - low) * min(1.0, step / (0.3 * self.steps))
+        return low + (high - low) * min(1.0, step / self.warm_up_temperature)
 
 
 class Network(nn.Module):
@@ -149,7 +147,9 @@ def views(store: Store, schedule: Schedule, step: int) -> tuple[Tensor, Tensor]:
         image = picture(store, chosen[place % batch])
         pixels.append(view(image, side, stream))
         masked = (place + place // batch) % 2 == 0
-        masks.append(block(side // PATCH, stream) if masked else np.zeros((side // PATCH,) * 2, bool))
+        masks.append(
+            block(side // PATCH, stream) if masked else np.zeros((side // PATCH,) * 2, bool)
+        )
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     return (torch.stack(pixels) - mean) / std, torch.from_numpy(np.stack(masks)).flatten(1)
 
@@ -176,7 +176,11 @@ def view(image: Tensor, side: int, stream: Stream) -> Tensor:
     height = min(full, round(full * math.sqrt(area / ratio)))
     width = min(full, round(full * math.sqrt(area * ratio)))
     top, left = stream.integer(full - height + 1), stream.integer(full - width + 1)
-    mirror, bright, contrast = stream.chance(0.5), stream.uniform(0.7, 1.3), stream.uniform(0.7, 1.3)
+    mirror, bright, contrast = (
+        stream.chance(0.5),
+        stream.uniform(0.7, 1.3),
+        stream.uniform(0.7, 1.3),
+    )
     saturation, turn = stream.uniform(0.8, 1.2), 2 * math.pi * stream.uniform(-0.02, 0.02)
     grey, blur = stream.chance(0.1), stream.chance(0.3)
 
@@ -235,7 +239,10 @@ class Pair:
         self.centres = torch.zeros(2, schedule.prototypes)  # of [CLS] tokens, of patches
         matrices = [p for p in self.student.parameters() if p.ndim >= 2]
         vectors = [p for p in self.student.parameters() if p.ndim < 2]
-        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": schedule.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
 
     def losses(self, pixels: Tensor, masked: Tensor, step: int) -> tuple[Tensor, Tensor, list]:
@@ -250,7 +257,7 @@ class Pair:
                 seen = [self.teacher.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
             tokens = self.student.tokens(pixels, masked)
             answers = [self.student.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
-        temperature = schedule.teacher_at(step)
+        temperature = schedule.temperature(step)
         cls, patches = (
             ((x - centre) / temperature).softmax(dim=-1)
             for x, centre in zip(seen, self.centres, strict=True)
@@ -267,20 +274,16 @@ class Pair:
         schedule = self.schedule
         for group in self.optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        self.optimizer.param_groups[0]["weight_decay"] = schedule.between(
-            schedule.weight_decay, step
-        )
         cls, patches, found = self.losses(pixels, masked, step)
         self.optimizer.zero_grad(set_to_none=True)
         (cls + patches).backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
-        momentum = schedule.between(schedule.momentum, step)
         with torch.no_grad():
             for slow, fast in zip(
                 self.teacher.parameters(), self.student.parameters(), strict=True
             ):
-                slow.lerp_(fast, 1 - momentum)
+                slow.lerp_(fast, 1 - schedule.momentum)
         return [cls.item(), patches.item(), *found]
 
     def state(self) -> dict[str, Any]:
