@@ -117,11 +117,13 @@ def _cell(count: list[int]) -> str:
     return f"{100 * count[0] / count[1]:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def curve(losses: list[list[float]]) -> str:
-    """The loss curve as an SVG; losses are (step, loss)."""
+def curve(losses: list[list[float]], names: tuple[str, ...] = ()) -> str:
+    """The loss curves as an SVG; losses are (step, loss of each name, or just one loss)."""
     figure, file = Figure(figsize=(6.4, 2.4), layout="constrained"), io.StringIO()
     axes = figure.subplots()
-    axes.plot([step for step, _ in losses], [loss for _, loss in losses])
+    axes.plot([step for step, *_ in losses], [each for _, *each in losses], label=names or None)
+    if names:
+        axes.legend()
     axes.set(title="Training loss", xlabel="step", ylim=(0, None))
     with matplotlib.rc_context({"svg.hashsalt": "cliptrase", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -9,10 +9,8 @@ bit for bit where an uninterrupted one does (one thread, same machine). Run it i
 """
 
 import argparse
-import functools
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from torch import Tensor
+from torch import Tensor, nn
 
 from cliptrase.files import atomic_write
-from cliptrase.shapes import captions, scenes
+from cliptrase.shapes import captions, loop, scenes
+from cliptrase.shapes.loop import report
 from cliptrase.shapes.model import (
     GRID,
     PATCH,
@@ -38,9 +37,7 @@ from cliptrase.shapes.model import (
 from cliptrase.shapes.stream import Stream
 
 ROOT = Path(__file__).parents[3]
-SAVE_EVERY = 250  # steps
 _ORDER, _BATCH = 1, 2  # purposes of the streams of random numbers
-report = functools.partial(print, flush=True)
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,9 @@ def loss_of(model: CLIP, patches: Tensor, at: Tensor, rows: Tensor) -> Tensor:
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
-def optimizer_of(model: CLIP, schedule: Schedule) -> torch.optim.Optimizer:
+def optimizer_of(
+    model: nn.Module, schedule: Any, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-6
+) -> torch.optim.Optimizer:
     """AdamW; gains, biases and the temperature do not decay."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -147,34 +146,21 @@ def optimizer_of(model: CLIP, schedule: Schedule) -> torch.optim.Optimizer:
         {"params": matrices, "weight_decay": schedule.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=betas, eps=eps)
 
 
 def train(
     store: Store, schedule: Schedule, checkpoint: Path, *, stop: int | None = None
-) -> tuple[CLIP, dict]:
+) -> tuple[CLIP, dict[str, Any]]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
 
-    The record holds losses [(step, mean loss since the last entry)] and seconds of wall time.
-    Raises ValueError where the checkpoint is of another schedule.
+    The record is `loop.run`'s.
     """
     tokenizer = CaptionTokenizer()
     model = new_model(tokenizer, schedule.seed).train()
     optimizer = optimizer_of(model, schedule)
-    start = 0
-    record: dict[str, Any] = {"losses": [], "seconds": 0.0}
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["recipe"] != json.dumps(asdict(schedule)):
-            raise ValueError(f"{checkpoint} belongs to another recipe; delete it to start anew")
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        start, record = saved["step"], saved["record"]
-        report(f"going on from step {start}")
-    recent: list[float] = record.pop("recent", [])
-    end = schedule.steps if stop is None else stop
-    clock = time.perf_counter()
-    for step in range(start, end):
+
+    def take(step: int) -> tuple[float]:
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         patches, at, texts = batch(store, schedule, step)
@@ -185,29 +171,10 @@ def train(
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=float(np.log(100)))
-        recent.append(loss.item())
-        done = step + 1
-        if done % 50 == 0 or done == end:
-            now = time.perf_counter()
-            record["seconds"] += now - clock
-            speed, clock = len(recent) * schedule.batch / max(now - clock, 1e-9), now
-            if done % 50 == 0 or done == schedule.steps:
-                record["losses"].append((done, sum(recent) / len(recent)))
-                report(
-                    f"step {done}/{schedule.steps}  loss {record['losses'][-1][1]:.4f}  "
-                    f"patches {schedule.kept(step)}  {speed:.0f} images/s"
-                )
-                recent = []
-        if done % SAVE_EVERY == 0 or done == end:
-            saved = {
-                "recipe": json.dumps(asdict(schedule)),
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": done,
-                "record": record | {"recent": recent},
-            }
-            with atomic_write(checkpoint) as file:
-                torch.save(saved, file)
+        return (loss.item(),)
+
+    parts: dict[str, loop.Part] = {"model": model, "optimizer": optimizer}
+    record = loop.run(take, parts, schedule.steps, asdict(schedule), checkpoint, stop)
     return model.eval(), record
 
 
@@ -232,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.export:
         tokenizer = CaptionTokenizer()
         model = new_model(tokenizer, schedule.seed)
-        model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+        model.load_state_dict(torch.load(checkpoint, weights_only=True)["parts"]["model"])
         export(model, tokenizer, args.out)
         return
     if not args.card:

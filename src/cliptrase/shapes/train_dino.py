@@ -9,11 +9,10 @@ captions nor labels reach this file. Everything random follows from the step's n
 that was interrupted ends bit for bit where an uninterrupted one does (one thread, same machine).
 """
 
+import argparse
 import copy
-import functools
 import json
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from cliptrase.files import atomic_write
+from cliptrase.files import atomic_write, write_text
+from cliptrase.shapes import loop
+from cliptrase.shapes.loop import report
 from cliptrase.shapes.model import GRID as TILES
 from cliptrase.shapes.model import PATCH as TILE
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.train import Store
+from cliptrase.shapes.train import ROOT, Store, build_store, optimizer_of
 
 SIZE, PATCH, WIDTH = 224, 14, 192
 GRID = SIZE // PATCH
@@ -42,9 +44,7 @@ MODEL = {
     "mlp_ratio": 4,
     "num_classes": 0,
 }
-SAVE_EVERY = 50  # steps
 _VIEWS = 3  # purpose of the streams of random numbers
-report = functools.partial(print, flush=True)
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Network(nn.Module):
             nn.Linear(WIDTH, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 64)
         )
         self.prototypes = nn.Parameter(torch.randn(prototypes, 64))
+        self.centres: Tensor  # of the teacher's output for [CLS] tokens, for patches
+        self.register_buffer("centres", torch.zeros(2, prototypes))
 
     def tokens(self, pixels: Tensor, masked: Tensor | None = None) -> Tensor:
         """Tokens (B, 1 + N, 192) after the final norm, [CLS] first, of normalised pixels
@@ -222,129 +224,126 @@ def cross_entropy(teacher: Tensor, student: Tensor) -> Tensor:
     return -(teacher * F.log_softmax(student, dim=-1)).sum(dim=-1).mean()
 
 
-def entropy(probabilities: Tensor) -> float:
+def entropy(probabilities: Tensor) -> Tensor:
     """Entropy of the mean of probabilities (n, K), in nats."""
-    mean = probabilities.mean(dim=0)
-    return float(-(mean * mean.clamp_min(1e-12).log()).sum())
+    return torch.special.entr(probabilities.mean(dim=0)).sum()
 
 
 class Pair:
-    """A student, its teacher, their optimiser and the centres of the teacher's output."""
+    """A student and its teacher, the student's slow copy."""
 
     def __init__(self, schedule: Schedule) -> None:
         torch.manual_seed(schedule.seed)
         self.schedule = schedule
         self.student = Network(schedule.prototypes)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.centres = torch.zeros(2, schedule.prototypes)  # of [CLS] tokens, of patches
-        matrices = [p for p in self.student.parameters() if p.ndim >= 2]
-        vectors = [p for p in self.student.parameters() if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": schedule.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
+        self.optimizer = optimizer_of(self.student, schedule, betas=(0.9, 0.999), eps=1e-8)
 
-    def losses(self, pixels: Tensor, masked: Tensor, step: int) -> tuple[Tensor, Tensor, list]:
+    def losses(self, pixels: Tensor, masked: Tensor, step: int) -> tuple[Tensor, ...]:
         """DINO's loss of the [CLS] tokens and iBOT's of the masked patches; moves the centres.
 
-        Also two entropies of the mean teacher output: of [CLS] tokens, of masked patches.
+        Also the entropies of the mean teacher output: of [CLS] tokens, of masked patches.
         """
-        schedule = self.schedule
+        schedule, centres = self.schedule, self.teacher.centres
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with torch.no_grad():
                 tokens = self.teacher.tokens(pixels)
                 seen = [self.teacher.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
             tokens = self.student.tokens(pixels, masked)
             answers = [self.student.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
-        temperature = schedule.temperature(step)
         cls, patches = (
-            ((x - centre) / temperature).softmax(dim=-1)
-            for x, centre in zip(seen, self.centres, strict=True)
+            ((x - centre) / schedule.temperature(step)).softmax(dim=-1)
+            for x, centre in zip(seen, centres, strict=True)
         )
-        for centre, x in zip(self.centres, seen, strict=True):
+        for centre, x in zip(centres, seen, strict=True):
             centre.mul_(0.9).add_(x.mean(dim=0), alpha=0.1)
-        students = [x / schedule.student_temperature for x in answers]
-        other = cls.roll(len(cls) // 2, dims=0)  # the teacher of the other view
-        found = [entropy(cls), entropy(patches)]
-        return cross_entropy(other, students[0]), cross_entropy(patches, students[1]), found
+        asked = cls.roll(len(cls) // 2, dims=0), patches  # [CLS] is asked of the other view
+        of_cls, of_patches = (
+            cross_entropy(teacher, x / schedule.student_temperature)
+            for teacher, x in zip(asked, answers, strict=True)
+        )
+        return of_cls, of_patches, entropy(cls), entropy(patches)
 
-    def step(self, pixels: Tensor, masked: Tensor, step: int) -> list[float]:
-        """One step of training: both losses and both entropies."""
-        schedule = self.schedule
+    def step(self, pixels: Tensor, masked: Tensor, step: int) -> tuple[float, ...]:
+        """One step of training; what `losses` returns, as numbers."""
         for group in self.optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        cls, patches, found = self.losses(pixels, masked, step)
+            group["lr"] = self.schedule.rate(step)
+        of_cls, of_patches, *entropies = self.losses(pixels, masked, step)
         self.optimizer.zero_grad(set_to_none=True)
-        (cls + patches).backward()
+        (of_cls + of_patches).backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         with torch.no_grad():
-            for slow, fast in zip(
-                self.teacher.parameters(), self.student.parameters(), strict=True
-            ):
-                slow.lerp_(fast, 1 - schedule.momentum)
-        return [cls.item(), patches.item(), *found]
-
-    def state(self) -> dict[str, Any]:
-        """All that changes in training."""
-        return {
-            "student": self.student.state_dict(),
-            "teacher": self.teacher.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "centres": self.centres,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take a state back."""
-        self.student.load_state_dict(state["student"])
-        self.teacher.load_state_dict(state["teacher"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.centres.copy_(state["centres"])
+            both = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
+            for slow, fast in both:
+                slow.lerp_(fast, 1 - self.schedule.momentum)
+        return tuple(each.item() for each in (of_cls, of_patches, *entropies))
 
 
 def train(
-    store: Store, schedule: Schedule, checkpoint: Path, *, stop: int | None = None
-) -> tuple[VisionTransformer, dict]:
+    store: Store, schedule: Schedule, checkpoint: Path, stop: int | None = None
+) -> tuple[Network, dict[str, Any]]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the teacher and the record.
 
-    The record holds [step, loss of [CLS], loss of patches, entropy of the mean teacher output of
-    [CLS], of patches], means since the last entry, and seconds of wall time. Raises ValueError
-    where the checkpoint is of another schedule.
+    The record is `loop.run`'s: of each entry, what `Pair.losses` returns.
     """
     pair = Pair(schedule)
-    start = 0
-    record: dict[str, Any] = {"losses": [], "seconds": 0.0}
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["recipe"] != json.dumps(asdict(schedule)):
-            raise ValueError(f"{checkpoint} belongs to another recipe; delete it to start anew")
-        pair.load(saved["pair"])
-        start, record = saved["step"], saved["record"]
-        report(f"going on from step {start}")
-    recent: list[list[float]] = record.pop("recent", [])
-    end = schedule.steps if stop is None else stop
-    clock = time.perf_counter()
-    for step in range(start, end):
-        recent.append(pair.step(*views(store, schedule, step), step))
-        done = step + 1
-        if done % 50 == 0 or done == end:
-            now = time.perf_counter()
-            record["seconds"] += now - clock
-            if done % 50 == 0 or done == schedule.steps:
-                means = [sum(column) / len(recent) for column in zip(*recent, strict=True)]
-                record["losses"].append([done, *means])
-                numbers = "  ".join(f"{x:.3f}" for x in means)
-                report(f"step {done}/{schedule.steps}  {numbers}  {(now - clock) / 50:.2f} s/step")
-                recent = []
-            clock = now
-        if done % SAVE_EVERY == 0 or done == end:
-            saved = {
-                "recipe": json.dumps(asdict(schedule)),
-                "pair": pair.state(),
-                "step": done,
-                "record": record | {"recent": recent},
-            }
-            with atomic_write(checkpoint) as file:
-                torch.save(saved, file)
-    return pair.teacher.vit.eval(), record
+    parts: dict[str, loop.Part] = {
+        "student": pair.student,
+        "teacher": pair.teacher,
+        "optimizer": pair.optimizer,
+    }
+    record = loop.run(
+        lambda step: pair.step(*views(store, schedule, step), step),
+        parts,
+        schedule.steps,
+        asdict(schedule),
+        checkpoint,
+        stop,
+    )
+    return pair.teacher.eval(), record
+
+
+def export(vit: VisionTransformer, folder: Path) -> None:
+    """Write timm's `local-dir:` layout, fp16."""
+    colours = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "crop_pct": 1.0}
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 0,
+        "num_features": WIDTH,
+        "model_args": MODEL,
+        "pretrained_cfg": {"input_size": [3, SIZE, SIZE], "num_classes": 0, **colours},
+    }
+    state = {name: value.half().contiguous() for name, value in vit.state_dict().items()}
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    with atomic_write(folder / "model.safetensors") as file:
+        file.write(save(state))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, export, measure, describe."""
+    from cliptrase.shapes.card_dino import entropies, write_card  # needs this module
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
+    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "shapes_dino")
+    parser.add_argument("--card", action="store_true", help="only measure and write the card")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    if not args.card:
+        schedule = Schedule()
+        store = build_store(args.store, schedule.scenes)
+        teacher, record = train(store, schedule, args.store / "checkpoint-dino.pt")
+        export(teacher.vit, args.out)
+        spread = entropies(teacher, schedule.temperature(schedule.steps))
+        record |= {"recipe": asdict(schedule), "entropy": spread}
+        with atomic_write(args.out / "training.json", "w") as file:
+            json.dump(record, file, indent=1)
+    report("measuring")
+    write_card(args.out)
+    report(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Measure the embedded DINO on held-out scenes, and write its card (README.md, loss.svg).
+
+Labels are used here only, to score; the benchmark's own scenes are never looked at.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from scipy.stats import t as student
+from torch import Tensor, nn
+
+from cliptrase.config.run import dbscan_defaults
+from cliptrase.files import write_text
+from cliptrase.publish.attention import patch_classes, ranking
+from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
+from cliptrase.segment.correlation import less_cls
+from cliptrase.shapes import scenes
+from cliptrase.shapes.card import curve, wilson
+from cliptrase.shapes.train_dino import MEAN, MODEL, PATCH, SIZE, STD, Network, entropy
+
+MANY, RANKED = 200, 40  # validation scenes: of the clusters, of the ranking
+FIRST = 2_000_000  # of the validation seeds: those before are shapes_clip's
+CLUSTERS = range(2, 41)
+
+Figures = dict[str, Any]
+
+
+def write_card(folder: Path, many: int = MANY, ranked: int = RANKED) -> Figures:
+    """Measure the network in `folder`; put figures, curve and card beside it.
+
+    Reads and extends training.json. Returns the figures (see `measure`), under "trained", and
+    those of the same network before any training, under "random".
+    """
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    torch.manual_seed(record["recipe"]["seed"])
+    networks = {
+        "trained": timm.create_model(f"local-dir:{folder}", pretrained=True),
+        "random": Network(1).vit,
+    }
+    made = held_out(many)
+    record["figures"] = figures = {
+        name: measure(vit.eval(), made, ranked) for name, vit in networks.items()
+    }
+    names = ("[CLS]", "masked patches")
+    for name, text in (
+        ("training.json", json.dumps(record, indent=1) + "\n"),
+        ("loss.svg", curve([entry[:3] for entry in record["losses"]], names)),
+        ("README.md", card(record)),
+    ):
+        write_text(folder / name, text)
+    return figures
+
+
+def held_out(count: int) -> list[scenes.Scene]:
+    """Scenes of the validation seeds, one to five objects; every second one carries clutter."""
+    return [scenes.scene(scenes.VALIDATION_SEEDS[FIRST + i], i % 2 == 0) for i in range(count)]
+
+
+def pixels(made: list[scenes.Scene]) -> Tensor:
+    """What the network reads of scenes: (B, 3, 224, 224), normalised."""
+    values = torch.from_numpy(np.stack([scene.image for scene in made])).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
+    return (values - mean) / std
+
+
+@torch.no_grad()
+def measure(vit: nn.Module, made: list[scenes.Scene], ranked: int) -> Figures:
+    """How well tokens tell what belongs together, without a text.
+
+    "ranking": of the first `ranked` scenes, each its mean `ranking` of patches by token cosines.
+    "clusters": of every scene, how many DBSCAN finds in the cosines less [CLS]'s, at the default
+    eps and min_samples.
+    """
+    clusters: list[int] = []
+    areas: list[float] = []
+    eps, min_samples = dbscan_defaults((SIZE // PATCH) ** 2)
+    for start in range(0, len(made), 20):
+        some = made[start : start + 20]
+        tokens = F.normalize(vit.forward_features(pixels(some)), dim=-1)
+        w = tokens @ tokens.transpose(1, 2)
+        labels = dbscan(neighbours(squared_distances(less_cls(w)), eps), min_samples)
+        clusters += (labels.amax(dim=1) + 1).tolist()
+        for cosines, scene in zip(w[:, 1:, 1:].double().numpy(), some, strict=True):
+            classes = patch_classes(scene.label.astype(np.int64), PATCH)
+            if len(areas) < ranked and len(each := ranking(cosines, classes)):
+                areas.append(float(each.mean()))
+    return {"ranking": areas, "clusters": clusters}
+
+
+@torch.no_grad()
+def entropies(teacher: Network, temperature: float, count: int = MANY) -> dict[str, float]:
+    """Entropy of the mean output on `count` held-out scenes, in nats: of [CLS], of patches."""
+    tokens = torch.cat([teacher.tokens(pixels([scene])) for scene in held_out(count)])
+    parts = {"cls": tokens[:, 0], "patches": tokens[:, 1:].flatten(0, 1)}
+    return {
+        name: float(entropy(((teacher.cosines(x) - centre) / temperature).softmax(dim=-1)))
+        for (name, x), centre in zip(parts.items(), teacher.centres, strict=True)
+    }
+
+
+def card(record: dict[str, Any]) -> str:
+    """The model card, from the record of the training and the figures measured.
+
+    A "note" in the record, written by hand, is what a reader should know of that run.
+    """
+    recipe, figures = record["recipe"], record["figures"]
+    rows = "\n".join(
+        f"| {title} | " + " | ".join(cell(figures[name]) for name in ("trained", "random")) + " |"
+        for title, cell in (
+            (f"ranking of patches, {len(figures['trained']['ranking'])} scenes", ranking_cell),
+            (f"2 to 40 clusters, % of {len(figures['trained']['clusters'])} scenes", cluster_cell),
+            ("clusters, median (least to most)", spread_cell),
+        )
+    )
+    phases = "; ".join(
+        f"{steps:,} steps of {batch} scenes at {side} px" for steps, batch, side in recipe["phases"]
+    )
+    note = f"\n- {record['note']}" if "note" in record else ""
+    low, high = recipe["teacher_temperature"]
+    of_cls, of_patches = (record["entropy"][name] for name in ("cls", "patches"))
+    return f"""# shapes_dino: the embedded DINO
+
+A small ViT (timm's own class) that has learnt the made-up world of `cliptrase.shapes` from its
+pictures alone: no caption, no label. It stands in for DINOv2 in the demo and the tests, as a second
+network that clusters patches. It knows nothing of photographs.
+
+| | |
+|---|---|
+| Network | ViT, {MODEL["depth"]} blocks, width {MODEL["embed_dim"]}, {MODEL["num_heads"]} heads, \
+patch {PATCH}, {SIZE} px ({SIZE // PATCH} × {SIZE // PATCH}), [CLS], no registers |
+| Weights | the teacher's, fp16 |
+| Pixels | mean {MEAN}, standard deviation {STD} |
+
+Load it with `timm.create_model("local-dir:assets/shapes_dino", pretrained=True)`.
+
+## Training
+
+- Data: {recipe["scenes"]:,} scenes of `cliptrase.shapes` (seeds 0 to {recipe["scenes"] - 1:,}), two
+  of three with clutter, one of five with a single object, drawn at random at every step.
+- Two views of each: a crop of 40 to 100 % of the area, mirrored or not; brightness and contrast
+  ±0.3, saturation ±0.2, hue ±0.02, one of ten grey, three of ten blurred. Every second view has a
+  block of 10 to 50 % of its patches masked for the student.
+- Objective: DINO's cross-entropy between the [CLS] tokens of the two views, plus iBOT's between
+  teacher and student on masked patches. One head for both: 192, 512, 512, 64, and
+  {recipe["prototypes"]} prototypes. Student temperature {recipe["student_temperature"]:g}, teacher
+  {low:g} to {high:g} over {recipe["warm_up_temperature"]} steps, a centre each for [CLS] and
+  patches (momentum 0.9), teacher momentum {recipe["momentum"]:g}.
+- {phases}. The last phase is the one in which the learning rate falls.
+- AdamW, learning rate {recipe["learning_rate"]:g} (warm-up {recipe["warm_up"]} steps, then
+  constant, half a cosine to 0 in the last phase), weight decay {recipe["weight_decay"]:g} on
+  matrices, gradients clipped at norm 1, bf16 autocast, seed {recipe["seed"]}.
+- {record["seconds"] / 60:.0f} minutes on one CPU thread, scenes not counted. A run on the same
+  machine and libraries repeats bit for bit, interrupted or not; another CPU may give other
+  weights.{note}
+
+![Training loss](loss.svg)
+
+The loss is no measure of quality: the teacher's own output moves as it learns.
+
+## Figures
+
+With 95 % intervals, on held-out scenes of the validation seeds at {SIZE} px, every second one with
+clutter; beside them the same network before any training.
+
+| | trained | untrained |
+|---|---|---|
+{rows}
+
+The ranking is the area under the ROC curve, by cosines of tokens after the final norm: how well a
+patch puts the other patches of its own class before all others (0.5 by chance; Student's t over
+scenes). Clusters are DBSCAN's of the cosines less [CLS]'s, at the default eps and min_samples
+(Wilson). The mean teacher output of {len(figures["trained"]["clusters"])} scenes has an entropy of
+{of_cls:.2f} nats for [CLS] and {of_patches:.2f} for patches, of
+{np.log(recipe["prototypes"]):.2f} possible.
+
+The benchmark's own scenes have other seeds; nothing here has seen them.
+
+## Again
+
+    make train-shapes-dino                         # everything; goes on where it was interrupted
+    python -m cliptrase.shapes.train_dino --card   # only the figures and this file
+"""
+
+
+def ranking_cell(figures: Figures) -> str:
+    """The mean ranking with its 95 % interval (Student's t)."""
+    areas = figures["ranking"]
+    mean, error = np.mean(areas), np.std(areas, ddof=1) / len(areas) ** 0.5
+    low, high = student.interval(0.95, len(areas) - 1, mean, error)
+    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+
+
+def cluster_cell(figures: Figures) -> str:
+    """How often the number of clusters is in CLUSTERS, in percent, with its 95 % interval."""
+    right = sum(number in CLUSTERS for number in figures["clusters"])
+    low, high = wilson(right, len(figures["clusters"]))
+    share = right / len(figures["clusters"])
+    return f"{100 * share:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def spread_cell(figures: Figures) -> str:
+    """The median number of clusters, the least and the most."""
+    numbers = figures["clusters"]
+    return f"{np.median(numbers):g} ({min(numbers)} to {max(numbers)})"
