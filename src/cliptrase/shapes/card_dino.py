@@ -98,8 +98,8 @@ def entropies(teacher: Network, temperature: float, count: int = MANY) -> dict[s
     tokens = torch.cat([teacher.tokens(pixels([scene])) for scene in held_out(count)])
     parts = {"cls": tokens[:, 0], "patches": tokens[:, 1:].flatten(0, 1)}
     return {
-        name: float(entropy(((teacher.cosines(x) - centre) / temperature).softmax(dim=-1)))
-        for (name, x), centre in zip(parts.items(), teacher.centres, strict=True)
+        name: float(entropy((teacher.cosines(x) / temperature).softmax(dim=-1)))
+        for name, x in parts.items()
     }
 
 
@@ -117,11 +117,7 @@ def card(record: dict[str, Any]) -> str:
             ("clusters, median (least to most)", spread_cell),
         )
     )
-    phases = "; ".join(
-        f"{steps:,} steps of {batch} scenes at {side} px" for steps, batch, side in recipe["phases"]
-    )
     note = f"\n- {record['note']}" if "note" in record else ""
-    low, high = recipe["teacher_temperature"]
     of_cls, of_patches = (record["entropy"][name] for name in ("cls", "patches"))
     return f"""# shapes_dino: the embedded DINO
 
@@ -142,18 +138,19 @@ Load it with `timm.create_model("local-dir:assets/shapes_dino", pretrained=True)
 
 - Data: {recipe["scenes"]:,} scenes of `cliptrase.shapes` (seeds 0 to {recipe["scenes"] - 1:,}), two
   of three with clutter, one of five with a single object, drawn at random at every step.
-- Two views of each: a crop of 40 to 100 % of the area, mirrored or not; brightness and contrast
-  ±0.3, saturation ±0.2, hue ±0.02, one of ten grey, three of ten blurred. Every second view has a
-  block of 10 to 50 % of its patches masked for the student.
+- Two views of each at {recipe["side"]} px: a crop of 40 to 100 % of the area, mirrored or not;
+  brightness and contrast ±0.3, saturation ±0.2, hue ±0.02, one of ten grey, three of ten blurred.
+  Every second view has a block of 10 to 50 % of its patches masked for the student.
 - Objective: DINO's cross-entropy between the [CLS] tokens of the two views, plus iBOT's between
-  teacher and student on masked patches. One head for both: 192, 512, 512, 64, and
-  {recipe["prototypes"]} prototypes. Student temperature {recipe["student_temperature"]:g}, teacher
-  {low:g} to {high:g} over {recipe["warm_up_temperature"]} steps, a centre each for [CLS] and
-  patches (momentum 0.9), teacher momentum {recipe["momentum"]:g}.
-- {phases}. The last phase is the one in which the learning rate falls.
+  teacher and student on the masked patches of the same view; {recipe["steps"]:,} steps of
+  {recipe["batch"]} scenes ({2 * recipe["steps"] * recipe["batch"]:,} views in all). One head for
+  both: 192, 512, 512, 64, and {recipe["prototypes"]} prototypes. Temperatures
+  {recipe["student_temperature"]:g} (student) and {recipe["teacher_temperature"]:g} (teacher),
+  teacher momentum {recipe["momentum"]:g}. Sinkhorn-Knopp evens out the teacher's output (3 rounds,
+  [CLS] and patches apart), in place of DINO's centres.
 - AdamW, learning rate {recipe["learning_rate"]:g} (warm-up {recipe["warm_up"]} steps, then
-  constant, half a cosine to 0 in the last phase), weight decay {recipe["weight_decay"]:g} on
-  matrices, gradients clipped at norm 1, bf16 autocast, seed {recipe["seed"]}.
+  constant; half a cosine to 0 in the last {recipe["falling"]}), weight decay
+  {recipe["weight_decay"]:g} on matrices, gradients clipped at norm 1, bf16 autocast.
 - {record["seconds"] / 60:.0f} minutes on one CPU thread, scenes not counted. A run on the same
   machine and libraries repeats bit for bit, interrupted or not; another CPU may give other
   weights.{note}

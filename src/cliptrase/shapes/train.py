@@ -137,16 +137,16 @@ def loss_of(model: CLIP, patches: Tensor, at: Tensor, rows: Tensor) -> Tensor:
 
 
 def optimizer_of(
-    model: nn.Module, schedule: Any, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-6
+    model: nn.Module, weight_decay: float, betas: tuple[float, float], eps: float
 ) -> torch.optim.Optimizer:
-    """AdamW; gains, biases and the temperature do not decay."""
+    """AdamW; gains, biases and other vectors do not decay. Every step sets its learning rate."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=betas, eps=eps)
+    return torch.optim.AdamW(groups, betas=betas, eps=eps)
 
 
 def train(
@@ -158,7 +158,7 @@ def train(
     """
     tokenizer = CaptionTokenizer()
     model = new_model(tokenizer, schedule.seed).train()
-    optimizer = optimizer_of(model, schedule)
+    optimizer = optimizer_of(model, schedule.weight_decay, (0.9, 0.98), 1e-6)
 
     def take(step: int) -> tuple[float]:
         for group in optimizer.param_groups:

@@ -1,6 +1,6 @@
 """Train the embedded DINO (assets/shapes_dino) on scenes alone, on one core.
 
-    python -m cliptrase.shapes.train_dino          # all of it: about 90 minutes on one core
+    python -m cliptrase.shapes.train_dino          # all of it: about 20 minutes on one core
     python -m cliptrase.shapes.train_dino --card   # only measure and describe what is there
 
 The network is timm's own VisionTransformer. It learns as DINO (arXiv 2104.14294) and iBOT
@@ -49,48 +49,27 @@ _VIEWS = 3  # purpose of the streams of random numbers
 
 @dataclass(frozen=True)
 class Schedule:
-    """All that decides the weights.
+    """All that decides the weights."""
 
-    Nothing depends on the number of steps before the last phase, in which the learning rate falls.
-    """
-
-    # (steps, scenes a step, side of a view in pixels)
-    phases: tuple[tuple[int, int, int], ...] = ((1300, 32, 112), (300, 8, 224))
+    steps: int = 500
+    falling: int = 200  # of these, the last ones, in which the learning rate falls
+    batch: int = 32  # scenes of a step
+    side: int = 112  # of a view, in pixels
     scenes: int = 16_000
     prototypes: int = 512
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
-    momentum: float = 0.994  # of the teacher
     student_temperature: float = 0.1
-    teacher_temperature: tuple[float, float] = (0.04, 0.07)  # linear in `warm_up_temperature`
-    warm_up_temperature: int = 400
-    warm_up: int = 200
+    teacher_temperature: float = 0.05
+    momentum: float = 0.994  # of the teacher
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.1
+    warm_up: int = 100
     seed: int = 1
 
-    @property
-    def steps(self) -> int:
-        """Of all phases."""
-        return sum(steps for steps, _, _ in self.phases)
-
-    def phase(self, step: int) -> tuple[int, int]:
-        """Scenes of this step, and the side of a view in pixels."""
-        for steps, batch, side in self.phases:
-            if step < steps:
-                return batch, side
-            step -= steps
-        raise ValueError("there is no such step")
-
     def rate(self, step: int) -> float:
-        """Learning rate: linear warm-up, constant, and half a cosine to zero in the last phase."""
-        last = self.phases[-1][0]
-        done = max(0, step - (self.steps - last)) / last
-        warm = min(1.0, (step + 1) / self.warm_up)
-        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
-
-    def temperature(self, step: int) -> float:
-        """Of the teacher."""
-        low, high = self.teacher_temperature
-        return low + (high - low) * min(1.0, step / self.warm_up_temperature)
+        """Learning rate: linear warm-up, constant, then half a cosine to zero, by steps."""
+        done = max(0, step - (self.steps - self.falling)) / self.falling
+        fall = 0.5 * (1 + math.cos(math.pi * done))
+        return self.learning_rate * min(1.0, (step + 1) / self.warm_up) * fall
 
 
 class Network(nn.Module):
@@ -106,8 +85,6 @@ class Network(nn.Module):
             nn.Linear(WIDTH, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 64)
         )
         self.prototypes = nn.Parameter(torch.randn(prototypes, 64))
-        self.centres: Tensor  # of the teacher's output for [CLS] tokens, for patches
-        self.register_buffer("centres", torch.zeros(2, prototypes))
 
     def tokens(self, pixels: Tensor, masked: Tensor | None = None) -> Tensor:
         """Tokens (B, 1 + N, 192) after the final norm, [CLS] first, of normalised pixels
@@ -141,19 +118,16 @@ def positions(table: Tensor, side: int) -> Tensor:
 def views(store: Store, schedule: Schedule, step: int) -> tuple[Tensor, Tensor]:
     """Normalised pixels (2B, 3, s, s) of two views of each scene, view by view, and their masked
     patches (2B, N) bool: every second view has a masked block. All from the step's number."""
-    batch, side = schedule.phase(step)
+    batch, grid = schedule.batch, schedule.side // PATCH
     stream = Stream(schedule.seed, _VIEWS + 16 * step)
     chosen = [stream.integer(len(store.patches)) for _ in range(batch)]
-    pixels, masks = [], []
+    pixels, masked = [], []
     for place in range(2 * batch):
-        image = picture(store, chosen[place % batch])
-        pixels.append(view(image, side, stream))
-        masked = (place + place // batch) % 2 == 0
-        masks.append(
-            block(side // PATCH, stream) if masked else np.zeros((side // PATCH,) * 2, bool)
-        )
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return (torch.stack(pixels) - mean) / std, torch.from_numpy(np.stack(masks)).flatten(1)
+        pixels.append(view(picture(store, chosen[place % batch]), schedule.side, stream))
+        has_block = (place + place // batch) % 2 == 0
+        masked.append(block(grid, stream) if has_block else np.zeros((grid, grid), dtype=bool))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+    return (torch.stack(pixels) - mean) / std, torch.from_numpy(np.stack(masked)).flatten(1)
 
 
 def picture(store: Store, index: int) -> Tensor:
@@ -224,6 +198,19 @@ def cross_entropy(teacher: Tensor, student: Tensor) -> Tensor:
     return -(teacher * F.log_softmax(student, dim=-1)).sum(dim=-1).mean()
 
 
+def sinkhorn(logits: Tensor) -> Tensor:
+    """Probabilities (n, K) of logits, such that all prototypes are about equally frequent.
+
+    Three rounds of Sinkhorn and Knopp (SwAV, arXiv 2006.09882), where DINO subtracts a centre: in
+    a short training that left few prototypes in use.
+    """
+    q = (logits - logits.max()).exp()
+    for _ in range(3):
+        q = q / q.sum(dim=0, keepdim=True)
+        q = q / q.sum(dim=1, keepdim=True)
+    return q
+
+
 def entropy(probabilities: Tensor) -> Tensor:
     """Entropy of the mean of probabilities (n, K), in nats."""
     return torch.special.entr(probabilities.mean(dim=0)).sum()
@@ -237,38 +224,33 @@ class Pair:
         self.schedule = schedule
         self.student = Network(schedule.prototypes)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.optimizer = optimizer_of(self.student, schedule, betas=(0.9, 0.999), eps=1e-8)
+        self.optimizer = optimizer_of(self.student, schedule.weight_decay, (0.9, 0.999), 1e-8)
 
-    def losses(self, pixels: Tensor, masked: Tensor, step: int) -> tuple[Tensor, ...]:
-        """DINO's loss of the [CLS] tokens and iBOT's of the masked patches; moves the centres.
+    def losses(self, pixels: Tensor, masked: Tensor) -> tuple[Tensor, ...]:
+        """DINO's loss of the [CLS] tokens and iBOT's of the masked patches, of `views`.
 
-        Also the entropies of the mean teacher output: of [CLS] tokens, of masked patches.
+        Also the entropies of the teacher's mean softmax: of [CLS] tokens, of masked patches.
         """
-        schedule, centres = self.schedule, self.teacher.centres
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with torch.no_grad():
                 tokens = self.teacher.tokens(pixels)
                 seen = [self.teacher.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
             tokens = self.student.tokens(pixels, masked)
             answers = [self.student.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
-        cls, patches = (
-            ((x - centre) / schedule.temperature(step)).softmax(dim=-1)
-            for x, centre in zip(seen, centres, strict=True)
-        )
-        for centre, x in zip(centres, seen, strict=True):
-            centre.mul_(0.9).add_(x.mean(dim=0), alpha=0.1)
-        asked = cls.roll(len(cls) // 2, dims=0), patches  # [CLS] is asked of the other view
+        logits = [x / self.schedule.teacher_temperature for x in seen]
+        cls, patches = (sinkhorn(x) for x in logits)
+        targets = cls.roll(len(cls) // 2, dims=0), patches  # [CLS] is asked of the other view
         of_cls, of_patches = (
-            cross_entropy(teacher, x / schedule.student_temperature)
-            for teacher, x in zip(asked, answers, strict=True)
+            cross_entropy(target, x / self.schedule.student_temperature)
+            for target, x in zip(targets, answers, strict=True)
         )
-        return of_cls, of_patches, entropy(cls), entropy(patches)
+        return of_cls, of_patches, *(entropy(x.softmax(dim=-1)) for x in logits)
 
     def step(self, pixels: Tensor, masked: Tensor, step: int) -> tuple[float, ...]:
         """One step of training; what `losses` returns, as numbers."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(step)
-        of_cls, of_patches, *entropies = self.losses(pixels, masked, step)
+        of_cls, of_patches, *entropies = self.losses(pixels, masked)
         self.optimizer.zero_grad(set_to_none=True)
         (of_cls + of_patches).backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
@@ -331,12 +313,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of the time
     if not args.card:
         schedule = Schedule()
         store = build_store(args.store, schedule.scenes)
         teacher, record = train(store, schedule, args.store / "checkpoint-dino.pt")
         export(teacher.vit, args.out)
-        spread = entropies(teacher, schedule.temperature(schedule.steps))
+        spread = entropies(teacher, schedule.teacher_temperature)
         record |= {"recipe": asdict(schedule), "entropy": spread}
         with atomic_write(args.out / "training.json", "w") as file:
             json.dump(record, file, indent=1)
