@@ -54,3 +54,4 @@ train-shapes-clip: setup  ## train the embedded CLIP again from its captions (an
 
 train-shapes-dino: setup  ## train the embedded DINO again from pictures alone (about half an hour on one core; resumes)
 	$(PY) -m cliptrase.shapes.train_dino
+	$(PY) -m benchmarks.card_dino

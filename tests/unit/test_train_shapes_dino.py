@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from benchmarks import card_dino
 
-from cliptrase.shapes import card_dino, scenes, train, train_dino
+from cliptrase.shapes import scenes, train, train_dino
 from cliptrase.shapes.stream import Stream
 from cliptrase.shapes.train_dino import Pair, Schedule, block, positions, sinkhorn, view, views
 
@@ -174,7 +175,7 @@ def test_timm_loads_the_folder_and_agrees(exported, trained):
     config = json.loads((exported / "config.json").read_text())
     built = timm.create_model(config["architecture"], pretrained=False, **config["model_args"])
     assert built.state_dict().keys() == loaded.state_dict().keys()
-    pixels = card_dino.pixels([scenes.scene(scenes.VALIDATION_SEEDS[0])])
+    pixels = train_dino.pixels([scenes.scene(scenes.VALIDATION_SEEDS[0])])
     with torch.no_grad():
         ours, theirs = trained[0].tokens(pixels), loaded.forward_features(pixels)
     # The file is in half precision: 2^-11 of each weight.
@@ -198,15 +199,15 @@ def test_the_rate_falls_in_the_last_steps_only():
 
 def test_the_card_says_what_was_measured(exported, trained):
     record = trained[1] | {"recipe": asdict(SCHEDULE)}
-    record["entropy"] = card_dino.entropies(trained[0], 0.05, count=2)
+    record["entropy"] = train_dino.entropies(trained[0], 0.05, count=2)
     assert 0 < record["entropy"]["cls"] <= math.log(8) + 1e-6
     (exported / "training.json").write_text(json.dumps(record))
-    figures = card_dino.write_card(exported, many=4, ranked=3)
+    figures = card_dino.write_card(exported, many=4)
     for each in figures.values():
-        assert len(each["ranking"]) == 3 and len(each["clusters"]) == 4
+        assert len(each["ranking"]) == len(each["clusters"]) == 4
         assert all(0.3 < area <= 1 for area in each["ranking"])
     text = (exported / "README.md").read_text()
-    assert "% of 4 scenes" in text and "6 scenes of" in text
+    assert "on 4 held-out scenes" in text and "6 scenes of" in text
     assert "masked patches" in (exported / "loss.svg").read_text()
 
 
@@ -218,6 +219,6 @@ def test_the_shipped_network_is_of_this_recipe_and_tells_classes_apart():
     vit = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     # Other seeds than the card's, so that the card is not its own witness.
     made = [scenes.scene(seed) for seed in scenes.VALIDATION_SEEDS[5_000_000:5_000_010]]
-    areas = card_dino.measure(vit, made, 10)["ranking"]
+    areas = card_dino.measure(vit, made)["ranking"]
     on_card = record["figures"]["trained"]["ranking"]
     assert np.mean(areas) > np.mean(on_card) - 0.1

@@ -1,7 +1,7 @@
 """Train the embedded DINO (assets/shapes_dino) on scenes alone, on one core.
 
     python -m cliptrase.shapes.train_dino          # all of it: about 20 minutes on one core
-    python -m cliptrase.shapes.train_dino --card   # only measure and describe what is there
+    python -m benchmarks.card_dino          # then measure and describe it
 
 The network is timm's own VisionTransformer. It learns as DINO (arXiv 2104.14294) and iBOT
 (arXiv 2111.07832) do, by agreeing with a slow copy of itself about two views of a scene; neither
@@ -25,7 +25,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cliptrase.files import atomic_write, write_text
-from cliptrase.shapes import loop
+from cliptrase.shapes import loop, scenes
 from cliptrase.shapes.loop import report
 from cliptrase.shapes.model import GRID as TILES
 from cliptrase.shapes.model import PATCH as TILE
@@ -35,7 +35,9 @@ from cliptrase.shapes.train import ROOT, Store, build_store, optimizer_of
 SIZE, PATCH, WIDTH = 224, 14, 192
 GRID = SIZE // PATCH
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-MODEL = {
+OUT = ROOT / "assets" / "shapes_dino"
+HELD_OUT = 200  # scenes
+MODEL: dict[str, Any] = {
     "img_size": SIZE,
     "patch_size": PATCH,
     "embed_dim": WIDTH,
@@ -77,7 +79,7 @@ class Network(nn.Module):
 
     def __init__(self, prototypes: int) -> None:
         super().__init__()
-        self.vit = VisionTransformer(**MODEL)
+        self.vit: Any = VisionTransformer(**MODEL)
         for each in self.vit.blocks:
             each.attn.fused_attn = False  # its backward pass on a CPU takes a third of a step
         self.mask_token = nn.Parameter(torch.zeros(WIDTH))
@@ -286,6 +288,31 @@ def train(
     return pair.teacher.eval(), record
 
 
+def held_out(count: int) -> list[scenes.Scene]:
+    """Scenes of the validation seeds, one to five objects; every second one carries clutter."""
+    seeds = scenes.VALIDATION_SEEDS[3_000_000 : 3_000_000 + count]
+    return [scenes.scene(seed, clutter=seed % 2 == 0) for seed in seeds]
+
+
+def pixels(made: list[scenes.Scene]) -> Tensor:
+    """What the network reads of scenes: (B, 3, 224, 224), normalised."""
+    values = torch.from_numpy(np.stack([scene.image for scene in made])).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
+    return (values - mean) / std
+
+
+@torch.no_grad()
+def entropies(teacher: Network, temperature: float, count: int = HELD_OUT) -> dict[str, float]:
+    """Entropy of the mean softmax of the teacher on held-out scenes, in nats: of [CLS] tokens, of
+    patches."""
+    tokens = torch.cat([teacher.tokens(pixels([scene])) for scene in held_out(count)])
+    parts = {"cls": tokens[:, 0], "patches": tokens[:, 1:].flatten(0, 1)}
+    return {
+        name: entropy((teacher.cosines(each) / temperature).softmax(dim=-1)).item()
+        for name, each in parts.items()
+    }
+
+
 def export(vit: VisionTransformer, folder: Path) -> None:
     """Write timm's `local-dir:` layout, fp16."""
     colours = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "crop_pct": 1.0}
@@ -303,28 +330,23 @@ def export(vit: VisionTransformer, folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train, export, measure, describe."""
-    from cliptrase.shapes.card_dino import entropies, write_card  # needs this module
-
+    """Train and export."""
+    schedule = Schedule()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=schedule.steps)
+    parser.add_argument("--scenes", type=int, default=schedule.scenes)
     parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "shapes_dino")
-    parser.add_argument("--card", action="store_true", help="only measure and write the card")
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of the time
-    if not args.card:
-        schedule = Schedule()
-        store = build_store(args.store, schedule.scenes)
-        teacher, record = train(store, schedule, args.store / "checkpoint-dino.pt")
-        export(teacher.vit, args.out)
-        spread = entropies(teacher, schedule.teacher_temperature)
-        record |= {"recipe": asdict(schedule), "entropy": spread}
-        with atomic_write(args.out / "training.json", "w") as file:
-            json.dump(record, file, indent=1)
-    report("measuring")
-    write_card(args.out)
+    schedule = Schedule(steps=args.steps, scenes=args.scenes)
+    store = build_store(args.store, schedule.scenes)
+    teacher, record = train(store, schedule, args.store / "checkpoint-dino.pt")
+    export(teacher.vit, args.out)
+    record["recipe"] = asdict(schedule)
+    record["entropy"] = entropies(teacher, schedule.teacher_temperature)
+    write_text(args.out / "training.json", json.dumps(record) + "\n")
     report(f"written to {args.out}")
 
 

@@ -12,7 +12,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from scipy.stats import t as student
-from torch import Tensor, nn
 
 from cliptrase.config.run import dbscan_defaults
 from cliptrase.files import write_text
@@ -21,63 +20,58 @@ from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
 from cliptrase.segment.correlation import less_cls
 from cliptrase.shapes import scenes
 from cliptrase.shapes.card import curve, wilson
-from cliptrase.shapes.train_dino import MEAN, MODEL, PATCH, SIZE, STD, Network, entropy
+from cliptrase.shapes.train_dino import (
+    HELD_OUT,
+    MEAN,
+    MODEL,
+    OUT,
+    PATCH,
+    SIZE,
+    STD,
+    Network,
+    held_out,
+    pixels,
+)
 
-MANY, RANKED = 200, 40  # validation scenes: of the clusters, of the ranking
-FIRST = 2_000_000  # of the validation seeds: those before are shapes_clip's
+MANY = 200  # scenes
 CLUSTERS = range(2, 41)
 
 Figures = dict[str, Any]
 
 
-def write_card(folder: Path, many: int = MANY, ranked: int = RANKED) -> Figures:
+def write_card(folder: Path, many: int = MANY) -> Figures:
     """Measure the network in `folder`; put figures, curve and card beside it.
 
     Reads and extends training.json. Returns the figures (see `measure`), under "trained", and
-    those of the same network before any training, under "random".
+    those of the same network before any training, under "untrained".
     """
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     torch.manual_seed(record["recipe"]["seed"])
     networks = {
         "trained": timm.create_model(f"local-dir:{folder}", pretrained=True),
-        "random": Network(1).vit,
+        "untrained": Network(record["recipe"]["prototypes"]).vit,
     }
     made = held_out(many)
-    record["figures"] = figures = {
-        name: measure(vit.eval(), made, ranked) for name, vit in networks.items()
-    }
-    names = ("[CLS]", "masked patches")
+    figures = {name: measure(vit.eval(), made) for name, vit in networks.items()}
+    record["figures"] = figures
+    losses = [entry[:3] for entry in record["losses"]]
     for name, text in (
-        ("training.json", json.dumps(record, indent=1) + "\n"),
-        ("loss.svg", curve([entry[:3] for entry in record["losses"]], names)),
+        ("training.json", json.dumps(record) + "\n"),
+        ("loss.svg", curve(losses, ("[CLS]", "masked patches"))),
         ("README.md", card(record)),
     ):
         write_text(folder / name, text)
     return figures
 
 
-def held_out(count: int) -> list[scenes.Scene]:
-    """Scenes of the validation seeds, one to five objects; every second one carries clutter."""
-    return [scenes.scene(scenes.VALIDATION_SEEDS[FIRST + i], i % 2 == 0) for i in range(count)]
-
-
-def pixels(made: list[scenes.Scene]) -> Tensor:
-    """What the network reads of scenes: (B, 3, 224, 224), normalised."""
-    values = torch.from_numpy(np.stack([scene.image for scene in made])).permute(0, 3, 1, 2) / 255
-    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
-    return (values - mean) / std
-
-
 @torch.no_grad()
-def measure(vit: nn.Module, made: list[scenes.Scene], ranked: int) -> Figures:
-    """How well tokens tell what belongs together, without a text.
+def measure(vit: Any, made: list[scenes.Scene]) -> Figures:
+    """How well the tokens of timm's ViT tell what belongs together, scene by scene.
 
-    "ranking": of the first `ranked` scenes, each its mean `ranking` of patches by token cosines.
-    "clusters": of every scene, how many DBSCAN finds in the cosines less [CLS]'s, at the default
-    eps and min_samples.
+    "ranking": the mean `ranking` of a scene's patches by token cosines. "clusters": how many DBSCAN
+    finds in the cosines less [CLS]'s, at the default eps and min_samples.
     """
-    clusters: list[int] = []
-    areas: list[float] = []
+    areas, clusters = [], []
     eps, min_samples = dbscan_defaults((SIZE // PATCH) ** 2)
     for start in range(0, len(made), 20):
         some = made[start : start + 20]
@@ -87,20 +81,8 @@ def measure(vit: nn.Module, made: list[scenes.Scene], ranked: int) -> Figures:
         clusters += (labels.amax(dim=1) + 1).tolist()
         for cosines, scene in zip(w[:, 1:, 1:].double().numpy(), some, strict=True):
             classes = patch_classes(scene.label.astype(np.int64), PATCH)
-            if len(areas) < ranked and len(each := ranking(cosines, classes)):
-                areas.append(float(each.mean()))
+            areas.append(round(float(ranking(cosines, classes).mean()), 4))
     return {"ranking": areas, "clusters": clusters}
-
-
-@torch.no_grad()
-def entropies(teacher: Network, temperature: float, count: int = MANY) -> dict[str, float]:
-    """Entropy of the mean output on `count` held-out scenes, in nats: of [CLS], of patches."""
-    tokens = torch.cat([teacher.tokens(pixels([scene])) for scene in held_out(count)])
-    parts = {"cls": tokens[:, 0], "patches": tokens[:, 1:].flatten(0, 1)}
-    return {
-        name: float(entropy((teacher.cosines(x) / temperature).softmax(dim=-1)))
-        for name, x in parts.items()
-    }
 
 
 def card(record: dict[str, Any]) -> str:
@@ -110,10 +92,12 @@ def card(record: dict[str, Any]) -> str:
     """
     recipe, figures = record["recipe"], record["figures"]
     rows = "\n".join(
-        f"| {title} | " + " | ".join(cell(figures[name]) for name in ("trained", "random")) + " |"
+        f"| {title} | "
+        + " | ".join(cell(figures[name]) for name in ("trained", "untrained"))
+        + " |"
         for title, cell in (
-            (f"ranking of patches, {len(figures['trained']['ranking'])} scenes", ranking_cell),
-            (f"2 to 40 clusters, % of {len(figures['trained']['clusters'])} scenes", cluster_cell),
+            ("ranking of patches", ranking_cell),
+            ("scenes with 2 to 40 clusters, %", cluster_cell),
             ("clusters, median (least to most)", spread_cell),
         )
     )
@@ -161,7 +145,7 @@ The loss is no measure of quality: the teacher's own output moves as it learns.
 
 ## Figures
 
-With 95 % intervals, on held-out scenes of the validation seeds at {SIZE} px, every second one with
+With 95 % intervals, on {len(figures["trained"]["clusters"])} held-out scenes of the validation seeds at {SIZE} px, every second one with
 clutter; beside them the same network before any training.
 
 | | trained | untrained |
@@ -171,7 +155,7 @@ clutter; beside them the same network before any training.
 The ranking is the area under the ROC curve, by cosines of tokens after the final norm: how well a
 patch puts the other patches of its own class before all others (0.5 by chance; Student's t over
 scenes). Clusters are DBSCAN's of the cosines less [CLS]'s, at the default eps and min_samples
-(Wilson). The mean teacher output of {len(figures["trained"]["clusters"])} scenes has an entropy of
+(Wilson). The mean teacher output of {HELD_OUT} of these scenes has an entropy of
 {of_cls:.2f} nats for [CLS] and {of_patches:.2f} for patches, of
 {np.log(recipe["prototypes"]):.2f} possible.
 
@@ -179,8 +163,8 @@ The benchmark's own scenes have other seeds; nothing here has seen them.
 
 ## Again
 
-    make train-shapes-dino                         # everything; goes on where it was interrupted
-    python -m cliptrase.shapes.train_dino --card   # only the figures and this file
+    make train-shapes-dino           # everything; goes on where it was interrupted
+    python -m benchmarks.card_dino   # only the figures and this file
 """
 
 
@@ -204,3 +188,8 @@ def spread_cell(figures: Figures) -> str:
     """The median number of clusters, the least and the most."""
     numbers = figures["clusters"]
     return f"{np.median(numbers):g} ({min(numbers)} to {max(numbers)})"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    write_card(OUT)
