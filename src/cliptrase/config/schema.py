@@ -5,6 +5,7 @@ its default: runs keep their names when the schema learns an option. A field wit
 cannot change a number and is no part of the identity.
 """
 
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -114,6 +115,28 @@ class Correlation(Frozen):
     block: Block
     kind: Annotated[str, one_of(*SHARED_MATRIX)]
     heads: Heads = "mean"
+
+
+class SamOptions(Frozen):
+    """How clusters prompt SAM, and how its masks become regions.
+
+    points: of each cluster, at most. sees: the pixels that CLIP gets, or the same view of the
+    original picture. score: what a pixel in several masks goes by. threshold: of mask logits.
+    """
+
+    points: Annotated[
+        str | int,
+        that(
+            lambda value: value == "all" or (is_number(value, int) and value >= 1),
+            "must be all, or a whole number, 1 or more",
+        ),
+    ] = "all"
+    sees: Annotated[str, one_of("network", "original")] = "network"
+    multimask: Flag = False
+    score: Annotated[str, one_of("iou", "logit")] = "iou"
+    threshold: Annotated[
+        float, that(lambda value: is_number(value) and isfinite(value), "must be a number")
+    ] = 0.0
 
 
 class Regions(Frozen):
