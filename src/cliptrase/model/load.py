@@ -93,6 +93,12 @@ class Clip:
         uint8 RGB."""
         return normalised(pixels, self.mean, self.std, self.device)
 
+    def denormalise(self, pixels: Tensor) -> np.ndarray:
+        """The (B, H, W, 3) uint8 that `normalise` made `pixels` (B, 3, H, W) of, exactly."""
+        mean, std = (uploaded(each, self.device).view(3, 1, 1) for each in (self.mean, self.std))
+        values = ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return values.permute(0, 2, 3, 1).cpu().numpy()
+
 
 def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
     """The CLIP that a resolved run's `model` names, on `device`.

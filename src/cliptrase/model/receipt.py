@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase import config
+from cliptrase.config import files
+from cliptrase.config.backbones import WEIGHTS, described, read_backbone
 from cliptrase.data.fetch.sources import readable
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import sha256_file, write_json
+from cliptrase.model.hub import folder_of, is_cached
 
 # Where open_clip has weights from, and how large they are: for people, and without loading torch
 HUB = {
@@ -25,14 +28,18 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def write_receipt(model: str, file: Path) -> dict[str, Any]:
-    """Fetch the weights of conf/model/<model>.yaml unless they are there; write what they are.
+    """Fetch the weights of conf/model/<model>.yaml, or of conf/backbone, unless they are there;
+    write what they are.
 
     Raises UserError: unknown model, no network, a cached file that is not what the hub named.
     """
-    from cliptrase.model.fetch import fetch_weights  # torch
+    if model in files.names("backbone"):
+        path = folder_of(described(model)) / WEIGHTS
+    else:
+        from cliptrase.model.fetch import fetch_weights  # torch
 
-    spec = config.load("model", model)
-    path, _ = fetch_weights(str(spec["name"]), str(spec["pretrained"]))
+        spec = config.load("model", model)
+        path, _ = fetch_weights(str(spec["name"]), str(spec["pretrained"]))
     sha256, named = sha256_file(path), path.resolve().name
     verified = bool(re.fullmatch("[0-9a-f]{64}", named))
     if verified and named != sha256:
@@ -54,6 +61,10 @@ def size_and_place(model: str) -> tuple[str, str]:
     """How large the weights of a model are, and whether they are in the cache; for people."""
     import huggingface_hub
 
+    if model in files.names("backbone"):
+        there = is_cached(described(model))
+        size_of = readable(read_backbone(model).bytes or 0)
+        return size_of, "in the cache" if there else "to be fetched"
     spec = config.load("model", model)
     repository, size = HUB.get((str(spec["name"]), str(spec["pretrained"])), ("", 0))
     if not repository:
@@ -71,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m cliptrase.model.receipt", description="Fetch a model's weights."
     )
-    parser.add_argument("model", metavar="MODEL", help="a file of conf/model, as vit_b16")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a file of conf/model or conf/backbone, as vit_b16"
+    )
     parser.add_argument("file", metavar="FILE", type=Path, help="where to write what they are")
     options = parser.parse_args(arguments)
     receipt = write_receipt(options.model, options.file)

@@ -86,7 +86,7 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
         kept = f", {readable(there)} of it are there" if there else ""
         place = mirror or (archive.urls[0].split("/")[2] if archive.urls else "you")
         lines.append(f"  {archive.name}: {size_of(archive)}{kept}, from {place}")
-    for model in sorted({each.model for each in made if pipeline_data.weights(each, data)}):
+    for model in sorted({label for each in made for label in pipeline_data.fetched_networks(each)}):
         if not pipeline_data.weights_receipt(model, data).is_file():
             from cliptrase.model.receipt import size_and_place  # only where it is asked for
 
