@@ -57,23 +57,27 @@ def write_receipt(model: str, file: Path) -> dict[str, Any]:
     return receipt
 
 
-def size_and_place(model: str) -> tuple[str, str]:
-    """How large the weights of a model are, and whether they are in the cache; for people."""
+def size_and_place(model: str) -> tuple[int, bool]:
+    """The bytes of a model's weights, 0 where they are not known, and whether they are in the
+    hub's cache."""
     import huggingface_hub
 
     if model in files.names("backbone"):
-        there = is_cached(described(model))
-        size_of = readable(read_backbone(model).bytes or 0)
-        return size_of, "in the cache" if there else "to be fetched"
+        return read_backbone(model).bytes or 0, is_cached(described(model))
     spec = config.load("model", model)
     repository, size = HUB.get((str(spec["name"]), str(spec["pretrained"])), ("", 0))
-    if not repository:
-        return "size unknown", "to be fetched unless they are in the cache"
-    for name in FILES:
+    for name in FILES if repository else ():
         found = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(found, str):
-            return readable(Path(found).stat().st_size), "in the cache"
-    return readable(int(size)), "to be fetched"
+            return Path(found).stat().st_size, True
+    return int(size), False
+
+
+def cache() -> str:
+    """The folder where the hub's library keeps what it fetches."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return str(HF_HUB_CACHE)
 
 
 @exit_on_user_error
