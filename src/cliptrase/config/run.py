@@ -322,6 +322,7 @@ def _settings(
         )
     method, protocol = _method_and_protocol(tree, benchmark, model, picture)
     _check_blocks(method, model)
+    _check_grids(method, model)
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
     beside = Backbones(sam=method.sam, dino=method.dino)
@@ -385,6 +386,19 @@ def _check_blocks(method: Method, model: Model) -> None:
             )
 
 
+def _check_grids(method: Method, model: Model) -> None:
+    """Refuse to cluster CLIP's features by the patches of another network."""
+    regions, dino = method.regions, method.dino
+    if regions is None or dino is None or regions.correlation.source != "dino":
+        return
+    if regions.cluster == "features" and dino.patch != model.patch:
+        raise UserError(
+            f"method.regions.cluster=features: with correlation.source=dino needs one grid, but "
+            f"{dino.label} has patches of {dino.patch} pixels and {model.label} of {model.patch}; "
+            "take method.regions.cluster=rows"
+        )
+
+
 def _check_slide(protocol: Slide, size: int, method: Method) -> None:
     if protocol.stride > size:
         raise UserError(
@@ -395,6 +409,11 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
         raise UserError(
             f"protocol.short_side={protocol.short_side}: smaller than the window, "
             f"image_size={size}; take a larger one or a smaller window"
+        )
+    if method.sees_original:
+        raise UserError(
+            "method.regions.sam.sees=original: windows are parts of the resized picture; take "
+            "method.regions.sam.sees=network, or protocol=crop"
         )
     vote = vote_of(method)
     if vote != "none" and not VOTE[vote].averages:
