@@ -81,8 +81,9 @@ def test_embeddings_masks_and_ious(sam, oracle, size, multimask):
 def test_masks_are_resized_as_the_released_code_does(oracle, size):
     low = torch.randn(3, 1, SIDE // 2, SIDE // 2, generator=torch.Generator().manual_seed(3))
     framed = framed_size(size, SIDE)
-    expected = oracle.postprocess_masks(low, framed, size)[:, 0]
-    assert torch.equal(whole_masks(low[:, 0], SIDE, framed, size), expected)
+    for out_size in (size, (30, 41)):
+        expected = oracle.postprocess_masks(low, framed, out_size)[:, 0]
+        assert torch.equal(whole_masks(low[:, 0], SIDE, framed, out_size), expected)
 
 
 @pytest.mark.parametrize("points", ["all", 2])

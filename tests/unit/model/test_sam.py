@@ -141,7 +141,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_without_transformers_the_message_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match="mine needs transformers.*pip install transformers"):
+    with pytest.raises(UserError, match=r"mine needs transformers.*pip install transformers"):
         load_sam(folder, "mine")
 
 
@@ -247,5 +247,5 @@ def test_the_best_of_three_masks_has_the_largest_predicted_iou(sam, monkeypatch)
 def test_masks_that_are_not_finite_are_refused(sam):
     embedding = torch.full((1, 32, SIDE // 8, SIDE // 8), torch.nan)
     points, labels = torch.ones(2, 2), torch.ones(1, 2, dtype=torch.int64)
-    with pytest.raises(UserError, match="random makes masks of NaN.*method.sam=local-dir:DIR"):
+    with pytest.raises(UserError, match=r"random makes masks of NaN.*method.sam=local-dir:DIR"):
         decode(sam, embedding, points, labels)
