@@ -209,7 +209,13 @@ def test_the_centre_of_the_first_patch_of_224_pixels():
 
 def test_a_picture_is_embedded_alike_in_any_company(sam):
     framed = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    batches: list[int] = []
+    hook = sam.model.vision_encoder.register_forward_pre_hook(
+        lambda module, inputs: batches.append(len(inputs[0]))
+    )
     together = embed(sam, framed)
+    hook.remove()
+    assert batches == [1, 1, 1]
     alone = [embed(sam, picture) for picture in framed.split(1)]
     with ThreadPoolExecutor(3) as pool:
         beside = list(pool.map(lambda picture: embed(sam, picture), framed.split(1)))
