@@ -359,7 +359,7 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method.attention=null"], ["method.attention=null", "kind, terms"]),
         (["method.regions=5"], ["method.regions=5", "correlation"]),
         (["method.regions={}"], ["method.regions.correlation is missing"]),
-        (["method.regions.correlation=null"], ["method.regions.correlation=null", "block"]),
+        (["method.regions.correlation=null"], ["method.regions.correlation=null", "kind"]),
         (["benchmark.labels=null"], ["benchmark.labels=null", "map, ignore"]),
         (["benchmark.labels.map=null"], ["benchmark.labels.map=null: must be a name"]),
         (["image_size=224.0"], ["image_size=224.0: must be a whole number"]),

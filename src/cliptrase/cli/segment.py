@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> None:
     names = [*classes, *([BACKGROUND] if background else [])]
     _check_pictures(args, planned, names, image_size)
 
+    import cliptrase.model.lean  # noqa: F401
     from cliptrase.segmenter import Segmenter  # torch: seconds, after what fails quickly
 
     segmenter = Segmenter(

@@ -12,12 +12,14 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field
 
-from cliptrase.config import files
+from cliptrase.config import backbones, files
 from cliptrase.config.compose import compose
 from cliptrase.config.files import Tree
 from cliptrase.config.kinds import PROTOCOL, VOTE, vote_of
 from cliptrase.config.schema import (
     PROTOCOLS,
+    BackboneNames,
+    Backbones,
     Benchmark,
     Count,
     FolderFiles,
@@ -53,10 +55,14 @@ def check_device(device: object) -> str:
 
 
 class Settings(Frozen):
-    """A method on a model under a protocol: what pictures are segmented with."""
+    """A method on a model under a protocol: what pictures are segmented with.
+
+    backbones: the networks that the method needs beside the model.
+    """
 
     method: Method
     model: Model
+    backbones: Backbones = Backbones()
     protocol: Protocol = Field(discriminator="name")
     image_size: Count
     device: Annotated[str, BeforeValidator(check_device)] = Field(exclude=True)
@@ -97,6 +103,10 @@ class Run(Settings):
         method, protocol, classes = self.stock
         parts += [*_different(method, self.method), *_different(protocol, self.protocol)]
         parts += [f"{key}-{value}" for key, value in self.model.changed.items()]
+        for role, network in self.backbones:
+            usual = getattr(method, role)
+            if network is not None and (usual is None or usual.label != network.label):
+                parts.append(f"{role}-{network.label}")
         if classes not in ("", self.vocabulary.classes.name):
             parts.append(f"vocabulary-{self.vocabulary.classes.name}")
         if self.limit is not None:
@@ -159,16 +169,16 @@ def resolve(overrides: Iterable[str]) -> Run:
     )
 
 
-def resolve_settings(overrides: Iterable[str], patches: int | None = None) -> Settings:
+def resolve_settings(overrides: Iterable[str], size: tuple[int, int] | None = None) -> Settings:
     """What pictures without a benchmark are segmented with, from the same overrides.
 
-    patches: of the picture, where it is not image_size × image_size: eps and min_samples follow
-    them unless they are set.
+    size: height and width in pixels of what the model sees, where it is not image_size ×
+    image_size: eps and min_samples follow its patches unless they are set.
     """
     tree = compose(overrides)
     del tree["benchmark"]
     _refuse_missing(tree)
-    return _settings(tree, None, patches)
+    return _settings(tree, None, size)
 
 
 def picture_overrides(
@@ -298,7 +308,9 @@ def _benchmark(content: Any) -> Benchmark:
     return validated(Benchmark, rest | {"labels": scored, "folder": folder}, "benchmark")
 
 
-def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = None) -> Settings:
+def _settings(
+    tree: Tree, benchmark: Benchmark | None, picture: tuple[int, int] | None = None
+) -> Settings:
     written = validated(WrittenModel, tree["model"], "model")
     model = describe_model(written)
     size = tree["image_size"] = validated(_Size, {"image_size": tree["image_size"]}).image_size
@@ -308,12 +320,13 @@ def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = Non
         raise UserError(
             f"image_size={size}: not a multiple of the model's patch, {model.patch}; take {fitting}"
         )
-    method, protocol = _method_and_protocol(tree, benchmark, model, patches)
+    method, protocol = _method_and_protocol(tree, benchmark, model, picture)
     _check_blocks(method, model)
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
-    parts = {"method": method, "model": model, "protocol": protocol, "image_size": size}
-    return validated(Settings, parts | {"device": tree["device"]})
+    beside = Backbones(sam=method.sam, dino=method.dino)
+    parts = {"method": method, "model": model, "backbones": beside, "protocol": protocol}
+    return validated(Settings, {**parts, "image_size": size, "device": tree["device"]})
 
 
 class _Size(Frozen):
@@ -321,7 +334,7 @@ class _Size(Frozen):
 
 
 def _method_and_protocol(
-    tree: Tree, benchmark: Benchmark | None, model: Model, patches: int | None = None
+    tree: Tree, benchmark: Benchmark | None, model: Model, picture: tuple[int, int] | None = None
 ) -> tuple[Method, Protocol]:
     """Both with the values that are `auto` filled in."""
     content = dict(tree["protocol"])
@@ -336,8 +349,20 @@ def _method_and_protocol(
     method = dict(tree["method"])
     if method.get("cls_logits") == "auto":
         method["cls_logits"] = facts.cls_logits and benchmark is not None and benchmark.cls_logits
+    prefers = validated(BackboneNames, method.pop("prefers", {}), "method.prefers")
+    for role in ("sam", "dino"):
+        if role in method:
+            method[role] = backbones.choose(role, method[role], prefers, model)
     if isinstance(method.get("regions"), dict):
-        eps, min_samples = dbscan_defaults(patches or (tree["image_size"] // model.patch) ** 2)
+        patch, dino = model.patch, method.get("dino")
+        if (
+            dino is not None
+            and (method["regions"].get("correlation") or {}).get("source") == "dino"
+        ):
+            patch = dino.patch
+        sides = picture or (tree["image_size"],) * 2
+        patches = (max(1, (side + patch // 2) // patch) for side in sides)
+        eps, min_samples = dbscan_defaults(math.prod(patches))
         auto = {"eps": eps, "min_samples": min_samples, "vote": facts.vote}
         method["regions"] = {
             key: auto.get(key, value) if value == "auto" else value
@@ -353,7 +378,7 @@ def _check_blocks(method: Method, model: Model) -> None:
     if method.regions is not None:
         blocks["method.regions.correlation.block"] = method.regions.correlation.block
     for key, block in blocks.items():
-        if block < first:
+        if block is not None and block < first:
             raise UserError(
                 f"{key}={block}: a model of {model.depth} blocks has the blocks {first} to 12, "
                 "counted as in a 12-block model, from the end"

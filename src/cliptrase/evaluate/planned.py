@@ -47,6 +47,7 @@ def make_pass(
     lost |= _without_their_images(todo, data)
     made = {run: runs[run] for run in runs if run not in lost}
     if todo.keys() - lost.keys():
+        import cliptrase.model.lean  # noqa: F401
         from cliptrase.evaluate.passes import run_pass  # torch: not where all runs are there
 
         partial = file.with_name(f".{name}.partial.npz")

@@ -115,6 +115,7 @@ def _options(run: Run) -> dict[str, Any]:
 def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
     """The folders of runs made in one pass; where it cannot start, each alone shows which one is
     wrong. An error that the runs share is given to all whose folders were not written before."""
+    import cliptrase.model.lean  # noqa: F401
     from cliptrase.evaluate.passes import run_pass
 
     name, run = next(iter(runs.items()))

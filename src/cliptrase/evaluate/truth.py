@@ -53,7 +53,9 @@ class Loader:
             for run in runs
             if run.benchmark.subset is not None
         }
-        loader = cls(dataset, benchmark.dataset, protocol_of(runs[0]), targets, subsets)
+        originals = any(run.method.sees_original for run in runs)
+        protocol = protocol_of(runs[0], originals)
+        loader = cls(dataset, benchmark.dataset, protocol, targets, subsets)
         return loader if benchmark.folder is None else replace(loader, cure=FOLDER_CURE)
 
     def __call__(self, position: int) -> Loaded:

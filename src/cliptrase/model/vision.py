@@ -60,24 +60,30 @@ def embed_tokens(clip: Clip, pixels: Tensor) -> Tensor:
 
 
 def position_embedding(clip: Clip, rows: int, columns: int) -> Tensor:
-    """Position embedding (L, D) of a grid, bicubic where it is not the one trained on.
-
-    The scale given to the resize is (rows + 0.1) / rows0, as in DINO and the released code: it, not
-    the rounded size, sets where the embedding is sampled.
-    """
+    """Position embedding (L, D) of a grid, resized where it is not the one trained on."""
     if (rows, columns) not in clip.positions:
         trained = clip.visual.positional_embedding
         rows0, columns0 = clip.visual.grid_size
         clip.positions[rows0, columns0] = trained
         if (rows, columns) != (rows0, columns0):
-            resized = F.interpolate(
-                trained[1:].reshape(1, rows0, columns0, -1).permute(0, 3, 1, 2),
-                scale_factor=((rows + 0.1) / rows0, (columns + 0.1) / columns0),
-                mode="bicubic",
-            )
-            assert resized.shape[-2:] == (rows, columns)
-            clip.positions[rows, columns] = torch.cat([trained[:1], resized[0].flatten(1).T])
+            patches = resized(trained[1:], (rows0, columns0), (rows, columns))
+            clip.positions[rows, columns] = torch.cat([trained[:1], patches])
     return clip.positions[rows, columns]
+
+
+def resized(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """A position embedding of patches, of the `trained` grid (N0, D) to another `grid` (N, D).
+
+    Bicubic. The scale given to the resize is (rows + 0.1) / rows0, as in DINO and the released
+    code: it, not the rounded size, sets where the embedding is sampled.
+    """
+    square = F.interpolate(
+        table.reshape(1, *trained, -1).permute(0, 3, 1, 2),
+        scale_factor=((grid[0] + 0.1) / trained[0], (grid[1] + 0.1) / trained[1]),
+        mode="bicubic",
+    )
+    assert square.shape[-2:] == grid
+    return square[0].flatten(1).T
 
 
 def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:

@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with matplotlib.rc_context(SETTINGS):
         paths = draw_charts(suite, shelf, folder)
         try:
+            import cliptrase.model.lean  # noqa: F401
             from cliptrase.publish.pictures import draw_pictures  # torch: only for these
 
             paths += draw_pictures(suite, folder, data)
