@@ -45,18 +45,20 @@ def load_sam(folder: Path, label: str, device: str | torch.device = "cpu") -> Sa
     that are damaged or of another model, and where transformers is not installed.
     """
     _check_folder(folder)
-    weights = folder / WEIGHTS
+    weights, reading = folder / WEIGHTS, folder / CONFIG
     try:
-        from transformers import SamModel  # takes seconds
+        from transformers import SamConfig, SamModel  # takes seconds
     except ImportError as error:
         raise UserError(
             f"method.sam: {label} needs transformers, which cannot be imported ({error}); "
             "pip install transformers"
         ) from error
     try:
+        config, reading = SamConfig.from_json_file(reading), weights
         with _quiet():
             loaded: Any = SamModel.from_pretrained(
                 folder,
+                config=config,
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
@@ -72,7 +74,7 @@ def load_sam(folder: Path, label: str, device: str | torch.device = "cpu") -> Sa
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: cannot be loaded ({reason}); {CURE}") from error
+        raise UserError(f"{reading}: cannot be loaded ({reason}); {CURE}") from error
     for name, values in model.state_dict().items():
         if not values.isfinite().all():
             raise UserError(f"{weights}: NaN or infinity in {name}; get the file again, or {CURE}")
