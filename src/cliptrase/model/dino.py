@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -88,7 +87,7 @@ def load_dino(
     not a plain ViT, weights that are cut off, another network's or not finite.
     """
     config, cure = _config(folder), f"write {folder} again, or {CURE}"
-    model = _built(folder / CONFIG, architecture or str(config.get("architecture")), config)
+    model = _built(folder / CONFIG, architecture or config.get("architecture"), config)
     file = folder / WEIGHTS
     if not file.is_file():
         raise UserError(f"{file}: no such file; {cure}")
@@ -96,15 +95,12 @@ def load_dino(
         stored = load_file(file)
         stored.pop("mask_token", None)  # only pre-training reads it
         model.load_state_dict(stored)
-        model.float().eval().requires_grad_(False).to(device)
+        model.eval().requires_grad_(False).to(device)
     except torch.OutOfMemoryError:
         raise UserError(f"{file}: does not fit on {device}; take device=cpu") from None
-    except SafetensorError as error:
-        raise UserError(f"{file}: not safetensors, or cut off ({error}); {cure}") from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file}: other weights than {CONFIG} says ({reason}); {cure}") from None
-    for name, weight in model.state_dict().items():
+    except Exception as error:
+        raise UserError(f"{file}: cannot be loaded ({_line(error)}); {cure}") from error
+    for name, weight in stored.items():
         if not bool(weight.isfinite().all()):
             raise UserError(f"{file}: {name} is not finite, the weights are damaged; {cure}")
     shown = model.pretrained_cfg
@@ -127,44 +123,58 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _built(file: Path, name: str, config: dict[str, Any]) -> Any:
-    """timm's network `name` with the arguments of `config`, of `file`; its weights are random.
+def _built(file: Path, name: object, config: dict[str, Any]) -> Any:
+    """timm's network `name` as `config`, the content of `file`, says; its weights are random.
 
     Raises UserError for an unknown name, and for what is not a plain ViT.
     """
     import timm
     from timm.layers.attention import Attention
+    from timm.layers.patch_embed import PatchEmbed
     from timm.models.eva import Eva, EvaAttention, EvaBlock
     from timm.models.vision_transformer import Block, VisionTransformer
 
+    if not isinstance(name, str):
+        raise UserError(
+            f"{file}: it names no `architecture`, as a folder of timm does (a folder of "
+            f"transformers is not read); {CURE}"
+        )
     architecture = name.partition(".")[0]  # its tag says which weights
     if not timm.is_model(architecture):
-        near = nearest(architecture, timm.list_models()).partition(" There is:")[0]  # of hundreds
-        hint = near if near.startswith("did you mean") else "see timm.list_models('vit_*')"
+        near = nearest(architecture, timm.list_models()).partition("There is:")[0]  # of hundreds
+        hint = near.strip() or "see timm.list_models('vit_*')"
         raise UserError(f"{file}: timm knows no architecture {architecture!r}; {hint}; {CURE}")
-    shown = {**config.get("pretrained_cfg", {}), "num_classes": config.get("num_classes", 0)}
     try:
+        shown = {**config.get("pretrained_cfg", {}), "num_classes": config.get("num_classes", 0)}
         with quiet():
             model: Any = timm.create_model(
                 architecture, pretrained_cfg=shown, **config.get("model_args", {})
             )
-    except (AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{file}: no {architecture} can be built of it ({reason}); {CURE}"
-        ) from None
+    except Exception as error:
+        message = f"{file}: no {architecture} can be built of it ({_line(error)}); {CURE}"
+        raise UserError(message) from error
     plain = (
         type(model) in (VisionTransformer, Eva)
+        and type(model.patch_embed) is PatchEmbed
+        and len(set(model.patch_embed.patch_size)) == 1
+        and model.patch_embed.proj.in_channels == 3
         and not getattr(model, "rope_mixed", False)
         and len(model.blocks) > 1
         and all(type(block) in (Block, EvaBlock) for block in model.blocks)
         and all(type(block.attn) in (Attention, EvaAttention) for block in model.blocks)
         and all(block.attn.qkv is not None for block in model.blocks)
-        and len(set(model.patch_embed.patch_size)) == 1
     )
     if not plain:
-        raise UserError(f"{file}: {architecture} is not a plain ViT of two blocks or more; {CURE}")
+        raise UserError(
+            f"{file}: {architecture} is not a plain ViT (colour pictures, square patches, two "
+            f"blocks or more, queries, keys and values of one layer); {CURE}"
+        )
     return model
+
+
+def _line(error: Exception) -> str:
+    """The text of an error in a line, its beginning where it is long."""
+    return " ".join(str(error).split())[:200]
 
 
 def check_denoise(dino: Dino, denoise: str) -> None:
