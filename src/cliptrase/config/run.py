@@ -310,6 +310,11 @@ def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = Non
         )
     method, protocol = _method_and_protocol(tree, benchmark, model, patches)
     _check_blocks(method, model)
+    if method.attention.within is not None and (benchmark is None or isinstance(protocol, Slide)):
+        raise UserError(
+            f"method.attention.within={method.attention.within}: it needs labels; an oracle of "
+            "Table 4, for benchmarks under protocol crop"
+        )
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
     parts = {"method": method, "model": model, "protocol": protocol, "image_size": size}

@@ -5,7 +5,7 @@ computed that no run asks for.
 """
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -79,15 +79,23 @@ def voted(vote: str, winners: Tensor, logits: Tensor, text: Text, regions: Tenso
 class Graph:
     """One batch of images through everything that runs ask of it."""
 
-    def __init__(self, clip: Clip, pixels: Tensor, out_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        pixels: Tensor,
+        out_size: tuple[int, int] | None = None,
+        truths: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """`pixels` (B, 3, height, width) float32, normalised, sides multiples of the patch; label
-        maps come out at `out_size` (H, W), the pixels' own size where it is None."""
+        maps come out at `out_size` (H, W), the pixels' own size where it is None. truths: for runs
+        that see it, ground truth (B, height, width) by target, −1 where it is ignored."""
         self.clip = clip
         self.grid = vision.grid(clip, pixels)
         height, width = pixels.shape[-2:]
         self.out_size = (height, width) if out_size is None else out_size
         self.seconds: dict[str, float] = {}  # by stage, without the stages it called
         self._pixels = pixels
+        self._truths = truths or {}
         self._kept: dict[Hashable, Any] = {}
         self._maps: dict[Hashable, keys.Memo] = {}
         self._inner = 0.0
@@ -270,6 +278,10 @@ class Graph:
         return self._once(
             "encode", ("qkv", index), lambda: vision.qkv(self.clip, index, self.entering(index))
         )
+
+    def truth(self, target: str) -> Tensor:
+        """The ground truth (B, height, width) of a target, −1 where it is ignored."""
+        return self._truths[target]
 
     def _once(self, stage: str, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept under (stage, key); its time, less what it called, counts for `stage`."""

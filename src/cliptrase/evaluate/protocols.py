@@ -3,8 +3,8 @@ how the jobs of a pass are answered. (What a class is: targets. What a score is:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import logits_key
 from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
-from cliptrase.model.load import Clip
+from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.argmax import first_argmax
 
@@ -31,10 +31,12 @@ Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) by run
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture as the model sees it."""
+    """One picture as the model sees it. truths: what oracles see beside it, by target: class
+    (h, w) of every pixel, −1 where it is ignored."""
 
     pixels: NDArray[np.uint8]  # (h, w, 3)
     out_size: Size  # (H, W) of the label map that is scored
+    truths: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Crop(Protocol):
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Iterator[tuple[list[str], Tensor]]:
         pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
-        graph = Graph(clip, pixels, (self.size, self.size))
+        graph = Graph(clip, pixels, (self.size, self.size), _truths(clip, shown))
         predicted = {run: job.predict(graph) for run, job in jobs.items()}
         alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
         for run, classes in predicted.items():
@@ -107,7 +109,8 @@ class Crop(Protocol):
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         side = self.size // clip.patch
-        job.predict(Graph(clip, clip.normalise(shown.pixels[None]), (side, side)))
+        pixels, truths = clip.normalise(shown.pixels[None]), _truths(clip, [shown])
+        job.predict(Graph(clip, pixels, (side, side), truths))
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,14 @@ def protocol_of(run: Run) -> Protocol:
     if isinstance(protocol, schema.Slide):
         return Slide(size, protocol.short_side, protocol.stride)
     return Crop(size)
+
+
+def _truths(clip: Clip, shown: Sequence[Shown]) -> dict[str, Tensor]:
+    """What oracles see of some pictures, (B, h, w) by target, on the device of `clip`."""
+    return {
+        target: uploaded(np.stack([picture.truths[target] for picture in shown]), clip.device)
+        for target in shown[0].truths
+    }
 
 
 def _size(picture: Tensor | NDArray[Any]) -> Size:
