@@ -71,6 +71,11 @@ LABELS = ["--labels", "l.png", "--overlay", "o.png", "--json", "r.json"]
         (["--set", "method.regions.min_samples=0"], "method.regions.min_samples=0", "1 or more"),
         (["--set", "method.attention.terms=[qv]"], "'qv'", "There is: kk, qk, qq, vv"),
         (["--set", "method.attention.first_block=2"], "first_block=2", "the blocks 7 to 12"),
+        (
+            ["--set", "method.attention.within=truth"],
+            "method.attention.within=truth: it needs labels",
+            "for benchmarks under protocol crop",
+        ),
         (["--set", "image_size"], "'image_size'", "method"),
         (["--set", "limit=3"], "limit=3", "method"),
         (["--image-size", "230"], "image_size=230", "take 224 or 240"),

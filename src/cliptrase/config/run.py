@@ -323,6 +323,11 @@ def _settings(
     method, protocol = _method_and_protocol(tree, benchmark, model, picture)
     _check_blocks(method, model)
     _check_grids(method, model)
+    if method.attention.within is not None and (benchmark is None or isinstance(protocol, Slide)):
+        raise UserError(
+            f"method.attention.within={method.attention.within}: it needs labels; an oracle of "
+            "Table 4, for benchmarks under protocol crop"
+        )
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
     beside = Backbones(sam=method.sam, dino=method.dino)

@@ -42,6 +42,7 @@ Block = Annotated[
     ),
 ]
 Scale = Annotated[float, number(0, 10_000)]
+WITHIN_KEYS = ("within_mixed", "within_cls")  # how `within` restricts
 SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_heads)
 
 
@@ -61,7 +62,11 @@ def _terms(value: Any) -> tuple[str, ...]:
 
 class Attention(Frozen):
     """What replaces the attention of the blocks first_block … last_block, counted as in a 12-block
-    model, from the end on other depths."""
+    model, from the end on other depths.
+
+    within: an oracle: tokens attend within regions of the ground truth only. A configuration says
+    `truth`; the run of a pass names its target there (`evaluate.jobs.Job.of`).
+    """
 
     kind: Annotated[str, one_of(*ATTENTION)]
     terms: Annotated[tuple[str, ...], BeforeValidator(_terms)]
@@ -72,6 +77,10 @@ class Attention(Frozen):
     omega: Scale | None = None
     row_sum: Annotated[str | int, one_of("none", 1, 3)] = "none"
     heads: Heads = "mean"
+    softmax: Flag = False
+    within: Annotated[str | None, one_of(None, "truth")] = None
+    within_mixed: Annotated[str, one_of("majority", "any")] = "majority"
+    within_cls: Annotated[str, one_of("apart", "kept")] = "apart"
 
     @model_validator(mode="after")
     def _kind_reads(self) -> Self:
@@ -96,11 +105,22 @@ class Attention(Frozen):
             "heads": f"kind {self.kind} attends head by head; take mean, or kind "
             + " or ".join(SHARED_MATRIX),
             "omega": f"is added before a softmax; take null with kind {self.kind}",
+            "softmax": "is of kinds with one matrix for all heads; take false, or kind "
+            + " or ".join(SHARED_MATRIX),
+            "within": f"kind {self.kind} has no rows that could be restricted; take null",
         }
+        if self.within is None:
+            unread = "says how within=truth restricts rows, and within is null; take "
+            cures |= {key: unread + defaults(Attention)[key] for key in WITHIN_KEYS}
         for key, cure in cures.items():
             value = getattr(self, key)
             if key not in reads and value != defaults(Attention)[key]:
                 raise UserError(f"method.attention.{key}={text_of(value)}: {cure}")
+        if self.within is not None and self.omega is not None:
+            raise UserError(
+                f"method.attention.within={self.within}: is not defined with "
+                f"method.attention.omega={self.omega:g}; take null for one of the two"
+            )
         if self.first_block > self.last_block:
             raise UserError(
                 f"method.attention.first_block={self.first_block} comes after "

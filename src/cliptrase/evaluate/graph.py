@@ -97,13 +97,16 @@ class Graph:
         clip: Clip,
         pixels: Tensor,
         out_size: tuple[int, int] | None = None,
+        truths: Mapping[str, Tensor] | None = None,
         *,
         networks: Mapping[Key, Network] | None = None,
         originals: Sequence[Original] = (),
     ) -> None:
         """`pixels` (B, 3, height, width) float32, normalised, sides multiples of the patch; label
-        maps come out at `out_size` (H, W), the pixels' own size where it is None. networks: those
-        beside CLIP that methods name. originals: of each image, where a method asks for them."""
+        maps come out at `out_size` (H, W), the pixels' own size where it is None. truths: for runs
+        that see it, ground truth (B, height, width) by target, −1 where it is ignored. networks:
+        those beside CLIP that methods name. originals: of each image, where a method asks for them.
+        """
         self.clip = clip
         self.grid = vision.grid(clip, pixels)
         height, width = pixels.shape[-2:]
@@ -113,6 +116,7 @@ class Graph:
         self._pixels = pixels
         self._networks = networks or {}
         self._originals = originals
+        self._truths = truths or {}
         self._kept: dict[Hashable, Any] = {}
         self._maps: dict[Hashable, keys.Memo] = {}
         self._inner = 0.0
@@ -358,6 +362,10 @@ class Graph:
         return self._once(
             "encode", ("qkv", index), lambda: vision.qkv(self.clip, index, self.entering(index))
         )
+
+    def truth(self, target: str) -> Tensor:
+        """The ground truth (B, height, width) of a target, −1 where it is ignored."""
+        return self._truths[target]
 
     def _once(self, stage: str, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept under (stage, key); its time, less what it called, counts for `stage`."""

@@ -25,7 +25,7 @@ UNCOUNTED = {"eps", "min_samples"}  # decide labels, not the shape of any produc
 class Job:
     """One run, as far as the pixels' classes depend on it."""
 
-    method: Method
+    method: Method  # `attention.within` holds the target whose ground truth it sees
     logit_scale: float
     target: str  # target_key of the run
     text_key: str
@@ -39,7 +39,11 @@ class Job:
     ) -> Self:
         scale, target = run.protocol.logit_scale, target_key(run)
         threshold = getattr(run.protocol, "background_threshold", 0.0) * has_background(run)
-        return cls(run.method, scale, target, text_key, text, threshold, networks or {})
+        method = run.method
+        if method.attention.within is not None:  # so that the graph keeps its features by target
+            attention = method.attention.model_copy(update={"within": target})
+            method = method.model_copy(update={"attention": attention})
+        return cls(method, scale, target, text_key, text, threshold, networks or {})
 
     @property
     def cost_key(self) -> tuple[str, str]:

@@ -4,7 +4,7 @@ how the jobs of a pass are answered. (What a class is: targets. What a score is:
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import logits_key
 from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
 from cliptrase.model.backbones import Key, Network
-from cliptrase.model.load import Clip
+from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.argmax import first_argmax
 
@@ -32,10 +32,12 @@ Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) by run
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture as the model sees it."""
+    """One picture as the model sees it. truths: what oracles see beside it, by target: class
+    (h, w) of every pixel, −1 where it is ignored. original: for networks that see more of it."""
 
     pixels: NDArray[np.uint8]  # (h, w, 3)
     out_size: Size  # (H, W) of the label map that is scored
+    truths: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     original: Original | None = None  # where a run asks for it
 
 
@@ -97,7 +99,8 @@ class Crop(Protocol):
     def show(self, image: Image.Image) -> Shown:
         box = crop_box(image.size, self.size) if self.originals else None
         original = Original(image, box) if box else None
-        return Shown(crop_image(image, self.size), (self.size, self.size), original)
+        size = (self.size, self.size)
+        return Shown(crop_image(image, self.size), size, original=original)
 
     def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
         return crop_label(raw, self.size)
@@ -123,7 +126,8 @@ class Crop(Protocol):
         self, clip: Clip, shown: Sequence[Shown], pixels: Tensor, out_size: Size, jobs: Jobs
     ) -> Graph:
         originals = [each.original for each in shown if each.original is not None]
-        return Graph(clip, pixels, out_size, networks=_networks(jobs), originals=originals)
+        truths, networks = _truths(clip, shown), _networks(jobs)
+        return Graph(clip, pixels, out_size, truths, networks=networks, originals=originals)
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,14 @@ def protocol_of(run: Run, originals: bool = False) -> Protocol:
 def _networks(jobs: Mapping[Any, Job]) -> dict[Key, Network]:
     """The networks beside CLIP of some jobs."""
     return {key: each for job in jobs.values() for key, each in job.networks.items()}
+
+
+def _truths(clip: Clip, shown: Sequence[Shown]) -> dict[str, Tensor]:
+    """What oracles see of some pictures, (B, h, w) by target, on the device of `clip`."""
+    return {
+        target: uploaded(np.stack([picture.truths[target] for picture in shown]), clip.device)
+        for target in shown[0].truths
+    }
 
 
 def _size(picture: Tensor | NDArray[Any]) -> Size:

@@ -37,7 +37,7 @@ from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.textcache import names_of
-from cliptrase.evaluate.truth import Loader
+from cliptrase.evaluate.truth import Loader, seen_targets
 from cliptrase.machine import cores
 from cliptrase.model.backbones import Key, load_networks
 from cliptrase.model.dino import Dino
@@ -152,7 +152,9 @@ def random_text(clip: Clip, run: Run) -> Text:
     """Features for the names of a run's vocabulary, each that of a patch of a picture."""
     names, owner = names_of(run)
     pixels = clip.normalise(np.asarray(random_sample((224, 224)).image)[None])
-    patches = Graph(clip, pixels).patches(run.method)[0]
+    attention = run.method.attention.model_copy(update={"within": None})  # it has no labels
+    method = run.method.model_copy(update={"attention": attention})
+    patches = Graph(clip, pixels).patches(method)[0]
     chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
     return Text(chosen, torch.tensor(owner).to(clip.device))
 
@@ -171,7 +173,8 @@ def timing(
     tables = [(target.lookup.table, target.classes) for target in targets.values()]
     scored = np.logical_and.reduce([(table >= 0) & (table < classes) for table, classes in tables])
     samples = [random_sample(SIZES.get(dataset, PHOTOGRAPH), int(scored.argmax()))] * count
-    loader = Loader(samples, dataset, protocol_of(first), targets)
+    oracles = seen_targets(runs.values())
+    loader = Loader(samples, dataset, protocol_of(first), targets, oracles=oracles)
     seconds = partial(_seconds, device)
     with torch.inference_mode(), single_threaded_pool(cores()) as pool:
         texts = {key: random_text(clip, run) for key, run in vocabularies.items()}

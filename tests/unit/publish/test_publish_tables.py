@@ -27,6 +27,7 @@ from cliptrase.publish.tables import main
 TABLES = (
     "table1_main",
     "table2_ablation",
+    "table4_scr",
     "table6_metrics_224",
     "table7_metrics_336",
     "fig7_sensitivity",
@@ -240,9 +241,10 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:8] == [
+    assert out[:9] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
+        "table4_scr: 60 of 60 cells",
         "table6_metrics_224: 120 of 120 cells",
         "table7_metrics_336: 120 of 120 cells",
         "fig7_sensitivity: 65 of 65 cells",
@@ -250,7 +252,7 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
         "table_peers: 91 of 91 cells",
         "table_peers_slide: 72 of 72 cells",
     ]
-    assert out[8] == "0 cells of 689 missing"
+    assert out[9] == "0 cells of 749 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     files = [f"{table}.{kind}" for table in TABLES for kind in ("csv", "md", "tex")]
     assert sorted(written) == sorted([".rendered.json", *files])
