@@ -264,12 +264,14 @@ BAD = [
     ["good.png", "--device", "tpu"],
     ["good.png", "--classes", "background", "--background", "sky"],
     ["cut.jpg"],
+    ["good.png", "--device", "cuda"],
 ]
 
 
 def test_paths_and_options_are_checked_before_torch_is_imported(folder):
     script = (
-        "import contextlib, sys\nfrom cliptrase.cli import main\n"
+        "import contextlib, sys\nfrom cliptrase import machine\nfrom cliptrase.cli import main\n"
+        "machine.may_have_gpu = lambda: False\n"
         f"for words in {BAD!r}:\n"
         "    with contextlib.suppress(SystemExit):\n"
         "        main(['segment', '--model', 'shapes_clip', '--classes', 'a,b', *words])\n"

@@ -36,9 +36,9 @@ def write_receipt(model: str, file: Path) -> dict[str, Any]:
     if model in files.names("backbone"):
         path = folder_of(described(model)) / WEIGHTS
     else:
+        spec = config.load("model", model)
         from cliptrase.model.fetch import fetch_weights  # torch
 
-        spec = config.load("model", model)
         path, _ = fetch_weights(str(spec["name"]), str(spec["pretrained"]))
     sha256, named = sha256_file(path), path.resolve().name
     verified = bool(re.fullmatch("[0-9a-f]{64}", named))

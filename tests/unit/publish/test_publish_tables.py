@@ -321,6 +321,35 @@ def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     assert "0 cells of 689 missing" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tables", "paperr"],
+        ["tables", "paper", "--table", "table1"],
+        ["tables", "paper", "--benchmarks", "voc2"],
+        ["tables", "smoke"],
+        ["figures", "paperr"],
+        ["figures", "smoke"],
+        ["publish", "paperr"],
+        ["publish", "paper", "tracking.mod=offline"],
+        ["publish", "smoke"],
+    ],
+)
+def test_names_and_runs_are_looked_at_before_pandas_is_imported(
+    words: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import contextlib, sys; from cliptrase.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main({words!r})\n"
+        "heavy = {'torch', 'pandas', 'matplotlib', 'wandb'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0 and done.stderr.startswith("error: "), done.stderr
+
+
 def test_no_such_step_is_a_usage_error() -> None:
     from cliptrase.publish.__main__ import main as steps
 
