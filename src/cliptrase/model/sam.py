@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cliptrase.config.backbones import CONFIG, WEIGHTS
 from cliptrase.errors import UserError, counted
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CURE = "give another folder with method.sam=local-dir:DIR"
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of red, green, blue in 0 … 255
 
@@ -160,8 +160,6 @@ def decode(
 
 def _check_folder(folder: Path) -> None:
     """Raise UserError for a folder without transformers' files, or of another architecture."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {CURE}")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(

@@ -13,10 +13,9 @@ from PIL import Image
 from random_sams import SIDE, random_sam, write_sam
 from safetensors.torch import load_file, save_file
 
+from cliptrase.config.backbones import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
 from cliptrase.model.sam import (
-    CONFIG,
-    WEIGHTS,
     decode,
     embed,
     frame,
@@ -135,7 +134,7 @@ def test_a_folder_that_is_no_sam_is_refused_by_name(folder, damage, file, fault,
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"no such folder; .* method.sam=local-dir:DIR"):
+    with pytest.raises(UserError, match=r"config.json: no such file; .* method.sam=local-dir:DIR"):
         load_sam(tmp_path / "sam", "mine")
 
 
