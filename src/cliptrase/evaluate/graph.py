@@ -23,7 +23,7 @@ from cliptrase.errors import UserError
 from cliptrase.evaluate import keys
 from cliptrase.model import vision
 from cliptrase.model.backbones import Key, Network
-from cliptrase.model.dino import Tokens, features, tokens
+from cliptrase.model.dino import Tokens, check_denoise, features, tokens
 from cliptrase.model.load import Clip
 from cliptrase.model.sam import embed, frame, frame_view
 from cliptrase.segment.clustering import Points, without
@@ -195,6 +195,7 @@ class Graph:
             rows = function(DENOISE[regions.denoise].rows)
             if of.source == "dino":
                 assert dino is not None
+                check_denoise(self._networks[dino.key], regions.denoise)
                 return rows(self.dino_correlation(dino, of.feature))
             assert of.block is not None
             return rows(self.correlation(of.block, of.kind, of.heads))

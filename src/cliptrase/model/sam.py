@@ -67,6 +67,15 @@ def load_sam(folder: Path, label: str, device: str | torch.device = "cpu") -> Sa
             )
         model, keys = loaded
         _check_keys(weights, keys)
+        sides = {
+            model.config.vision_config.image_size,
+            model.config.prompt_encoder_config.image_size,
+        }
+        if len(sides) > 1:
+            raise UserError(
+                f"{folder / CONFIG}: its encoders have frames of {max(sides)} and {min(sides)} "
+                f"pixels (image_size); {CURE}"
+            )
         model = model.eval().requires_grad_(False).to(device)
     except torch.OutOfMemoryError:
         raise UserError(f"{weights}: does not fit on {device}; take device=cpu") from None
