@@ -318,7 +318,7 @@ def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0 cells of 689 missing" in done.stdout
+    assert "0 cells of 749 missing" in done.stdout
 
 
 @pytest.mark.parametrize(
