@@ -134,11 +134,44 @@ class Regions(Frozen):
     passes: Annotated[int, one_of(1, 2)] = 1
 
 
+class Unsupervised(Frozen):
+    """The regions of all images are clustered (k-means), and clusters matched to classes
+    (Hungarian): no word decides a pixel.
+
+    clusters: how many, or K, as many as classes. fit: the images that k-means sees; val: those that
+    are scored.
+    """
+
+    clusters: Annotated[
+        int | str,
+        that(
+            lambda value: value == "K" or (is_number(value, int) and value >= 1),
+            "must be K (as many as there are classes) or a whole number, no less than that",
+        ),
+    ]
+    fit: Annotated[str, one_of("val")] = "val"
+
+
 class Method(Frozen):
     name: Text
     attention: Attention
     regions: Regions | None
     cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
+    unsupervised: Unsupervised | None = None
+
+    @model_validator(mode="after")
+    def _no_word_votes(self) -> Self:
+        """Refuse what an unsupervised method would not read."""
+        if self.unsupervised is None:
+            return self
+        why = "with method.unsupervised no word decides a pixel"
+        if self.regions is None:
+            raise UserError("method.regions=null: method.unsupervised clusters regions; give them")
+        if self.regions.vote != "none":
+            raise UserError(f"method.regions.vote={self.regions.vote}: {why}; take none")
+        if self.cls_logits:
+            raise UserError(f"method.cls_logits=true: {why}; take false")
+        return self
 
 
 # --- protocol ---------------------------------------------------------------------------------

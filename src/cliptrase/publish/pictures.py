@@ -140,5 +140,5 @@ def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path)
     jobs = {row: Job.of(run, *text_of(run, clip, data)) for row, run in shown.runs.items()}
     with torch.inference_mode():
         maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
-    labels = {row: each[0].astype(np.int64) for row, each in maps.items()}
+    labels = {row: each.classes[0].astype(np.int64) for row, each in maps.items()}
     return Picture(loaded.shown.pixels, truth_map(loaded, shown.first), labels)
