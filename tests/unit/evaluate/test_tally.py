@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from cliptrase.config.metric_names import RULES
-from cliptrase.evaluate import tally
 from cliptrase.evaluate.tally import ImageResult, Progress, Tally
 from cliptrase.runs import bootstrap
 from cliptrase.runs.bootstrap import BLOCK

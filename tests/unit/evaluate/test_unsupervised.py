@@ -1,4 +1,4 @@
-"""Regions without words: what is kept of them, how clusters get their classes, and what is refused."""
+"""Regions without words: what is kept of them, how clusters get classes, and what is refused."""
 
 import itertools
 import json
@@ -323,7 +323,7 @@ def test_a_pass_that_was_killed_goes_on_to_the_same_bytes(
 def test_too_few_regions_cost_only_their_own_run(runs_of, make, tmp_path):
     few = ["limit=1", "benchmark=shapes"]
     runs = runs_of([RUN[1], *few], ["method=clip", *few])
-    with pytest.raises(UserError, match="1 image with .* cannot make 27 clusters"):
+    with pytest.raises(UserError, match=r"1 image with .* cannot make 27 clusters"):
         make(runs, tmp_path)
     made = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert made == {name for name in runs if ".clip." in name}
@@ -358,7 +358,7 @@ def test_the_matching_is_scoring_code():
 def test_what_clusters_is_imported_by_what_needs_it(alone, runs_of):
     """scikit-learn takes a second: no pass without such a run loads it."""
     lines = (
-        "import sys, cliptrase.evaluate.passes, cliptrase.publish.results, cliptrase.cli",
+        "import sys, cliptrase.evaluate.passes, cliptrase.publish.results",
         "assert not {'sklearn', 'scipy.optimize'} & set(sys.modules), sorted(sys.modules)",
     )
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
@@ -392,7 +392,7 @@ def test_a_background_is_a_class_too():
 
 
 def test_no_picture_is_segmented_with_it():
-    with pytest.raises(UserError, match="ground truth of a whole benchmark.*another method"):
+    with pytest.raises(UserError, match=r"ground truth of a whole benchmark.*another method"):
         config.resolve_settings(["method=cliptrase_unsupervised", "model=shapes_clip"])
 
 
