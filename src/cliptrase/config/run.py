@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from cliptrase.config import backbones, files
 from cliptrase.config.compose import compose
 from cliptrase.config.files import Tree
-from cliptrase.config.kinds import PROTOCOL, VOTE, vote_of
+from cliptrase.config.kinds import PROTOCOL, VOTE, has_background, vote_of
 from cliptrase.config.schema import (
     PROTOCOLS,
     BackboneNames,
@@ -164,9 +164,11 @@ def resolve(overrides: Iterable[str]) -> Run:
     settings = _settings(tree, benchmark)
     vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
     rest = {key: tree[key] for key in ("limit", "batch_size", "workers", "out", "data")}
-    return validated(
+    run = validated(
         Run, {**dict(settings), "benchmark": benchmark, "vocabulary": vocabulary, **rest}
     )
+    _check_clusters(run)
+    return run
 
 
 def resolve_settings(overrides: Iterable[str], size: tuple[int, int] | None = None) -> Settings:
@@ -178,7 +180,14 @@ def resolve_settings(overrides: Iterable[str], size: tuple[int, int] | None = No
     tree = compose(overrides)
     del tree["benchmark"]
     _refuse_missing(tree)
-    return _settings(tree, None, size)
+    settings = _settings(tree, None, size)
+    if settings.method.unsupervised is not None:
+        raise UserError(
+            f"method={settings.method.name}: it gives clusters of regions their classes by the "
+            "ground truth of a whole benchmark, which a picture has not; take another method, as "
+            "cliptrase"
+        )
+    return settings
 
 
 def picture_overrides(
@@ -404,7 +413,23 @@ def _check_grids(method: Method, model: Model) -> None:
         )
 
 
+def _check_clusters(run: Run) -> None:
+    """Refuse fewer clusters than classes: some could never be predicted."""
+    unsupervised, classes = run.method.unsupervised, run.vocabulary.classes.count
+    classes += has_background(run)
+    if unsupervised and isinstance(unsupervised.clusters, int) and unsupervised.clusters < classes:
+        raise UserError(
+            f"method.unsupervised.clusters={unsupervised.clusters}: fewer than the {classes} "
+            f"classes of benchmark {run.benchmark.name}; take K or {classes} or more"
+        )
+
+
 def _check_slide(protocol: Slide, size: int, method: Method) -> None:
+    if method.unsupervised is not None:
+        raise UserError(
+            f"method={method.name}: it clusters the regions of whole crops, and protocol slide has "
+            "windows; take protocol=crop"
+        )
     if protocol.stride > size:
         raise UserError(
             f"protocol.stride={protocol.stride}: leaves gaps between windows of "

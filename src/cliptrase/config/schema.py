@@ -276,6 +276,24 @@ class Backbones(Frozen):
     dino: Backbone | None = None
 
 
+class Unsupervised(Frozen):
+    """The regions of all images are clustered (k-means), and clusters matched to classes
+    (Hungarian): no word decides a pixel.
+
+    clusters: how many, or K, as many as classes. fit: the images that k-means sees; val: those that
+    are scored.
+    """
+
+    clusters: Annotated[
+        int | str,
+        that(
+            lambda value: value == "K" or (is_number(value, int) and value >= 1),
+            "must be K (as many as there are classes) or a whole number, no less than that",
+        ),
+    ]
+    fit: Annotated[str, one_of("val")] = "val"
+
+
 class Method(Frozen):
     """sam, dino: networks beside CLIP, which a run's identity has as `backbones`."""
 
@@ -285,6 +303,7 @@ class Method(Frozen):
     cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
     sam: Backbone | None = Field(None, exclude=True)
     dino: Backbone | None = Field(None, exclude=True)
+    unsupervised: Unsupervised | None = None
 
     @property
     def sees_original(self) -> bool:
@@ -313,6 +332,22 @@ class Method(Frozen):
                     f"{needed}: needs method.{key}=, a label of conf/backbone, auto or "
                     "local-dir:DIR"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _no_word_votes(self) -> Self:
+        """Refuse what an unsupervised method would not read."""
+        if self.unsupervised is None:
+            return self
+        why = "with method.unsupervised no word decides a pixel"
+        if self.regions is None:
+            raise UserError("method.regions=null: method.unsupervised clusters regions; give them")
+        if self.networks:
+            raise UserError("method.unsupervised: not with a second network; it clusters CLIP's own")
+        if self.regions.vote != "none":
+            raise UserError(f"method.regions.vote={self.regions.vote}: {why}; take none")
+        if self.cls_logits:
+            raise UserError(f"method.cls_logits=true: {why}; take false")
         return self
 
 

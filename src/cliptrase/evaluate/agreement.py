@@ -44,8 +44,10 @@ def with_cpu(predictor: Predictor, model: Model, positions: Sequence[int]) -> di
     protocol = predictor.load.protocol
     with torch.inference_mode():
         singly = [protocol.maps(clip, [image.shown], jobs, 1, Stages()) for image in images]
-    theirs = {run: np.concatenate([maps[run] for maps in singly]) for run in singly[0]}
-    differing = sum(int(np.count_nonzero(ours[run] != classes)) for run, classes in theirs.items())
+    theirs = {run: np.concatenate([maps[run].classes for maps in singly]) for run in singly[0]}
+    differing = sum(
+        int(np.count_nonzero(ours[run].classes != classes)) for run, classes in theirs.items()
+    )
     pixels = sum(classes.size for classes in theirs.values())
     message = "%d of %d pixels differ from the CPU (images: %d, runs: %d)"
     expected = enough(differing, pixels) or clip.precision != "fp32"

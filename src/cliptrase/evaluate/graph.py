@@ -28,6 +28,7 @@ from cliptrase.model.load import Clip
 from cliptrase.model.sam import embed, frame, frame_view
 from cliptrase.segment.clustering import Points, without
 from cliptrase.segment.correlation import correlation
+from cliptrase.segment.descriptors import Described, described
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 from cliptrase.segment.sam_regions import sam_regions
@@ -247,6 +248,18 @@ class Graph:
             return region_maps(maps, table)
 
         return self._once("regions", self._region_key(method), make)
+
+    def described(self, method: Method) -> Described:
+        """The regions of `method`, those of an image without a cluster too, and their
+        descriptors, the mean features of their patches."""
+
+        def make() -> Described:
+            numbers = self._labels(method).max(axis=1) + 1
+            patches, clusters = self.patches(method), self.clusters(method)
+            return described(patches, self.grid, clusters, numbers, self.regions(method))
+
+        key = "described", method.attention, self._region_key(method)
+        return self._once("regions", key, make)
 
     def _region_key(self, method: Method) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""

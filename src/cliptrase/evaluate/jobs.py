@@ -53,8 +53,17 @@ class Job:
         return repr((method, beside)), self.text_key
 
     def predict(self, graph: Graph) -> Tensor:
-        """Classes (B, H, W) int64 in 0..K-1 of whole images, each a single window."""
+        """Classes (B, H, W) int64 in 0..K-1 of whole images, each a single window; of an
+        unsupervised method the number of each pixel's region, whose class is decided at the end."""
+        if self.method.unsupervised is not None:
+            return graph.described(self.method).regions
         return graph.prediction(self.method, self.text, self.text_key, self.logit_scale)
+
+    def describe(self, graph: Graph) -> list[Tensor] | None:
+        """Descriptors (R, E) of the regions of each image, where the method is unsupervised."""
+        if self.method.unsupervised is None:
+            return None
+        return graph.described(self.method).descriptors
 
 
 def operations(compute: Callable[[], object]) -> int:

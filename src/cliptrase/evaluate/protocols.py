@@ -5,7 +5,7 @@ how the jobs of a pass are answered. (What a class is: targets. What a score is:
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from cliptrase.segment.argmax import first_argmax
 
 Jobs = dict[str, Job]  # by run
 Asked = dict[Hashable, Job]  # by what their averaged logits depend on
-Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) by run
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,28 @@ class Shown:
     out_size: Size  # (H, W) of the label map that is scored
     truths: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     original: Original | None = None  # where a run asks for it
+
+
+class Prediction(NamedTuple):
+    """What some runs predict of B pictures, on the device.
+
+    classes: (B, H, W) int64, of an unsupervised run the regions of each picture, whose
+    `descriptors` (R, E) then say what they look like.
+    """
+
+    runs: list[str]
+    classes: Tensor
+    descriptors: list[Tensor] | None = None
+
+
+class Predicted(NamedTuple):
+    """The same of one run in NumPy's memory; classes (B, H, W)."""
+
+    classes: NDArray[np.int16]
+    descriptors: list[NDArray[np.float32]] | None = None
+
+
+Maps = dict[str, Predicted]  # by run
 
 
 @dataclass(frozen=True)
@@ -68,17 +89,19 @@ class Protocol(ABC):
     @abstractmethod
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
-    ) -> Iterator[tuple[list[str], Tensor]]:
-        """Classes (B, H, W) of some pictures on the device of `clip`, and the runs that predict
-        them, with `batch_size` units in memory at once; the seconds are added to `stages`."""
+    ) -> Iterator[Prediction]:
+        """What the runs predict of some pictures, those that predict alike together, with
+        `batch_size` units in memory at once; the seconds are added to `stages`."""
 
     def maps(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Maps:
-        """Class maps (B, H, W) of some pictures by run, as `predictions` gives them."""
+        """What each run predicts of some pictures, as `predictions` gives it."""
         maps: Maps = {}
-        for runs, classes in self.predictions(clip, shown, jobs, batch_size, stages):
-            maps |= dict.fromkeys(runs, classes.to(torch.int16).cpu().numpy())
+        for runs, classes, descriptors in self.predictions(clip, shown, jobs, batch_size, stages):
+            here = classes.to(torch.int16).cpu().numpy()
+            looks = None if descriptors is None else [each.cpu().numpy() for each in descriptors]
+            maps |= dict.fromkeys(runs, Predicted(here, looks))
         return {run: maps[run] for run in jobs}
 
     @abstractmethod
@@ -107,16 +130,17 @@ class Crop(Protocol):
 
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
-    ) -> Iterator[tuple[list[str], Tensor]]:
+    ) -> Iterator[Prediction]:
         pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
         graph = self._graph(clip, shown, pixels, (self.size, self.size), jobs)
         predicted = {run: job.predict(graph) for run, job in jobs.items()}
+        described = {run: job.describe(graph) for run, job in jobs.items()}
         alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
         for run, classes in predicted.items():
             alike.setdefault(id(classes), []).append(run)
         stages.add(graph.seconds)
         for runs in alike.values():
-            yield runs, predicted[runs[0]]
+            yield Prediction(runs, predicted[runs[0]], described[runs[0]])
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         side, pixels = self.size // clip.patch, clip.normalise(shown.pixels[None])
@@ -154,7 +178,7 @@ class Slide(Protocol):
 
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
-    ) -> Iterator[tuple[list[str], Tensor]]:
+    ) -> Iterator[Prediction]:
         (picture,) = shown
         pixels = self._padded(clip, picture)
         alike: dict[Hashable, Jobs] = {}
@@ -175,7 +199,7 @@ class Slide(Protocol):
                     if job.threshold:
                         unsure = largest(job.logit_scale) < job.threshold
                         classes = classes.masked_fill_(unsure, 0)
-                yield [run], classes
+                yield Prediction([run], classes)
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         self._windows(clip, self._padded(clip, shown), {"": job}, 1, Stages())
