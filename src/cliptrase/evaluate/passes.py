@@ -4,6 +4,7 @@ Runs that are finished are skipped; a pass that was killed goes on where its cou
 """
 
 import contextlib
+import itertools
 import logging
 import sys
 import time
@@ -29,6 +30,7 @@ from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import clear_leftovers, make_ready, sha256_file
 from cliptrase.machine import cores
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
 from cliptrase.runs.provenance import COMPUTING, Stages, describe, now, versions
@@ -142,11 +144,18 @@ class _Pass:
             self.dataset = open_dataset(first, data, any_code=any_code)
             loader = Loader.of(self.dataset, runs.values(), data)
             clip = load_clip(first.model, device)
+            needed = {name: run.method.networks for name, run in runs.items()}
+            loaded = load_networks(itertools.chain(*needed.values()), device)
         with self.stages("text"):
             words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
             alike = {words[name]: run for name, run in runs.items()}
             texts = {key: text_of(run, clip, data, workers) for key, run in alike.items()}
-            jobs = {name: Job.of(run, *texts[words[name]]) for name, run in runs.items()}
+            jobs = {
+                name: Job.of(
+                    run, *texts[words[name]], {each.key: loaded[each.key] for each in needed[name]}
+                )
+                for name, run in runs.items()
+            }
         self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
         images = len(self.dataset)
         self.progress = Progress({name: _tally(run, images) for name, run in runs.items()})

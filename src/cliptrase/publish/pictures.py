@@ -21,6 +21,7 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
 from cliptrase.publish import has_runs
@@ -138,7 +139,10 @@ def truth_map(loaded: Loaded, run: Run) -> Labels:
 def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path) -> Picture:
     """The image at one position with the maps of all the runs."""
     loaded = loader(position)
-    jobs = {row: Job.of(run, *text_of(run, clip, data)) for row, run in shown.runs.items()}
+    jobs = {
+        row: Job.of(run, *text_of(run, clip, data), load_networks(run.method.networks, clip.device))
+        for row, run in shown.runs.items()
+    }
     with torch.inference_mode():
         maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
     labels = {row: each.classes[0].astype(np.int64) for row, each in maps.items()}
