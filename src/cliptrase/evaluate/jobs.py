@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliptrase.config import Run
 from cliptrase.config.kinds import has_background
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.targets import target_key
 from cliptrase.model.backbones import Key, Network

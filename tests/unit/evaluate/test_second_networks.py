@@ -10,7 +10,7 @@ import torch
 
 from cliptrase.config import files, resolve
 from cliptrase.config.backbones import choose, described, read_backbone
-from cliptrase.config.schema import BackboneNames
+from cliptrase.config.method import BackboneNames
 from cliptrase.errors import UserError
 from cliptrase.evaluate import graph
 from cliptrase.model.load import load_clip
