@@ -343,7 +343,7 @@ class Method(Frozen):
         if self.regions is None:
             raise UserError("method.regions=null: method.unsupervised clusters regions; give them")
         if self.networks:
-            raise UserError("method.unsupervised: not with a second network; it clusters CLIP's own")
+            raise UserError("method.unsupervised: clusters regions of CLIP, not of other networks")
         if self.regions.vote != "none":
             raise UserError(f"method.regions.vote={self.regions.vote}: {why}; take none")
         if self.cls_logits:
