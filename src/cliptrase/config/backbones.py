@@ -49,6 +49,11 @@ def choose(role: str, written: object, prefers: BackboneNames, model: Model) -> 
 def described(label: str) -> Backbone:
     """The network of conf/backbone/<label>.yaml; its digests where its files ship."""
     written = read_backbone(label)
+    if written.label != label:
+        where = f"conf/backbone/{label}.yaml"
+        raise UserError(f"{where}: label: {written.label}; write {label}, as the file is called")
+    if written.kind == "timm" and written.name is not None and written.patch is None:
+        raise UserError(f"conf/backbone/{label}.yaml: patch is missing; write its side in pixels")
     if written.name is None:
         return _of_folder(resource("assets", label), f"conf/backbone/{label}.yaml", label)
     return Backbone(
@@ -83,7 +88,8 @@ def _of_folder(folder: Path, where: str, label: str = "local") -> Backbone:
         kind, name, patch = "sam", "sam", None
     elif isinstance(content.get("architecture"), str):
         kind, name = "timm", content["architecture"]
-        patch = (content.get("model_args") or {}).get("patch_size")
+        arguments = content.get("model_args")
+        patch = arguments.get("patch_size") if isinstance(arguments, dict) else None
         patch = patch or ((found := PATCH.search(name)) and int(found[1]))
         if not isinstance(patch, int):
             raise UserError(

@@ -293,11 +293,13 @@ class Method(Frozen):
     def sees_original(self) -> bool:
         """Whether a network looks at the picture as it was before it was resized for CLIP."""
         sam = None if self.regions is None else self.regions.sam
-        return sam is not None and sam.sees == "original"
+        return bool(self.networks) and sam is not None and sam.sees == "original"
 
     @property
     def networks(self) -> list[Backbone]:
-        """The networks that it needs beside CLIP."""
+        """The networks that it needs beside CLIP: none where no region votes."""
+        if self.regions is None or self.regions.vote == "none":
+            return []
         return [each for each in (self.sam, self.dino) if each is not None]
 
     @model_validator(mode="after")
@@ -326,7 +328,7 @@ class Method(Frozen):
         why = "with method.unsupervised no word decides a pixel"
         if self.regions is None:
             raise UserError("method.regions=null: method.unsupervised clusters regions; give them")
-        if self.networks:
+        if self.sam is not None or self.dino is not None:
             raise UserError("method.unsupervised: clusters regions of CLIP, not of other networks")
         if self.regions.vote != "none":
             raise UserError(f"method.regions.vote={self.regions.vote}: {why}; take none")

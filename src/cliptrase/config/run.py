@@ -336,7 +336,8 @@ def _settings(
         )
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
-    beside = Backbones(sam=method.sam, dino=method.dino)
+    needed = bool(method.networks)
+    beside = Backbones(sam=method.sam, dino=method.dino) if needed else Backbones()
     parts = {"method": method, "model": model, "backbones": beside, "protocol": protocol}
     return validated(Settings, {**parts, "image_size": size, "device": tree["device"]})
 

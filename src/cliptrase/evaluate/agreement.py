@@ -40,7 +40,10 @@ def with_cpu(predictor: Predictor, model: Model, positions: Sequence[int]) -> di
     """
     count = 2 if len(predictor.jobs) <= FEW else 1
     images, ours = predictor.first(positions, count)
-    clip, jobs = load_clip(model, "cpu"), on_cpu(predictor.jobs)
+    compared = {  # regions without names are numbered by their order, which one pixel may shift
+        run: job for run, job in predictor.jobs.items() if job.method.unsupervised is None
+    }
+    clip, jobs = load_clip(model, "cpu"), on_cpu(compared)
     protocol = predictor.load.protocol
     with torch.inference_mode():
         singly = [protocol.maps(clip, [image.shown], jobs, 1, Stages()) for image in images]

@@ -33,7 +33,7 @@ from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
-from cliptrase.runs.provenance import COMPUTING, Stages, describe, now, versions
+from cliptrase.runs.provenance import BESIDE, COMPUTING, Stages, describe, now, versions
 from cliptrase.runs.scoring import result_of
 
 log = logging.getLogger(__name__)
@@ -131,9 +131,11 @@ class _Pass:
         first = next(iter(runs.values()))
         dataset = first.benchmark.dataset
         self.data = {name: finished.data_digest(run, data) for name, run in runs.items()}
+        networks = any(run.method.networks for run in runs.values())
+        computing = (*COMPUTING, *BESIDE) if networks else COMPUTING
         self.basis: dict[str, object] = {
             "code": code.prediction_digest(),
-            "versions": {package: versions()[package] for package in COMPUTING},
+            "versions": {package: versions()[package] for package in computing},
             "data": finished.dataset_digest(dataset, data),
             # of all subsets and tables: some of the runs may be finished by the next start
             "subsets": subset_digests(dataset, data),

@@ -24,13 +24,16 @@ def load_networks(backbones: Iterable[Backbone], device: str | torch.device) -> 
 
 def _loaded(backbone: Backbone, device: torch.device) -> Network:
     folder = folder_of(backbone)
-    try:
-        if backbone.kind == "sam":
-            from cliptrase.model.sam import load_sam  # transformers
+    if backbone.kind == "sam":
+        from cliptrase.model.sam import load_sam  # transformers
 
-            return load_sam(folder, backbone.label, device)
-        from cliptrase.model.dino import load_dino  # timm
+        return load_sam(folder, backbone.label, device)
+    from cliptrase.model.dino import load_dino  # timm
 
-        return load_dino(folder, backbone.name, backbone.label, device)
-    except torch.OutOfMemoryError:
-        raise UserError(f"{folder}: does not fit on {device}; take device=cpu") from None
+    dino = load_dino(folder, backbone.name, backbone.label, device)
+    if dino.patch != backbone.patch:
+        raise UserError(
+            f"{folder}: patches of {dino.patch} pixels, but {backbone.label} was said to have "
+            f"patches of {backbone.patch}; write patch: {dino.patch} in its file of conf/backbone"
+        )
+    return dino

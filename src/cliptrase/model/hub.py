@@ -20,8 +20,8 @@ def folder_of(backbone: Backbone) -> Path:
     """The folder of a network's configuration and weights, fetched if need be; the weights are
     those that conf/backbone, or else the hub, names by their sha256.
 
-    Raises UserError where they are neither in the cache
-    nor reachable, and for a file of another content.
+    Raises UserError where they are neither in the cache nor reachable, and for a file of another
+    content.
     """
     if backbone.path is not None:
         return Path(backbone.path)
@@ -33,10 +33,20 @@ def folder_of(backbone: Backbone) -> Path:
     named = backbone.weights_sha256 or weights.resolve().name  # the cache calls a file by it
     found = known_sha256(weights)
     if len(named) == 64 and found != named:
-        raise UserError(
-            f"{weights.resolve()}: its sha256 is {found}, not {named}; delete it and run again"
-        )
+        where, cure = weights.resolve(), "delete it and run again"
+        if found == where.name:  # it is what the hub has by now
+            cure = (
+                f"the hub's file is not the one that conf/backbone/{backbone.label}.yaml names: "
+                "correct sha256 there if you trust it, or read a folder with "
+                f"method.{role_of(backbone)}=local-dir:DIR"
+            )
+        raise UserError(f"{where}: its sha256 is {found}, not {named}; {cure}")
     return weights.parent
+
+
+def role_of(backbone: Backbone) -> str:
+    """The key of a method that names a network of its kind: sam | dino."""
+    return next(role for role, kind in KINDS.items() if kind == backbone.kind)
 
 
 def is_cached(backbone: Backbone) -> bool:
@@ -53,7 +63,6 @@ def _cached(repository: str, name: str) -> Path | None:
 
 def _fetched(backbone: Backbone, name: str) -> Path:
     host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
-    role = next(role for role, kind in KINDS.items() if kind == backbone.kind)
     try:
         if "https" not in getproxies() and not huggingface_hub.constants.HF_HUB_OFFLINE:
             socket.getaddrinfo(host, 443)  # the hub itself would try for most of a minute
@@ -62,6 +71,6 @@ def _fetched(backbone: Backbone, name: str) -> Path:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{name} of {backbone.label} ({backbone.repo}) is not in the cache and cannot be "
-            f"fetched from {host} ({reason}); without network, method.{role}=local-dir:DIR reads a "
-            f"folder of {CONFIG} and {WEIGHTS}"
+            f"fetched from {host} ({reason}); without network, "
+            f"method.{role_of(backbone)}=local-dir:DIR reads a folder of {CONFIG} and {WEIGHTS}"
         ) from error

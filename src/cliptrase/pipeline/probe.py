@@ -40,7 +40,7 @@ from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.textcache import names_of
 from cliptrase.evaluate.truth import Loader, seen_targets
 from cliptrase.machine import cores
-from cliptrase.model.backbones import Key, load_networks
+from cliptrase.model.backbones import Key, Network, load_networks
 from cliptrase.model.dino import Dino
 from cliptrase.model.load import Clip
 from cliptrase.model.precision import lower
@@ -89,7 +89,8 @@ def random_network(network: Backbone, device: torch.device) -> Any:
     if network.kind == "sam":
         from transformers import SamConfig, SamModel, SamVisionConfig
 
-        vision = SamVisionConfig(**SAMS[network.name], initializer_range=0.02).to_dict()
+        sizes = SAMS.get(network.name, SAMS["facebook/sam-vit-huge"])
+        vision = SamVisionConfig(**sizes, initializer_range=0.02).to_dict()
         sam = SamModel(SamConfig(vision_config=vision)).eval().requires_grad_(False).to(device)
         return Sam(sam, device, network.label, sam.config.vision_config.image_size)
     import timm
@@ -107,15 +108,18 @@ class SamCosts:
         self._encoders: dict[Key, tuple[Sam, float]] = {}  # with what they made of a picture kept
         self._regions: dict[tuple[Method, int], float] = {}
 
-    def __call__(self, clip: Clip, methods: Iterable[Method], size: int) -> tuple[float, float]:
+    def __call__(
+        self, clip: Clip, methods: Iterable[Method], size: int, dinos: Mapping[Key, Dino]
+    ) -> tuple[float, float]:
         """Seconds of an image for all these methods, which share embeddings, and of each alone,
-        added up, as their operations are counted."""
+        added up, as their operations are counted. dinos: what they may be clustered by."""
         encoders, regions, alone = dict[tuple[Key, bool], float](), 0.0, 0.0
         for method in dict.fromkeys(methods):
             assert method.sam is not None
             sam, encoder = self._encoder(method.sam, size)
             if (method, size) not in self._regions:
-                self._regions[method, size] = self._region_seconds(clip, sam, method, size)
+                networks = {**dinos, method.sam.key: sam}
+                self._regions[method, size] = self._region_seconds(clip, networks, method, size)
             encoders[method.sam.key, method.sees_original] = encoder
             regions += self._regions[method, size]
             alone += encoder + self._regions[method, size]
@@ -125,17 +129,20 @@ class SamCosts:
         if network.key not in self._encoders:
             sam, embedding = random_network(network, self._device), list[Tensor]()
             picture = frame(np.asarray(random_sample((size, size)).image), sam.side)[0]
+            if self._device.type == "cuda":  # the first call waits for the libraries
+                embed(sam, picture)
             seconds = _seconds(self._device, lambda: embedding.append(embed(sam, picture)))
             sam.model.get_image_embeddings = lambda _: embedding[0]
             self._encoders[network.key] = sam, seconds
         return self._encoders[network.key]
 
-    def _region_seconds(self, clip: Clip, sam: Sam, method: Method, size: int) -> float:
-        assert method.sam is not None
+    def _region_seconds(
+        self, clip: Clip, networks: Mapping[Key, Network], method: Method, size: int
+    ) -> float:
         picture = random_sample(PHOTOGRAPH).image
         original = Original(picture, crop_box(picture.size, size))
         pixels = clip.normalise(crop_image(picture, size)[None])
-        graph = Graph(clip, pixels, networks={method.sam.key: sam}, originals=[original])
+        graph = Graph(clip, pixels, networks=networks, originals=[original])
         graph.clusters(method)
         return _seconds(self._device, lambda: graph.regions(method))
 
@@ -184,7 +191,7 @@ def timing(
         dinos = {k: random_network(each, device) for k, each in networks.items() if k[0] != "sam"}
         for name, run in runs.items():
             job = Job.of(run, words[name], texts[words[name]], dinos)
-            if run.method.sam is not None:
+            if run.method.sam in run.method.networks:
                 prompted.append(run.method)
                 job = replace(job, method=run.method.model_copy(update={"regions": None}))
             jobs[name] = job
@@ -203,7 +210,7 @@ def timing(
                 once += seconds(encode) * len(texts[key].owner) / SOME
         encoded |= vocabularies.keys()
         windows = loader.protocol.units([loader(0).shown])
-        sam, alone = sams(clip, prompted, first.image_size)
+        sam, alone = sams(clip, prompted, first.image_size, dinos)
     return {"image": image + windows * sam, "once": once + alone, "windows": windows}
 
 

@@ -190,6 +190,8 @@ class Expander:
     def _of_hub(self, spec: TableFile, overrides: Sequence[str], size: int) -> str:
         """Why a row is not run: it names a network of the hub beside a model that has an embedded
         one in its place; "" where it is run."""
+        if not self.roles[spec.role]:
+            return ""
         run = self._resolve(spec, overrides, size, self.roles[spec.role][0])
         named = [each.label for each in run.method.networks if each.path is None]
         if not named or run.model.substitutes == BackboneNames():
