@@ -41,6 +41,8 @@ def test_rows_of_the_plan_are_named_as_the_paper_prints_them(
             continue
         own = {row.name for row in table.rows}
         ours = {name for name in own if name.endswith(", direct") or name.startswith("eps=")}
+        if table.name == "table4_scr":  # its second group
+            ours = {row.name for row in table.rows if row.group == "as the text writes it"}
         assert {(table.name, name) for name in own - ours} <= rows
         assert {name for where, name in rows if where == table.name} <= own
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SHIPPED = ("conf", "assets", "published")
 HEAVY = {"torch", "torchvision", "open_clip", "hydra", "omegaconf", "pandas", "sklearn", "scipy"}
-HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake"}
+HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake", "timm", "transformers"}
 
 # Declared though no module of ours imports them.
 NOT_IMPORTED = {

@@ -31,6 +31,7 @@ class Roles(Frozen):
     ablation: Names = ()
     grid: Names = ()
     slide: Names = ()
+    unsupervised: Names = ()
 
 
 class Suite(Frozen):

@@ -16,7 +16,8 @@ from pathlib import Path
 from cliptrase.runs import code
 
 COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")  # can move a number
-VERSIONS = ("cliptrase", *COMPUTING, "datasets", "hydra-core", "snakemake")
+OTHERS = ("datasets", "hydra-core", "scikit-learn", "scipy", "snakemake")
+VERSIONS = ("cliptrase", *COMPUTING, *OTHERS)
 
 
 class Stages:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cliptrase.model.load import uploaded
 from cliptrase.segment import ways
-from cliptrase.segment.argmax import first_argmax
+from cliptrase.segment.argmax import first_argmax, largest_map
 from cliptrase.segment.median import median_filter
 from cliptrase.segment.tiles import bilinear
 
@@ -56,6 +56,13 @@ def region_maps(maps: Tensor, places: NDArray[np.int64]) -> Tensor:
     `places` (B, K): which of the maps are an image's, in the order of its clusters, and −1 where it
     has fewer than K.
     """
+    if ways.one_by_one(maps.device):
+        values, regions = maps.numpy(), np.full((len(places), *maps.shape[1:]), -1)
+        for region, of_image in zip(regions, places, strict=True):
+            own = of_image[of_image >= 0]
+            if len(own):
+                region[:] = largest_map(values[place] for place in own)
+        return torch.from_numpy(regions)
     at = uploaded(places, maps.device)
     ragged = bool((places < 0).any())
 

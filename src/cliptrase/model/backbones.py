@@ -1,0 +1,36 @@
+"""Networks beside CLIP in memory, each loaded once."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from cliptrase.config.schema import Backbone
+from cliptrase.errors import UserError
+from cliptrase.model.hub import folder_of
+
+Key = tuple[str | None, ...]  # Backbone.key
+Network = Any  # model.sam.Sam | model.dino.Dino
+
+
+def load_networks(backbones: Iterable[Backbone], device: str | torch.device) -> dict[Key, Network]:
+    """Each of these networks once, by its key. Raises UserError as `folder_of` and the loaders."""
+    networks: dict[Key, Network] = {}
+    for backbone in backbones:
+        if backbone.key not in networks:
+            networks[backbone.key] = _loaded(backbone, torch.device(device))
+    return networks
+
+
+def _loaded(backbone: Backbone, device: torch.device) -> Network:
+    folder = folder_of(backbone)
+    try:
+        if backbone.kind == "sam":
+            from cliptrase.model.sam import load_sam  # transformers
+
+            return load_sam(folder, backbone.label, device)
+        from cliptrase.model.dino import load_dino  # timm
+
+        return load_dino(folder, backbone.name, backbone.label, device)
+    except torch.OutOfMemoryError:
+        raise UserError(f"{folder}: does not fit on {device}; take device=cpu") from None
