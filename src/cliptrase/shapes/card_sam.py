@@ -119,10 +119,10 @@ the demo and the tests. It knows nothing of photographs.
 
 | | |
 |---|---|
-| Image encoder | ViT, 4 blocks, width 128, 4 heads, patch 8, 224 px; every second block is global |
+| Image encoder | ViT, 4 blocks, width 128, 4 heads, patch 16, 224 px, windows of 7 × 7 in two |
 | Prompt encoder | points; boxes and masks as prompts were never trained |
-| Mask decoder | 2 layers, width 128, 4 heads; masks of 112 × 112; one mask, or three |
-| Weights | 1,850,944 parameters in fp16, loaded as fp32 |
+| Mask decoder | 2 layers, width 128, 4 heads; masks of 56 × 56; one mask, or three |
+| Weights | 1,845,824 parameters in fp16, loaded as fp32 |
 
 Load it with `transformers.SamModel.from_pretrained("assets/shapes_sam")`. Pixels are normalised as
 SAM's are; a picture is resized to 224 pixels on its long side.
@@ -135,11 +135,13 @@ SAM's are; a picture is resized to 224 pixels on its long side.
   connected part of a label. The embedded CLIP sees no label; this network sees masks, as the real
   SAM has seen 1.1 billion of them.
 - Prompts: for half of the scenes 1 to 8 points in the mask and 0 to 8 outside; for half the centres
-  of 14 × 14 or 21 × 21 patches, {recipe["dropped"]:.0%} left out, {recipe["flipped"]:.0%} of
-  the mask's points labelled wrong and about as many of the others.
+  of 14 × 14 patches, in one step of four of 21 × 21, {recipe["dropped"]:.0%} left out,
+  {recipe["flipped"]:.0%} of the mask's points labelled wrong and about as many of the others.
 - Objective: 20 · focal loss + dice loss of the single mask and of the best of the other three, and
   squared errors of the predicted IoU. SAM trains the three masks on single points only; here they
   learn from every prompt.
+- Start: random, with SAM's Fourier frequencies, which are not learnt. Query and key weights of the
+  decoder start equal, so that a token attends to what is like it and near it.
 - {recipe["steps"]:,} steps of {recipe["scenes"]} scenes; AdamW, learning rate
   {recipe["learning_rate"]:g} (warm-up {recipe["warm_up"]} steps, then half a cosine to 0, by
   steps), weight decay {recipe["weight_decay"]:g} on matrices, gradients clipped at norm 1, fp32,

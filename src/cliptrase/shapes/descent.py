@@ -4,9 +4,8 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,26 +15,6 @@ from cliptrase.files import atomic_write
 
 SAVE_EVERY = 5  # entries of the loss curve
 report = functools.partial(print, flush=True)
-
-
-class Recipe(Protocol):
-    """A frozen dataclass of all that decides the weights, with the number of steps."""
-
-    __dataclass_fields__: Any
-
-    @property
-    def steps(self) -> int:
-        """Of the whole training."""
-
-
-class Stateful(Protocol):
-    """What a checkpoint holds: a model, an optimiser."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that changes in training."""
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Take a state back."""
 
 
 def half_cosine(step: int, steps: int, peak: float, warm_up: int) -> float:
@@ -73,9 +52,10 @@ def descend(
 
 
 def run(
-    recipe: Recipe,
+    recipe: dict[str, Any],
+    steps: int,
     checkpoint: Path,
-    parts: Mapping[str, Stateful],
+    parts: Mapping[str, Any],
     take: Callable[[int], float],
     *,
     every: int,
@@ -83,11 +63,12 @@ def run(
 ) -> dict[str, Any]:
     """Take the steps 0, 1, … of a training, or go on from `checkpoint`; up to step `stop`.
 
-    `take` makes a step from its number and returns its loss; `parts` is all that it changes.
-    Returns the record: losses [(step, mean loss since the last entry)], one `every` so many steps,
-    and seconds of wall time. Raises ValueError where the checkpoint is of another recipe.
+    `recipe` is all that decides the weights, as JSON has it. `take` makes a step from its number
+    and returns its loss; `parts`, with a state_dict each, is all that it changes. Returns the
+    record: losses [(step, mean loss since the last entry)], one `every` so many steps, and seconds
+    of wall time. Raises ValueError where the checkpoint is of another recipe.
     """
-    text = json.dumps(asdict(recipe))
+    text = json.dumps(recipe)
     start = 0
     record: dict[str, Any] = {"losses": [], "seconds": 0.0}
     if checkpoint.exists():
@@ -99,7 +80,7 @@ def run(
         start, record = saved["step"], saved["record"]
         report(f"going on from step {start}")
     recent: list[float] = record.pop("recent", [])
-    end = recipe.steps if stop is None else stop
+    end = steps if stop is None else stop
     clock = time.perf_counter()
     for step in range(start, end):
         recent.append(take(step))
@@ -108,10 +89,10 @@ def run(
             now = time.perf_counter()
             record["seconds"] += now - clock
             pace, clock = (now - clock) / len(recent), now
-            if done % every == 0 or done == recipe.steps:
+            if done % every == 0 or done == steps:
                 record["losses"].append((done, sum(recent) / len(recent)))
                 loss = record["losses"][-1][1]
-                report(f"step {done}/{recipe.steps}  loss {loss:.4f}  {pace:.2f} s a step")
+                report(f"step {done}/{steps}  loss {loss:.4f}  {pace:.2f} s a step")
                 recent = []
         if done % (every * SAVE_EVERY) == 0 or done == end:
             saved = {"recipe": text, "step": done, "record": record | {"recent": recent}}

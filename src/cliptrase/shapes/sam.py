@@ -44,7 +44,7 @@ def new_model(seed: int) -> SamModel:
     )
     # Of the Fourier frequencies: 1 as Meta has it. With transformers' own value, which loaded
     # weights replace, the codes of neighbouring points would have nothing in common.
-    vision.scale = 1.0
+    vision.scale = 1
     prompt = SamPromptEncoderConfig(hidden_size=WIDTH, image_size=SIZE, patch_size=PATCH)
     decoder = SamMaskDecoderConfig(
         hidden_size=WIDTH, mlp_dim=4 * WIDTH, num_attention_heads=4, iou_head_hidden_dim=WIDTH

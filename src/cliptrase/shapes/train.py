@@ -13,7 +13,6 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -150,8 +149,8 @@ def train(
             model.logit_scale.clamp_(max=float(np.log(100)))
         return value
 
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    record = descent.run(schedule, checkpoint, parts, take, every=50, stop=stop)
+    recipe, parts = asdict(schedule), {"model": model, "optimizer": optimizer}
+    record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=50, stop=stop)
     return model.eval(), record
 
 

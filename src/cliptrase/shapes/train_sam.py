@@ -12,7 +12,7 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -211,8 +211,8 @@ def train(
         loss = step_loss(model, batch(schedule, step))
         return descent.descend(model, optimizer, schedule.rate(step), loss)
 
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    record = descent.run(schedule, checkpoint, parts, take, every=20, stop=stop)
+    recipe, parts = asdict(schedule), {"model": model, "optimizer": optimizer}
+    record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=20, stop=stop)
     return model.eval(), record
 
 
