@@ -52,5 +52,5 @@ check: setup  ## lint, types, formats, dry runs
 train-shapes-clip: setup  ## train the embedded CLIP again from its captions (an hour or more on one core; resumes)
 	$(PY) -m cliptrase.shapes.train
 
-train-shapes-sam: setup  ## train the embedded SAM again from masks of its scenes (about an hour on one core; resumes)
+train-shapes-sam: setup  ## train the embedded SAM again from masks of its scenes (about 40 minutes on one core; resumes)
 	$(PY) -m cliptrase.shapes.train_sam

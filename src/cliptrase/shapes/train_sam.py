@@ -1,6 +1,6 @@
 """Train the embedded SAM (assets/shapes_sam) on scenes and the masks of their labels, on one core.
 
-    python -m cliptrase.shapes.train_sam          # all of it: an hour or two on one core
+    python -m cliptrase.shapes.train_sam          # all of it: about 40 minutes on one core
     python -m cliptrase.shapes.train_sam --card   # only measure and describe what is there
 
 The model is transformers' own SamModel. It learns masks without names: a raw label's pixels or one
