@@ -14,7 +14,8 @@ from PIL import Image
 
 from cliptrase import config
 from cliptrase.config import resolve_settings
-from cliptrase.config.schema import Method, Model
+from cliptrase.config.method import Method
+from cliptrase.config.schema import Model
 from cliptrase.data.read.crop import check_aspect, crop_box, crop_image, fit_image, nearest_indices
 from cliptrase.data.read.images import read_image
 from cliptrase.data.read.vocabularies import (

@@ -28,7 +28,6 @@ HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake", "timm", "tr
 NOT_IMPORTED = {
     "jinja2": "pandas' to_latex",
     "pygments": "snakemake --report",
-    "scikit-learn": "tests and benchmarks compare with it",
     "snakemake": "the Snakefile",
     "torchvision": "imported by open_clip",
 }

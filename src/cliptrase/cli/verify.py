@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cliptrase.config import files
 from cliptrase.config.backbones import WEIGHTS, described, read_backbone
-from cliptrase.config.schema import WrittenBackbone
+from cliptrase.config.method import WrittenBackbone
 from cliptrase.data.fetch.receipts import State, free_space, state, to_fetch
 from cliptrase.data.fetch.sources import (
     Archive,

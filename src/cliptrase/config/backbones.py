@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cliptrase.config import files
 from cliptrase.config.files import Tree
-from cliptrase.config.schema import Backbone, BackboneNames, Model, WrittenBackbone
+from cliptrase.config.method import Backbone, BackboneNames, WrittenBackbone
+from cliptrase.config.schema import Model
 from cliptrase.config.validation import validated
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import known_sha256, local_path

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cliptrase.config.method import Method
     from cliptrase.config.run import Run, Settings
-    from cliptrase.config.schema import Method
 
 
 @dataclass(frozen=True)

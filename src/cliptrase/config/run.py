@@ -16,14 +16,11 @@ from cliptrase.config import backbones, files
 from cliptrase.config.compose import compose
 from cliptrase.config.files import Tree
 from cliptrase.config.kinds import PROTOCOL, VOTE, has_background, vote_of
+from cliptrase.config.method import BackboneNames, Backbones, Count, Method
 from cliptrase.config.schema import (
     PROTOCOLS,
-    BackboneNames,
-    Backbones,
     Benchmark,
-    Count,
     FolderFiles,
-    Method,
     Model,
     Protocol,
     Slide,

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE, function, vote_of
-from cliptrase.config.schema import Attention, Backbone, Method, Regions
+from cliptrase.config.method import Attention, Backbone, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate import keys
 from cliptrase.model import vision

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliptrase.config import Run
 from cliptrase.config.kinds import has_background
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.targets import target_key
 from cliptrase.model.backbones import Key, Network
@@ -47,8 +47,10 @@ class Job:
 
     @property
     def cost_key(self) -> tuple[str, str]:
-        """The same for jobs that cost the same: the cells of a grid over eps and min_samples."""
-        method = self.method.model_dump(exclude={"regions": UNCOUNTED})
+        """The same for jobs that cost the same: the cells of a grid over eps and min_samples,
+        unless the clusters prompt SAM."""
+        prompting = self.method.sam is not None
+        method = self.method.model_dump(exclude={} if prompting else {"regions": UNCOUNTED})
         beside = [each and each.key for each in (self.method.sam, self.method.dino)]
         return repr((method, beside)), self.text_key
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.config.kinds import DENOISE
-from cliptrase.config.schema import Backbone, Method, Regions
+from cliptrase.config.method import Backbone, Method, Regions
 
 
 class Clustering(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cliptrase.config.schema import Backbone
+from cliptrase.config.method import Backbone
 from cliptrase.errors import UserError
 from cliptrase.model.hub import folder_of
 

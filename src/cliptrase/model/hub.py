@@ -11,7 +11,7 @@ from urllib.request import getproxies
 import huggingface_hub
 
 from cliptrase.config.backbones import CONFIG, KINDS, WEIGHTS
-from cliptrase.config.schema import Backbone
+from cliptrase.config.method import Backbone
 from cliptrase.errors import UserError
 from cliptrase.files import known_sha256
 

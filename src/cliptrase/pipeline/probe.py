@@ -24,7 +24,8 @@ from torch import Tensor
 import cliptrase.model.lean  # noqa: F401
 from cliptrase import plan
 from cliptrase.config import Run
-from cliptrase.config.schema import Backbone, Method, Model
+from cliptrase.config.method import Backbone, Method
+from cliptrase.config.schema import Model
 from cliptrase.config.weights import architecture
 from cliptrase.data import open_dataset as open_dataset  # a pass loads it, too
 from cliptrase.data.read.crop import crop_box, crop_image

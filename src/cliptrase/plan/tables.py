@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from cliptrase import config
 from cliptrase.config import Run
-from cliptrase.config.schema import BackboneNames
+from cliptrase.config.method import BackboneNames
 from cliptrase.errors import UserError
 from cliptrase.plan.files import ABOVE, GridTable, MetricsTable, QuotedRow, Suite, read_table
 from cliptrase.resources import resource

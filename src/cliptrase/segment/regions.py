@@ -57,12 +57,7 @@ def region_maps(maps: Tensor, places: NDArray[np.int64]) -> Tensor:
     has fewer than K.
     """
     if ways.one_by_one(maps.device):
-        values, regions = maps.numpy(), np.full((len(places), *maps.shape[1:]), -1)
-        for region, of_image in zip(regions, places, strict=True):
-            own = of_image[of_image >= 0]
-            if len(own):
-                region[:] = largest_map(values[place] for place in own)
-        return torch.from_numpy(regions)
+        return torch.from_numpy(_region_maps_on_cpu(maps.numpy(), places))
     at = uploaded(places, maps.device)
     ragged = bool((places < 0).any())
 
@@ -75,3 +70,13 @@ def region_maps(maps: Tensor, places: NDArray[np.int64]) -> Tensor:
 
     regions = first_argmax(chosen())
     return torch.where((at[:, 0] >= 0).view(-1, 1, 1), regions, -1) if ragged else regions
+
+
+def _region_maps_on_cpu(maps: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`region_maps`, image by image, without a copy of any map."""
+    regions = np.full((len(places), *maps.shape[1:]), -1)
+    for region, of_image in zip(regions, places, strict=True):
+        own = of_image[of_image >= 0]
+        if len(own):
+            region[:] = largest_map(maps[place] for place in own)
+    return regions

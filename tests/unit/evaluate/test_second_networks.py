@@ -10,7 +10,7 @@ import torch
 
 from cliptrase.config import files, resolve
 from cliptrase.config.backbones import choose, described, read_backbone
-from cliptrase.config.schema import BackboneNames
+from cliptrase.config.method import BackboneNames
 from cliptrase.errors import UserError
 from cliptrase.evaluate import graph
 from cliptrase.model.load import load_clip
@@ -18,6 +18,7 @@ from cliptrase.runs import finished
 
 SAM = ["benchmark=shapes", "method=cliptrase_sam", "method.sam=shapes_sam"]
 DINO = ["benchmark=shapes", "method=cliptrase_dinov2", "method.dino=shapes_dino"]
+CLUSTERS = ["method.regions.eps=2", "method.regions.min_samples=2"]  # of the small model's patches
 AUTO = [each[:2] for each in (SAM, DINO)]
 real = graph.embed
 
@@ -83,7 +84,7 @@ def test_eps_follows_the_patches_of_the_network_that_is_clustered():
         ([*SAM, "method.sam=sam_vit_hh"], ["method.sam=sam_vit_hh", "sam_vit_h"]),
         ([*SAM, "method.sam=dino_b8"], ["method.sam=dino_b8", "timm", "sam_vit_b"]),
         ([*SAM, "method.regions.sam.points=0"], ["method.regions.sam.points=0", "1 or more"]),
-        ([*SAM, "method.regions.kind=prototypes"], ["upsample is missing"]),
+        ([*SAM, "method.regions.kind=prototypes"], ["method.regions.sam", "prototypes"]),
         ([*DINO, "method.regions.correlation.kind=inner_product"], ["source dino", "cosine"]),
         ([*DINO, "method.regions.correlation.feature=qk"], ["feature=qk", "qkv"]),
         ([*SAM, "method.sam=local-dir:/nowhere"], ["/nowhere/config.json", "no such file"]),
@@ -107,22 +108,24 @@ def test_sam_embeds_an_image_once_for_all_runs_of_a_pass(runs_of, make, tmp_path
     seen = []
     monkeypatch.setattr(graph, "embed", lambda sam, framed: seen.append(1) or real(sam, framed))
     runs = runs_of(
-        SAM,
-        ["benchmark=shapes_bg", *SAM[1:]],
-        [*SAM, "method.regions.sam.points=4"],
-        [*SAM, "method.regions.sam.multimask=true"],
+        [*SAM, *CLUSTERS],
+        ["benchmark=shapes_bg", *SAM[1:], *CLUSTERS],
+        [*SAM, *CLUSTERS, "method.regions.sam.points=4"],
+        [*SAM, *CLUSTERS, "method.regions.sam.multimask=true"],
         ["benchmark=shapes", "method=cliptrase"],
     )
     make(runs, tmp_path, workers=1)
-    images = 6
-    counted = len(set(map(str, [run.method.regions for run in runs.values() if run.method.sam])))
-    assert len(seen) == images + counted  # flops are counted of each method on one image alone
+    images, prompted = 6, sum(run.method.sam is not None for run in runs.values())
+    assert len(seen) == images + prompted  # flops are counted of each run on one image alone
 
 
-@pytest.mark.parametrize("overrides", [SAM, DINO])
+@pytest.mark.parametrize("overrides", [[*SAM, *CLUSTERS], DINO])
 def test_a_run_is_the_same_alone_in_company_and_in_batches(overrides, runs_of, make, tmp_path):
     (alone,) = make(runs_of(overrides), tmp_path / "alone", workers=1).values()
-    others = ["benchmark=shapes_bg", "method=cliptrase"], [*SAM, "method.regions.sam.points=4"]
+    others = (
+        ["benchmark=shapes_bg", "method=cliptrase"],
+        [*SAM, *CLUSTERS, "method.regions.sam.points=4"],
+    )
     company = runs_of(overrides, SAM, DINO, *others)
     folders = make(company, tmp_path / "company", workers=2)
     assert contents(folders[alone.name]) == contents(alone)

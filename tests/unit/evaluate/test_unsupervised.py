@@ -15,6 +15,7 @@ from cliptrase.data import open_dataset
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.errors import UserError
 from cliptrase.evaluate import passes
+from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, scoring, unsupervised
@@ -231,7 +232,7 @@ def test_what_is_kept_of_regions(alone, runs_of, data):
     assert list(kept.ids) == samples.ids and not kept.skipped.any()
     for position, sample in enumerate(samples):
         pixels = clip.normalise(crop_image(sample.image, SIZE)[None])
-        with torch.inference_mode():
+        with single_threaded_pool(1), torch.inference_mode():  # as a pass
             graph = Graph(clip, pixels)
             clusters, regions = graph.clusters(run.method)[0], graph.regions(run.method)[0].numpy()
             patches = graph.patches(run.method)[0].double().numpy()
