@@ -36,13 +36,18 @@ def write_card(folder: Path, single: int = SINGLE, many: int = MANY) -> Figures:
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     record["figures"] = figures = measure(model, single, many)
+    write_record(folder, record, card(record))
+    return figures
+
+
+def write_record(folder: Path, record: dict[str, Any], card: str) -> None:
+    """Write the record of a training, its loss curve and its card into `folder`."""
     for name, text in (
         ("training.json", json.dumps(record, indent=1) + "\n"),
         ("loss.svg", curve(record["losses"])),
-        ("README.md", card(record)),
+        ("README.md", card),
     ):
         write_text(folder / name, text)
-    return figures
 
 
 @torch.no_grad()

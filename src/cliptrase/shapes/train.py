@@ -9,13 +9,10 @@ bit for bit where an uninterrupted one does (one thread, same machine). Run it i
 """
 
 import argparse
-import functools
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +21,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from cliptrase.files import atomic_write
-from cliptrase.shapes import captions, scenes
+from cliptrase.shapes import captions, descent, scenes
 from cliptrase.shapes.model import (
     GRID,
     PATCH,
@@ -38,9 +35,7 @@ from cliptrase.shapes.model import (
 from cliptrase.shapes.stream import Stream
 
 ROOT = Path(__file__).parents[3]
-SAVE_EVERY = 250  # steps
 _ORDER, _BATCH = 1, 2  # purposes of the streams of random numbers
-report = functools.partial(print, flush=True)
 
 
 @dataclass(frozen=True)
@@ -63,11 +58,7 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, then half a cosine to zero, by steps."""
-        warm_up = min(self.warm_up, self.steps // 4)
-        if step < warm_up:
-            return self.learning_rate * (step + 1) / warm_up
-        done = (step - warm_up) / max(1, self.steps - warm_up)
-        return self.learning_rate * 0.5 * (1 + float(np.cos(np.pi * done)))
+        return descent.half_cosine(step, self.steps, self.learning_rate, self.warm_up)
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,7 @@ def build_store(folder: Path, count: int) -> Store:
             out[index] = to_patches(made.image)
             made_contents.append((made.objects, made.background))
             if index % 2000 == 1999:
-                report(f"scenes {index + 1}/{count}")
+                descent.report(f"scenes {index + 1}/{count}")
         out.flush()
         del out
         os.replace(part, pixels)
@@ -139,75 +130,27 @@ def loss_of(model: CLIP, patches: Tensor, at: Tensor, rows: Tensor) -> Tensor:
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
-def optimizer_of(model: CLIP, schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW; gains, biases and the temperature do not decay."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": schedule.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), eps=1e-6)
-
-
 def train(
     store: Store, schedule: Schedule, checkpoint: Path, *, stop: int | None = None
 ) -> tuple[CLIP, dict]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
 
-    The record holds losses [(step, mean loss since the last entry)] and seconds of wall time.
-    Raises ValueError where the checkpoint is of another schedule.
+    Raises ValueError where the checkpoint is of another schedule. See `descent.run`.
     """
     tokenizer = CaptionTokenizer()
     model = new_model(tokenizer, schedule.seed).train()
-    optimizer = optimizer_of(model, schedule)
-    start = 0
-    record: dict[str, Any] = {"losses": [], "seconds": 0.0}
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["recipe"] != json.dumps(asdict(schedule)):
-            raise ValueError(f"{checkpoint} belongs to another recipe; delete it to start anew")
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        start, record = saved["step"], saved["record"]
-        report(f"going on from step {start}")
-    recent: list[float] = record.pop("recent", [])
-    end = schedule.steps if stop is None else stop
-    clock = time.perf_counter()
-    for step in range(start, end):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
+    optimizer = descent.adamw(model, schedule.weight_decay, (0.9, 0.98), 1e-6)
+
+    def take(step: int) -> float:
         patches, at, texts = batch(store, schedule, step)
         loss = loss_of(model, patches, at, tokenizer(texts))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        value = descent.descend(model, optimizer, schedule.rate(step), loss)
         with torch.no_grad():
             model.logit_scale.clamp_(max=float(np.log(100)))
-        recent.append(loss.item())
-        done = step + 1
-        if done % 50 == 0 or done == end:
-            now = time.perf_counter()
-            record["seconds"] += now - clock
-            speed, clock = len(recent) * schedule.batch / max(now - clock, 1e-9), now
-            if done % 50 == 0 or done == schedule.steps:
-                record["losses"].append((done, sum(recent) / len(recent)))
-                report(
-                    f"step {done}/{schedule.steps}  loss {record['losses'][-1][1]:.4f}  "
-                    f"patches {schedule.kept(step)}  {speed:.0f} images/s"
-                )
-                recent = []
-        if done % SAVE_EVERY == 0 or done == end:
-            saved = {
-                "recipe": json.dumps(asdict(schedule)),
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": done,
-                "record": record | {"recent": recent},
-            }
-            with atomic_write(checkpoint) as file:
-                torch.save(saved, file)
+        return value
+
+    recipe, parts = asdict(schedule), {"model": model, "optimizer": optimizer}
+    record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=50, stop=stop)
     return model.eval(), record
 
 
@@ -242,9 +185,9 @@ def main(argv: list[str] | None = None) -> None:
         record |= {"threads": args.threads, "recipe": asdict(schedule)}
         with atomic_write(args.out / "training.json", "w") as file:
             json.dump(record, file, indent=1)
-    report("measuring")
+    descent.report("measuring")
     write_card(args.out)
-    report(f"written to {args.out}")
+    descent.report(f"written to {args.out}")
 
 
 if __name__ == "__main__":
