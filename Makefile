@@ -13,7 +13,7 @@ DONE := .venv/setup.done
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature test bench check train-shapes-clip train-shapes-dino
+.PHONY: help setup demo miniature test bench check train-shapes-clip train-shapes-sam train-shapes-dino
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -52,6 +52,9 @@ check: setup  ## lint, types, formats, dry runs
 train-shapes-clip: setup  ## train the embedded CLIP again from its captions (an hour or more on one core; resumes)
 	$(PY) -m cliptrase.shapes.train
 
-train-shapes-dino: setup  ## train the embedded DINO again from pictures alone (about half an hour on one core; resumes)
+train-shapes-sam: setup  ## train the embedded SAM again from masks of its scenes (about 40 minutes on one core; resumes)
+	$(PY) -m cliptrase.shapes.train_sam
+
+train-shapes-dino: setup  ## train the embedded DINO again from pictures alone (10 to 20 minutes on one core; resumes)
 	$(PY) -m cliptrase.shapes.train_dino
 	$(PY) -m benchmarks.card_dino

@@ -54,10 +54,9 @@ def write_card(folder: Path, many: int = MANY) -> Figures:
     made = held_out(many)
     figures = {name: measure(vit.eval(), made) for name, vit in networks.items()}
     record["figures"] = figures
-    losses = [entry[:3] for entry in record["losses"]]
     for name, text in (
         ("training.json", json.dumps(record) + "\n"),
-        ("loss.svg", curve(losses, ("[CLS]", "masked patches"))),
+        ("loss.svg", curve(record["losses"])),
         ("README.md", card(record)),
     ):
         write_text(folder / name, text)
@@ -92,15 +91,14 @@ def card(record: dict[str, Any]) -> str:
     """
     recipe, figures = record["recipe"], record["figures"]
     rows = "\n".join(
-        f"| {title} | "
-        + " | ".join(cell(figures[name]) for name in ("trained", "untrained"))
-        + " |"
+        f"| {title} | {cell(figures['trained'])} | {cell(figures['untrained'])} |"
         for title, cell in (
             ("ranking of patches", ranking_cell),
             ("scenes with 2 to 40 clusters, %", cluster_cell),
             ("clusters, median (least to most)", spread_cell),
         )
     )
+    many = len(figures["trained"]["clusters"])
     note = f"\n- {record['note']}" if "note" in record else ""
     of_cls, of_patches = (record["entropy"][name] for name in ("cls", "patches"))
     return f"""# shapes_dino: the embedded DINO
@@ -145,8 +143,8 @@ The loss is no measure of quality: the teacher's own output moves as it learns.
 
 ## Figures
 
-With 95 % intervals, on {len(figures["trained"]["clusters"])} held-out scenes of the validation seeds at {SIZE} px, every second one with
-clutter; beside them the same network before any training.
+With 95 % intervals, on {many} held-out scenes of the validation seeds at {SIZE} px, every second
+one with clutter; beside them the same network before any training.
 
 | | trained | untrained |
 |---|---|---|

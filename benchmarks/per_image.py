@@ -18,7 +18,7 @@ from benchmarks import timing
 from benchmarks.released import segment
 from benchmarks.scenery import CLASSES, Eps, Models, Patchworks, cliptrase_method, job, patchwork
 from benchmarks.timing import Calls, Spread, Way, ratios, spread, taking_turns
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job

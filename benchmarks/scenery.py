@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 
 from cliptrase import config
-from cliptrase.config.schema import Method, Regions
+from cliptrase.config.method import Method, Regions
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import clustering_key

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 
 from cliptrase import config
-from cliptrase.config.schema import Labels, Method, Model, WrittenModel
+from cliptrase.config.method import Method
+from cliptrase.config.schema import Labels, Model, WrittenModel
 from cliptrase.config.validation import Frozen
 from cliptrase.config.weights import describe_model
 from cliptrase.evaluate.graph import Text

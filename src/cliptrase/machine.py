@@ -1,13 +1,20 @@
 """What this machine offers: CPU cores (within quotas) and NVIDIA GPUs. Loads no torch."""
 
 import argparse
+import contextlib
+import ctypes
 import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from cliptrase.errors import UserError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NO_GPU = "torch sees no GPU here; take device=cpu"
+# Device files of GPUs: NVIDIA's, those of its boards, AMD's, and that of Windows' Linux
+GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
 
 
 def positive(text: str) -> int:
@@ -120,6 +127,21 @@ def visible_gpus(here: list[str] | None) -> list[str]:
             break
         taken.append(entry)
     return taken
+
+
+def check_gpu(device: str) -> None:
+    """Raise UserError where `device=` asks for a GPU and the machine surely has none."""
+    if device not in ("auto", "cpu") and not may_have_gpu():
+        raise UserError(f"device={device}: {NO_GPU}")
+
+
+def may_have_gpu(root: Path = Path("/"), driver: str = "libcuda.so.1") -> bool:
+    """Whether there is the device file of a GPU, or the driver's library; torch alone is sure."""
+    if any(any((root / "dev").glob(name)) for name in GPU_FILES):
+        return True
+    with contextlib.suppress(OSError):
+        return bool(ctypes.CDLL(driver))
+    return False
 
 
 def gpu_name(index: int) -> str:

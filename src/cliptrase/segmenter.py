@@ -14,8 +14,9 @@ from PIL import Image
 
 from cliptrase import config
 from cliptrase.config import resolve_settings
-from cliptrase.config.schema import Method, Model
-from cliptrase.data.read.crop import check_aspect, crop_image, fit_image, nearest_indices
+from cliptrase.config.method import Method
+from cliptrase.config.schema import Model
+from cliptrase.data.read.crop import check_aspect, crop_box, crop_image, fit_image, nearest_indices
 from cliptrase.data.read.images import read_image
 from cliptrase.data.read.vocabularies import (
     BACKGROUND,
@@ -30,9 +31,10 @@ from cliptrase.data.read.vocabularies import (
 )
 from cliptrase.errors import UserError
 from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
-from cliptrase.evaluate.graph import Encoded, Graph, Text
+from cliptrase.evaluate.graph import Encoded, Graph, Original, Text
 from cliptrase.files import local_path
 from cliptrase.machine import cores
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import check_lengths, text_features, unseen_words
 
@@ -119,6 +121,7 @@ class Segmenter:
         settings = resolve_settings(chosen)
         with computing_on(settings.device) as chosen_device:
             self._clip = load_clip(settings.model, chosen_device)
+            self._networks = load_networks(settings.method.networks, chosen_device)
         if image_size is None:
             chosen.append(f"image_size={self._clip.visual.image_size[0]}")
             settings = resolve_settings(chosen)
@@ -137,9 +140,17 @@ class Segmenter:
 
     def seen(self, image: Picture) -> Image.Image:
         """The picture that a label map lies over: upright RGB, its centre crop with `crop`."""
-        _check_picture(image)
-        picture = read_image(local_path(image) if isinstance(image, str) else image)
+        picture = _upright(image)
         return Image.fromarray(crop_image(picture, self.image_size)) if self.crop else picture
+
+    def _originals(self, image: Picture, method: Method) -> list[Original]:
+        """The picture before it is resized for the model, where the method asks for it."""
+        if not method.sees_original:
+            return []
+        picture = _upright(image)
+        whole = (0.0, 0.0, float(picture.width), float(picture.height))
+        box = crop_box(picture.size, self.image_size) if self.crop else whole
+        return [Original(picture, box)]
 
     @torch.inference_mode()
     def encode(self, image: Picture) -> EncodedPicture:
@@ -150,9 +161,11 @@ class Segmenter:
             pixels = fit_image(picture, self.image_size, self.model.patch)  # leaves a crop as it is
             network_size, size = pixels.shape[:2], (picture.height, picture.width)
             # eps and min_samples for this many patches, where they are `auto`
-            patches = network_size[0] * network_size[1] // self.model.patch**2
-            method = resolve_settings(self._overrides, patches).method
-            encoded = Graph(self._clip, self._clip.normalise(pixels[None])).encode(method)
+            method = resolve_settings(self._overrides, network_size).method
+            seen = self._clip.normalise(pixels[None])
+            originals = self._originals(image, method)
+            graph = Graph(self._clip, seen, networks=self._networks, originals=originals)
+            encoded = graph.encode(method)
             regions = np.full(network_size, -1, np.int32)  # where the method makes none
             if encoded.regions is not None:
                 regions = encoded.regions[0].cpu().numpy().astype(np.int32)
@@ -213,6 +226,12 @@ class Segmenter:
                 )
             self._texts[words] = Text(features, torch.tensor(owner, device=features.device))
         return self._texts[words]
+
+
+def _upright(image: Picture) -> Image.Image:
+    """A picture as upright RGB. Raises UserError for what is none."""
+    _check_picture(image)
+    return read_image(local_path(image) if isinstance(image, str) else image)
 
 
 def _check_picture(image: object) -> None:

@@ -71,6 +71,11 @@ LABELS = ["--labels", "l.png", "--overlay", "o.png", "--json", "r.json"]
         (["--set", "method.regions.min_samples=0"], "method.regions.min_samples=0", "1 or more"),
         (["--set", "method.attention.terms=[qv]"], "'qv'", "There is: kk, qk, qq, vv"),
         (["--set", "method.attention.first_block=2"], "first_block=2", "the blocks 7 to 12"),
+        (
+            ["--set", "method.attention.within=truth"],
+            "method.attention.within=truth: it needs labels",
+            "for benchmarks under protocol crop",
+        ),
         (["--set", "image_size"], "'image_size'", "method"),
         (["--set", "limit=3"], "limit=3", "method"),
         (["--image-size", "230"], "image_size=230", "take 224 or 240"),
@@ -259,12 +264,14 @@ BAD = [
     ["good.png", "--device", "tpu"],
     ["good.png", "--classes", "background", "--background", "sky"],
     ["cut.jpg"],
+    ["good.png", "--device", "cuda"],
 ]
 
 
 def test_paths_and_options_are_checked_before_torch_is_imported(folder):
     script = (
-        "import contextlib, sys\nfrom cliptrase.cli import main\n"
+        "import contextlib, sys\nfrom cliptrase import machine\nfrom cliptrase.cli import main\n"
+        "machine.may_have_gpu = lambda: False\n"
         f"for words in {BAD!r}:\n"
         "    with contextlib.suppress(SystemExit):\n"
         "        main(['segment', '--model', 'shapes_clip', '--classes', 'a,b', *words])\n"

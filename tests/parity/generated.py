@@ -22,7 +22,7 @@ from tests.parity import parity_model
 from tests.parity.golden_case import noise, uniform
 from tests.parity.make_golden_case import METHODS
 
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.model.load import load_clip
 
 FILE = Path(__file__).with_name("generated.npz")

@@ -28,7 +28,7 @@ from slow_reference import (
     unit,
 )
 
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.model.load import Clip
 
 VISION: dict[str, Any] = {

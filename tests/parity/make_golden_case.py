@@ -17,7 +17,7 @@ from slow_reference import CLASSES, COLUMNS, PATCH, ROWS, WORDS, Reference, unit
 from tests.objects import changed
 from tests.parity.golden_case import checksum, make_clip, make_pixels, make_text
 
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 
 FILE = Path(__file__).with_name("golden_case.npz")
 PLAIN: dict[str, Any] = {

@@ -20,7 +20,7 @@ from tests.parity.test_golden import CASES, FOLDERS, Golden, Ties, differing
 from tests.parity.test_golden_case import FILE
 
 from cliptrase import config
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.data.read.crop import crop_image
 from cliptrase.evaluate.graph import Graph, Text
 

@@ -23,7 +23,7 @@ from tests.objects import changed, listed_text, local_model
 
 from cliptrase import config
 from cliptrase.config import Run
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.data.read.images import read_label
 from cliptrase.data.read.labels import apply, background_from_ignored, lookup, skipped

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from cliptrase import config
+from cliptrase.config.method import Method
 from cliptrase.config.metric_names import METRICS
-from cliptrase.config.schema import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import Clip, load_clip

@@ -19,7 +19,7 @@ from slow_reference import EMBED, HEADS, LAYERS, PATCH, TRAINED, WIDTH, WORDS, R
 from slow_slide import averaged, classified, probabilities
 from tests import objects
 
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.data.read import crop
 from cliptrase.data.read.opencv import linear
 from cliptrase.evaluate import protocols

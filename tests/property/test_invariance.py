@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from open_clip.model import CLIP
 from tests.objects import method
 
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import vision
 from cliptrase.model.load import Clip

@@ -257,13 +257,6 @@ def test_a_painted_picture_shows_its_classes():
         paint(photo, labels[:50], ["a", "b", "nothing"])
 
 
-def test_a_legend_shows_what_cannot_be_drawn_as_a_mark():
-    photo, labels = Image.new("RGB", (200, 90)), np.zeros((90, 200), dtype=np.uint16)
-    marked = paint(photo, labels, ["a\N{REPLACEMENT CHARACTER}b"])
-    for control in "\n\r\x00\x1b\u2028\u202e":
-        assert paint(photo, labels, [f"a{control}b"]).tobytes() == marked.tobytes()
-
-
 @pytest.fixture
 def fonts(tmp_path, monkeypatch):
     """A machine with one more font, which has a box for a CJK character."""

@@ -17,6 +17,7 @@ from cliptrase.config.compose import GROUPS
 from cliptrase.errors import UserError
 
 PAPER = "model=vit_b16"
+ORACLE = "method.attention.within=truth"
 
 
 def group_files():
@@ -226,6 +227,22 @@ def test_an_optional_key_counts_where_it_is_set():
     assert ".omega-none." in without.name
 
 
+def test_an_oracle_has_a_name_and_an_identity_of_its_own():
+    keys = {"within_mixed": "any", "within_cls": "kept"}
+    names = set()
+    for more in ({}, *({key: value} for key, value in keys.items()), keys):
+        changes = [f"method.attention.{key}={value}" for key, value in more.items()]
+        run = config.resolve(["benchmark=voc20", PAPER, ORACLE, *changes])
+        attention = run.identity["method"]["attention"]
+        assert {key: attention[key] for key in attention if "within" in key} == {
+            "within": "truth",
+            **more,
+        }
+        assert "within-truth" in run.name and "softmax" not in attention
+        names.add(run.name)
+    assert len(names) == 4
+
+
 @pytest.mark.parametrize(
     ("file", "change"),
     [
@@ -320,6 +337,42 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
         (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),
         (["method.attention.omega=5"], ["method.attention.omega is not written", "add the line"]),
+        (["method.attention.softmax=true"], ["softmax=true", "or kind cosine or inner_product"]),
+        (["method.attention.within=thruth"], ["within=thruth", "did you mean 'truth'"]),
+        (
+            ["method.attention.within_cls=kept"],
+            ["within_cls=kept", "within is null; take apart"],
+        ),
+        (
+            ["method.attention.within_mixed=any"],
+            ["within_mixed=any", "within is null; take majority"],
+        ),
+        *(
+            (
+                [f"method.attention.kind={kind}", ORACLE, *more],
+                ["method.attention.within=truth", f"kind {kind} has no rows", "take null"],
+            )
+            for kind, more in (
+                ("identity", ["method.attention.terms=[]"]),
+                ("gem", ["method.attention.ffn=false"]),
+                ("clip_surgery", ["method.attention.ffn=false"]),
+            )
+        ),
+        (
+            [
+                "method.attention={kind: softmax, terms: [kk], first_block: 12, last_block: 12, "
+                "residual: true, ffn: true, omega: 5, within: truth}"
+            ],
+            [
+                "method.attention.within=truth",
+                "method.attention.omega=5",
+                "null for one of the two",
+            ],
+        ),
+        (
+            [ORACLE, "protocol=slide", "method.regions.vote=none"],
+            ["method.attention.within=truth: it needs labels", "under protocol crop"],
+        ),
         (["protocol.logit_scale=1e39"], ["logit_scale=1e39", "from 0.001 to 10000"]),
         (
             [
@@ -359,7 +412,7 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method.attention=null"], ["method.attention=null", "kind, terms"]),
         (["method.regions=5"], ["method.regions=5", "correlation"]),
         (["method.regions={}"], ["method.regions.correlation is missing"]),
-        (["method.regions.correlation=null"], ["method.regions.correlation=null", "block"]),
+        (["method.regions.correlation=null"], ["method.regions.correlation=null", "kind"]),
         (["benchmark.labels=null"], ["benchmark.labels=null", "map, ignore"]),
         (["benchmark.labels.map=null"], ["benchmark.labels.map=null: must be a name"]),
         (["image_size=224.0"], ["image_size=224.0: must be a whole number"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cliptrase import machine
+from cliptrase.errors import UserError
 
 ONE, TWO = "GPU-1aaa", "GPU-2bbb"
 
@@ -120,6 +121,30 @@ def test_the_driver_says_which_gpus_there_are(tmp_path, monkeypatch):
     for name in ("nvidia0", "nvidia1", "nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
         write(tmp_path / "dev" / name, "")
     assert machine.gpu_uuids(tmp_path) == [ONE, TWO, "", ""]
+
+
+@pytest.mark.parametrize("name", ["nvidia0", "nvidiactl", "nvhost-ctrl-gpu", "nvmap", "kfd", "dxg"])
+def test_a_device_file_of_any_maker_may_be_a_gpu(name, tmp_path):
+    """NVIDIA's, those of its boards, AMD's under ROCm, and that of Windows' Linux."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/null").touch()
+    assert not machine.may_have_gpu(tmp_path, "libnone.so.1")
+    (tmp_path / "dev" / name).touch()
+    assert machine.may_have_gpu(tmp_path, "libnone.so.1")
+
+
+def test_a_driver_without_device_files_may_have_a_gpu(tmp_path):
+    assert machine.may_have_gpu(tmp_path, "libc.so.6")
+
+
+def test_a_gpu_is_refused_only_where_there_is_surely_none(monkeypatch):
+    monkeypatch.setattr(machine, "may_have_gpu", lambda: False)
+    machine.check_gpu("auto")
+    machine.check_gpu("cpu")
+    with pytest.raises(UserError, match="device=cuda:1: torch sees no GPU here; take device=cpu"):
+        machine.check_gpu("cuda:1")
+    monkeypatch.setattr(machine, "may_have_gpu", lambda: True)
+    machine.check_gpu("cuda:1")
 
 
 def test_without_device_files_nvidia_smi_is_asked(tmp_path, monkeypatch):

@@ -51,6 +51,7 @@ def test_it_answers_what_it_is_asked(shapes, monkeypatch, capsys):
 def test_every_run_takes_part_in_what_is_timed(shapes, monkeypatch):
     """As many answers as a pass over the same images gives, and the time of all of them."""
     runs = few(shapes, "shapes.shapes_clip.224.crop", "clip", "sclip", "cliptrase")
+    assert any(run.method.attention.within for run in runs.values())  # an oracle, of table 4
     answers = []
     results = probe.Predictor._results
 

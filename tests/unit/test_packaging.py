@@ -22,13 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SHIPPED = ("conf", "assets", "published")
 HEAVY = {"torch", "torchvision", "open_clip", "hydra", "omegaconf", "pandas", "sklearn", "scipy"}
-HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake"}
+HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake", "timm", "transformers"}
 
 # Declared though no module of ours imports them.
 NOT_IMPORTED = {
     "jinja2": "pandas' to_latex",
     "pygments": "snakemake --report",
-    "scikit-learn": "tests and benchmarks compare with it",
     "snakemake": "the Snakefile",
     "torchvision": "imported by open_clip",
 }

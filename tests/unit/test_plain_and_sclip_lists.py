@@ -1,5 +1,6 @@
 """The lists beside the paper's own: SCLIP's equal their source, plain ones follow their rule."""
 
+import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from cliptrase.data.read.vocabularies import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+LABELS = VOCABULARIES.parent / "labels"
 SCLIP = ROOT / ".." / "shared" / "datasets" / "classes_sclip"
 COUNTS = {  # list: (classes, names, background words)
     "voc20": (20, 30, 0),
@@ -100,11 +102,11 @@ def test_synonyms_and_oddities_of_sclip_are_kept():
     assert words("sclip_cityscapes19")[6:8] == ["trafficlight", "trafficsign"]
 
 
-def test_only_lists_of_sclip_have_synonyms():
+def test_few_lists_have_synonyms():
     with_several = {
         name for name in shipped(VOCABULARIES) if any(len(own) > 1 for own in classes(name))
     }
-    assert with_several == {"sclip_voc20", "sclip_voc21", "sclip_coco_object"}
+    assert with_several == {"sclip_voc20", "sclip_voc21", "sclip_coco_object", "coco27_members"}
 
 
 def plain_of(benchmark: str, released: list[str]) -> list[str]:
@@ -134,6 +136,32 @@ def plain_of(benchmark: str, released: list[str]) -> list[str]:
 def test_plain_lists_follow_their_rule(benchmark):
     assert words(f"plain_{benchmark}") == plain_of(benchmark, words(benchmark))
     assert words(f"plain_{benchmark}") != words(benchmark)
+
+
+def raw_labels(name: str) -> dict[int, int]:
+    """A table of labels that ships: raw value → class."""
+    with open(LABELS / f"{name}.csv", encoding="utf-8", newline="") as file:
+        return {int(line["raw"]): int(line["class"]) for line in csv.DictReader(file)}
+
+
+def test_members_of_coco27_follow_the_tables_of_labels():
+    """Each of the 171 fine classes once, in its coarse class, in the order of the raw labels."""
+    fine, coarse = raw_labels("coco_to_171"), raw_labels("coco_to_27")
+    names = plain_of("coco_stuff171", words("coco_stuff171"))
+    listed = classes("coco27_members")
+    expected: list[list[str]] = [[] for _ in words("coco27")]
+    for raw, label in sorted(fine.items()):
+        expected[coarse[raw]].append(names[label])
+    assert listed == expected
+    assert sorted(name for own in listed for name in own) == sorted(names)
+
+
+def test_two_classes_of_coco27_are_told_apart():
+    usual, apart = words("coco27"), words("coco27_apart")
+    changed = {index: apart[index] for index in range(27) if usual[index] != apart[index]}
+    assert changed == {14: "raw food stuff", 15: "furniture stuff"}
+    assert [usual.count(usual[index]) for index in changed] == [2, 2]
+    assert len(set(apart)) == 27
 
 
 @pytest.mark.parametrize("benchmark", PLAIN)

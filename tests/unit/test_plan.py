@@ -20,12 +20,14 @@ def paper():
     return plan.load("paper")
 
 
-def test_the_whole_paper_is_ten_passes_and_four_of_sliding_windows(paper):
+def test_the_whole_paper_is_fourteen_passes_and_four_of_sliding_windows(paper):
     crop = {
         f"{dataset}.vit_b16.{size}.crop"
         for dataset in ("coco", "voc2012", "pcontext", "ade2016", "ade2021")
         for size in (224, 336)
     }
+    crop |= {"coco.vit_b16.320.crop"}
+    crop |= {f"cityscapes.vit_b16.{size}.crop" for size in (224, 320, 336)}
     slide = {
         f"{dataset}.vit_b16.224.slide" for dataset in ("coco", "voc2012", "pcontext", "ade2016")
     }
@@ -44,8 +46,20 @@ def test_coinciding_rows_are_one_run(paper):
 def test_the_ablation_counts_its_runs(paper):
     voc20 = [name for name in paper.runs if re.match(r"voc20\..*\.224\.(?!slide)", name)]
     # CLIP, +SCR, +PC, +D, inner product, features, layers 9-11 in both readings: 12; SCLIP;
-    # 63 more cells
-    assert len(voc20) == 12 + 1 + 63
+    # four more of table 4's seven rows, and five as the text writes it; table 5's six networks and
+    # features; 63 more cells
+    assert len(voc20) == 12 + 1 + 4 + 5 + 6 + 63
+
+
+def test_rows_of_table_4_that_table_2_has_are_one_run_with_them(paper):
+    two, four = (
+        {row.name: [cell.run for cell in row.cells if cell.kind == "run"] for row in table.rows}
+        for table in (paper.tables["table2_ablation"], paper.tables["table4_scr"])
+    )
+    assert four["cosine"] == two["+SCR"]
+    assert four["CLIPtrase, inner product SCR"] == two["inner product"]
+    assert four["CLIPtrase, cosine SCR"] == two["+D"]
+    assert len({str(runs) for runs in four.values()}) == len(four) == 12
 
 
 def test_versus_is_the_row_above_within_its_group(paper):
@@ -98,7 +112,45 @@ def test_every_run_of_table_rows_that_the_paper_prints_has_its_published_line(pa
         "layer 10, direct",
         "layer 11, direct",
         "layer 12, direct",
+        "224 px",
+        "320 px",
+        "classes named by their members",
+        "food and furniture told apart",
+        "CLIPtrase, k-means + Hungarian",
+        *(row.name for row in paper.tables["table3_sam"].rows[4:]),
+        *(row.name for row in paper.tables["table4_scr"].rows[7:]),
+        *(row.name for row in paper.tables["table5_dinov2"].rows[3:]),
     }
+
+
+def test_table_8_compares_every_reading_with_cliptrase(paper):
+    """Quoted rows and ours, then other readings: all under one rule, without the [CLS] factor."""
+    table = paper.tables["table8_unsupervised"]
+    assert table.benchmarks == ("coco27", "cityscapes27")
+    kinds = [(row.name, row.kind, row.versus) for row in table.rows]
+    ours = ("CLIPtrase", "run", "")
+    assert kinds[:5] == [(name, "quoted", "") for name in ("PiCIE", "STEGO", "HP", "SmooSeg")] + [
+        ours
+    ]
+    others = table.rows[5:]
+    assert kinds[5] == ours and {row.versus for row in others[1:-1]} == {"CLIPtrase"}
+    assert others[-1].versus == ""  # it is told no names: another task
+    assert [cell.run for cell in others[0].cells] == [cell.run for cell in table.rows[4].cells]
+    runs = {row.name: [paper.runs[cell.run] for cell in row.cells if cell.run] for row in others}
+    every = [run for of_row in runs.values() for run in of_row]
+    assert {(run.protocol.rule, run.method.cls_logits) for run in every} == {("mmseg", False)}
+    sizes = {name: {run.image_size for run in of_row} for name, of_row in runs.items()}
+    assert sizes == {name: {336} for name in runs} | {"224 px": {224}, "320 px": {320}}
+    regions = runs["320 px"][0].method.regions
+    assert (regions.eps, regions.min_samples) == (pytest.approx(1.0), 6)
+    lists = {
+        run.vocabulary.classes.name
+        for name in ("classes named by their members", "food and furniture told apart")
+        for run in runs[name]
+    }
+    assert lists == {"coco27_members", "coco27_apart"}
+    (unsupervised,) = {run.method.name for run in runs["CLIPtrase, k-means + Hungarian"]}
+    assert unsupervised == "cliptrase_unsupervised"
 
 
 def test_grid_cells_are_not_published_one_by_one(paper):

@@ -334,6 +334,13 @@ def test_files_may_be_open_and_tensors_follow_the_cure(whole, wide, tmp_path):
     np.testing.assert_array_equal(whole(array).labels, expected)
 
 
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_picture_has_no_labels_for_an_oracle(crop):
+    message = r"^method\.attention\.within=truth: it needs labels; an oracle of Table 4, for bench"
+    with pytest.raises(UserError, match=message):
+        Segmenter("shapes_clip", crop=crop, overrides=["method.attention.within=truth"])
+
+
 def test_words_of_a_classification_are_checked_too(whole, scene):
     encoded = whole.encode(scene.image)
     for words, message in (

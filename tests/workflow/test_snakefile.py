@@ -332,6 +332,15 @@ def test_a_mark_that_a_broken_start_left_does_not_stop_the_tables(tree):
     assert "0 cells of" in done.stdout, done.stdout
 
 
+@pytest.mark.parametrize("spelling", ["regenerate-paper-tables", "regenerate_paper_tables"])
+def test_tables_without_a_run_end_in_one_message(bare, spelling):
+    done = snakemake(bare, spelling)
+    *pages, last = done.stdout.splitlines()
+    assert done.returncode == 1 and last.startswith("error: results/runs: no run of suite smoke")
+    assert not any(re.search("Error|Exception|Traceback|exit status", line) for line in pages)
+    assert not (bare / "results/smoke").exists() and not (bare / ".snakemake/locks").exists()
+
+
 def test_a_failed_pass_leaves_the_tables_with_its_reason_and_an_exit_code(tree, bare):
     (bare / "data").symlink_to(tree / "data")
     lost = next(iter(PLAN.passes))

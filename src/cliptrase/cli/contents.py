@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from cliptrase.data.read.vocabularies import UNREADABLE
 from cliptrase.errors import UserError
 
 if TYPE_CHECKING:
@@ -170,9 +169,8 @@ def _entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int | None,
     """What the legend says, in order: (label, text); no label for the line "and N more"."""
     pixels = np.bincount(labels.ravel(), minlength=len(names))
     order = [int(i) for i in np.argsort(-pixels, kind="stable") if pixels[i]]
-    shown = [UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", name) for name in names]
     listed: list[tuple[int | None, str]] = [
-        (i, _entry(i, shown[i], pixels[i] / labels.size)) for i in order[:LEGEND_LIMIT]
+        (i, _entry(i, names[i], pixels[i] / labels.size)) for i in order[:LEGEND_LIMIT]
     ]
     if len(order) > LEGEND_LIMIT:
         listed.append((None, f"and {len(order) - LEGEND_LIMIT} more"))

@@ -19,6 +19,7 @@ from cliptrase.data.read.vocabularies import (
 )
 from cliptrase.errors import UserError, is_read, nearest, printable
 from cliptrase.files import atomic_write, check_writable, local_path, naming_the_path, user_path
+from cliptrase.machine import check_gpu
 
 if TYPE_CHECKING:
     from cliptrase.segmenter import Segmenter
@@ -106,9 +107,11 @@ def run(args: argparse.Namespace) -> None:
     read_templates(template_path(args.templates))
     settings = args.model, args.method, args.device, args.image_size, args.overrides
     image_size = config.resolve_settings(config.picture_overrides(*settings)).image_size
+    check_gpu(args.device)
     names = [*classes, *([BACKGROUND] if background else [])]
     _check_pictures(args, planned, names, image_size)
 
+    import cliptrase.model.lean  # noqa: F401
     from cliptrase.segmenter import Segmenter  # torch: seconds, after what fails quickly
 
     segmenter = Segmenter(

@@ -7,6 +7,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from cliptrase.config import files
+from cliptrase.config.backbones import WEIGHTS, described, read_backbone
+from cliptrase.config.method import WrittenBackbone
 from cliptrase.data.fetch.receipts import State, free_space, state, to_fetch
 from cliptrase.data.fetch.sources import (
     Archive,
@@ -23,16 +26,17 @@ from cliptrase.files import user_path
 _say = partial(print, flush=True)
 HELP = "say which archives and prepared datasets are there, whole, damaged or missing"
 EPILOG = (
-    "Without NAME: every archive of conf/sources.yaml (or <data>/sources.yaml), every prepared "
-    "dataset, the free space and what is still to fetch; exit code 1 where something is damaged "
-    "(what is only missing is none). With NAME: exit code 1 where one of them is not complete; a "
-    "dataset is complete when it is prepared and none of its archives is damaged."
+    "Without NAME: every archive of conf/sources.yaml (or <data>/sources.yaml), every network of "
+    "conf/backbone, every prepared dataset, the free space and what is still to fetch; exit code 1 "
+    "where something is damaged (what is only missing is none). With NAME: exit code 1 where one "
+    "of them is not complete; a dataset is complete when it is prepared and none of its archives "
+    "is damaged."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, add = EPILOG, parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="archive file or dataset (default: all)")
+    add("names", nargs="*", metavar="NAME", help="archive file, network or dataset (default: all)")
     add("--data", type=user_path, default=Path("data"), help="data folder (data)")
     quick = "believe sizes, receipts and self-checks; else every file is read"
     add("--quick", action="store_true", help=quick)
@@ -45,6 +49,9 @@ def run(args: argparse.Namespace) -> None:
     needed = {one.name for dataset in sources.datasets.values() for one in dataset.needed()}
     states, faults = list[State](), list[str]()
     for item in _asked(args.names, sources, prepared):
+        if isinstance(item, WrittenBackbone):
+            faults += _network(item, deep=deep, named=item.label in args.names)
+            continue
         if isinstance(item, str):
             faults += _dataset(item, data, deep=deep)
             continue
@@ -61,21 +68,29 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("; ".join(dict.fromkeys(faults)))
 
 
-def _asked(names: list[str], sources: Sources, prepared: list[str]) -> list[Archive | str]:
-    """Archives and names of datasets: those of the command line, a dataset after its archives.
+def _asked(
+    names: list[str], sources: Sources, prepared: list[str]
+) -> list[Archive | WrittenBackbone | str]:
+    """Archives, networks and names of datasets: those of the command line, a dataset after its
+    archives.
 
     Raises UserError for a name that is neither. Without any name: everything.
     """
+    networks = {label: read_backbone(label) for label in files.names("backbone")}
     if not names:
-        return [*sources.archives.values(), *prepared]
-    asked, known = list[Archive | str](), {"shapes", "shapes_clean", *prepared, *sources.datasets}
+        return [*sources.archives.values(), *networks.values(), *prepared]
+    asked = list[Archive | WrittenBackbone | str]()
+    known = {"shapes", "shapes_clean", *prepared, *sources.datasets, *networks}
     for name in names:
+        if name in networks:
+            asked.append(networks[name])
+            continue
         if name in sources.archives:
             asked.append(sources.archives[name])
             continue
         if name not in known:
             hint = nearest(name, known | sources.archives.keys())
-            raise UserError(f"unknown dataset or archive {name!r}; {hint}")
+            raise UserError(f"unknown dataset, archive or network {name!r}; {hint}")
         if dataset := sources.datasets.get(name):
             asked += [*dataset.needed(), *dataset.optional.values()]
         asked.append(name)
@@ -113,6 +128,25 @@ def _cure(found: State, data: Path) -> str:
     if archive.urls or found.status == "unverified":
         return f"run `python -m cliptrase.data.fetch.download {archive.name} --data {data}`"
     return how_to_get(archive, data)
+
+
+def _network(written: WrittenBackbone, *, deep: bool, named: bool) -> list[str]:
+    """Say where the weights of a network beside CLIP are; else why they are not."""
+    from cliptrase.model.hub import folder_of, is_cached
+
+    network = described(written.label)
+    if not is_cached(network):
+        how = f"from {network.repo} of the hub, by the first pass that needs it"
+        _say(f"{network.label}: missing, {readable(written.bytes or 0)} {how}")
+        missing = f"{network.label}: missing; run `python -m cliptrase.model.receipt "
+        return [f"{missing}{network.label} data/weights/{network.label}.json`"] if named else []
+    try:
+        folder = folder_of(network) if deep or network.path else None
+    except UserError as error:
+        return [str(error)]
+    size = written.bytes or (folder / WEIGHTS).stat().st_size if folder else written.bytes
+    _say(f"{network.label}: complete, {readable(size or 0)}")
+    return []
 
 
 def _dataset(name: str, data: Path, *, deep: bool) -> list[str]:

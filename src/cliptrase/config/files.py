@@ -23,7 +23,8 @@ def load(group: str, name: str) -> Tree:
         raise UserError(f"unknown {group} {name!r}; {nearest(name, names(group))}")
     content = read_yaml(path)
     inner = text_of(content.get("name", name))
-    if group != "model" and inner != name:  # runs and cells would bear another name
+    has_label = group in ("model", "backbone")
+    if not has_label and inner != name:  # runs and cells would bear another name
         raise UserError(f"{path}: name: {inner}; write name: {name}, as the file is called")
     return content
 

@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cliptrase.config.method import Method
     from cliptrase.config.run import Run, Settings
-    from cliptrase.config.schema import Method
 
 
 @dataclass(frozen=True)
 class AttentionKind:
     """function: it takes the unmodified model on a batch of images (`Original`), the
     blocks to replace (0-based, in a row) and `method.attention`, and returns the tokens (B, L, D)
-    that go to the joint space. reads: which of the keys `terms omega row_sum heads` it reads;
-    another one that is set is refused, so that nobody believes that it counted.
+    that go to the joint space. reads: which of the keys `terms omega row_sum heads softmax within`
+    it reads; another one that is set is refused, so that nobody believes that it counted.
 
     shares_heads: one matrix serves all heads; regions may be made of it. two_paths: blocks add up
     on a path of their own, beside the unmodified one: always with a residual, never with an FFN.
@@ -32,12 +32,12 @@ class AttentionKind:
 
 
 IN_PLACE = "cliptrase.model.attention:in_place"
-MATRIX_KEYS = ("terms", "row_sum", "heads")
+MATRIX_KEYS = ("terms", "row_sum", "heads", "softmax", "within")
 ATTENTION = {
-    "softmax": AttentionKind(IN_PLACE, ("terms", "omega", "row_sum")),
+    "softmax": AttentionKind(IN_PLACE, ("terms", "omega", "row_sum", "within")),
     "cosine": AttentionKind(IN_PLACE, MATRIX_KEYS, shares_heads=True),
     "inner_product": AttentionKind(IN_PLACE, MATRIX_KEYS, shares_heads=True),
-    "identity": AttentionKind(IN_PLACE),
+    "identity": AttentionKind(IN_PLACE, ("row_sum",)),
     "clip_surgery": AttentionKind(
         "cliptrase.model.attention:clip_surgery", ("terms",), two_paths=True
     ),

@@ -12,16 +12,15 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator, Field
 
-from cliptrase.config import files
+from cliptrase.config import backbones, files
 from cliptrase.config.compose import compose
 from cliptrase.config.files import Tree
-from cliptrase.config.kinds import PROTOCOL, VOTE, vote_of
+from cliptrase.config.kinds import PROTOCOL, VOTE, has_background, vote_of
+from cliptrase.config.method import BackboneNames, Backbones, Count, Method
 from cliptrase.config.schema import (
     PROTOCOLS,
     Benchmark,
-    Count,
     FolderFiles,
-    Method,
     Model,
     Protocol,
     Slide,
@@ -53,10 +52,14 @@ def check_device(device: object) -> str:
 
 
 class Settings(Frozen):
-    """A method on a model under a protocol: what pictures are segmented with."""
+    """A method on a model under a protocol: what pictures are segmented with.
+
+    backbones: the networks that the method needs beside the model.
+    """
 
     method: Method
     model: Model
+    backbones: Backbones = Backbones()
     protocol: Protocol = Field(discriminator="name")
     image_size: Count
     device: Annotated[str, BeforeValidator(check_device)] = Field(exclude=True)
@@ -97,6 +100,10 @@ class Run(Settings):
         method, protocol, classes = self.stock
         parts += [*_different(method, self.method), *_different(protocol, self.protocol)]
         parts += [f"{key}-{value}" for key, value in self.model.changed.items()]
+        for role, network in self.backbones:
+            usual = getattr(method, role)
+            if network is not None and (usual is None or usual.label != network.label):
+                parts.append(f"{role}-{network.label}")
         if classes not in ("", self.vocabulary.classes.name):
             parts.append(f"vocabulary-{self.vocabulary.classes.name}")
         if self.limit is not None:
@@ -154,21 +161,30 @@ def resolve(overrides: Iterable[str]) -> Run:
     settings = _settings(tree, benchmark)
     vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
     rest = {key: tree[key] for key in ("limit", "batch_size", "workers", "out", "data")}
-    return validated(
+    run = validated(
         Run, {**dict(settings), "benchmark": benchmark, "vocabulary": vocabulary, **rest}
     )
+    _check_clusters(run)
+    return run
 
 
-def resolve_settings(overrides: Iterable[str], patches: int | None = None) -> Settings:
+def resolve_settings(overrides: Iterable[str], size: tuple[int, int] | None = None) -> Settings:
     """What pictures without a benchmark are segmented with, from the same overrides.
 
-    patches: of the picture, where it is not image_size × image_size: eps and min_samples follow
-    them unless they are set.
+    size: height and width in pixels of what the model sees, where it is not image_size ×
+    image_size: eps and min_samples follow its patches unless they are set.
     """
     tree = compose(overrides)
     del tree["benchmark"]
     _refuse_missing(tree)
-    return _settings(tree, None, patches)
+    settings = _settings(tree, None, size)
+    if settings.method.unsupervised is not None:
+        raise UserError(
+            f"method={settings.method.name}: it gives clusters of regions their classes by the "
+            "ground truth of a whole benchmark, which a picture has not; take another method, as "
+            "cliptrase"
+        )
+    return settings
 
 
 def picture_overrides(
@@ -298,7 +314,9 @@ def _benchmark(content: Any) -> Benchmark:
     return validated(Benchmark, rest | {"labels": scored, "folder": folder}, "benchmark")
 
 
-def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = None) -> Settings:
+def _settings(
+    tree: Tree, benchmark: Benchmark | None, picture: tuple[int, int] | None = None
+) -> Settings:
     written = validated(WrittenModel, tree["model"], "model")
     model = describe_model(written)
     size = tree["image_size"] = validated(_Size, {"image_size": tree["image_size"]}).image_size
@@ -308,12 +326,20 @@ def _settings(tree: Tree, benchmark: Benchmark | None, patches: int | None = Non
         raise UserError(
             f"image_size={size}: not a multiple of the model's patch, {model.patch}; take {fitting}"
         )
-    method, protocol = _method_and_protocol(tree, benchmark, model, patches)
+    method, protocol = _method_and_protocol(tree, benchmark, model, picture)
     _check_blocks(method, model)
+    _check_grids(method, model)
+    if method.attention.within is not None and (benchmark is None or isinstance(protocol, Slide)):
+        raise UserError(
+            f"method.attention.within={method.attention.within}: it needs labels; an oracle of "
+            "Table 4, for benchmarks under protocol crop"
+        )
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
-    parts = {"method": method, "model": model, "protocol": protocol, "image_size": size}
-    return validated(Settings, parts | {"device": tree["device"]})
+    needed = bool(method.networks)
+    beside = Backbones(sam=method.sam, dino=method.dino) if needed else Backbones()
+    parts = {"method": method, "model": model, "backbones": beside, "protocol": protocol}
+    return validated(Settings, {**parts, "image_size": size, "device": tree["device"]})
 
 
 class _Size(Frozen):
@@ -321,7 +347,7 @@ class _Size(Frozen):
 
 
 def _method_and_protocol(
-    tree: Tree, benchmark: Benchmark | None, model: Model, patches: int | None = None
+    tree: Tree, benchmark: Benchmark | None, model: Model, picture: tuple[int, int] | None = None
 ) -> tuple[Method, Protocol]:
     """Both with the values that are `auto` filled in."""
     content = dict(tree["protocol"])
@@ -336,8 +362,20 @@ def _method_and_protocol(
     method = dict(tree["method"])
     if method.get("cls_logits") == "auto":
         method["cls_logits"] = facts.cls_logits and benchmark is not None and benchmark.cls_logits
+    prefers = validated(BackboneNames, method.pop("prefers", {}), "method.prefers")
+    for role in ("sam", "dino"):
+        if role in method:
+            method[role] = backbones.choose(role, method[role], prefers, model)
     if isinstance(method.get("regions"), dict):
-        eps, min_samples = dbscan_defaults(patches or (tree["image_size"] // model.patch) ** 2)
+        patch, dino = model.patch, method.get("dino")
+        if (
+            dino is not None
+            and (method["regions"].get("correlation") or {}).get("source") == "dino"
+        ):
+            patch = dino.patch
+        sides = picture or (tree["image_size"],) * 2
+        patches = (max(1, (side + patch // 2) // patch) for side in sides)
+        eps, min_samples = dbscan_defaults(math.prod(patches))
         auto = {"eps": eps, "min_samples": min_samples, "vote": facts.vote}
         method["regions"] = {
             key: auto.get(key, value) if value == "auto" else value
@@ -353,14 +391,43 @@ def _check_blocks(method: Method, model: Model) -> None:
     if method.regions is not None:
         blocks["method.regions.correlation.block"] = method.regions.correlation.block
     for key, block in blocks.items():
-        if block < first:
+        if block is not None and block < first:
             raise UserError(
                 f"{key}={block}: a model of {model.depth} blocks has the blocks {first} to 12, "
                 "counted as in a 12-block model, from the end"
             )
 
 
+def _check_grids(method: Method, model: Model) -> None:
+    """Refuse to cluster CLIP's features by the patches of another network."""
+    regions, dino = method.regions, method.dino
+    if regions is None or dino is None or regions.correlation.source != "dino":
+        return
+    if regions.cluster == "features" and dino.patch != model.patch:
+        raise UserError(
+            f"method.regions.cluster=features: with correlation.source=dino needs one grid, but "
+            f"{dino.label} has patches of {dino.patch} pixels and {model.label} of {model.patch}; "
+            "take method.regions.cluster=rows"
+        )
+
+
+def _check_clusters(run: Run) -> None:
+    """Refuse fewer clusters than classes: some could never be predicted."""
+    unsupervised, classes = run.method.unsupervised, run.vocabulary.classes.count
+    classes += has_background(run)
+    if unsupervised and isinstance(unsupervised.clusters, int) and unsupervised.clusters < classes:
+        raise UserError(
+            f"method.unsupervised.clusters={unsupervised.clusters}: fewer than the {classes} "
+            f"classes of benchmark {run.benchmark.name}; take K or {classes} or more"
+        )
+
+
 def _check_slide(protocol: Slide, size: int, method: Method) -> None:
+    if method.unsupervised is not None:
+        raise UserError(
+            f"method={method.name}: it clusters the regions of whole crops, and protocol slide has "
+            "windows; take protocol=crop"
+        )
     if protocol.stride > size:
         raise UserError(
             f"protocol.stride={protocol.stride}: leaves gaps between windows of "
@@ -370,6 +437,11 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
         raise UserError(
             f"protocol.short_side={protocol.short_side}: smaller than the window, "
             f"image_size={size}; take a larger one or a smaller window"
+        )
+    if method.sees_original:
+        raise UserError(
+            "method.regions.sam.sees=original: windows are parts of the resized picture; take "
+            "method.regions.sam.sees=network, or protocol=crop"
         )
     vote = vote_of(method)
     if vote != "none" and not VOTE[vote].averages:

@@ -7,9 +7,19 @@ cannot change a number and is no part of the identity.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, TERMS, VOTE
+from cliptrase.config.method import (
+    Attention,
+    BackboneNames,
+    Correlation,
+    Count,
+    Flag,
+    Method,
+    Regions,
+    SamOptions,
+    Scale,
+)
 from cliptrase.config.metric_names import RULES
 from cliptrase.config.validation import (
     Frozen,
@@ -19,127 +29,14 @@ from cliptrase.config.validation import (
     Text,
     defaults,
     is_number,
-    number,
     one_of,
     that,
-    whole,
 )
 from cliptrase.config.written import text_of
-from cliptrase.errors import UserError, nearest
+from cliptrase.errors import UserError
 
 Rule = Annotated[str, one_of(*RULES)]
-Heads = Annotated[str, one_of("mean", "concatenated")]
 Precision = Annotated[str, one_of("fp32", "bf16", "fp16")]
-Flag = Annotated[bool, one_of(True, False)]
-Count = Annotated[int, whole(1)]
-Block = Annotated[
-    int,
-    that(
-        lambda value: is_number(value, int) and value <= 12,
-        "must be a whole number up to 12, the last block: they are counted as in a 12-block model, "
-        "from the end",
-    ),
-]
-Scale = Annotated[float, number(0, 10_000)]
-SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_heads)
-
-
-# --- method -----------------------------------------------------------------------------------
-
-
-def _terms(value: Any) -> tuple[str, ...]:
-    """In one order, whatever order they are written in: it is one run."""
-    unknown = [term for term in value if term not in TERMS] if isinstance(value, list) else []
-    if unknown:
-        hint = nearest(str(unknown[0]), TERMS)
-        raise UserError(f"method.attention.terms: unknown term {unknown[0]!r}; {hint}")
-    if not isinstance(value, list | tuple) or len(set(value)) != len(value):
-        raise ValueError("give a list without doubles, as [qq,kk,vv]")
-    return tuple(sorted(value, key=TERMS.index))
-
-
-class Attention(Frozen):
-    """What replaces the attention of the blocks first_block … last_block, counted as in a 12-block
-    model, from the end on other depths."""
-
-    kind: Annotated[str, one_of(*ATTENTION)]
-    terms: Annotated[tuple[str, ...], BeforeValidator(_terms)]
-    first_block: Block
-    last_block: Block
-    residual: Flag
-    ffn: Flag
-    omega: Scale | None = None
-    row_sum: Annotated[str | int, one_of("none", 1, 3)] = "none"
-    heads: Heads = "mean"
-
-    @model_validator(mode="after")
-    def _kind_reads(self) -> Self:
-        """Refuse keys that the kind does not read."""
-        kind, reads = ATTENTION[self.kind], ATTENTION[self.kind].reads
-        terms = list(self.terms)
-        if ("terms" in reads) != bool(terms):
-            cure = f"kind {self.kind} compares nothing; take []"
-            cure = "give a list without doubles, as [qq,kk,vv]" if "terms" in reads else cure
-            raise UserError(f"method.attention.terms={terms}: {cure}")
-        if kind.two_paths and (self.residual, self.ffn) != (True, False):
-            raise UserError(
-                f"method.attention.kind={self.kind}: its path has a residual and no FFN; take "
-                "method.attention.residual=true and method.attention.ffn=false"
-            )
-        if self.kind == "gem" and "qk" in terms:
-            raise UserError(
-                "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
-            )
-        cures = {
-            "row_sum": f"kind {self.kind} has rows of its own; take none",
-            "heads": f"kind {self.kind} attends head by head; take mean, or kind "
-            + " or ".join(SHARED_MATRIX),
-            "omega": f"is added before a softmax; take null with kind {self.kind}",
-        }
-        for key, cure in cures.items():
-            value = getattr(self, key)
-            if key not in reads and value != defaults(Attention)[key]:
-                raise UserError(f"method.attention.{key}={text_of(value)}: {cure}")
-        if self.first_block > self.last_block:
-            raise UserError(
-                f"method.attention.first_block={self.first_block} comes after "
-                f"last_block={self.last_block}"
-            )
-        return self
-
-
-class Correlation(Frozen):
-    """Of which block of the unmodified model, and how tokens are compared."""
-
-    block: Block
-    kind: Annotated[str, one_of(*SHARED_MATRIX)]
-    heads: Heads = "mean"
-
-
-class Regions(Frozen):
-    """How patches are clustered, and how their regions vote."""
-
-    correlation: Correlation
-    cluster: Annotated[str, one_of("rows", "features")]
-    denoise: Annotated[str, one_of(*DENOISE)]
-    eps: Annotated[float, number(0)]
-    min_samples: Count
-    upsample: Annotated[int, whole(1, 32)]
-    median: Annotated[
-        int, that(lambda value: value % 2 == 1, "the window must be odd"), whole(1, 99)
-    ]
-    vote: Annotated[str, one_of("auto", *VOTE)]  # auto is filled in before
-    algorithm: Annotated[str, one_of(*CLUSTERING)] = "dbscan"
-    l2_rows: Flag = False
-    passes: Annotated[int, one_of(1, 2)] = 1
-
-
-class Method(Frozen):
-    name: Text
-    attention: Attention
-    regions: Regions | None
-    cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
-
 
 # --- protocol ---------------------------------------------------------------------------------
 
@@ -192,6 +89,7 @@ class WrittenModel(Frozen):
     pretrained: OptionalPath = None
     path: OptionalPath = None
     precision: Precision = "fp32"
+    substitutes: BackboneNames = BackboneNames()
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -207,6 +105,7 @@ class Model(Frozen):
     """A model and its weights: `weights_sha256` and `config_sha256` wherever the files are at hand.
 
     path: where the weights lie, None where open_clip knows. patch: in pixels. depth: blocks.
+    substitutes: the networks that `auto` means beside it.
     """
 
     label: str
@@ -219,6 +118,7 @@ class Model(Frozen):
     weights_sha256: str | None
     config_sha256: str | None
     precision: Precision = "fp32"
+    substitutes: BackboneNames = Field(BackboneNames(), exclude=True)
 
     @property
     def changed(self) -> dict[str, str]:
@@ -368,8 +268,10 @@ class Vocabulary(Frozen):
 
 # The sections of a run whose YAML may leave keys out
 OPTIONAL: dict[str, type[Frozen]] = {
+    "method": Method,
     "method.attention": Attention,
     "method.regions": Regions,
+    "method.regions.sam": SamOptions,
     "method.regions.correlation": Correlation,
     "model": Model,
 }

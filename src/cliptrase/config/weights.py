@@ -3,6 +3,7 @@
 Looks at files only; torch and open_clip are not imported.
 """
 
+import functools
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,6 +135,7 @@ def _unusual(vision: Tree, text: Tree) -> str:
     return ""
 
 
+@functools.cache
 def _known_models() -> Path:
     """Where open_clip keeps the JSON of every model that it knows."""
     spec = find_spec("open_clip")

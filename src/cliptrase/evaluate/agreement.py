@@ -4,6 +4,7 @@ Products are added up in another order there, so that a pixel between two classe
 other one. A few images say whether it is a few pixels.
 """
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from cliptrase.config.schema import Model
 from cliptrase.evaluate.graph import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.runs.provenance import Stages
 
@@ -38,12 +40,17 @@ def with_cpu(predictor: Predictor, model: Model, positions: Sequence[int]) -> di
     """
     count = 2 if len(predictor.jobs) <= FEW else 1
     images, ours = predictor.first(positions, count)
-    clip, jobs = load_clip(model, "cpu"), _on_cpu(predictor.jobs)
+    compared = {  # regions without names are numbered by their order, which one pixel may shift
+        run: job for run, job in predictor.jobs.items() if job.method.unsupervised is None
+    }
+    clip, jobs = load_clip(model, "cpu"), on_cpu(compared)
     protocol = predictor.load.protocol
     with torch.inference_mode():
         singly = [protocol.maps(clip, [image.shown], jobs, 1, Stages()) for image in images]
-    theirs = {run: np.concatenate([maps[run] for maps in singly]) for run in singly[0]}
-    differing = sum(int(np.count_nonzero(ours[run] != classes)) for run, classes in theirs.items())
+    theirs = {run: np.concatenate([maps[run].classes for maps in singly]) for run in singly[0]}
+    differing = sum(
+        int(np.count_nonzero(ours[run].classes != classes)) for run, classes in theirs.items()
+    )
     pixels = sum(classes.size for classes in theirs.values())
     message = "%d of %d pixels differ from the CPU (images: %d, runs: %d)"
     expected = enough(differing, pixels) or clip.precision != "fp32"
@@ -57,8 +64,15 @@ def enough(differing: int, pixels: int) -> bool:
     return differing <= TOLERATED * pixels
 
 
-def _on_cpu(jobs: dict[str, Job]) -> dict[str, Job]:
-    """The same jobs; those that shared their words still do."""
+def on_cpu(jobs: dict[str, Job]) -> dict[str, Job]:
+    """The same jobs; those that shared their words or a network still do."""
+    needed = {run: job.method.networks for run, job in jobs.items()}
+    networks = load_networks(itertools.chain(*needed.values()), "cpu")
     texts = {job.text_key: job.text for job in jobs.values()}
     texts = {key: Text(text.features.cpu(), text.owner.cpu()) for key, text in texts.items()}
-    return {run: replace(job, text=texts[job.text_key]) for run, job in jobs.items()}
+    return {
+        run: replace(
+            job, text=texts[job.text_key], networks={key: networks[key] for key in job.networks}
+        )
+        for run, job in jobs.items()
+    }

@@ -1,6 +1,6 @@
 """The counts of a batch, made where its classes are: of a GPU's maps only the counts come back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.evaluate.tally import ImageResult
+from cliptrase.evaluate.tally import ImageResult, RegionResult
 from cliptrase.runs.counts import GroundTruth
 
 UNSCORED = -1
@@ -68,6 +68,32 @@ class Counted:
         cuts, rows = (np.searchsorted(index, np.arange(1, batch)) for index in (image, row))
         by_image = np.split(entries.astype(np.int32), rows)
         return list(map(ImageResult, np.split(cells, cuts), np.split(pixels, cuts), by_image))
+
+
+@dataclass(frozen=True, eq=False)
+class CountedRegions:
+    """An unsupervised run on a batch, its regions on their way from the device."""
+
+    truths: Sequence[GroundTruth | None]  # of each image
+    regions: Tensor  # (B, H, W) int16
+    descriptors: list[Tensor]  # (R, E) of each image
+
+    @classmethod
+    def of(
+        cls, truths: Sequence[GroundTruth | None], regions: Tensor, descriptors: list[Tensor]
+    ) -> Self:
+        """`regions` (B, H, W) and their `descriptors`, as a protocol predicts them."""
+        here = regions.to(torch.int16).to("cpu", non_blocking=True)
+        return cls(truths, here, [each.to("cpu", non_blocking=True) for each in descriptors])
+
+    def results(self) -> list[RegionResult | None]:
+        """By image, once the device is done; None for one that is skipped."""
+        return [
+            None if truth is None else RegionResult.of(truth, regions.numpy(), features.numpy())
+            for truth, regions, features in zip(
+                self.truths, self.regions, self.descriptors, strict=True
+            )
+        ]
 
 
 def arrival(device: torch.device) -> Callable[[], None]:

@@ -23,7 +23,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from cliptrase.errors import UserError
-from cliptrase.machine import gpu_name
+from cliptrase.machine import NO_GPU, gpu_name
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _pick(choice: str, alone: bool, stack: ExitStack) -> torch.device:
     if choice == "cpu" or (choice == "auto" and not count):
         return torch.device("cpu")
     if not count:
-        raise UserError(f"device={choice}: torch sees no GPU here; take device=cpu")
+        raise UserError(f"device={choice}: {NO_GPU}")
     named = None if choice in ("auto", "cuda") else torch.device(choice).index
     if named is not None and named >= count:
         raise UserError(f"device={choice}: the last GPU here is cuda:{count - 1}")

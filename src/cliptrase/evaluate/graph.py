@@ -5,7 +5,7 @@ computed that no run asks for.
 """
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -14,18 +14,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE, function, vote_of
-from cliptrase.config.schema import Attention, Method, Regions
+from cliptrase.config.method import Attention, Backbone, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate import keys
 from cliptrase.model import vision
+from cliptrase.model.backbones import Key, Network
+from cliptrase.model.dino import Tokens, check_denoise, features, tokens
 from cliptrase.model.load import Clip
+from cliptrase.model.sam import embed, frame, frame_view
 from cliptrase.segment.clustering import Points, without
 from cliptrase.segment.correlation import correlation
+from cliptrase.segment.descriptors import Described, described
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
+from cliptrase.segment.sam_regions import sam_regions
 from cliptrase.segment.tiles import bilinear
 
 MAPS = 16  # of each image that are smoothed at once: bounds memory, changes no result
@@ -33,6 +39,14 @@ UNCHANGED = Attention(
     kind="softmax", terms=("qk",), first_block=12, last_block=12, residual=True, ffn=True
 )
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """A picture before it was resized for CLIP, and the part of it that CLIP sees."""
+
+    image: Image.Image
+    box: tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +93,31 @@ def voted(vote: str, winners: Tensor, logits: Tensor, text: Text, regions: Tenso
 class Graph:
     """One batch of images through everything that runs ask of it."""
 
-    def __init__(self, clip: Clip, pixels: Tensor, out_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        pixels: Tensor,
+        out_size: tuple[int, int] | None = None,
+        truths: Mapping[str, Tensor] | None = None,
+        *,
+        networks: Mapping[Key, Network] | None = None,
+        originals: Sequence[Original] = (),
+    ) -> None:
         """`pixels` (B, 3, height, width) float32, normalised, sides multiples of the patch; label
-        maps come out at `out_size` (H, W), the pixels' own size where it is None."""
+        maps come out at `out_size` (H, W), the pixels' own size where it is None. truths: for runs
+        that see it, ground truth (B, height, width) by target, −1 where it is ignored. networks:
+        those beside CLIP that methods name. originals: of each image, where a method asks for them.
+        """
         self.clip = clip
         self.grid = vision.grid(clip, pixels)
         height, width = pixels.shape[-2:]
         self.out_size = (height, width) if out_size is None else out_size
         self.seconds: dict[str, float] = {}  # by stage, without the stages it called
+        self._size = height, width
         self._pixels = pixels
+        self._networks = networks or {}
+        self._originals = originals
+        self._truths = truths or {}
         self._kept: dict[Hashable, Any] = {}
         self._maps: dict[Hashable, keys.Memo] = {}
         self._inner = 0.0
@@ -142,12 +172,36 @@ class Graph:
         key = index, kind, heads
         return self._once("correlation", key, lambda: correlation(self.qkv(index), kind, heads))
 
-    def patch_rows(self, regions: Regions) -> Tensor:
-        """M (B, N, N), the correlation rows that prototypes are made of."""
+    def dino_correlation(self, network: Backbone, feature: str) -> Tensor:
+        """W (B, 1 + N', 1 + N') of a `feature` of the second network, [CLS] first."""
+        dino = self._networks[network.key]
+
+        def make() -> Tensor:
+            return correlation(features(dino, self._dino(network), feature), "cosine", "mean")
+
+        return self._once("correlation", (network.key, feature), make)
+
+    def region_grid(self, method: Method) -> tuple[int, int]:
+        """(h, w): how the patches that are clustered lie."""
+        if method.dino is not None and _regions_of(method).correlation.source == "dino":
+            return self._dino(method.dino).grid
+        return self.grid
+
+    def patch_rows(self, regions: Regions, dino: Backbone | None = None) -> Tensor:
+        """M (B, N, N), the correlation rows that prototypes are made of. dino: the network whose
+        correlation it is where the source is that."""
         of = regions.correlation
-        w = self.correlation(of.block, of.kind, of.heads)
-        rows = function(DENOISE[regions.denoise].rows)
-        return self._once("correlation", ("rows", keys.rows_key(regions)), lambda: rows(w))
+
+        def make() -> Tensor:
+            rows = function(DENOISE[regions.denoise].rows)
+            if of.source == "dino":
+                assert dino is not None
+                check_denoise(self._networks[dino.key], regions.denoise)
+                return rows(self.dino_correlation(dino, of.feature))
+            assert of.block is not None
+            return rows(self.correlation(of.block, of.kind, of.heads))
+
+        return self._once("correlation", ("rows", keys.rows_key(regions, dino)), make)
 
     def clusters(self, method: Method) -> Tensor:
         """Cluster of every patch (B, N) int64, −1 noise or dropped by the denoising (Eq. 7).
@@ -162,14 +216,14 @@ class Graph:
         def clustered() -> Points:
             if regions.cluster == "features":
                 return Points(self.patches(method))
-            rows = self.patch_rows(regions)
+            rows = self.patch_rows(regions, method.dino)
             return Points(F.normalize(rows, dim=-1) if regions.l2_rows else rows)
 
         def labels() -> Tensor:
             points = self._once("cluster", ("points", key.rows), clustered)
             if not key.dropped_by:
                 return cluster(points, regions)
-            kept = function(DENOISE[regions.denoise].kept)(self.patch_rows(regions))
+            kept = function(DENOISE[regions.denoise].kept)(self.patch_rows(regions, method.dino))
             if key.passes == 1:
                 return without(cluster(points, regions), kept)
             return cluster(points, regions, kept)
@@ -177,7 +231,8 @@ class Graph:
         return self._once("cluster", ("labels", key), labels)
 
     def regions(self, method: Method) -> Tensor:
-        """Region (cluster) of every pixel (B, H, W) int64, −1 in images without a cluster."""
+        """Region (cluster) of every pixel (B, H, W) int64; −1 in images without a cluster, and
+        where no mask of SAM's lies."""
 
         def make() -> Tensor:
             labels = self._labels(method)
@@ -185,6 +240,8 @@ class Graph:
             if not numbers.any():
                 size = (len(labels), *self.out_size)
                 return torch.full(size, -1, device=self._pixels.device)
+            if _regions_of(method).kind == "sam":
+                return self._sam_regions(method, labels)
             maps, places = self._cluster_maps(method, labels, numbers)
             table = np.full((len(labels), numbers.max()), -1)
             table[np.arange(numbers.max()) < numbers[:, None]] = places
@@ -192,9 +249,22 @@ class Graph:
 
         return self._once("regions", self._region_key(method), make)
 
+    def described(self, method: Method) -> Described:
+        """The regions of `method`, those of an image without a cluster too, and their
+        descriptors, the mean features of their patches."""
+
+        def make() -> Described:
+            numbers = self._labels(method).max(axis=1) + 1
+            patches, clusters = self.patches(method), self.clusters(method)
+            return described(patches, self.grid, clusters, numbers, self.regions(method))
+
+        key = "described", method.attention, self._region_key(method)
+        return self._once("regions", key, make)
+
     def _region_key(self, method: Method) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
-        return keys.smoothing_key(_regions_of(method)), self._labels(method).tobytes()
+        key = keys.smoothing_key(method, _regions_of(method))
+        return key, self.region_grid(method), self._labels(method).tobytes()
 
     def _labels(self, method: Method) -> NDArray[np.int64]:
         """`clusters` (B, N) in the memory of the CPU."""
@@ -212,15 +282,51 @@ class Graph:
         clusters = np.arange(len(images)) - np.repeat(numbers.cumsum() - numbers, numbers)
 
         def make(some: Sequence[int]) -> Tensor:
-            rows, at = self.patch_rows(regions), list(some)
+            rows, at = self.patch_rows(regions, method.dino), list(some)
             of = prototypes(rows, self.clusters(method), images[at].tolist(), clusters[at].tolist())
-            shape = (self.grid, regions.upsample, regions.median)
+            assert regions.upsample is not None and regions.median is not None
+            shape = (self.region_grid(method), regions.upsample, regions.median)
             parts = of.split(MAPS * len(rows))
             smooth = torch.cat([smooth_maps(part, *shape) for part in parts])
             return bilinear(smooth[None], self.out_size)[0]
 
         sets = keys.set_keys(images, labels[images] == clusters[:, None])
-        return self._maps.setdefault(keys.smoothing_key(regions), keys.Memo())(sets, make)
+        return self._maps.setdefault(keys.smoothing_key(method, regions), keys.Memo())(sets, make)
+
+    def _sam_regions(self, method: Method, labels: NDArray[np.int64]) -> Tensor:
+        """The masks that SAM makes of each image's clusters (B, N), as regions (B, H, W)."""
+        options = _regions_of(method).sam
+        assert method.sam is not None and options is not None
+        sam, grid = self._networks[method.sam.key], self.region_grid(method)
+        embeddings = self._sam_embeddings(method.sam, options.sees)
+        maps = [
+            sam_regions(sam, embedding, each, grid, self._size, self.out_size, options)
+            for embedding, each in zip(embeddings, labels, strict=True)
+        ]
+        return torch.stack(maps)
+
+    def _sam_embeddings(self, network: Backbone, sees: str) -> Sequence[Tensor]:
+        """SAM's embedding (1, C, g, g) of each image."""
+        sam = self._networks[network.key]
+
+        def make() -> Sequence[Tensor]:
+            framed = (
+                [frame_view(each.image, each.box, self._size, sam.side) for each in self._originals]
+                if sees == "original"
+                else [frame(each, sam.side) for each in self._seen()]
+            )
+            return [embed(sam, picture) for picture, _ in framed]
+
+        return self._once("sam", (network.key, sees), make)
+
+    def _dino(self, network: Backbone) -> Tokens:
+        """What the second network sees of the images."""
+        dino = self._networks[network.key]
+        return self._once("dino", network.key, lambda: tokens(dino, dino.normalise(self._seen())))
+
+    def _seen(self) -> NDArray[np.uint8]:
+        """The pixels (B, height, width, 3) that CLIP gets, before they are normalised."""
+        return self._once("encode", "seen", lambda: self.clip.denormalise(self._pixels))
 
     def _features(self, method: Method) -> Tensor:
         """Features (B, L, E) of all tokens, normalised."""
@@ -270,6 +376,10 @@ class Graph:
         return self._once(
             "encode", ("qkv", index), lambda: vision.qkv(self.clip, index, self.entering(index))
         )
+
+    def truth(self, target: str) -> Tensor:
+        """The ground truth (B, height, width) of a target, −1 where it is ignored."""
+        return self._truths[target]
 
     def _once(self, stage: str, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept under (stage, key); its time, less what it called, counts for `stage`."""

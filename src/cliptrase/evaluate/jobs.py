@@ -2,8 +2,8 @@
 that costs, in floating-point operations as torch counts them: of matrix products, convolutions and
 attention, not of elementwise work, sorting or resizing."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -13,9 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cliptrase.config import Run
 from cliptrase.config.kinds import has_background
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.targets import target_key
+from cliptrase.model.backbones import Key, Network
 
 UNCOUNTED = {"eps", "min_samples"}  # decide labels, not the shape of any product
 
@@ -24,27 +25,47 @@ UNCOUNTED = {"eps", "min_samples"}  # decide labels, not the shape of any produc
 class Job:
     """One run, as far as the pixels' classes depend on it."""
 
-    method: Method
+    method: Method  # `attention.within` holds the target whose ground truth it sees
     logit_scale: float
     target: str  # target_key of the run
     text_key: str
     text: Text
     threshold: float = 0.0  # a probability: pixels below it are class 0; 0: none is
+    networks: Mapping[Key, Network] = field(default_factory=dict)  # beside CLIP
 
     @classmethod
-    def of(cls, run: Run, text_key: str, text: Text) -> Self:
+    def of(
+        cls, run: Run, text_key: str, text: Text, networks: Mapping[Key, Network] | None = None
+    ) -> Self:
         scale, target = run.protocol.logit_scale, target_key(run)
         threshold = getattr(run.protocol, "background_threshold", 0.0) * has_background(run)
-        return cls(run.method, scale, target, text_key, text, threshold)
+        method = run.method
+        if method.attention.within is not None:  # so that the graph keeps its features by target
+            attention = method.attention.model_copy(update={"within": target})
+            method = method.model_copy(update={"attention": attention})
+        return cls(method, scale, target, text_key, text, threshold, networks or {})
 
     @property
     def cost_key(self) -> tuple[str, str]:
-        """The same for jobs that cost the same: the cells of a grid over eps and min_samples."""
-        return repr(self.method.model_dump(exclude={"regions": UNCOUNTED})), self.text_key
+        """The same for jobs that cost the same: the cells of a grid over eps and min_samples,
+        unless the clusters prompt SAM."""
+        prompting = self.method.sam is not None
+        method = self.method.model_dump(exclude={} if prompting else {"regions": UNCOUNTED})
+        beside = [each and each.key for each in (self.method.sam, self.method.dino)]
+        return repr((method, beside)), self.text_key
 
     def predict(self, graph: Graph) -> Tensor:
-        """Classes (B, H, W) int64 in 0..K-1 of whole images, each a single window."""
+        """Classes (B, H, W) int64 in 0..K-1 of whole images, each a single window; of an
+        unsupervised method the number of each pixel's region, whose class is decided at the end."""
+        if self.method.unsupervised is not None:
+            return graph.described(self.method).regions
         return graph.prediction(self.method, self.text, self.text_key, self.logit_scale)
+
+    def describe(self, graph: Graph) -> list[Tensor] | None:
+        """Descriptors (R, E) of the regions of each image, where the method is unsupervised."""
+        if self.method.unsupervised is None:
+            return None
+        return graph.described(self.method).descriptors
 
 
 def operations(compute: Callable[[], object]) -> int:

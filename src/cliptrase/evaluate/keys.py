@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.config.kinds import DENOISE
-from cliptrase.config.schema import Method, Regions
+from cliptrase.config.method import Backbone, Method, Regions
 
 
 class Clustering(NamedTuple):
@@ -29,23 +29,33 @@ def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:
     """What the clusters depend on."""
-    rows: Hashable = (rows_key(regions), regions.l2_rows)
+    rows: Hashable = (rows_key(regions, method.dino), regions.l2_rows)
     if regions.cluster == "features":
         rows = ("features", method.attention)
     how = (rows, regions.algorithm, regions.eps, regions.min_samples)
     if not DENOISE[regions.denoise].kept:
         return Clustering(*how, None, 1)
-    return Clustering(*how, (regions.correlation, regions.denoise), regions.passes)
+    dropped_by = (correlation_key(regions, method.dino), regions.denoise)
+    return Clustering(*how, dropped_by, regions.passes)
 
 
-def rows_key(regions: Regions) -> Hashable:
+def correlation_key(regions: Regions, dino: Backbone | None) -> Hashable:
+    """What a correlation depends on; `dino`: the network that it may be of."""
+    of_dino = dino is not None and regions.correlation.source == "dino"
+    return regions.correlation, dino.key if of_dino and dino else None
+
+
+def rows_key(regions: Regions, dino: Backbone | None = None) -> Hashable:
     """What correlation rows depend on; kinds that only drop patches change none of them."""
-    return regions.correlation, DENOISE[regions.denoise].rows
+    return correlation_key(regions, dino), DENOISE[regions.denoise].rows
 
 
-def smoothing_key(regions: Regions) -> Hashable:
-    """What prototypes' maps depend on."""
-    return rows_key(regions), regions.upsample, regions.median
+def smoothing_key(method: Method, regions: Regions) -> Hashable:
+    """What the region map of some clusters depends on."""
+    if regions.kind == "sam":
+        assert method.sam is not None
+        return method.sam.key, regions.sam
+    return rows_key(regions, method.dino), regions.upsample, regions.median
 
 
 class Memo:

@@ -4,6 +4,7 @@ Runs that are finished are skipped; a pass that was killed goes on where its cou
 """
 
 import contextlib
+import itertools
 import logging
 import sys
 import time
@@ -23,16 +24,17 @@ from cliptrase.evaluate import agreement
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
-from cliptrase.evaluate.tally import Progress, Tally
+from cliptrase.evaluate.tally import Progress, RegionTally, Tally
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import clear_leftovers, make_ready, sha256_file
 from cliptrase.machine import cores
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
-from cliptrase.runs.provenance import COMPUTING, Stages, describe, now, versions
-from cliptrase.runs.scoring import Result, class_names
+from cliptrase.runs.provenance import BESIDE, COMPUTING, Stages, describe, now, versions
+from cliptrase.runs.scoring import result_of
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +131,11 @@ class _Pass:
         first = next(iter(runs.values()))
         dataset = first.benchmark.dataset
         self.data = {name: finished.data_digest(run, data) for name, run in runs.items()}
+        networks = any(run.method.networks for run in runs.values())
+        computing = (*COMPUTING, *BESIDE) if networks else COMPUTING
         self.basis: dict[str, object] = {
             "code": code.prediction_digest(),
-            "versions": {package: versions()[package] for package in COMPUTING},
+            "versions": {package: versions()[package] for package in computing},
             "data": finished.dataset_digest(dataset, data),
             # of all subsets and tables: some of the runs may be finished by the next start
             "subsets": subset_digests(dataset, data),
@@ -142,14 +146,21 @@ class _Pass:
             self.dataset = open_dataset(first, data, any_code=any_code)
             loader = Loader.of(self.dataset, runs.values(), data)
             clip = load_clip(first.model, device)
+            needed = {name: run.method.networks for name, run in runs.items()}
+            loaded = load_networks(itertools.chain(*needed.values()), device)
         with self.stages("text"):
             words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
             alike = {words[name]: run for name, run in runs.items()}
             texts = {key: text_of(run, clip, data, workers) for key, run in alike.items()}
-            jobs = {name: Job.of(run, *texts[words[name]]) for name, run in runs.items()}
+            jobs = {
+                name: Job.of(
+                    run, *texts[words[name]], {each.key: loaded[each.key] for each in needed[name]}
+                )
+                for name, run in runs.items()
+            }
         self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
-        images, k = len(self.dataset), {name: scored_classes(run) for name, run in runs.items()}
-        self.progress = Progress({name: Tally(images, count) for name, count in k.items()})
+        images = len(self.dataset)
+        self.progress = Progress({name: _tally(run, images) for name, run in runs.items()})
 
     @_shared_errors()
     def make(self, partial: Path, save_every: int, batched: bool, out: Path) -> None:
@@ -183,12 +194,21 @@ class _Pass:
                     progress.save(partial, self.basis)
         about = {"workers": self.workers, "runs_in_pass": len(self.runs)} | self.compared
         provenance = describe(self.stages, self.started, str(self.device), **about)
-        for name, run in self.runs.items():
-            tally = progress.tallies[name]
-            by_image = tally.counts(self.dataset.ids)
-            result = Result(class_names(run), tally.confusion, by_image, flops[name])
+        # last what may fail: of too few regions no clusters can be made
+        for name in sorted(self.runs, key=lambda name: _is_unsupervised(self.runs[name])):
+            run, tally = self.runs[name], progress.tallies[name]
+            result = result_of(run, tally.counted(self.dataset.ids), flops[name])
             store.write(out, run, result, provenance | {"data": self.data[name]})
         log.info("%s written to %s", counted(len(self.runs), "run"), out)
+
+
+def _is_unsupervised(run: Run) -> bool:
+    return run.method.unsupervised is not None
+
+
+def _tally(run: Run, images: int) -> Tally | RegionTally:
+    """What adds up a run."""
+    return RegionTally(images) if _is_unsupervised(run) else Tally(images, scored_classes(run))
 
 
 def shared(run: Run) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError, counted, exit_on_user_error, nearest
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.files import local_path
-from cliptrase.machine import positive
+from cliptrase.machine import check_gpu, positive
 from cliptrase.runs import finished, store
 
 
@@ -47,6 +47,8 @@ def make_pass(
     lost |= _without_their_images(todo, data)
     made = {run: runs[run] for run in runs if run not in lost}
     if todo.keys() - lost.keys():
+        check_gpu(options.get("device", "auto"))
+        import cliptrase.model.lean  # noqa: F401
         from cliptrase.evaluate.passes import run_pass  # torch: not where all runs are there
 
         partial = file.with_name(f".{name}.partial.npz")

@@ -14,19 +14,20 @@ import torch
 from numpy.typing import NDArray
 
 from cliptrase.data.read.ordered import in_order_by
-from cliptrase.evaluate.counting import Counted, arrival, labels_of
+from cliptrase.evaluate.counting import Counted, CountedRegions, arrival, labels_of
 from cliptrase.evaluate.device import fitting, out_of_memory
 from cliptrase.evaluate.jobs import Job, operations
-from cliptrase.evaluate.protocols import Maps
-from cliptrase.evaluate.tally import ImageResult
+from cliptrase.evaluate.protocols import Maps, Predicted
+from cliptrase.evaluate.tally import AnyResult, ImageResult, RegionResult
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.load import Clip, uploaded
+from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.provenance import Stages
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Results = dict[str, ImageResult | None]  # by run; None where the image is skipped
+Results = dict[str, AnyResult | None]  # by run; None where the image is skipped
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Predictor:
             yield from earlier.result()
 
     def first(self, positions: Sequence[int], count: int) -> tuple[list[Loaded], Maps]:
-        """The first `count` images, where there are so many in a batch, and their class maps
-        (B, H, W) by run, as they are predicted together with the rest of the batch."""
+        """The first `count` images, where there are so many in a batch, and what is predicted of
+        them together with the rest of the batch, without descriptors."""
 
         def maps(batch: Sequence[Ready]) -> tuple[list[Loaded], Maps]:
             images = [ready.image for ready in batch]
@@ -92,8 +93,9 @@ class Predictor:
                 self.clip, shown, self.jobs, size, Stages()
             )
             first: Maps = {}
-            for runs, classes in predictions:
-                first |= dict.fromkeys(runs, classes[:count].to(torch.int16).cpu().numpy())
+            for runs, classes, _ in predictions:
+                here = Predicted(classes[:count].to(torch.int16).cpu().numpy())
+                first |= dict.fromkeys(runs, here)
             return images[:count], first
 
         together = positions[: self.load.protocol.together(self.batch_size)]
@@ -159,16 +161,20 @@ class Predictor:
         }
         shown, size = [image.shown for image in images], self.batch_size
         predictions = self.load.protocol.predictions(self.clip, shown, jobs, size, self.stages)
-        counts: dict[str, Counted] = {}  # by run
-        for runs, classes in predictions:
-            by_target: dict[str, Counted] = {}
+        counts: dict[str, Counted | CountedRegions] = {}  # by run
+        for runs, classes, descriptors in predictions:
+            by_target: dict[str, Counted | CountedRegions] = {}
             with self.stages("count"):
                 for run in runs:
                     target = jobs[run].target
                     if target not in by_target:
-                        truths = (image.truths[target] for image in images)
+                        truths = [image.truths[target] for image in images]
                         k = next(truth.classes for truth in truths if truth is not None)
-                        by_target[target] = Counted.of(labels[target], classes, k)
+                        by_target[target] = (
+                            Counted.of(labels[target], classes, k)
+                            if descriptors is None
+                            else CountedRegions.of(truths, classes, descriptors)
+                        )
                     counts[run] = by_target[target]
         arrived = arrival(device)
 
@@ -196,10 +202,17 @@ class Predictor:
     def _results(self, image: Loaded, maps: Maps) -> Results:
         """Runs that share a map and a ground truth are counted once."""
         results: Results = {}
-        counted: dict[tuple[int, str], ImageResult | None] = {}
+        counted: dict[tuple[int, str], AnyResult | None] = {}
         for run, job in self.jobs.items():
             truth, key = image.truths[job.target], (id(maps.get(run)), job.target)
             if key not in counted:
-                counted[key] = None if truth is None else ImageResult.of(truth, maps[run][0])
+                counted[key] = None if truth is None else _result(truth, maps[run])
             results[run] = counted[key]
         return results
+
+
+def _result(truth: GroundTruth, predicted: Predicted) -> AnyResult:
+    """Of a single image."""
+    if predicted.descriptors is None:
+        return ImageResult.of(truth, predicted.classes[0])
+    return RegionResult.of(truth, predicted.classes[0], predicted.descriptors[0])

@@ -3,9 +3,9 @@ how the jobs of a pass are answered. (What a class is: targets. What a score is:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,26 +15,51 @@ from torch import Tensor
 
 from cliptrase.config import Run, schema
 from cliptrase.config.kinds import vote_of
-from cliptrase.data.read.crop import crop_image, crop_label, whole_image
-from cliptrase.evaluate.graph import Graph
+from cliptrase.data.read.crop import crop_box, crop_image, crop_label, whole_image
+from cliptrase.evaluate.graph import Graph, Original
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import logits_key
 from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
-from cliptrase.model.load import Clip
+from cliptrase.model.backbones import Key, Network
+from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.argmax import first_argmax
 
 Jobs = dict[str, Job]  # by run
 Asked = dict[Hashable, Job]  # by what their averaged logits depend on
-Maps = dict[str, NDArray[np.int16]]  # class maps (B, H, W) by run
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture as the model sees it."""
+    """One picture as the model sees it. truths: what oracles see beside it, by target: class
+    (h, w) of every pixel, −1 where it is ignored. original: for networks that see more of it."""
 
     pixels: NDArray[np.uint8]  # (h, w, 3)
     out_size: Size  # (H, W) of the label map that is scored
+    truths: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    original: Original | None = None  # where a run asks for it
+
+
+class Prediction(NamedTuple):
+    """What some runs predict of B pictures, on the device.
+
+    classes: (B, H, W) int64, of an unsupervised run the regions of each picture, whose
+    `descriptors` (R, E) then say what they look like.
+    """
+
+    runs: list[str]
+    classes: Tensor
+    descriptors: list[Tensor] | None = None
+
+
+class Predicted(NamedTuple):
+    """The same of one run in NumPy's memory; classes (B, H, W)."""
+
+    classes: NDArray[np.int16]
+    descriptors: list[NDArray[np.float32]] | None = None
+
+
+Maps = dict[str, Predicted]  # by run
 
 
 @dataclass(frozen=True)
@@ -64,17 +89,19 @@ class Protocol(ABC):
     @abstractmethod
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
-    ) -> Iterator[tuple[list[str], Tensor]]:
-        """Classes (B, H, W) of some pictures on the device of `clip`, and the runs that predict
-        them, with `batch_size` units in memory at once; the seconds are added to `stages`."""
+    ) -> Iterator[Prediction]:
+        """What the runs predict of some pictures, those that predict alike together, with
+        `batch_size` units in memory at once; the seconds are added to `stages`."""
 
     def maps(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Maps:
-        """Class maps (B, H, W) of some pictures by run, as `predictions` gives them."""
+        """What each run predicts of some pictures, as `predictions` gives it."""
         maps: Maps = {}
-        for runs, classes in self.predictions(clip, shown, jobs, batch_size, stages):
-            maps |= dict.fromkeys(runs, classes.to(torch.int16).cpu().numpy())
+        for runs, classes, descriptors in self.predictions(clip, shown, jobs, batch_size, stages):
+            here = classes.to(torch.int16).cpu().numpy()
+            looks = None if descriptors is None else [each.cpu().numpy() for each in descriptors]
+            maps |= dict.fromkeys(runs, Predicted(here, looks))
         return {run: maps[run] for run in jobs}
 
     @abstractmethod
@@ -83,31 +110,48 @@ class Protocol(ABC):
         resizing the logits of all names, which are not, would take most of the time."""
 
 
+@dataclass(frozen=True)
 class Crop(Protocol):
-    """The centre crop: all pictures are equally large, and a few of them are a batch."""
+    """The centre crop: all pictures are equally large, and a few of them are a batch.
+
+    originals: whether a run asks for pictures before they were resized.
+    """
+
+    originals: bool = False
 
     def show(self, image: Image.Image) -> Shown:
-        return Shown(crop_image(image, self.size), (self.size, self.size))
+        box = crop_box(image.size, self.size) if self.originals else None
+        original = Original(image, box) if box else None
+        size = (self.size, self.size)
+        return Shown(crop_image(image, self.size), size, original=original)
 
     def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
         return crop_label(raw, self.size)
 
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
-    ) -> Iterator[tuple[list[str], Tensor]]:
+    ) -> Iterator[Prediction]:
         pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
-        graph = Graph(clip, pixels, (self.size, self.size))
+        graph = self._graph(clip, shown, pixels, (self.size, self.size), jobs)
         predicted = {run: job.predict(graph) for run, job in jobs.items()}
+        described = {run: job.describe(graph) for run, job in jobs.items()}
         alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
         for run, classes in predicted.items():
             alike.setdefault(id(classes), []).append(run)
         stages.add(graph.seconds)
         for runs in alike.values():
-            yield runs, predicted[runs[0]]
+            yield Prediction(runs, predicted[runs[0]], described[runs[0]])
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
-        side = self.size // clip.patch
-        job.predict(Graph(clip, clip.normalise(shown.pixels[None]), (side, side)))
+        side, pixels = self.size // clip.patch, clip.normalise(shown.pixels[None])
+        job.predict(self._graph(clip, [shown], pixels, (side, side), {"": job}))
+
+    def _graph(
+        self, clip: Clip, shown: Sequence[Shown], pixels: Tensor, out_size: Size, jobs: Jobs
+    ) -> Graph:
+        originals = [each.original for each in shown if each.original is not None]
+        truths, networks = _truths(clip, shown), _networks(jobs)
+        return Graph(clip, pixels, out_size, truths, networks=networks, originals=originals)
 
 
 @dataclass(frozen=True)
@@ -134,7 +178,7 @@ class Slide(Protocol):
 
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
-    ) -> Iterator[tuple[list[str], Tensor]]:
+    ) -> Iterator[Prediction]:
         (picture,) = shown
         pixels = self._padded(clip, picture)
         alike: dict[Hashable, Jobs] = {}
@@ -155,7 +199,7 @@ class Slide(Protocol):
                     if job.threshold:
                         unsure = largest(job.logit_scale) < job.threshold
                         classes = classes.masked_fill_(unsure, 0)
-                yield [run], classes
+                yield Prediction([run], classes)
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         self._windows(clip, self._padded(clip, shown), {"": job}, 1, Stages())
@@ -174,7 +218,7 @@ class Slide(Protocol):
         for start in range(0, len(corners), batch_size):
             some = corners[start : start + batch_size]
             cut = [pixels[:, y : y + height, x : x + width] for y, x in some]
-            graph = Graph(clip, torch.stack(cut))
+            graph = Graph(clip, torch.stack(cut), networks=_networks(asked))
             for key, job in asked.items():
                 logits = graph.logits(job.method, job.text, job.text_key, 1.0)
                 regions = graph.regions(job.method) if vote_of(job.method) != "none" else None
@@ -183,12 +227,25 @@ class Slide(Protocol):
         return windows
 
 
-def protocol_of(run: Run) -> Protocol:
-    """The protocol of a resolved run."""
+def protocol_of(run: Run, originals: bool = False) -> Protocol:
+    """The protocol of a resolved run. originals: whether pictures are kept as they were."""
     size, protocol = run.image_size, run.protocol
     if isinstance(protocol, schema.Slide):
         return Slide(size, protocol.short_side, protocol.stride)
-    return Crop(size)
+    return Crop(size, originals)
+
+
+def _networks(jobs: Mapping[Any, Job]) -> dict[Key, Network]:
+    """The networks beside CLIP of some jobs."""
+    return {key: each for job in jobs.values() for key, each in job.networks.items()}
+
+
+def _truths(clip: Clip, shown: Sequence[Shown]) -> dict[str, Tensor]:
+    """What oracles see of some pictures, (B, h, w) by target, on the device of `clip`."""
+    return {
+        target: uploaded(np.stack([picture.truths[target] for picture in shown]), clip.device)
+        for target in shown[0].truths
+    }
 
 
 def _size(picture: Tensor | NDArray[Any]) -> Size:
@@ -197,5 +254,6 @@ def _size(picture: Tensor | NDArray[Any]) -> Size:
 
 def _averaged_key(job: Job) -> Hashable:
     """The same for jobs whose logits, averaged over the windows, are the same."""
-    regions = job.method.regions if vote_of(job.method) != "none" else None
-    return logits_key(job.method, job.text_key, 1.0), regions
+    method, voting = job.method, vote_of(job.method) != "none"
+    regions = (method.regions, method.sam, method.dino) if voting else None
+    return logits_key(method, job.text_key, 1.0), regions

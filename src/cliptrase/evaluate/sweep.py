@@ -21,6 +21,7 @@ from cliptrase.config.written import unquoted
 from cliptrase.data.read.prepared import open_prepared
 from cliptrase.errors import PassError, UserError
 from cliptrase.files import make_ready
+from cliptrase.machine import check_gpu
 from cliptrase.runs import finished, store
 
 MOST = 10_000  # points of a sweep
@@ -90,6 +91,7 @@ def _wanted(points: Sequence[Point]) -> list[Run | Path | UserError]:
             clear(Path(run.out))
             lacking = store.rescore({run.name: run}, Path(run.out), run.data, cleared=True)
             if lacking:
+                check_gpu(run.device)
                 ready(Path(run.out))
                 if run.benchmark.folder is None:  # a folder was looked at when it was resolved
                     look_at(run.benchmark.dataset, run.data)
@@ -115,6 +117,7 @@ def _options(run: Run) -> dict[str, Any]:
 def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
     """The folders of runs made in one pass; where it cannot start, each alone shows which one is
     wrong. An error that the runs share is given to all whose folders were not written before."""
+    import cliptrase.model.lean  # noqa: F401
     from cliptrase.evaluate.passes import run_pass
 
     name, run = next(iter(runs.items()))

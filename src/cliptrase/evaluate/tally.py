@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.evaluate import kept
-from cliptrase.runs.counts import GroundTruth, ImageCounts
+from cliptrase.runs.counts import GroundTruth, ImageCounts, RegionCounts
 
 log = logging.getLogger(__name__)
-ARRAYS = ("confusion", "skipped", "entries", "ends")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,36 @@ class ImageResult:
         return cls(cells, matrix.reshape(-1)[cells], entries)
 
 
+@dataclass(frozen=True)
+class RegionResult:
+    """One unsupervised run on one image: the R regions that have a pixel."""
+
+    pixels: NDArray[np.int32]  # (R,)
+    truth: NDArray[np.int32]  # (R, K): the scored ones by class
+    descriptors: NDArray[np.float32]  # (R, E)
+
+    @classmethod
+    def of(
+        cls,
+        truth: GroundTruth,
+        regions: NDArray[np.integer],
+        descriptors: NDArray[np.float32],
+    ) -> Self:
+        """`regions` (n, n) in 0..R-1, `descriptors` (R, E)."""
+        flat, count = regions.reshape(-1).astype(np.int64), len(descriptors)
+        pixels = np.bincount(flat, minlength=count)
+        scored = flat if truth.scored is None else flat[truth.scored]
+        cells = scored * truth.classes + truth.labels
+        by_class = np.bincount(cells, minlength=count * truth.classes).reshape(count, -1)
+        some = pixels > 0
+        return cls(
+            pixels[some].astype(np.int32), by_class[some].astype(np.int32), descriptors[some]
+        )
+
+
+AnyResult = ImageResult | RegionResult
+
+
 class Tally:
     """What one run has added up so far, image after image.
 
@@ -44,18 +73,21 @@ class Tally:
     however many classes there are.
     """
 
+    ARRAYS = ("confusion", "skipped", "entries", "ends")
+
     def __init__(self, images: int, classes: int) -> None:
         self.confusion = np.zeros((classes, classes), np.int64)
         self.skipped = np.zeros(images, np.bool_)
         self._entries, self._ends = array("i"), array("q")
 
-    def add(self, position: int, result: ImageResult | None) -> None:
+    def add(self, position: int, result: AnyResult | None) -> None:
         """Add the image at `position`, the next one; None for one that is skipped."""
         if position != len(self._ends):
             raise ValueError(f"image {position} is not the one after {len(self._ends)} images")
         if result is None:
             self.skipped[position] = True
         else:
+            assert isinstance(result, ImageResult)
             self.confusion.reshape(-1)[result.cells] += result.pixels
             self._entries.frombytes(result.entries.tobytes())
         self._ends.append(len(self._entries) // 4)
@@ -69,6 +101,10 @@ class Tally:
     def ends(self) -> NDArray[np.int64]:
         """How many entries there are with each image. Shares memory as `entries`."""
         return np.frombuffer(self._ends, np.int64)
+
+    def counted(self, ids: list[str]) -> tuple[NDArray[np.int64], ImageCounts]:
+        """The matrix and `counts`."""
+        return self.confusion, self.counts(ids)
 
     def counts(self, ids: list[str]) -> ImageCounts:
         """By image, for the run's folder, once all images are there."""
@@ -85,11 +121,77 @@ class Tally:
         self._ends = array("q", saved["ends"].astype(np.int64).tobytes())
 
 
+class RegionTally:
+    """What one unsupervised run has gathered so far: all regions, image after image.
+
+    An image takes 4 bytes for each value of a descriptor and each class, region by region.
+    """
+
+    ARRAYS = ("skipped", "ends", "pixels", "truth", "descriptors")
+
+    def __init__(self, images: int) -> None:
+        self.skipped = np.zeros(images, np.bool_)
+        self._results: list[RegionResult] = []  # of the images that are not skipped
+        self._ends = array("q")
+
+    def add(self, position: int, result: AnyResult | None) -> None:
+        """Add the image at `position`, the next one; None for one that is skipped."""
+        if position != len(self._ends):
+            raise ValueError(f"image {position} is not the one after {len(self._ends)} images")
+        before, regions = self._ends[-1] if self._ends else 0, 0
+        if result is None:
+            self.skipped[position] = True
+        else:
+            assert isinstance(result, RegionResult)
+            self._results.append(result)
+            regions = len(result.pixels)
+        self._ends.append(before + regions)
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """How many regions there are with each image. Shares memory: let go of it before the next
+        image."""
+        return np.frombuffer(self._ends, np.int64)
+
+    @property
+    def pixels(self) -> NDArray[np.int32]:
+        """(R,) of all images."""
+        return self._all("pixels")
+
+    @property
+    def truth(self) -> NDArray[np.int32]:
+        """(R, K)."""
+        return self._all("truth")
+
+    @property
+    def descriptors(self) -> NDArray[np.float32]:
+        """(R, E)."""
+        return self._all("descriptors")
+
+    def _all(self, key: str) -> NDArray[Any]:
+        parts = [getattr(result, key) for result in self._results]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def counted(self, ids: list[str]) -> RegionCounts:
+        """All regions, for the run's folder, once all images are there."""
+        image = np.repeat(np.arange(len(self._ends)), np.diff(self.ends, prepend=0))
+        named = np.array(ids, np.str_), self.skipped, image.astype(np.int32)
+        return RegionCounts(*named, self.pixels, self.truth, self.descriptors)
+
+    def load(self, saved: dict[str, NDArray[Any]]) -> None:
+        """Take over ARRAYS."""
+        self.skipped[: len(saved["skipped"])] = saved["skipped"]
+        self._ends = array("q", saved["ends"].astype(np.int64).tobytes())
+        if len(saved["pixels"]):
+            keys = ("pixels", "truth", "descriptors")
+            self._results = [RegionResult(*(saved[key] for key in keys))]
+
+
 @dataclass
 class Progress:
     """How far a pass is: tallies by run, images done, seconds spent by stage."""
 
-    tallies: dict[str, Tally]
+    tallies: dict[str, Tally | RegionTally]
     position: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -98,7 +200,7 @@ class Progress:
         done = {"runs": list(self.tallies), "position": self.position, "seconds": self.seconds}
         arrays: dict[str, Any] = {"about": np.array(json.dumps({"basis": basis, **done}))}
         for name, tally in self.tallies.items():
-            arrays |= {f"{name}.{key}": getattr(tally, key) for key in ARRAYS}
+            arrays |= {f"{name}.{key}": getattr(tally, key) for key in tally.ARRAYS}
         kept.write(path, arrays)
 
     def resume(self, path: Path, basis: Mapping[str, object]) -> None:
@@ -111,6 +213,6 @@ class Progress:
             log.info("%s is from other code, data or runs: starting over", path)
             return
         for name, tally in self.tallies.items():
-            tally.load({key: saved[f"{name}.{key}"] for key in ARRAYS})
+            tally.load({key: saved[f"{name}.{key}"] for key in tally.ARRAYS})
         self.position, self.seconds = about["position"], about["seconds"]
         log.info("going on from image %d", self.position)

@@ -67,6 +67,12 @@ class Target:
         whole = facts_of(run).whole_pictures
         return cls(lookup, labels.background == "ignored", scored_classes(run), whole)
 
+    def seen(self, raw: NDArray[np.integer], source: str) -> NDArray[np.int32]:
+        """What an oracle sees of a raw label map (H, W): the class of every pixel, also one that is
+        not scored, and −1 where it is ignored, which does not become background."""
+        classes = label_tables.apply(self.lookup, raw, source)
+        return np.where(classes == self.lookup.ignore, np.int32(-1), classes)
+
     def truth(self, raw: NDArray[np.integer], source: str) -> GroundTruth | None:
         """The scored pixels of a raw label map (H, W); None for a skipped image."""
         classes = label_tables.apply(self.lookup, raw, source)

@@ -37,6 +37,7 @@ class Loader:
     protocol: Protocol
     targets: dict[str, Target]
     subsets: dict[str, frozenset[str]] = field(default_factory=dict)  # ids, where not all count
+    oracles: frozenset[str] = frozenset()  # the targets whose ground truth runs see
     cure: str = "prepare the dataset again"  # for an image that cannot be read
 
     @classmethod
@@ -53,7 +54,9 @@ class Loader:
             for run in runs
             if run.benchmark.subset is not None
         }
-        loader = cls(dataset, benchmark.dataset, protocol_of(runs[0]), targets, subsets)
+        protocol = protocol_of(runs[0], any(run.method.sees_original for run in runs))
+        oracles = seen_targets(runs)
+        loader = cls(dataset, benchmark.dataset, protocol, targets, subsets, oracles)
         return loader if benchmark.folder is None else replace(loader, cure=FOLDER_CURE)
 
     def __call__(self, position: int) -> Loaded:
@@ -64,6 +67,7 @@ class Loader:
             where = f"dataset {self.name}, image {sample.id}"
             shown = self.protocol.show(sample.image)
             raw = self.protocol.label(sample.label)
+            seen = {key: self.targets[key].seen(raw, where) for key in sorted(self.oracles)}
             left_out = {key for key, ids in self.subsets.items() if sample.id not in ids}
             truths = {
                 key: None if key in left_out else target.truth(raw, where)
@@ -76,4 +80,9 @@ class Loader:
             raise UserError(f"{where}: {message}") from error
         except (OSError, ValueError, SyntaxError, IndexError) as error:  # what PIL and Arrow raise
             raise UserError(f"{where}: cannot be read ({error}); {self.cure}") from error
-        return Loaded(position, shown, truths)
+        return Loaded(position, replace(shown, truths=seen), truths)
+
+
+def seen_targets(runs: Iterable[Run]) -> frozenset[str]:
+    """The keys of the targets whose ground truth some of the runs see (`attention.within`)."""
+    return frozenset(target_key(run) for run in runs if run.method.attention.within is not None)

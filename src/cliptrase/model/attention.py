@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase.config.schema import Attention
+from cliptrase.config.method import Attention
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 
@@ -22,14 +22,46 @@ def in_place(original: vision.Original, blocks: range, attention: Attention) -> 
     bias = None
     if attention.omega is not None:
         bias = vision.neighbourhood(*original.grid, attention.omega, tokens.device)
+    within = None
+    if attention.within is not None:
+        truth = original.truth(attention.within)
+        within = same_region(truth, clip.patch, attention.within_mixed, attention.within_cls)
+    scaling = attention.row_sum, attention.heads, attention.softmax
     for index in blocks:
         first = index == blocks.start
         parts = original.qkv(index) if first else vision.qkv(clip, index, tokens)
-        mixed = vision.attend(
-            parts, attention.kind, attention.terms, bias, attention.row_sum, attention.heads
-        )
+        mixed = vision.attend(parts, attention.kind, attention.terms, bias, *scaling, within)
         tokens = vision.finish(clip, index, tokens, mixed, attention.residual, attention.ffn)
     return tokens
+
+
+def same_region(truth: Tensor, patch: int, mixed: str, cls: str) -> Tensor:
+    """(B, L, L) bool: whether token i attends to token j, within regions of the ground truth.
+
+    `truth` (B, H, W) whole numbers, −1 where a pixel is ignored; `patch` in pixels. The label of a
+    patch is its most frequent value, the ignored one like any other: of equally frequent ones the
+    smallest, the ignored one last. mixed "majority": patches of the same label are a region.
+    "any": patches attend to one another where they have a value in common that is not ignored; a
+    patch of ignored pixels alone goes by the labels. cls "apart": no patch attends to [CLS], which
+    attends to all tokens. "kept": it belongs to every region.
+    """
+    last = torch.iinfo(truth.dtype).max
+    values, places = truth.masked_fill(truth < 0, last).unique(return_inverse=True)
+    tiles = places.unflatten(2, (-1, patch)).unflatten(1, (-1, patch)).transpose(2, 3)
+    tiles = tiles.flatten(3).flatten(1, 2)  # (B, N, patch²)
+    counts = torch.zeros(*tiles.shape[:2], len(values), dtype=torch.int32, device=truth.device)
+    counts.scatter_add_(2, tiles, torch.ones_like(tiles, dtype=torch.int32))
+    labels = counts.argmax(dim=2)  # the first of the most frequent ones
+    region = labels.unsqueeze(2) == labels.unsqueeze(1)
+    if mixed == "any":
+        seen = (counts[:, :, values != last] > 0).float()
+        labelled = seen.any(dim=2)
+        both = labelled.unsqueeze(2) & labelled.unsqueeze(1)
+        region = torch.where(both, seen @ seen.transpose(1, 2) > 0, region)
+    region = F.pad(region, (1, 0, 1, 0), value=True)
+    if cls == "apart":
+        region[:, 1:, 0] = False
+    return region
 
 
 def clip_surgery(original: vision.Original, blocks: range, attention: Attention) -> Tensor:

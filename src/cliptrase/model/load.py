@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,13 @@ class Clip:
     def normalise(self, pixels: np.ndarray) -> Tensor:
         """What the image tower reads, (B, 3, H, W) float32 on the device, of `pixels` (B, H, W, 3)
         uint8 RGB."""
+        return normalised(pixels, self.mean, self.std, self.device)
+
+    def denormalise(self, pixels: Tensor) -> np.ndarray:
+        """The (B, H, W, 3) uint8 that `normalise` made `pixels` (B, 3, H, W) of, exactly."""
         mean, std = (uploaded(each, self.device).view(3, 1, 1) for each in (self.mean, self.std))
-        channels = uploaded(pixels, self.device).permute(0, 3, 1, 2).contiguous()
-        return (channels.float() / 255 - mean) / std
+        values = ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return values.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
@@ -158,6 +163,16 @@ def load_clip(model: Model, device: str | torch.device = "cpu") -> Clip:
         std=tuple(map(float, shown["std"])),
         precision=model.precision,
     )
+
+
+def normalised(
+    pixels: np.ndarray, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Tensor:
+    """`pixels` (B, H, W, 3) uint8 RGB as (B, 3, H, W) float32 on `device`, from 0 … 1 less `mean`
+    over `std`, those of red, green, blue."""
+    mean_of, std_of = (uploaded(each, device).view(3, 1, 1) for each in (mean, std))
+    channels = uploaded(pixels, device).permute(0, 3, 1, 2).contiguous()
+    return (channels.float() / 255 - mean_of) / std_of
 
 
 def uploaded(values: Any, device: torch.device) -> Tensor:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cliptrase import config
+from cliptrase.config import files
+from cliptrase.config.backbones import WEIGHTS, described, read_backbone
 from cliptrase.data.fetch.sources import readable
 from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.files import sha256_file, write_json
+from cliptrase.model.hub import folder_of, is_cached
 
 # Where open_clip has weights from, and how large they are: for people, and without loading torch
 HUB = {
@@ -25,14 +28,18 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def write_receipt(model: str, file: Path) -> dict[str, Any]:
-    """Fetch the weights of conf/model/<model>.yaml unless they are there; write what they are.
+    """Fetch the weights of conf/model/<model>.yaml, or of conf/backbone, unless they are there;
+    write what they are.
 
     Raises UserError: unknown model, no network, a cached file that is not what the hub named.
     """
-    from cliptrase.model.fetch import fetch_weights  # torch
+    if model in files.names("backbone"):
+        path = folder_of(described(model)) / WEIGHTS
+    else:
+        spec = config.load("model", model)
+        from cliptrase.model.fetch import fetch_weights  # torch
 
-    spec = config.load("model", model)
-    path, _ = fetch_weights(str(spec["name"]), str(spec["pretrained"]))
+        path, _ = fetch_weights(str(spec["name"]), str(spec["pretrained"]))
     sha256, named = sha256_file(path), path.resolve().name
     verified = bool(re.fullmatch("[0-9a-f]{64}", named))
     if verified and named != sha256:
@@ -50,19 +57,27 @@ def write_receipt(model: str, file: Path) -> dict[str, Any]:
     return receipt
 
 
-def size_and_place(model: str) -> tuple[str, str]:
-    """How large the weights of a model are, and whether they are in the cache; for people."""
+def size_and_place(model: str) -> tuple[int, bool]:
+    """The bytes of a model's weights, 0 where they are not known, and whether they are in the
+    hub's cache."""
     import huggingface_hub
 
+    if model in files.names("backbone"):
+        return read_backbone(model).bytes or 0, is_cached(described(model))
     spec = config.load("model", model)
     repository, size = HUB.get((str(spec["name"]), str(spec["pretrained"])), ("", 0))
-    if not repository:
-        return "size unknown", "to be fetched unless they are in the cache"
-    for name in FILES:
+    for name in FILES if repository else ():
         found = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(found, str):
-            return readable(Path(found).stat().st_size), "in the cache"
-    return readable(int(size)), "to be fetched"
+            return Path(found).stat().st_size, True
+    return int(size), False
+
+
+def cache() -> str:
+    """The folder where the hub's library keeps what it fetches."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return str(HF_HUB_CACHE)
 
 
 @exit_on_user_error
@@ -71,7 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m cliptrase.model.receipt", description="Fetch a model's weights."
     )
-    parser.add_argument("model", metavar="MODEL", help="a file of conf/model, as vit_b16")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a file of conf/model or conf/backbone, as vit_b16"
+    )
     parser.add_argument("file", metavar="FILE", type=Path, help="where to write what they are")
     options = parser.parse_args(arguments)
     receipt = write_receipt(options.model, options.file)

@@ -40,6 +40,10 @@ class Original(Protocol):
     def qkv(self, index: int) -> QKV:
         """Queries, keys, values of block `index`."""
 
+    def truth(self, target: str) -> Tensor:
+        """Class of every pixel (B, H, W) in the ground truth of a target, −1 where it is ignored:
+        what an oracle sees."""
+
 
 def grid(clip: Clip, pixels: Tensor) -> tuple[int, int]:
     """Rows and columns of patches of `pixels` (B, 3, height, width)."""
@@ -60,24 +64,30 @@ def embed_tokens(clip: Clip, pixels: Tensor) -> Tensor:
 
 
 def position_embedding(clip: Clip, rows: int, columns: int) -> Tensor:
-    """Position embedding (L, D) of a grid, bicubic where it is not the one trained on.
-
-    The scale given to the resize is (rows + 0.1) / rows0, as in DINO and the released code: it, not
-    the rounded size, sets where the embedding is sampled.
-    """
+    """Position embedding (L, D) of a grid, resized where it is not the one trained on."""
     if (rows, columns) not in clip.positions:
         trained = clip.visual.positional_embedding
         rows0, columns0 = clip.visual.grid_size
         clip.positions[rows0, columns0] = trained
         if (rows, columns) != (rows0, columns0):
-            resized = F.interpolate(
-                trained[1:].reshape(1, rows0, columns0, -1).permute(0, 3, 1, 2),
-                scale_factor=((rows + 0.1) / rows0, (columns + 0.1) / columns0),
-                mode="bicubic",
-            )
-            assert resized.shape[-2:] == (rows, columns)
-            clip.positions[rows, columns] = torch.cat([trained[:1], resized[0].flatten(1).T])
+            patches = resized(trained[1:], (rows0, columns0), (rows, columns))
+            clip.positions[rows, columns] = torch.cat([trained[:1], patches])
     return clip.positions[rows, columns]
+
+
+def resized(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """A position embedding of patches, of the `trained` grid (N0, D) to another `grid` (N, D).
+
+    Bicubic. The scale given to the resize is (rows + 0.1) / rows0, as in DINO and the released
+    code: it, not the rounded size, sets where the embedding is sampled.
+    """
+    square = F.interpolate(
+        table.reshape(1, *trained, -1).permute(0, 3, 1, 2),
+        scale_factor=((grid[0] + 0.1) / trained[0], (grid[1] + 0.1) / trained[1]),
+        mode="bicubic",
+    )
+    assert square.shape[-2:] == grid
+    return square[0].flatten(1).T
 
 
 def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
@@ -97,6 +107,8 @@ def attend(
     bias: Tensor | None = None,
     row_sum: str | int = "none",
     heads: str = "mean",
+    softmax: bool = False,
+    within: Tensor | None = None,
 ) -> Tensor:
     """Values mixed by one attention: (B, L, D), before the output projection.
 
@@ -104,25 +116,33 @@ def attend(
     code); `bias` is (L, L). Its rows sum to the number of terms.
     identity: every token takes its own value (MaskCLIP).
     cosine, inner_product: the mean of the terms' correlations, cos(a_i, b_j) or a_i·b_j unscaled,
-    one matrix that all heads share (Eq. 3, z = W·v): with heads "mean" of every head, and their
-    mean; "concatenated": once, of all heads in a row (Eq. 12 to 14).
+    one matrix W that all heads share (Eq. 3, z = W·v): with heads "mean" of every head, and their
+    mean; "concatenated": once, of all heads in a row (Eq. 12 to 14). With `softmax`: softmax(s·W).
 
     row_sum 1 or 3: every row of the attention is scaled so that its magnitudes add up to that;
     "none": as it comes (a choice of its own, for the paper does not say how rows scale).
+    within: (B, L, L) bool, the tokens j that token i attends to, None for all. Each softmax is over
+    these alone; W without a softmax is 0 elsewhere before its rows are scaled. (Not `identity`, and
+    not with a `bias`.) s = d^-½ everywhere.
     """
     chosen = [(getattr(parts, term[0]), getattr(parts, term[1])) for term in sorted_terms(terms)]
     if kind == "softmax":
-        mixed = F.scaled_dot_product_attention(*chosen[0], parts.v, attn_mask=bias)
+        mask = bias if within is None else within.unsqueeze(1)
+        mixed = F.scaled_dot_product_attention(*chosen[0], parts.v, attn_mask=mask)
         for a, b in chosen[1:]:
-            mixed = mixed + F.scaled_dot_product_attention(a, b, parts.v, attn_mask=bias)
+            mixed = mixed + F.scaled_dot_product_attention(a, b, parts.v, attn_mask=mask)
         if row_sum != "none":
             mixed = mixed * (float(row_sum) / len(chosen))
     elif kind == "identity":
-        mixed = parts.v
+        mixed = parts.v if row_sum == "none" else parts.v * float(row_sum)
     else:
         over = parts.q.shape[1] if heads == "mean" else 1
         each = [joined(a, kind, heads) @ joined(b, kind, heads).transpose(1, 2) for a, b in chosen]
         weights = torch.stack([term / over for term in each]).mean(dim=0)
+        if within is not None:
+            weights = weights.masked_fill(~within, -torch.inf if softmax else 0)
+        if softmax:
+            weights = (weights * parts.q.shape[-1] ** -0.5).softmax(dim=-1)
         if row_sum != "none":
             magnitude = weights.abs().sum(dim=-1, keepdim=True).clamp_min(1e-12)
             weights = weights * (float(row_sum) / magnitude)

@@ -86,15 +86,21 @@ def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:
         kept = f", {readable(there)} of it are there" if there else ""
         place = mirror or (archive.urls[0].split("/")[2] if archive.urls else "you")
         lines.append(f"  {archive.name}: {size_of(archive)}{kept}, from {place}")
-    for model in sorted({each.model for each in made if pipeline_data.weights(each, data)}):
+    rooms = {RESULTS: _written(suite, made)}
+    for model in sorted({label for each in made for label in pipeline_data.fetched_networks(each)}):
         if not pipeline_data.weights_receipt(model, data).is_file():
-            from cliptrase.model.receipt import size_and_place  # only where it is asked for
+            from cliptrase.model.receipt import cache, size_and_place  # only where it is asked for
 
-            lines.append(f"weights of {model}: {', '.join(size_and_place(model))}")
+            size, there = size_and_place(model)
+            place = "in the cache" if there else "to be fetched"
+            lines.append(
+                f"weights of {model}: {readable(size) if size else 'size unknown'}, {place}"
+            )
+            rooms[cache()] = rooms.get(cache(), 0) + (0 if there else size)
     listed = {each.name for each in pipeline_data.sources(datasets, data)}
     for name in datasets:
         needed += pipeline_data.count(name, data) * (AN_IMAGE if name in listed else A_SCENE)
-    return [*lines, *_room({data: needed, RESULTS: _written(suite, made)})]
+    return [*lines, *_room({data: needed, **rooms})]
 
 
 def _written(suite: Plan, made: list[Pass]) -> int:

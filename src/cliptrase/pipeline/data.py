@@ -126,13 +126,20 @@ def parts(plan: Plan, dataset: str) -> set[str]:
     return {each.subset for each in benchmarks if each.dataset == dataset and each.subset}
 
 
-def weights_receipt(model: str, data: str) -> Path:
-    """Where it is written down which weights a model has, by its label."""
-    return Path(data) / "weights" / f"{model}.json"
+def weights_receipt(network: str, data: str) -> Path:
+    """Where it is written down which weights a model or backbone has, by its label."""
+    return Path(data) / "weights" / f"{network}.json"
+
+
+def fetched_networks(a_pass: Pass) -> list[str]:
+    """Labels of the networks whose weights a pass needs to be fetched; none of files."""
+    model = next(iter(a_pass.runs.values())).model
+    fetched = {a_pass.model} if model.kind == "open_clip" and model.path is None else set[str]()
+    for run in a_pass.runs.values():
+        fetched |= {each.label for each in run.method.networks if each.path is None}
+    return sorted(fetched)
 
 
 def weights(a_pass: Pass, data: str) -> list[str]:
-    """The receipt of the weights that a pass needs to be fetched; none for a model of files."""
-    model = next(iter(a_pass.runs.values())).model
-    fetched = model.kind == "open_clip" and model.path is None
-    return [str(weights_receipt(a_pass.model, data))] if fetched else []
+    """The receipts of the weights that a pass needs to be fetched."""
+    return [str(weights_receipt(label, data)) for label in fetched_networks(a_pass)]

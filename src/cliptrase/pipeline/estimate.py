@@ -145,7 +145,8 @@ def timed(
     believed = whole and kept["about"] == about and 0 <= time.time() - kept["at"] < BELIEVED
     if believed and not again and question.items() <= kept["question"].items():
         return Speed.model_validate(kept["speed"])
-    sys.stderr.write("timing this machine, by passes over a random picture …\n")
+    long = "minutes where other programs compute"
+    sys.stderr.write(f"timing this machine, by passes over a random picture ({long}) …\n")
     start, before = time.monotonic(), _others()
     speed = _ask({"suite": suite, "device": device, "passes": question})
     if speed:

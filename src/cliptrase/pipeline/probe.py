@@ -11,49 +11,140 @@ does. On a GPU the clock counts.
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from open_clip.model import CLIP
-from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
+from torch import Tensor
 
+import cliptrase.model.lean  # noqa: F401
 from cliptrase import plan
 from cliptrase.config import Run
+from cliptrase.config.method import Backbone, Method
 from cliptrase.config.schema import Model
 from cliptrase.config.weights import architecture
 from cliptrase.data import open_dataset as open_dataset  # a pass loads it, too
+from cliptrase.data.read.crop import crop_box, crop_image
 from cliptrase.data.read.samples import Sample
 from cliptrase.data.read.vocabularies import read_templates
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.graph import Graph, Original, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.evaluate.textcache import names_of
-from cliptrase.evaluate.truth import Loader
+from cliptrase.evaluate.truth import Loader, seen_targets
 from cliptrase.machine import cores
+from cliptrase.model.backbones import Key, Network, load_networks
+from cliptrase.model.dino import Dino
 from cliptrase.model.load import Clip
 from cliptrase.model.precision import lower
+from cliptrase.model.sam import Sam, embed, frame
 from cliptrase.model.text import text_features
 from cliptrase.runs.provenance import Stages, peak_memory
 
 SIZES = {"shapes": (224, 224), "shapes_clean": (224, 224), "cityscapes": (2048, 1024)}
 PHOTOGRAPH = (640, 480)  # width and height of the pictures of other datasets
 COLOURS = 4  # of a picture, along each side
+SAMS: dict[str, dict[str, Any]] = {  # of the hub
+    "facebook/sam-vit-base": {},  # transformers' default
+    "facebook/sam-vit-large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "mlp_dim": 4096,
+        "global_attn_indexes": [5, 11, 17, 23],
+    },
+    "facebook/sam-vit-huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "mlp_dim": 5120,
+        "global_attn_indexes": [7, 15, 23, 31],
+    },
+}
 SOME = 4  # methods whose operations are counted, and names that are encoded, instead of all
 
 
 def random_clip(model: Model, device: torch.device) -> Clip:
     """A model with random weights."""
+    from open_clip.model import CLIP
+    from open_clip.tokenizer import SimpleTokenizer
+
     module = CLIP(**architecture(model)).eval().requires_grad_(False).to(device)
     lower(module.visual, model.precision)
     half = (0.5, 0.5, 0.5)
     return Clip(module, SimpleTokenizer(), device, "", half, half, precision=model.precision)
+
+
+def random_network(network: Backbone, device: torch.device) -> Any:
+    """A network beside CLIP: its own where it lies in a folder, else one with random weights."""
+    if network.path is not None:
+        return load_networks([network], device)[network.key]
+    if network.kind == "sam":
+        from transformers import SamConfig, SamModel, SamVisionConfig
+
+        sizes = SAMS.get(network.name, SAMS["facebook/sam-vit-huge"])
+        vision = SamVisionConfig(**sizes, initializer_range=0.02).to_dict()
+        sam = SamModel(SamConfig(vision_config=vision)).eval().requires_grad_(False).to(device)
+        return Sam(sam, device, network.label, sam.config.vision_config.image_size)
+    import timm
+
+    vit = timm.create_model(network.name, num_classes=0).eval().requires_grad_(False).to(device)
+    return Dino(vit, device, network.label, (0.5,) * 3, (0.5,) * 3)
+
+
+class SamCosts:
+    """What SAM adds to passes. It is timed once for all of them: its encoder alone may take a
+    minute of a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._encoders: dict[Key, tuple[Sam, float]] = {}  # with what they made of a picture kept
+        self._regions: dict[tuple[Method, int], float] = {}
+
+    def __call__(
+        self, clip: Clip, methods: Iterable[Method], size: int, dinos: Mapping[Key, Dino]
+    ) -> tuple[float, float]:
+        """Seconds of an image for all these methods, which share embeddings, and of each alone,
+        added up, as their operations are counted. dinos: what they may be clustered by."""
+        encoders, regions, alone = dict[tuple[Key, bool], float](), 0.0, 0.0
+        for method in dict.fromkeys(methods):
+            assert method.sam is not None
+            sam, encoder = self._encoder(method.sam, size)
+            if (method, size) not in self._regions:
+                networks = {**dinos, method.sam.key: sam}
+                self._regions[method, size] = self._region_seconds(clip, networks, method, size)
+            encoders[method.sam.key, method.sees_original] = encoder
+            regions += self._regions[method, size]
+            alone += encoder + self._regions[method, size]
+        return sum(encoders.values()) + regions, alone
+
+    def _encoder(self, network: Backbone, size: int) -> tuple[Sam, float]:
+        if network.key not in self._encoders:
+            sam, embedding = random_network(network, self._device), list[Tensor]()
+            picture = frame(np.asarray(random_sample((size, size)).image), sam.side)[0]
+            if self._device.type == "cuda":  # the first call waits for the libraries
+                embed(sam, picture)
+            seconds = _seconds(self._device, lambda: embedding.append(embed(sam, picture)))
+            sam.model.get_image_embeddings = lambda _: embedding[0]
+            self._encoders[network.key] = sam, seconds
+        return self._encoders[network.key]
+
+    def _region_seconds(
+        self, clip: Clip, networks: Mapping[Key, Network], method: Method, size: int
+    ) -> float:
+        picture = random_sample(PHOTOGRAPH).image
+        original = Original(picture, crop_box(picture.size, size))
+        pixels = clip.normalise(crop_image(picture, size)[None])
+        graph = Graph(clip, pixels, networks=networks, originals=[original])
+        graph.clusters(method)
+        return _seconds(self._device, lambda: graph.regions(method))
 
 
 def random_sample(size: tuple[int, int], label: int = 0) -> Sample:
@@ -69,16 +160,18 @@ def random_text(clip: Clip, run: Run) -> Text:
     """Features for the names of a run's vocabulary, each that of a patch of a picture."""
     names, owner = names_of(run)
     pixels = clip.normalise(np.asarray(random_sample((224, 224)).image)[None])
-    patches = Graph(clip, pixels).patches(run.method)[0]
+    attention = run.method.attention.model_copy(update={"within": None})  # it has no labels
+    method = run.method.model_copy(update={"attention": attention})
+    patches = Graph(clip, pixels).patches(method)[0]
     chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
     return Text(chosen, torch.tensor(owner).to(clip.device))
 
 
 def timing(
-    runs: Mapping[str, Run], dataset: str, device: torch.device, encoded: set[str]
+    runs: Mapping[str, Run], dataset: str, device: torch.device, encoded: set[str], sams: SamCosts
 ) -> dict[str, float]:
     """The `estimate.Timing` of a pass. encoded: words that an earlier pass has encoded; its own are
-    added."""
+    added. sams: what SAM adds, which its methods are timed without."""
     torch.manual_seed(0)
     words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
     vocabularies = {words[name]: run for name, run in runs.items()}
@@ -88,11 +181,20 @@ def timing(
     tables = [(target.lookup.table, target.classes) for target in targets.values()]
     scored = np.logical_and.reduce([(table >= 0) & (table < classes) for table, classes in tables])
     samples = [random_sample(SIZES.get(dataset, PHOTOGRAPH), int(scored.argmax()))] * count
-    loader = Loader(samples, dataset, protocol_of(first), targets)
+    oracles = seen_targets(runs.values())
+    loader = Loader(samples, dataset, protocol_of(first), targets, oracles=oracles)
     seconds = partial(_seconds, device)
     with torch.inference_mode(), single_threaded_pool(cores()) as pool:
         texts = {key: random_text(clip, run) for key, run in vocabularies.items()}
-        jobs = {name: Job.of(run, words[name], texts[words[name]]) for name, run in runs.items()}
+        jobs, prompted = dict[str, Job](), list[Method]()
+        networks = {each.key: each for run in runs.values() for each in run.method.networks}
+        dinos = {k: random_network(each, device) for k, each in networks.items() if k[0] != "sam"}
+        for name, run in runs.items():
+            job = Job.of(run, words[name], texts[words[name]], dinos)
+            if run.method.sam in run.method.networks:
+                prompted.append(run.method)
+                job = replace(job, method=run.method.model_copy(update={"regions": None}))
+            jobs[name] = job
         predictor = Predictor(clip, loader, jobs, Stages(), first.batch_size)
         predicted = predictor.batched if gpu else partial(predictor.singly, ahead=count)
         if gpu:  # the first batch waits for the libraries
@@ -107,7 +209,9 @@ def timing(
                 encode = partial(text_features, clip, ["name"] * SOME, templates)
                 once += seconds(encode) * len(texts[key].owner) / SOME
         encoded |= vocabularies.keys()
-    return {"image": image, "once": once, "windows": loader.protocol.units([loader(0).shown])}
+        windows = loader.protocol.units([loader(0).shown])
+        sam, alone = sams(clip, prompted, first.image_size, dinos)
+    return {"image": image + windows * sam, "once": once + alone, "windows": windows}
 
 
 def _seconds(device: torch.device, call: Callable[[], object]) -> float:
@@ -125,9 +229,10 @@ def main() -> None:
     start, question = time.process_time(), json.load(sys.stdin)
     suite, passes, encoded = plan.load(question["suite"]), {}, set[str]()
     with computing_on(question["device"]) as device:
+        sams = SamCosts(device)
         for name, names in question["passes"].items():
             runs = {run: suite.runs[run] for run in names}
-            passes[name] = timing(runs, suite.passes[name].dataset, device, encoded)
+            passes[name] = timing(runs, suite.passes[name].dataset, device, encoded, sams)
     answer = {"device": device.type, "start": start, "memory": peak_memory(), "passes": passes}
     print(json.dumps(answer))
 

@@ -31,6 +31,7 @@ class Roles(Frozen):
     ablation: Names = ()
     grid: Names = ()
     slide: Names = ()
+    unsupervised: Names = ()
 
 
 class Suite(Frozen):
@@ -104,7 +105,9 @@ class MetricsTable(_Table):
     quoted: dict[Name, Name] | None = Field(
         None, description="a mapping from columns of published.csv to values"
     )
-    versus: Name = Field(ABOVE, description="`above` or the name of a row of every group")
+    versus: Name = Field(
+        ABOVE, description="`above` or the name of a row of every group of several"
+    )
     compare_to_best: Flag = False
     figure: Flag = False
 
@@ -188,7 +191,7 @@ def _check_group(table: str, group: Group, versus: str) -> None:
     rows = {row.row: row for row in group.rows if isinstance(row, RowFile)}
     for name, row in rows.items():
         _check_row(f"{table}, row {name!r}", row)
-    if versus != ABOVE and versus not in rows:
+    if versus != ABOVE and versus not in rows and len(rows) > 1:
         raise UserError(
             f"{where}: no row {versus!r} that is run, with which `versus` compares; "
             f"{nearest(versus, [ABOVE, *rows])}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from cliptrase import config
 from cliptrase.config import Run
+from cliptrase.config.method import BackboneNames
 from cliptrase.errors import UserError
 from cliptrase.plan.files import ABOVE, GridTable, MetricsTable, QuotedRow, Suite, read_table
 from cliptrase.resources import resource
@@ -122,6 +123,8 @@ class Expander:
                 size = row.image_size or spec.image_size
                 overrides = [*above, *row.run]
                 columns, reason = row.only or self.roles[spec.role], row.otherwise or ""
+                if not_here := self._of_hub(spec, overrides, size):
+                    columns, reason = (), not_here
                 runs = self._run_each(spec, overrides, size, columns)
                 cells = list(self._cells(table, row.row, spec, size, runs, overrides, reason))
                 first_runs = first_runs or runs
@@ -183,6 +186,17 @@ class Expander:
         for run in runs.values():
             self.runs.setdefault(run.name, run)
         return runs
+
+    def _of_hub(self, spec: TableFile, overrides: Sequence[str], size: int) -> str:
+        """Why a row is not run: it names a network of the hub beside a model that has an embedded
+        one in its place; "" where it is run."""
+        if not self.roles[spec.role]:
+            return ""
+        run = self._resolve(spec, overrides, size, self.roles[spec.role][0])
+        named = [each.label for each in run.method.networks if each.path is None]
+        if not named or run.model.substitutes == BackboneNames():
+            return ""
+        return f"{named[0]} comes from the hub; {run.model.label} has an embedded network instead"
 
     def _resolve(self, spec: TableFile, overrides: Sequence[str], size: int, benchmark: str) -> Run:
         given = (

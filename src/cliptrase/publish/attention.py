@@ -46,6 +46,7 @@ def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
     it."""
     assert run.method.regions is not None
     correlation = run.method.regions.correlation
+    assert correlation.block is not None
     pixels = clip.normalise(loaded.shown.pixels[None])
     graph = Graph(clip, pixels, loaded.shown.out_size)
     with torch.inference_mode():

@@ -9,17 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
 from cliptrase import plan
 from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.plan import Plan
 from cliptrase.publish import MAIN_RESULTS, has_runs
-from cliptrase.publish.cells import tidy
-from cliptrase.publish.charts import bars, heat_map, row_bars
 from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.style import SETTINGS, save
 from cliptrase.publish.tables import command_line
 
 log = logging.getLogger(__name__)
@@ -28,6 +23,10 @@ log = logging.getLogger(__name__)
 def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
     """A heat map of every grid and the rows of every table that asks, named as their tables; the
     bars of the first table of metrics."""
+    from cliptrase.publish.cells import tidy
+    from cliptrase.publish.charts import bars, heat_map, row_bars
+    from cliptrase.publish.style import save
+
     paths: list[Path] = []
     tables = {name: table for name, table in suite.tables.items() if has_runs(table)}
     main_table = next((name for name, table in tables.items() if table.kind != "grid"), None)
@@ -50,9 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder, data = args.results / suite.suite / "figures", args.data or Path(suite.data)
     shelf = Shelf(suite, args.results, data)
     shelf.refuse_none()
+    import matplotlib  # a second, with pandas: after what fails quickly
+
+    from cliptrase.publish.style import SETTINGS
+
     with matplotlib.rc_context(SETTINGS):
         paths = draw_charts(suite, shelf, folder)
         try:
+            import cliptrase.model.lean  # noqa: F401
             from cliptrase.publish.pictures import draw_pictures  # torch: only for these
 
             paths += draw_pictures(suite, folder, data)

@@ -21,6 +21,7 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
 from cliptrase.publish import has_runs
@@ -62,8 +63,8 @@ def shown_runs(suite: Plan) -> list[Shown]:
     """The benchmarks of the suite's first table that is not a grid, in its order.
 
     A row that several groups have is named with its group. Shown are the rows that see what the
-    first sees: of its image size, its model and precision. Raises UserError for a suite that has
-    only grids.
+    first sees: of its image size, its model and precision; not those of unsupervised methods, whose
+    classes a few images do not decide. Raises UserError for a suite that has only grids.
     """
     for table in suite.tables.values():
         if table.kind != "grid" and has_runs(table):
@@ -79,6 +80,7 @@ def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
         for row in rows
         for cell in row.cells
         if (cell.kind, cell.benchmark, cell.metric) == ("run", benchmark, table.metrics[0])
+        and suite.runs[cell.run].method.unsupervised is None
     }
     seen = {name: (run.model, run.image_size) for name, run in runs.items()}
     return {name: run for name, run in runs.items() if seen[name] == next(iter(seen.values()))}
@@ -137,8 +139,11 @@ def truth_map(loaded: Loaded, run: Run) -> Labels:
 def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path) -> Picture:
     """The image at one position with the maps of all the runs."""
     loaded = loader(position)
-    jobs = {row: Job.of(run, *text_of(run, clip, data)) for row, run in shown.runs.items()}
+    jobs = {
+        row: Job.of(run, *text_of(run, clip, data), load_networks(run.method.networks, clip.device))
+        for row, run in shown.runs.items()
+    }
     with torch.inference_mode():
         maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
-    labels = {row: each[0].astype(np.int64) for row, each in maps.items()}
+    labels = {row: each.classes[0].astype(np.int64) for row, each in maps.items()}
     return Picture(loaded.shown.pixels, truth_map(loaded, shown.first), labels)

@@ -7,28 +7,32 @@ Where there is none, nothing is rendered, and the exit code is 1.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from cliptrase import plan
 from cliptrase.errors import UserError, counted, exit_on_user_error, nearest, printable
 from cliptrase.files import user_path, write_text
 from cliptrase.plan import Plan, Table
-from cliptrase.publish.cells import missing, tidy
-from cliptrase.publish.layout import sheet_of
-from cliptrase.publish.render import to_csv, to_latex, to_markdown
+from cliptrase.plan.files import read_suite
 from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS = ("csv", "md", "tex")
 SHOWN = 12  # reasons of missing cells that are printed
 
 
-def render(suite: Plan, shelf: Shelf, table: Table, folder: Path) -> pd.DataFrame:
+def render(suite: Plan, shelf: Shelf, table: Table, folder: Path) -> "pd.DataFrame":
     """Write <folder>/<table>.csv, .md and .tex; returns the table's tidy frame.
 
     The same bytes from the same runs.
     """
+    from cliptrase.publish.cells import tidy  # pandas: half a second, after what fails quickly
+    from cliptrase.publish.layout import sheet_of
+    from cliptrase.publish.render import to_csv, to_latex, to_markdown
+
     frame = tidy(suite, shelf, table)
     sheet = sheet_of(suite, table, frame)
     texts = to_csv(frame), to_markdown(sheet), to_latex(sheet)
@@ -37,8 +41,10 @@ def render(suite: Plan, shelf: Shelf, table: Table, folder: Path) -> pd.DataFram
     return frame
 
 
-def summary(frame: pd.DataFrame) -> str:
+def summary(frame: "pd.DataFrame") -> str:
     """`N cells of M missing`, and below it the reasons, the most frequent first."""
+    from cliptrase.publish.cells import missing
+
     gone, wanted, reasons = missing(frame)
     out = [f"{counted(gone, 'cell')} of {wanted} missing"]
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -68,17 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     only = "those that were asked for: empty cells of others say that they were not"
     parser.add_argument("--benchmarks", metavar="A,B", help=only)
     args = parser.parse_args(arguments)
+    tables = read_suite(args.suite).tables
+    for name in args.table or ():
+        if name not in tables:
+            raise UserError(f"unknown table {name!r}; {nearest(name, tables)}")
     suite = plan.load(args.suite)
     try:
         asked = plan.benchmark_names(args.benchmarks)
     except ValueError as error:
         raise UserError(f"--benchmarks={args.benchmarks}: {error}") from None
     suite.check_benchmarks(asked or ())
-    for name in args.table or ():
-        if name not in suite.tables:
-            raise UserError(f"unknown table {name!r}; {nearest(name, suite.tables)}")
     shelf = Shelf(suite, args.results, args.data or Path(suite.data), asked)
     shelf.refuse_none()
+    import pandas as pd
+
+    from cliptrase.publish.cells import missing
+
     frames, folder = [], args.results / suite.suite / "tables"
     names = [name for name in suite.tables if name in (args.table or suite.tables)]
     for name in names:

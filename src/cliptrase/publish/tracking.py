@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
-
-import pandas as pd
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from cliptrase import config, plan
 from cliptrase.config import Run
@@ -23,10 +21,11 @@ from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.files import check_writable, read_json, sha256_text, write_json
 from cliptrase.plan import Plan
 from cliptrase.publish import MODES
-from cliptrase.publish.cells import tidy
-from cliptrase.publish.render import csv_table, to_csv
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.tables import command_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ class Item:
     tags: tuple[str, ...]
     config: Mapping[str, object]
     summary: Mapping[str, object]
-    tables: Mapping[str, pd.DataFrame]
+    tables: Mapping[str, "pd.DataFrame"]
 
 
 def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledger:
@@ -148,6 +147,9 @@ def _items(suite: Plan, shelf: Shelf) -> Iterator[tuple[str, Callable[[], Item |
 
 
 def _tables_item(suite: Plan, shelf: Shelf) -> Item:
+    from cliptrase.publish.cells import tidy  # pandas: half a second, after what fails quickly
+    from cliptrase.publish.render import csv_table, to_csv
+
     frames = {name: tidy(suite, shelf, table) for name, table in suite.tables.items()}
     text = "".join(to_csv(frame) for frame in frames.values())
     return Item(
@@ -162,6 +164,8 @@ def _tables_item(suite: Plan, shelf: Shelf) -> Item:
 
 
 def _run_item(shelf: Shelf, name: str, run: Run) -> Item | None:
+    import pandas as pd
+
     result, _ = shelf.find(name)
     if result is None:
         return None

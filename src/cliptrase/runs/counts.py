@@ -47,6 +47,22 @@ class GroundTruth:
 
 
 @dataclass(frozen=True)
+class RegionCounts:
+    """The R regions of all images of an unsupervised run, in the order of the images: regions.npz.
+
+    `g`: the scored pixels of each by class of the ground truth; `n` counts the others too. `d`: the
+    descriptors, each of length 1.
+    """
+
+    ids: NDArray[np.str_]  # (images,)
+    skipped: NDArray[np.bool_]  # (images,)
+    image: NDArray[np.int32]  # (R,) index of the image
+    n: NDArray[np.int32]  # (R,) pixels
+    g: NDArray[np.int32]  # (R, K)
+    d: NDArray[np.float32]  # (R, E)
+
+
+@dataclass(frozen=True)
 class ImageCounts:
     """Pixels by image and class: hit, in the ground truth, predicted; zeros for a skipped image."""
 

@@ -2,7 +2,8 @@
 
 A run is finished when the files of its folder are those that were written (provenance.json holds
 their digests), and were made by this code from this data. What is missing says what it costs:
-"predict" streams the images again, "rescore" makes metrics.json again from the saved counts.
+"predict" streams the images again, "rescore" makes metrics.json again from the saved counts, and of
+an unsupervised run the counts from the saved regions.
 
 Loads neither numpy nor torch: every start of Snakemake asks.
 """
@@ -25,6 +26,7 @@ PREDICTED = ("confusion.npz", "per_image.npz")
 SCORED = ("metrics.json", "config.yaml")
 SEALED = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml")
 FILES = (*SEALED, PROVENANCE)
+REGIONS = "regions.npz"  # of an unsupervised run: its counts are made of it
 NOT_RUN = "not run yet"
 TABLES = Path(__file__).parents[1] / "data" / "labels"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
@@ -55,18 +57,19 @@ def status(
     if reason := unwritten(folder, run):
         return Status("predict", reason)
     made = read_json(folder / PROVENANCE) or {}
-    if reason := _damage(folder, PREDICTED, made):
+    predicted, scored = _predicted_and_scored(run)
+    if reason := _damage(folder, predicted, made):
         return Status("predict", reason)
     if not freeze_code and made.get("code") != code.prediction_digest():
         return Status("predict", "made by other prediction code")
     pixels = data_digest(run, data)
     if made.get("labels") != labels_digest(run) or pixels not in (None, made.get("data")):
         return Status("predict", "made from other data or labels")
-    reason = _damage(folder, SCORED, made)
+    reason = _damage(folder, scored, made)
     if not reason and not freeze_code and made.get("scoring") != code.scoring_digest():
         reason = "its scores are of other scoring code"
     if reason:  # metrics.json holds one number that the counts do not
-        scorable = "flops" in made and not any((folder / name).is_dir() for name in SCORED)
+        scorable = "flops" in made and not any((folder / name).is_dir() for name in scored)
         return Status("rescore" if scorable else "predict", reason)
     return Status("finished")
 
@@ -139,16 +142,24 @@ def unwritten(folder: Path, run: Run) -> str:
     else:
         fault = f"config.yaml is {'damaged' if config.is_file() else 'missing'}"
         names = {each.name for each in folder.iterdir() if each.name[0] != "."}
-        strange = sorted(names - {*FILES})
+        strange = sorted(names - {*FILES, REGIONS})
         if not strange:
             return fault
         fault += f", and {strange[0]} is no file of a run"
     raise UserError(f"{folder}: {fault}; {cure}")
 
 
+def _predicted_and_scored(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files that the images are needed for, and those that are made of them."""
+    if run.method.unsupervised is None:
+        return PREDICTED, SCORED
+    return (REGIONS,), (*PREDICTED, *SCORED)
+
+
 def file_digests(folder: Path) -> dict[str, str]:
     """File → sha256 of the files that provenance.json answers for."""
-    return {name: sha256_file(folder / name) for name in SEALED}
+    regions = [REGIONS] * (folder / REGIONS).is_file()
+    return {name: sha256_file(folder / name) for name in (*SEALED, *regions)}
 
 
 def _damage(folder: Path, names: Iterable[str], made: Mapping[str, Any]) -> str:

@@ -15,8 +15,9 @@ Counts = NDArray[Any]  # whole numbers of pixels, as int or as float64
 
 
 def class_counts(matrix: Counts) -> tuple[Counts, Counts, Counts]:
-    """tp, gt, pred (K,) of a confusion matrix (K, K)."""
-    return np.diagonal(matrix).copy(), matrix.sum(axis=1), matrix.sum(axis=0)
+    """tp, gt, pred (K,) of a confusion matrix (K, K), or (K, K + 1) with the pixels that have no
+    predicted class in the last column."""
+    return np.diagonal(matrix).copy(), matrix.sum(axis=1), matrix.sum(axis=0)[: len(matrix)]
 
 
 def class_iou(rule: str, tp: Counts, gt: Counts, pred: Counts) -> NDArray[np.float64]:

@@ -16,7 +16,9 @@ from pathlib import Path
 from cliptrase.runs import code
 
 COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")  # can move a number
-VERSIONS = ("cliptrase", *COMPUTING, "datasets", "hydra-core", "snakemake")
+BESIDE = ("timm", "transformers")  # can move a number of a run with a network beside CLIP
+OTHERS = ("datasets", "hydra-core", "scikit-learn", "scipy", "snakemake")
+VERSIONS = ("cliptrase", *COMPUTING, *BESIDE, *OTHERS)
 
 
 class Stages:

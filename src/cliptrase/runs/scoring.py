@@ -15,26 +15,55 @@ from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.data.read.vocabularies import read_classes
 from cliptrase.errors import UserError
 from cliptrase.files import sha256_text
-from cliptrase.runs import bootstrap
-from cliptrase.runs.counts import ImageCounts
+from cliptrase.runs import bootstrap, unsupervised
+from cliptrase.runs.counts import ImageCounts, RegionCounts
+from cliptrase.runs.finished import REGIONS
 from cliptrase.runs.metrics import class_counts, class_iou, scores
 
 DIGITS = 6  # of the per cent in metrics.json
 BACKGROUND = "background"  # the name of the class that background words share
+# A confusion matrix and its images, or regions whose classes are decided by all of them together
+Counted = tuple[NDArray[np.int64], ImageCounts] | RegionCounts
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a pass computed for one run. `names` has one name a scored class, in order."""
+    """What a pass computed for one run. `names` has one name a scored class, in order.
+
+    `regions`: of an unsupervised run, from which all counts were made. Its matrix has one column
+    more where there are more clusters than classes: the pixels that no class was predicted for.
+    """
 
     names: list[str]
     confusion: NDArray[np.int64]  # (K, K), rows = ground truth
     counts: ImageCounts
     flops: int  # of the first image, as torch counts them
+    regions: RegionCounts | None = None
+
+
+def result_of(run: Run, counted: Counted, flops: int) -> Result:
+    """What a pass counted for a run. Of regions, clusters are matched with classes here.
+
+    Raises UserError for fewer regions than clusters.
+    """
+    names = class_names(run)
+    if not isinstance(counted, RegionCounts):
+        return Result(names, *counted, flops)
+    asked = run.method.unsupervised
+    assert asked is not None
+    count = asked.clusters if isinstance(asked.clusters, int) else len(names)
+    clusters = unsupervised.clustered(counted, count)
+    classes = unsupervised.matched(unsupervised.shared_pixels(clusters, counted.g, count))
+    surplus = count > len(names)
+    matrix, by_image = unsupervised.by_class(counted, classes[clusters], surplus=surplus)
+    return Result(names, matrix, by_image, flops, counted)
 
 
 def read_result(folder: Path, run: Run, flops: int) -> Result:
     """What the pass of a run folder computed. Raises UserError as `read_counts`."""
+    if run.method.unsupervised is not None:
+        with np.load(folder / REGIONS, allow_pickle=False) as file:
+            return result_of(run, RegionCounts(**file), flops)
     with np.load(folder / "confusion.npz", allow_pickle=False) as file:
         return Result(class_names(run), file["confusion"], read_counts(folder), flops)
 

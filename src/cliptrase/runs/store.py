@@ -1,4 +1,5 @@
-"""Run folders: metrics.json, confusion.npz, per_image.npz, config.yaml, provenance.json.
+"""Run folders: metrics.json, confusion.npz, per_image.npz, config.yaml, provenance.json, and of
+unsupervised runs regions.npz.
 
 A folder is written whole under a temporary name and renamed. Everything shown elsewhere is derived
 from it.
@@ -51,10 +52,10 @@ def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, ob
         clear_folders(out)
         building, handle = claimed(folder, new_folder)
         try:
-            with atomic_write(building / "confusion.npz") as file:
-                np.savez_compressed(file, confusion=result.confusion)
-            with atomic_write(building / "per_image.npz") as file:
-                np.savez_compressed(file, **vars(result.counts))
+            if result.regions is not None:
+                with atomic_write(building / finished.REGIONS) as file:
+                    np.savez_compressed(file, **vars(result.regions))
+            _write_counts(building, result)
             _score(building, run, result, provenance)
             _replace(folder, building)
         finally:
@@ -82,7 +83,7 @@ def rescore(
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
         folder = Path(out) / name
-        for file in finished.FILES:
+        for file in (*finished.FILES, finished.REGIONS):
             clear_leftovers(folder / file)
         if needed.state == "predict":
             left[name] = run
@@ -92,7 +93,10 @@ def rescore(
             log.info("%s: %s; scored again from its counts", name, needed.reason)
             scored = {"scoring": code.scoring_digest(), "scored": {"at": now(), "commit": commit()}}
             made = (read_json(folder / PROVENANCE) or {}) | scored
-            _score(folder, run, scoring.read_result(folder, run, made["flops"]), made)
+            result = scoring.read_result(folder, run, made["flops"])
+            if result.regions is not None:  # classes are of the scores, too
+                _write_counts(folder, result)
+            _score(folder, run, result, made)
     return left
 
 
@@ -103,6 +107,14 @@ def read_metrics(folder: Path | str) -> dict[str, Any]:
     if content is None:
         raise scoring.damaged(path)
     return content
+
+
+def _write_counts(folder: Path, result: Result) -> None:
+    """Write the confusion matrix and the counts by image."""
+    with atomic_write(folder / "confusion.npz") as file:
+        np.savez_compressed(file, confusion=result.confusion)
+    with atomic_write(folder / "per_image.npz") as file:
+        np.savez_compressed(file, **vars(result.counts))
 
 
 def _score(folder: Path, run: Run, result: Result, provenance: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.schema import Regions
+from cliptrase.config.method import Regions
 from cliptrase.segment import ways
 
 

@@ -1,22 +1,25 @@
 """How alike patches are: correlation of one block's queries, keys, values, and its denoising."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from cliptrase.model.vision import QKV, joined
+from cliptrase.model.vision import joined
 
 ROUNDING = 1e-6  # of float32, relative: what Eq. 7 may miss by
 
 
-def correlation(parts: QKV, kind: str, heads: str = "mean") -> Tensor:
-    """W (B, L, L): a third of the correlations of q, k and v, [CLS] included.
+def correlation(parts: Sequence[Tensor], kind: str, heads: str = "mean") -> Tensor:
+    """W (B, L, L): the mean correlation of `parts`, each (B, H, L, d): q, k and v, [CLS] included.
 
     kind "cosine": cos(q_i, q_j) and so on (Eq. 3, as released); "inner_product": q_i·q_j unscaled.
     heads "mean": of every head, averaged; "concatenated": of all heads in a row (Eq. 12 to 14).
     One matrix product of everything concatenated: the released code's broadcast costs far more.
     """
     wide = torch.cat([joined(part, kind, heads) for part in parts], dim=-1)
-    return wide @ wide.transpose(1, 2) / (3 * (parts.q.shape[1] if heads == "mean" else 1))
+    over = parts[0].shape[1] if heads == "mean" else 1
+    return wide @ wide.transpose(1, 2) / (len(parts) * over)
 
 
 def patch_part(w: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from cliptrase.segment import ways
 
 Map = Any  # (…, pixels): a Tensor, or on a CPU an ndarray, whose small operations cost a third
+AT_ONCE = 16_384  # pixels, on a CPU: the sorted lists of so many stay in the cache
 
 
 def median_filter(maps: Tensor, window: int) -> Tensor:
@@ -27,9 +28,10 @@ def median_filter(maps: Tensor, window: int) -> Tensor:
         return maps
     rows, columns = (_mirrored(maps.device, side, window) for side in maps.shape[1:])
     padded = maps[:, rows[:, None], columns].flatten(1)
-    if ways.one_by_one(maps.device):  # a map's lists then stay in the cache
-        filtered = [_median(map_, len(columns), window) for map_ in padded.numpy()]
-        medians = torch.from_numpy(np.stack(filtered))
+    if ways.one_by_one(maps.device):
+        parts = padded.split(max(1, AT_ONCE // padded.shape[1]))
+        filtered = [_median(part.numpy(), len(columns), window) for part in parts]
+        medians = torch.from_numpy(np.concatenate(filtered))
     else:
         medians = _median(padded, len(columns), window)
     return medians.unfold(-1, maps.shape[-1], len(columns))
@@ -88,18 +90,20 @@ def _select(a: list[Map], b: list[Map], rank: int) -> Map:
     return best
 
 
-# A network as a straight program: (is_max, x, y) appends the minimum or maximum of values x and y
-# to the list that begins with the inputs; then the places of the outputs.
-Step = tuple[bool, int, int]
-Program = tuple[tuple[Step, ...], tuple[int, ...]]
+# A network as a straight program on a list that begins with the inputs: (is_max, x, y, place) puts
+# the minimum or maximum of values x and y at a place; then the places of the outputs, and how many
+# there are. A place is taken again once its value is not needed: few are in memory at a time.
+Step = tuple[bool, int, int, int]
+Program = tuple[tuple[Step, ...], tuple[int, ...], int]
+Exchange = tuple[bool, int, int]  # a step that appends to the list
 
 
 def _run(program: Program, inputs: list[Map]) -> list[Map]:
-    steps, outputs = program
+    steps, outputs, size = program
     choose = _pair(inputs[0])
-    values = list(inputs)
-    for is_max, x, y in steps:
-        values.append(choose[is_max](values[x], values[y]))
+    values = [*inputs, *[None] * (size - len(inputs))]
+    for is_max, x, y, place in steps:
+        values[place] = choose[is_max](values[x], values[y])
     return [values[place] for place in outputs]
 
 
@@ -111,7 +115,7 @@ def _pair(values: Map) -> tuple[Any, Any]:
 @lru_cache
 def _sorting(size: int) -> Program:
     """Sort `size` values (Batcher's merge sort)."""
-    steps: list[Step] = []
+    steps: list[Exchange] = []
 
     def sort(places: list[int]) -> list[int]:
         half = len(places) // 2
@@ -125,13 +129,13 @@ def _sorting(size: int) -> Program:
 @lru_cache
 def _merging(left: int, right: int, lowest: int, highest: int) -> Program:
     """Merge two sorted lists and keep the ranks lowest … highest."""
-    steps: list[Step] = []
+    steps: list[Exchange] = []
     size = left + right
     merged = _odd_even(list(range(left)), list(range(left, size)), steps, size)
     return _pruned(steps, merged[lowest : highest + 1], size)
 
 
-def _odd_even(a: list[int], b: list[int], steps: list[Step], inputs: int) -> list[int]:
+def _odd_even(a: list[int], b: list[int], steps: list[Exchange], inputs: int) -> list[int]:
     """Batcher's odd-even merge of two sorted lists of places, of any lengths (Knuth, 5.3.4)."""
     if not a or not b:
         return a + b
@@ -151,19 +155,25 @@ def _odd_even(a: list[int], b: list[int], steps: list[Step], inputs: int) -> lis
     return merged + even[paired:] + odd[1 + paired :]
 
 
-def _pruned(steps: list[Step], outputs: list[int], inputs: int) -> Program:
-    """Only the steps that some output needs."""
+def _pruned(steps: list[Exchange], outputs: list[int], inputs: int) -> Program:
+    """Only the steps that some output needs, each with a place for its result."""
     needed = set(outputs)
-    for place in reversed(range(len(steps))):
-        if inputs + place in needed:
-            needed.update(steps[place][1:])
-    renamed = {place: place for place in range(inputs)}
-    kept: list[Step] = []
-    for place, (is_max, x, y) in enumerate(steps):
-        if inputs + place in needed:
-            kept.append((is_max, renamed[x], renamed[y]))
-            renamed[inputs + place] = inputs + len(kept) - 1
-    return tuple(kept), tuple(renamed[place] for place in outputs)
+    kept: list[tuple[int, set[int]]] = []  # a step, and the values that none after it needs
+    for step in reversed(range(len(steps))):
+        if inputs + step in needed:
+            operands = {*steps[step][1:]}
+            kept.append((step, operands - needed))
+            needed |= operands
+    places, free, size = {value: value for value in range(inputs)}, list[int](), inputs
+    program: list[Step] = []
+    for step, last_used in reversed(kept):
+        is_max, x, y = steps[step]
+        free += sorted(places[value] for value in last_used)
+        if not free:
+            free, size = [size], size + 1
+        places[inputs + step] = free.pop()
+        program.append((is_max, places[x], places[y], places[inputs + step]))
+    return tuple(program), tuple(places[value] for value in outputs), size
 
 
 @lru_cache(maxsize=64)

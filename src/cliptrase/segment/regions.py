@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cliptrase.model.load import uploaded
 from cliptrase.segment import ways
-from cliptrase.segment.argmax import first_argmax
+from cliptrase.segment.argmax import first_argmax, largest_map
 from cliptrase.segment.median import median_filter
 from cliptrase.segment.tiles import bilinear
 
@@ -56,6 +56,8 @@ def region_maps(maps: Tensor, places: NDArray[np.int64]) -> Tensor:
     `places` (B, K): which of the maps are an image's, in the order of its clusters, and −1 where it
     has fewer than K.
     """
+    if ways.one_by_one(maps.device):
+        return torch.from_numpy(_region_maps_on_cpu(maps.numpy(), places))
     at = uploaded(places, maps.device)
     ragged = bool((places < 0).any())
 
@@ -68,3 +70,13 @@ def region_maps(maps: Tensor, places: NDArray[np.int64]) -> Tensor:
 
     regions = first_argmax(chosen())
     return torch.where((at[:, 0] >= 0).view(-1, 1, 1), regions, -1) if ragged else regions
+
+
+def _region_maps_on_cpu(maps: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`region_maps`, image by image, without a copy of any map."""
+    regions = np.full((len(places), *maps.shape[1:]), -1)
+    for region, of_image in zip(regions, places, strict=True):
+        own = of_image[of_image >= 0]
+        if len(own):
+            region[:] = largest_map(maps[place] for place in own)
+    return regions

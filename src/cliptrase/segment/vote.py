@@ -8,8 +8,10 @@ patch grid, and whose names these are. It returns classes (B, H, W).
 from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.segment import ways
@@ -43,18 +45,30 @@ def hard_vote(classes: Tensor, regions: Tensor, most: tuple[int, int] | None = N
     Ties go to the smallest class. most: how many regions and classes there can be at most, so that
     a GPU need not be asked; None: what there is.
     """
+    if ways.one_by_one(classes.device):
+        return torch.from_numpy(_hard_vote_on_cpu(classes.numpy(), regions.numpy()))
     count, width = most or (int(regions.max()) + 1, int(classes.max()) + 1)
     rows = len(classes) * (count + 1)  # of each image; its region −1 has a row, unused
     first = torch.arange(0, rows, count + 1, device=classes.device)
     row = (regions + (first + 1).view(-1, 1, 1)).flatten()
     cells = (row * width).add_(classes.flatten())
-    if ways.one_by_one(classes.device):
-        votes = cells.bincount(minlength=rows * width)
-    else:  # bincount looks for the largest first: a GPU would be waited for
-        votes = torch.zeros(rows * width, dtype=torch.int32, device=classes.device)
-        votes.scatter_add_(0, cells, votes.new_ones(()).expand(len(cells)))
+    # bincount looks for the largest first: it would be waited for
+    votes = torch.zeros(rows * width, dtype=torch.int32, device=classes.device)
+    votes.scatter_add_(0, cells, votes.new_ones(()).expand(len(cells)))
     winners = votes.view(rows, width).argmax(dim=-1)
     return torch.where(regions >= 0, winners.index_select(0, row).view_as(classes), classes)
+
+
+def _hard_vote_on_cpu(classes: NDArray[np.int64], regions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`hard_vote` by NumPy, which takes half the time of torch there."""
+    count, width = regions.max() + 2, classes.max() + 1
+    first = np.arange(0, len(classes) * count, count).reshape(-1, 1, 1)
+    row = regions + (first + 1)
+    cells = row * width
+    cells += classes
+    votes = np.bincount(cells.ravel(), minlength=len(classes) * count * width)
+    winners = votes.reshape(-1, width).argmax(axis=1)[row]
+    return winners if regions.min() >= 0 else np.where(regions >= 0, winners, classes)
 
 
 def soft_vote(logits: Tensor, owner: Tensor, classes: Tensor, regions: Tensor) -> Tensor:

@@ -36,13 +36,18 @@ def write_card(folder: Path, single: int = SINGLE, many: int = MANY) -> Figures:
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     record["figures"] = figures = measure(model, single, many)
+    write_record(folder, record, card(record))
+    return figures
+
+
+def write_record(folder: Path, record: dict[str, Any], card: str) -> None:
+    """Write the record of a training, its loss curve and its card into `folder`."""
     for name, text in (
         ("training.json", json.dumps(record, indent=1) + "\n"),
         ("loss.svg", curve(record["losses"])),
-        ("README.md", card(record)),
+        ("README.md", card),
     ):
         write_text(folder / name, text)
-    return figures
 
 
 @torch.no_grad()
@@ -117,13 +122,11 @@ def _cell(count: list[int]) -> str:
     return f"{100 * count[0] / count[1]:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def curve(losses: list[list[float]], names: tuple[str, ...] = ()) -> str:
-    """The loss curves as an SVG; losses are (step, loss of each name, or just one loss)."""
+def curve(losses: list[list[float]]) -> str:
+    """The loss curve as an SVG; losses are (step, loss)."""
     figure, file = Figure(figsize=(6.4, 2.4), layout="constrained"), io.StringIO()
     axes = figure.subplots()
-    axes.plot([step for step, *_ in losses], [each for _, *each in losses], label=names or None)
-    if names:
-        axes.legend()
+    axes.plot([step for step, _ in losses], [loss for _, loss in losses])
     axes.set(title="Training loss", xlabel="step", ylim=(0, None))
     with matplotlib.rc_context({"svg.hashsalt": "cliptrase", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -13,17 +13,15 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from torch import Tensor, nn
+from torch import Tensor
 
 from cliptrase.files import atomic_write
-from cliptrase.shapes import captions, loop, scenes
-from cliptrase.shapes.loop import report
+from cliptrase.shapes import captions, descent, scenes
 from cliptrase.shapes.model import (
     GRID,
     PATCH,
@@ -60,11 +58,7 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, then half a cosine to zero, by steps."""
-        warm_up = min(self.warm_up, self.steps // 4)
-        if step < warm_up:
-            return self.learning_rate * (step + 1) / warm_up
-        done = (step - warm_up) / max(1, self.steps - warm_up)
-        return self.learning_rate * 0.5 * (1 + float(np.cos(np.pi * done)))
+        return descent.half_cosine(step, self.steps, self.learning_rate, self.warm_up)
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ def build_store(folder: Path, count: int) -> Store:
             out[index] = to_patches(made.image)
             made_contents.append((made.objects, made.background))
             if index % 2000 == 1999:
-                report(f"scenes {index + 1}/{count}")
+                descent.report(f"scenes {index + 1}/{count}")
         out.flush()
         del out
         os.replace(part, pixels)
@@ -136,45 +130,27 @@ def loss_of(model: CLIP, patches: Tensor, at: Tensor, rows: Tensor) -> Tensor:
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
-def optimizer_of(
-    model: nn.Module, weight_decay: float, betas: tuple[float, float], eps: float
-) -> torch.optim.Optimizer:
-    """AdamW; gains, biases and other vectors do not decay. Every step sets its learning rate."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=betas, eps=eps)
-
-
 def train(
     store: Store, schedule: Schedule, checkpoint: Path, *, stop: int | None = None
-) -> tuple[CLIP, dict[str, Any]]:
+) -> tuple[CLIP, dict]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
 
-    The record is `loop.run`'s.
+    Raises ValueError where the checkpoint is of another schedule. See `descent.run`.
     """
     tokenizer = CaptionTokenizer()
     model = new_model(tokenizer, schedule.seed).train()
-    optimizer = optimizer_of(model, schedule.weight_decay, (0.9, 0.98), 1e-6)
+    optimizer = descent.adamw(model, schedule.weight_decay, (0.9, 0.98), 1e-6)
 
-    def take(step: int) -> tuple[float]:
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
+    def take(step: int) -> float:
         patches, at, texts = batch(store, schedule, step)
         loss = loss_of(model, patches, at, tokenizer(texts))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        value = descent.descend(model, optimizer, schedule.rate(step), loss)
         with torch.no_grad():
             model.logit_scale.clamp_(max=float(np.log(100)))
-        return (loss.item(),)
+        return value
 
-    parts: dict[str, loop.Part] = {"model": model, "optimizer": optimizer}
-    record = loop.run(take, parts, schedule.steps, asdict(schedule), checkpoint, stop)
+    recipe, parts = asdict(schedule), {"model": model, "optimizer": optimizer}
+    record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=50, stop=stop)
     return model.eval(), record
 
 
@@ -199,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.export:
         tokenizer = CaptionTokenizer()
         model = new_model(tokenizer, schedule.seed)
-        model.load_state_dict(torch.load(checkpoint, weights_only=True)["parts"]["model"])
+        model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
         export(model, tokenizer, args.out)
         return
     if not args.card:
@@ -209,9 +185,9 @@ def main(argv: list[str] | None = None) -> None:
         record |= {"threads": args.threads, "recipe": asdict(schedule)}
         with atomic_write(args.out / "training.json", "w") as file:
             json.dump(record, file, indent=1)
-    report("measuring")
+    descent.report("measuring")
     write_card(args.out)
-    report(f"written to {args.out}")
+    descent.report(f"written to {args.out}")
 
 
 if __name__ == "__main__":

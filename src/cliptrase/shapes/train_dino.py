@@ -1,6 +1,6 @@
 """Train the embedded DINO (assets/shapes_dino) on scenes alone, on one core.
 
-    python -m cliptrase.shapes.train_dino          # all of it: about 20 minutes on one core
+    python -m cliptrase.shapes.train_dino          # all of it: 10 to 20 minutes on one core
     python -m benchmarks.card_dino          # then measure and describe it
 
 The network is timm's own VisionTransformer. It learns as DINO (arXiv 2104.14294) and iBOT
@@ -25,12 +25,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cliptrase.files import atomic_write, write_text
-from cliptrase.shapes import loop, scenes
-from cliptrase.shapes.loop import report
+from cliptrase.shapes import descent, scenes
 from cliptrase.shapes.model import GRID as TILES
 from cliptrase.shapes.model import PATCH as TILE
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.train import ROOT, Store, build_store, optimizer_of
+from cliptrase.shapes.train import ROOT, Store, build_store
 
 SIZE, PATCH, WIDTH = 224, 14, 192
 GRID = SIZE // PATCH
@@ -53,8 +52,8 @@ _VIEWS = 3  # purpose of the streams of random numbers
 class Schedule:
     """All that decides the weights."""
 
-    steps: int = 500
-    falling: int = 200  # of these, the last ones, in which the learning rate falls
+    steps: int = 400
+    falling: int = 150  # of these, the last ones, in which the learning rate falls
     batch: int = 32  # scenes of a step
     side: int = 112  # of a view, in pixels
     scenes: int = 16_000
@@ -79,9 +78,10 @@ class Network(nn.Module):
 
     def __init__(self, prototypes: int) -> None:
         super().__init__()
-        self.vit: Any = VisionTransformer(**MODEL)
-        for each in self.vit.blocks:
+        vit: Any = VisionTransformer(**MODEL)
+        for each in vit.blocks:
             each.attn.fused_attn = False  # its backward pass on a CPU takes a third of a step
+        self.vit = vit
         self.mask_token = nn.Parameter(torch.zeros(WIDTH))
         self.head = nn.Sequential(
             nn.Linear(WIDTH, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 64)
@@ -226,65 +226,51 @@ class Pair:
         self.schedule = schedule
         self.student = Network(schedule.prototypes)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.optimizer = optimizer_of(self.student, schedule.weight_decay, (0.9, 0.999), 1e-8)
+        self.optimizer = descent.adamw(self.student, schedule.weight_decay, (0.9, 0.999), 1e-8)
 
-    def losses(self, pixels: Tensor, masked: Tensor) -> tuple[Tensor, ...]:
-        """DINO's loss of the [CLS] tokens and iBOT's of the masked patches, of `views`.
-
-        Also the entropies of the teacher's mean softmax: of [CLS] tokens, of masked patches.
-        """
+    def losses(self, pixels: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """DINO's loss of the [CLS] tokens and iBOT's of the masked patches, of `views`."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with torch.no_grad():
                 tokens = self.teacher.tokens(pixels)
                 seen = [self.teacher.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
             tokens = self.student.tokens(pixels, masked)
             answers = [self.student.cosines(x) for x in (tokens[:, 0], tokens[:, 1:][masked])]
-        logits = [x / self.schedule.teacher_temperature for x in seen]
-        cls, patches = (sinkhorn(x) for x in logits)
+        cls, patches = (sinkhorn(x / self.schedule.teacher_temperature) for x in seen)
         targets = cls.roll(len(cls) // 2, dims=0), patches  # [CLS] is asked of the other view
         of_cls, of_patches = (
             cross_entropy(target, x / self.schedule.student_temperature)
             for target, x in zip(targets, answers, strict=True)
         )
-        return of_cls, of_patches, *(entropy(x.softmax(dim=-1)) for x in logits)
+        return of_cls, of_patches
 
-    def step(self, pixels: Tensor, masked: Tensor, step: int) -> tuple[float, ...]:
-        """One step of training; what `losses` returns, as numbers."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(step)
-        of_cls, of_patches, *entropies = self.losses(pixels, masked)
-        self.optimizer.zero_grad(set_to_none=True)
-        (of_cls + of_patches).backward()
-        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimizer.step()
+    def step(self, pixels: Tensor, masked: Tensor, step: int) -> float:
+        """One step of training: the sum of the losses."""
+        of_cls, of_patches = self.losses(pixels, masked)
+        rate = self.schedule.rate(step)
+        loss = descent.descend(self.student, self.optimizer, rate, of_cls + of_patches)
         with torch.no_grad():
             both = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
             for slow, fast in both:
                 slow.lerp_(fast, 1 - self.schedule.momentum)
-        return tuple(each.item() for each in (of_cls, of_patches, *entropies))
+        return loss
 
 
 def train(
-    store: Store, schedule: Schedule, checkpoint: Path, stop: int | None = None
+    store: Store, schedule: Schedule, checkpoint: Path, *, stop: int | None = None
 ) -> tuple[Network, dict[str, Any]]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the teacher and the record.
 
-    The record is `loop.run`'s: of each entry, what `Pair.losses` returns.
+    Raises ValueError where the checkpoint is of another schedule. See `descent.run`.
     """
     pair = Pair(schedule)
-    parts: dict[str, loop.Part] = {
-        "student": pair.student,
-        "teacher": pair.teacher,
-        "optimizer": pair.optimizer,
-    }
-    record = loop.run(
-        lambda step: pair.step(*views(store, schedule, step), step),
-        parts,
-        schedule.steps,
-        asdict(schedule),
-        checkpoint,
-        stop,
-    )
+
+    def take(step: int) -> float:
+        return pair.step(*views(store, schedule, step), step)
+
+    parts = {"student": pair.student, "teacher": pair.teacher, "optimizer": pair.optimizer}
+    recipe = asdict(schedule)
+    record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=50, stop=stop)
     return pair.teacher.eval(), record
 
 
@@ -347,7 +333,7 @@ def main(argv: list[str] | None = None) -> None:
     record["recipe"] = asdict(schedule)
     record["entropy"] = entropies(teacher, schedule.teacher_temperature)
     write_text(args.out / "training.json", json.dumps(record) + "\n")
-    report(f"written to {args.out}")
+    descent.report(f"written to {args.out}")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_prediction_code_takes_only_types_from_the_schema():
         for alias in node.names
         if f"{node.module}".removeprefix("cliptrase.") not in code.CONFIG
     }
-    assert ("cliptrase.config.schema", "Method") in taken
+    assert ("cliptrase.config.method", "Method") in taken
     for module, name in taken:
         value = getattr(import_module(module), name)
         kinds_of_types = type | types.GenericAlias | types.UnionType | types.ModuleType

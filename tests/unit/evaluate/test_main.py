@@ -309,3 +309,15 @@ def test_places_are_looked_at_before_torch_is_imported(words, tmp_path):
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0 and "error: " in done.stderr, done.stderr
+
+
+def test_a_gpu_that_cannot_be_there_is_refused_before_torch_is_imported(words):
+    script = (
+        "import contextlib, sys\nfrom cliptrase import machine\n"
+        "from cliptrase.evaluate.__main__ import main\nmachine.may_have_gpu = lambda: False\n"
+        f"with contextlib.suppress(SystemExit): main({[*words, 'device=cuda']!r})\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    refused = "error: device=cuda: torch sees no GPU here; take device=cpu\n"
+    assert (done.returncode, done.stderr) == (0, refused)

@@ -1,6 +1,7 @@
 """A pass over a few scenes: the same numbers alone, in company, in threads, in batches."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -20,10 +21,13 @@ from cliptrase.data.read.ordered import in_order_by
 from cliptrase.evaluate import jobs, passes, protocols
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.textcache import text_of
+from cliptrase.evaluate.truth import Loader
+from cliptrase.model import vision
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, scoring
 from cliptrase.runs.finished import status
 from cliptrase.runs.metrics import class_counts, scores
+from cliptrase.runs.provenance import Stages
 from cliptrase.segment import ways
 
 IMAGES, SIZE = 6, 112
@@ -99,11 +103,11 @@ def test_a_batch_that_does_not_fit_is_halved(alone, runs_of, make, tmp_path, mon
     sizes = []
 
     class Small(protocols.Graph):
-        def __init__(self, clip, pixels, out_size):
+        def __init__(self, clip, pixels, *more):
             sizes.append(len(pixels))
             if len(pixels) > 1:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            super().__init__(clip, pixels, out_size)
+            super().__init__(clip, pixels, *more)
 
     monkeypatch.setattr(protocols, "Graph", Small)
     (folder,) = make(runs_of(CLIPTRASE), tmp_path, batched=True, batch_size=5).values()
@@ -122,6 +126,44 @@ def test_a_batch_is_as_large_as_the_run_says(runs_of, make, tmp_path, monkeypatc
     assert sizes == [1, 4, 2]  # the first counts operations
 
 
+WITHIN = ["method=cliptrase", "method.attention.within=truth", "method.regions.vote=none"]
+ORACLES = [["benchmark=shapes", *WITHIN], ["benchmark=shapes_bg", *WITHIN]]
+
+
+@pytest.fixture(scope="module")
+def oracles(runs_of, make, tmp_path_factory):
+    """The folders of an oracle on two benchmarks over the same images, each made by itself."""
+    folders = [make(runs_of(one), tmp_path_factory.mktemp("oracle")) for one in ORACLES]
+    return {name: folder for made in folders for name, folder in made.items()}
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 4])
+def test_an_oracle_sees_the_truth_of_its_own_benchmark_in_any_company(
+    batch_size, oracles, runs_of, make, tmp_path
+):
+    """One image a thread, as on a CPU, and in batches, as on a GPU; the last one is smaller."""
+    more = [CLIPTRASE, ["benchmark=shapes", *WITHIN, "method.attention.within_cls=kept"]]
+    options = {"workers": 2} if batch_size is None else {"batched": True, "batch_size": batch_size}
+    folders = make(runs_of(*more, *ORACLES), tmp_path, **options)
+    for name, alone in oracles.items():
+        one, other = (np.load(at / "confusion.npz")["confusion"] for at in (alone, folders[name]))
+        assert np.abs(one - other).sum() / 2 <= 1e-5 * one.sum()
+        if batch_size != 4:
+            assert contents(folders[name]) == contents(alone)
+
+
+def test_an_image_of_ignored_pixels_alone_is_not_computed(runs_of, data, monkeypatch):
+    (run,) = runs_of(["benchmark=shapes", *WITHIN]).values()
+    clip, sample = load_clip(run.model), open_dataset(run, data)[0]
+    empty = dataclasses.replace(sample, label=np.full_like(sample.label, 255))
+    loader = Loader.of([empty], [run])
+    monkeypatch.setattr(vision, "embed_tokens", pytest.fail)
+    job = jobs.Job.of(run, "words", None)
+    predictor = passes.Predictor(clip, loader, {"run": job}, Stages(), 1)
+    with single_threaded_pool(1) as pool:
+        assert list(predictor.singly(pool, [0], ahead=1)) == [(0, {"run": None})]
+
+
 NO_MEMORY = (
     "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"
 )
@@ -133,11 +175,11 @@ def test_an_image_that_does_not_fit_alone(at, batched, runs_of, make, tmp_path, 
     made = []
 
     class Large(protocols.Graph):
-        def __init__(self, clip, pixels, out_size):
+        def __init__(self, clip, pixels, *more):
             made.append(len(pixels))
             if len(made) >= at:
                 raise RuntimeError(NO_MEMORY)
-            super().__init__(clip, pixels, out_size)
+            super().__init__(clip, pixels, *more)
 
     monkeypatch.setattr(protocols, "Graph", Large)
     message = "one image of 112 pixels does not fit .* take a smaller image_size"

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from cliptrase.config.metric_names import RULES
-from cliptrase.evaluate import tally
 from cliptrase.evaluate.tally import ImageResult, Progress, Tally
 from cliptrase.runs import bootstrap
 from cliptrase.runs.bootstrap import BLOCK
@@ -81,7 +80,7 @@ def test_what_was_saved_goes_on_as_if_nothing_had_been(tmp_path):
             after.resume(tmp_path / "partial.npz", {"code": "1"})
             assert after.position == 11
         (first if position < 11 else second).add(position, result)
-    for key in tally.ARRAYS:
+    for key in Tally.ARRAYS:
         assert np.array_equal(getattr(second, key), getattr(whole, key))
     first.add(11, None)  # what was saved is no longer held on to
 

@@ -175,6 +175,45 @@ def test_images_outside_a_subset_are_left_out_of_its_run_alone(tmp_path):
         Loader.of([sample(3)], [part], tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "raw", "seen"),
+    [
+        ("voc20", [0, 1, 20, 255], [-1, 0, 19, -1]),
+        # what is ignored is not yet background, which it is where it is scored
+        ("voc21", [0, 1, 20, 255], [-1, 0, 19, -1]),
+        ("voc21_standard", [0, 1, 20, 255], [20, 0, 19, -1]),
+        # stuff that COCO-Object does not score is seen: raw 92 is the stuff after 'banner'
+        ("coco_object", [0, 255, 91, 92], [0, -1, 80, 81]),
+        # 16 bits: 255 is a class, and 65535 is ignored
+        ("pc459", [0, 1, 256, 65535], [-1, 0, 255, -1]),
+        ("pc459", [65535, 65535], [-1, -1]),
+    ],
+)
+def test_what_an_oracle_sees(benchmark, raw, seen):
+    run = config.resolve([f"benchmark={benchmark}", "model=shapes_clip"])
+    found = Target.of(run).seen(np.array(raw), "image 1")
+    assert found.tolist() == seen and found.dtype == np.int32
+
+
+def test_an_oracle_sees_the_cropped_labels_of_its_own_benchmark():
+    chosen = ["model=shapes_clip", "image_size=16"]
+    oracle = ["method.attention.within=truth", "method.regions.vote=none"]
+    runs = [
+        config.resolve(["benchmark=voc20", *chosen]),
+        config.resolve(["benchmark=voc21_standard", *chosen, *oracle]),
+    ]
+    wide = sample(3)
+    wide.image, wide.label = wide.image.resize((64, 32)), np.full((32, 64), 3, np.int32)
+    wide.label[:, 40:] = 0
+    wide.label[:, 60:] = 5  # outside the centre crop
+    loaded = Loader.of([wide], runs)(0)
+    assert list(loaded.shown.truths) == [target_key(runs[1])]
+    (seen,) = loaded.shown.truths.values()
+    assert seen.shape == (16, 16) and set(np.unique(seen)) == {2, 20}
+    assert (seen.ravel() * 21 == loaded.truths[target_key(runs[1])].rows).all()
+    assert not Loader.of([wide], runs[:1])(0).shown.truths
+
+
 def test_more_classes_than_label_maps_hold_are_refused():
     run = config.resolve(["benchmark=ade150"])
     run = changed(run, {"vocabulary.classes.name": "everything", "vocabulary.classes.count": 32768})

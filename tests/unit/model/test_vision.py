@@ -42,7 +42,7 @@ def test_tokens_entering_a_block_are_open_clips_intermediates(clip, pixels):
     assert torch.allclose(tokens[:, 1:], theirs["image_intermediates"][0], atol=1e-5)
 
 
-def oracle_attention(parts, kind, terms, row_sum="none", heads="mean"):
+def oracle_attention(parts, kind, terms, row_sum="none", heads="mean", softmax=False):
     """The attention of `kind` and `terms` by loops over heads and terms, in float64."""
     q, k, v = (part.double().numpy() for part in parts)
     named = {"q": q, "k": k, "v": v}
@@ -62,6 +62,9 @@ def oracle_attention(parts, kind, terms, row_sum="none", heads="mean"):
         else:
             for a, b in pairs:
                 weights[image] += alike(a, b, kind) / (len(terms) * count)
+    if softmax:
+        weights = np.exp(weights / math.sqrt(width))
+        weights /= weights.sum(axis=-1, keepdims=True)
     if row_sum != "none":
         weights *= row_sum / np.abs(weights).sum(axis=-1, keepdims=True)
     mixed = np.einsum("bhij,bhjd->bihd", weights, v)
@@ -92,6 +95,15 @@ def test_attention(clip, pixels, kind, heads, row_sum, terms):
     expected = oracle_attention(parts, kind, terms, row_sum, heads)
     error = np.abs(ours.numpy() - expected).max()
     assert error < 1e-5 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("kind", "heads"), SHARED)
+@pytest.mark.parametrize("row_sum", ["none", 1, 3])
+def test_one_softmax_for_all_heads(clip, pixels, kind, heads, row_sum):
+    parts, terms = vision.qkv(clip, 3, vision.embed_tokens(clip, pixels)), ["qq", "kk", "vv"]
+    ours = vision.attend(parts, kind, terms, row_sum=row_sum, heads=heads, softmax=True)
+    expected = oracle_attention(parts, kind, terms, row_sum, heads, softmax=True)
+    assert np.abs(ours.numpy() - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_the_order_of_terms_changes_nothing(clip, pixels):

@@ -27,8 +27,10 @@ from cliptrase.publish.tables import main
 TABLES = (
     "table1_main",
     "table2_ablation",
+    "table4_scr",
     "table6_metrics_224",
     "table7_metrics_336",
+    "table8_unsupervised",
     "fig7_sensitivity",
     "table_discrepancies",
     "table_peers",
@@ -240,17 +242,19 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:8] == [
+    assert out[:10] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
+        "table4_scr: 60 of 60 cells",
         "table6_metrics_224: 120 of 120 cells",
         "table7_metrics_336: 120 of 120 cells",
+        "table8_unsupervised: 12 of 12 cells",
         "fig7_sensitivity: 65 of 65 cells",
         "table_discrepancies: 97 of 97 cells",
         "table_peers: 91 of 91 cells",
         "table_peers_slide: 72 of 72 cells",
     ]
-    assert out[8] == "0 cells of 689 missing"
+    assert out[10] == "0 cells of 761 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     files = [f"{table}.{kind}" for table in TABLES for kind in ("csv", "md", "tex")]
     assert sorted(written) == sorted([".rendered.json", *files])
@@ -316,7 +320,36 @@ def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0 cells of 689 missing" in done.stdout
+    assert "0 cells of 761 missing" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tables", "paperr"],
+        ["tables", "paper", "--table", "table1"],
+        ["tables", "paper", "--benchmarks", "voc2"],
+        ["tables", "smoke"],
+        ["figures", "paperr"],
+        ["figures", "smoke"],
+        ["publish", "paperr"],
+        ["publish", "paper", "tracking.mod=offline"],
+        ["publish", "smoke"],
+    ],
+)
+def test_names_and_runs_are_looked_at_before_pandas_is_imported(
+    words: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import contextlib, sys; from cliptrase.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main({words!r})\n"
+        "heavy = {'torch', 'pandas', 'matplotlib', 'wandb'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0 and done.stderr.startswith("error: "), done.stderr
 
 
 def test_no_such_step_is_a_usage_error() -> None:

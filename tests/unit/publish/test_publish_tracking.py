@@ -223,7 +223,7 @@ def test_tables_that_cannot_be_made_do_not_stop_the_runs(
     def damaged(*_: Any) -> None:
         raise UserError("counts.npz: damaged")
 
-    monkeypatch.setattr("cliptrase.publish.tracking.tidy", damaged)
+    monkeypatch.setattr("cliptrase.publish.cells.tidy", damaged)
     ledger = run(results)
     assert len(ledger.places[OFFLINE]) == 3
     failed = json.loads(ledger.path.read_text())["failed"]

@@ -14,7 +14,7 @@ from tests import objects
 from tests.objects import listed_text
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cliptrase.config.schema import Method
+from cliptrase.config.method import Method
 from cliptrase.evaluate import graph as module
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model.load import Clip

@@ -29,6 +29,18 @@ def crop_image(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(resized)[top : top + size, left : left + size].copy()
 
 
+def crop_box(sides: Sequence[int], size: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, in pixels of a picture of `sides` (width, height), of what
+    `crop_image` shows of it."""
+    resized, starts = _centred(sides, size)
+    near = [start * old / new for start, old, new in zip(starts, sides, resized, strict=True)]
+    far = [
+        min((start + size) * old / new, old)
+        for start, old, new in zip(starts, sides, resized, strict=True)
+    ]
+    return near[0], near[1], far[0], far[1]
+
+
 def crop_label(label: np.ndarray, size: int) -> np.ndarray:
     """(size, size) of a label map (H, W) of any integer type: as `crop_image`, nearest pixel.
 

@@ -249,8 +249,7 @@ def shipped(folder: Path) -> list[str]:
 
 def _find(name_or_path: Path | str, folder: Path, what: str) -> Path:
     word = str(name_or_path)
-    names = shipped(folder)
-    if word in names:
+    if "/" not in word and (folder / f"{word}.txt").is_file():
         return folder / f"{word}.txt"
     path = Path(os.path.expanduser(word))
     if path.is_file():
@@ -261,7 +260,9 @@ def _find(name_or_path: Path | str, folder: Path, what: str) -> Path:
         raise UserError(
             f"{word}: no such file; give a text file with one entry a line, or a shipped {what}"
         )
-    raise UserError(f"unknown {what} {word!r}: no shipped name and no file. {nearest(word, names)}")
+    raise UserError(
+        f"unknown {what} {word!r}: no shipped name and no file. " + nearest(word, shipped(folder))
+    )
 
 
 def _refuse_empty(entries: Sequence[str], source: str, entry: str) -> None:

@@ -1,0 +1,337 @@
+"""A method: types, choices, ranges and defaults of its keys, as `schema` says them of a run."""
+
+from math import isfinite
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, TERMS, VOTE
+from cliptrase.config.validation import (
+    Frozen,
+    OptionalText,
+    Text,
+    defaults,
+    is_number,
+    number,
+    one_of,
+    that,
+    whole,
+)
+from cliptrase.config.written import text_of
+from cliptrase.errors import UserError, nearest
+
+Heads = Annotated[str, one_of("mean", "concatenated")]
+Flag = Annotated[bool, one_of(True, False)]
+Count = Annotated[int, whole(1)]
+Block = Annotated[
+    int,
+    that(
+        lambda value: is_number(value, int) and value <= 12,
+        "must be a whole number up to 12, the last block: they are counted as in a 12-block model, "
+        "from the end",
+    ),
+]
+Scale = Annotated[float, number(0, 10_000)]
+WITHIN_KEYS = ("within_mixed", "within_cls")  # how `within` restricts
+SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_heads)
+
+
+def _terms(value: Any) -> tuple[str, ...]:
+    """In one order, whatever order they are written in: it is one run."""
+    unknown = [term for term in value if term not in TERMS] if isinstance(value, list) else []
+    if unknown:
+        hint = nearest(str(unknown[0]), TERMS)
+        raise UserError(f"method.attention.terms: unknown term {unknown[0]!r}; {hint}")
+    if not isinstance(value, list | tuple) or len(set(value)) != len(value):
+        raise ValueError("give a list without doubles, as [qq,kk,vv]")
+    return tuple(sorted(value, key=TERMS.index))
+
+
+class Attention(Frozen):
+    """What replaces the attention of the blocks first_block … last_block, counted as in a 12-block
+    model, from the end on other depths.
+
+    within: an oracle: tokens attend within regions of the ground truth only. A configuration says
+    `truth`; the run of a pass names its target there (`evaluate.jobs.Job.of`).
+    """
+
+    kind: Annotated[str, one_of(*ATTENTION)]
+    terms: Annotated[tuple[str, ...], BeforeValidator(_terms)]
+    first_block: Block
+    last_block: Block
+    residual: Flag
+    ffn: Flag
+    omega: Scale | None = None
+    row_sum: Annotated[str | int, one_of("none", 1, 3)] = "none"
+    heads: Heads = "mean"
+    softmax: Flag = False
+    within: Annotated[str | None, one_of(None, "truth")] = None
+    within_mixed: Annotated[str, one_of("majority", "any")] = "majority"
+    within_cls: Annotated[str, one_of("apart", "kept")] = "apart"
+
+    @model_validator(mode="after")
+    def _kind_reads(self) -> Self:
+        """Refuse keys that the kind does not read."""
+        kind, reads = ATTENTION[self.kind], ATTENTION[self.kind].reads
+        terms = list(self.terms)
+        if ("terms" in reads) != bool(terms):
+            cure = f"kind {self.kind} compares nothing; take []"
+            cure = "give a list without doubles, as [qq,kk,vv]" if "terms" in reads else cure
+            raise UserError(f"method.attention.terms={terms}: {cure}")
+        if kind.two_paths and (self.residual, self.ffn) != (True, False):
+            raise UserError(
+                f"method.attention.kind={self.kind}: its path has a residual and no FFN; take "
+                "method.attention.residual=true and method.attention.ffn=false"
+            )
+        if self.kind == "gem" and "qk" in terms:
+            raise UserError(
+                "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
+            )
+        cures = {
+            "row_sum": f"kind {self.kind} has rows of its own; take none",
+            "heads": f"kind {self.kind} attends head by head; take mean, or kind "
+            + " or ".join(SHARED_MATRIX),
+            "omega": f"is added before a softmax; take null with kind {self.kind}",
+            "softmax": "is of kinds with one matrix for all heads; take false, or kind "
+            + " or ".join(SHARED_MATRIX),
+            "within": f"kind {self.kind} has no rows that could be restricted; take null",
+        }
+        if self.within is None:
+            unread = "says how within=truth restricts rows, and within is null; take "
+            cures |= {key: unread + defaults(Attention)[key] for key in WITHIN_KEYS}
+        for key, cure in cures.items():
+            value = getattr(self, key)
+            if key not in reads and value != defaults(Attention)[key]:
+                raise UserError(f"method.attention.{key}={text_of(value)}: {cure}")
+        if self.within is not None and self.omega is not None:
+            raise UserError(
+                f"method.attention.within={self.within}: is not defined with "
+                f"method.attention.omega={self.omega:g}; take null for one of the two"
+            )
+        if self.first_block > self.last_block:
+            raise UserError(
+                f"method.attention.first_block={self.first_block} comes after "
+                f"last_block={self.last_block}"
+            )
+        return self
+
+
+class Correlation(Frozen):
+    """How tokens are compared: those of a block of the unmodified CLIP, or a `feature` of the
+    second network `method.dino` (Table 5)."""
+
+    block: Block | None = None  # of CLIP
+    kind: Annotated[str, one_of(*SHARED_MATRIX)]
+    heads: Heads = "mean"
+    source: Annotated[str, one_of("clip", "dino")] = "clip"
+    feature: Annotated[str, one_of("tokens", "key", "qkv")] = "tokens"
+
+    @model_validator(mode="after")
+    def _source_reads(self) -> Self:
+        """Refuse keys that the source does not read."""
+        place = "method.regions.correlation"
+        if self.source == "clip" and self.block is None:
+            raise UserError(
+                f"{place}.block is missing; write it where the other keys of {place} are"
+            )
+        if self.source == "clip" and self.feature != "tokens":
+            raise UserError(
+                f"{place}.feature={self.feature}: source clip compares q, k and v of a block"
+            )
+        if self.source == "dino":
+            usual = {"block": None, "heads": "mean", "kind": "cosine"}
+            for key, value in usual.items():
+                if getattr(self, key) != value:
+                    given = text_of(getattr(self, key))
+                    cure = f"source dino takes {text_of(value)}; it has a feature instead"
+                    raise UserError(f"{place}.{key}={given}: {cure}")
+        return self
+
+
+class SamOptions(Frozen):
+    """How clusters prompt SAM, and how its masks become regions.
+
+    points: of each cluster, at most. sees: the pixels that CLIP gets, or the same view of the
+    original picture. score: what a pixel in several masks goes by. threshold: of mask logits.
+    """
+
+    points: Annotated[
+        str | int,
+        that(
+            lambda value: value == "all" or (is_number(value, int) and value >= 1),
+            "must be all, or a whole number, 1 or more",
+        ),
+    ] = "all"
+    sees: Annotated[str, one_of("network", "original")] = "network"
+    multimask: Flag = False
+    score: Annotated[str, one_of("iou", "logit")] = "iou"
+    threshold: Annotated[
+        float, that(lambda value: is_number(value) and isfinite(value), "must be a number")
+    ] = 0.0
+
+
+class Regions(Frozen):
+    """How patches are clustered, how clusters become regions, and how regions vote.
+
+    kind: smoothed maps of cluster prototypes (their `upsample` and `median`), or SAM's masks.
+    """
+
+    kind: Annotated[str, one_of("prototypes", "sam")] = "prototypes"
+    sam: SamOptions | None = None
+    correlation: Correlation
+    cluster: Annotated[str, one_of("rows", "features")]
+    denoise: Annotated[str, one_of(*DENOISE)]
+    eps: Annotated[float, number(0)]
+    min_samples: Count
+    upsample: Annotated[int, whole(1, 32)] | None = None
+    median: (
+        Annotated[int, that(lambda value: value % 2 == 1, "the window must be odd"), whole(1, 99)]
+        | None
+    ) = None
+    vote: Annotated[str, one_of("auto", *VOTE)]  # auto is filled in before
+    algorithm: Annotated[str, one_of(*CLUSTERING)] = "dbscan"
+    l2_rows: Flag = False
+    passes: Annotated[int, one_of(1, 2)] = 1
+
+    @model_validator(mode="after")
+    def _kind_reads(self) -> Self:
+        """Refuse keys that the kind does not read, and those that it misses."""
+        needed = ("sam",) if self.kind == "sam" else ("upsample", "median")
+        for key in ("sam", "upsample", "median"):
+            value, place = getattr(self, key), f"method.regions.{key}"
+            if (value is None) and key in needed:
+                section = "the other keys of method.regions are"
+                raise UserError(f"{place} is missing; write it where {section}")
+            if (value is not None) and key not in needed:
+                given = text_of(value) if key != "sam" else "…"
+                raise UserError(f"{place}={given}: kind {self.kind} does not read it; leave it out")
+        return self
+
+
+class BackboneNames(Frozen):
+    """Labels of conf/backbone by what a method needs them for."""
+
+    sam: OptionalText = None
+    dino: OptionalText = None
+
+
+class WrittenBackbone(Frozen):
+    """A network beside CLIP as its YAML says it.
+
+    name: of kind sam its repository on the hub, of kind timm timm's architecture, whose repository
+    is `repo`; None: it ships with the project. sha256, bytes: of its weights.
+    """
+
+    label: Text
+    kind: Annotated[str, one_of("sam", "timm")]
+    name: OptionalText
+    repo: OptionalText = None
+    sha256: OptionalText = None
+    bytes: Count | None = None
+    patch: Count | None = None
+
+
+class Backbone(Frozen):
+    """A network beside CLIP: what it is, and where it lies.
+
+    path: its folder, None where it comes from `repo` on the hub. patch: in pixels, of kind timm.
+    """
+
+    label: str
+    kind: str  # sam | timm
+    name: str
+    weights_sha256: str | None
+    config_sha256: str | None
+    path: str | None = Field(exclude=True)
+    repo: str | None = Field(exclude=True)
+    patch: int | None = Field(exclude=True)
+
+    @property
+    def key(self) -> tuple[str | None, ...]:
+        """The same for the same network, wherever it lies and whatever its label is."""
+        named = None if self.weights_sha256 else f"{self.repo}:{self.name}"
+        return self.kind, self.weights_sha256, self.config_sha256, named
+
+
+class Backbones(Frozen):
+    """The networks that a method needs beside CLIP."""
+
+    sam: Backbone | None = None
+    dino: Backbone | None = None
+
+
+class Unsupervised(Frozen):
+    """The regions of all images are clustered (k-means), and clusters matched to classes
+    (Hungarian): no word decides a pixel.
+
+    clusters: how many, or K, as many as classes. fit: the images that k-means sees; val: those that
+    are scored.
+    """
+
+    clusters: Annotated[
+        int | str,
+        that(
+            lambda value: value == "K" or (is_number(value, int) and value >= 1),
+            "must be K (as many as there are classes) or a whole number, no less than that",
+        ),
+    ]
+    fit: Annotated[str, one_of("val")] = "val"
+
+
+class Method(Frozen):
+    """sam, dino: networks beside CLIP, which a run's identity has as `backbones`."""
+
+    name: Text
+    attention: Attention
+    regions: Regions | None
+    cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
+    sam: Backbone | None = Field(None, exclude=True)
+    dino: Backbone | None = Field(None, exclude=True)
+    unsupervised: Unsupervised | None = None
+
+    @property
+    def sees_original(self) -> bool:
+        """Whether a network looks at the picture as it was before it was resized for CLIP."""
+        sam = None if self.regions is None else self.regions.sam
+        return bool(self.networks) and sam is not None and sam.sees == "original"
+
+    @property
+    def networks(self) -> list[Backbone]:
+        """The networks that it needs beside CLIP: none where no region votes."""
+        if self.regions is None or self.regions.vote == "none":
+            return []
+        return [each for each in (self.sam, self.dino) if each is not None]
+
+    @model_validator(mode="after")
+    def _has_networks(self) -> Self:
+        """Refuse regions of a network that is not named."""
+        if self.regions is None:
+            return self
+        needs = {
+            "sam": self.regions.kind == "sam" and "method.regions.kind=sam",
+            "dino": self.regions.correlation.source == "dino"
+            and "method.regions.correlation.source=dino",
+        }
+        for key, needed in needs.items():
+            if needed and getattr(self, key) is None:
+                raise UserError(
+                    f"{needed}: needs method.{key}=, a label of conf/backbone, auto or "
+                    "local-dir:DIR"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _no_word_votes(self) -> Self:
+        """Refuse what an unsupervised method would not read."""
+        if self.unsupervised is None:
+            return self
+        why = "with method.unsupervised no word decides a pixel"
+        if self.regions is None:
+            raise UserError("method.regions=null: method.unsupervised clusters regions; give them")
+        if self.sam is not None or self.dino is not None:
+            raise UserError("method.unsupervised: clusters regions of CLIP, not of other networks")
+        if self.regions.vote != "none":
+            raise UserError(f"method.regions.vote={self.regions.vote}: {why}; take none")
+        if self.cls_logits:
+            raise UserError(f"method.cls_logits=true: {why}; take false")
+        return self
