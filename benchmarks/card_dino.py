@@ -4,6 +4,7 @@ Labels are used here only, to score; the benchmark's own scenes are never looked
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from scipy.stats import t as student
+from torch import Tensor
 
 from cliptrase.config.run import dbscan_defaults
 from cliptrase.files import write_text
@@ -42,17 +44,19 @@ Figures = dict[str, Any]
 def write_card(folder: Path, many: int = MANY) -> Figures:
     """Measure the network in `folder`; put figures, curve and card beside it.
 
-    Reads and extends training.json. Returns the figures (see `measure`), under "trained", and
-    those of the same network before any training, under "untrained".
+    Reads and extends training.json. Returns the figures (see `measure`): "trained"; "untrained", of
+    the same network before any training; "colour", of `mean_colours`.
     """
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    trained = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     torch.manual_seed(record["recipe"]["seed"])
-    networks = {
-        "trained": timm.create_model(f"local-dir:{folder}", pretrained=True),
-        "untrained": Network(record["recipe"]["prototypes"]).vit,
-    }
+    untrained = Network(record["recipe"]["prototypes"]).vit.eval()
     made = held_out(many)
-    figures = {name: measure(vit.eval(), made) for name, vit in networks.items()}
+    figures = {
+        "trained": measure(trained.forward_features, made),
+        "untrained": measure(untrained.forward_features, made),
+        "colour": measure(mean_colours, made),
+    }
     record["figures"] = figures
     for name, text in (
         ("training.json", json.dumps(record) + "\n"),
@@ -63,9 +67,17 @@ def write_card(folder: Path, many: int = MANY) -> Figures:
     return figures
 
 
+def mean_colours(shown: Tensor) -> Tensor:
+    """The mean colour of every patch in place of its token, of the picture in place of [CLS]."""
+    patches = F.avg_pool2d(shown, PATCH).flatten(2).transpose(1, 2)
+    return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+
+
 @torch.no_grad()
-def measure(vit: Any, made: list[scenes.Scene]) -> Figures:
-    """How well the tokens of timm's ViT tell what belongs together, scene by scene.
+def measure(encode: Callable[[Tensor], Tensor], made: list[scenes.Scene]) -> Figures:
+    """How well tokens tell what belongs together, scene by scene.
+
+    `encode` gives tokens (B, 1 + N, C), [CLS] first, of what `pixels` gives.
 
     "ranking": the mean `ranking` of a scene's patches by token cosines. "clusters": how many DBSCAN
     finds in the cosines less [CLS]'s, at the default eps and min_samples.
@@ -74,7 +86,7 @@ def measure(vit: Any, made: list[scenes.Scene]) -> Figures:
     eps, min_samples = dbscan_defaults((SIZE // PATCH) ** 2)
     for start in range(0, len(made), 20):
         some = made[start : start + 20]
-        tokens = F.normalize(vit.forward_features(pixels(some)), dim=-1)
+        tokens = F.normalize(encode(pixels(some)), dim=-1)
         w = tokens @ tokens.transpose(1, 2)
         labels = dbscan(neighbours(squared_distances(less_cls(w)), eps), min_samples)
         clusters += (labels.amax(dim=1) + 1).tolist()
@@ -91,13 +103,17 @@ def card(record: dict[str, Any]) -> str:
     """
     recipe, figures = record["recipe"], record["figures"]
     rows = "\n".join(
-        f"| {title} | {cell(figures['trained'])} | {cell(figures['untrained'])} |"
+        f"| {title} | " + " | ".join(cell(each) for each in figures.values()) + " |"
         for title, cell in (
             ("ranking of patches", ranking_cell),
             ("scenes with 2 to 40 clusters, %", cluster_cell),
             ("clusters, median (least to most)", spread_cell),
         )
     )
+    keys = "steps", "batch", "prototypes", "warm_up", "falling", "momentum", "seed"
+    steps, batch, prototypes, warm_up, falling, momentum, seed = (recipe[key] for key in keys)
+    taught, teaches = recipe["student_temperature"], recipe["teacher_temperature"]
+    rate, decay, minutes = recipe["learning_rate"], recipe["weight_decay"], record["seconds"] / 60
     many = len(figures["trained"]["clusters"])
     note = f"\n- {record['note']}" if "note" in record else ""
     of_cls, of_patches = (record["entropy"][name] for name in ("cls", "patches"))
@@ -124,16 +140,14 @@ Load it with `timm.create_model("local-dir:assets/shapes_dino", pretrained=True)
   brightness and contrast ±0.3, saturation ±0.2, hue ±0.02, one of ten grey, three of ten blurred.
   Every second view has a block of 10 to 50 % of its patches masked for the student.
 - Objective: DINO's cross-entropy between the [CLS] tokens of the two views, plus iBOT's between
-  teacher and student on the masked patches of the same view; {recipe["steps"]:,} steps of
-  {recipe["batch"]} scenes ({2 * recipe["steps"] * recipe["batch"]:,} views in all). One head for
-  both: 192, 512, 512, 64, and {recipe["prototypes"]} prototypes. Temperatures
-  {recipe["student_temperature"]:g} (student) and {recipe["teacher_temperature"]:g} (teacher),
-  teacher momentum {recipe["momentum"]:g}. Sinkhorn-Knopp evens out the teacher's output (3 rounds,
-  [CLS] and patches apart), in place of DINO's centres.
-- AdamW, learning rate {recipe["learning_rate"]:g} (warm-up {recipe["warm_up"]} steps, then
-  constant; half a cosine to 0 in the last {recipe["falling"]}), weight decay
-  {recipe["weight_decay"]:g} on matrices, gradients clipped at norm 1, bf16 autocast.
-- {record["seconds"] / 60:.0f} minutes on one CPU thread, scenes not counted. A run on the same
+  teacher and student on the masked patches of the same view; {steps:,} steps of {batch} scenes
+  ({2 * steps * batch:,} views). One head for both: 192, 512, 512, 64, and {prototypes} prototypes.
+  Temperatures {taught:g} (student) and {teaches:g} (teacher), teacher momentum {momentum:g}.
+  Sinkhorn-Knopp evens out the teacher's output (3 rounds, [CLS] and patches apart), in place of
+  DINO's centres: with these a short training left some 20 prototypes in use.
+- AdamW, learning rate {rate:g} (warm-up {warm_up} steps, then constant; half a cosine to 0 in the
+  last {falling}), weight decay {decay:g} on matrices, gradients clipped at norm 1, bf16 autocast.
+- Seed {seed}; {minutes:.0f} minutes on one CPU thread, scenes not counted. A run on the same
   machine and libraries repeats bit for bit, interrupted or not; another CPU may give other
   weights.{note}
 
@@ -144,18 +158,18 @@ The loss is no measure of quality: the teacher's own output moves as it learns.
 ## Figures
 
 With 95 % intervals, on {many} held-out scenes of the validation seeds at {SIZE} px, every second
-one with clutter; beside them the same network before any training.
+one with clutter; beside them the same network before any training, and the mean colour of every
+patch in place of its token.
 
-| | trained | untrained |
-|---|---|---|
+| | trained | untrained | mean colour |
+|---|---|---|---|
 {rows}
 
 The ranking is the area under the ROC curve, by cosines of tokens after the final norm: how well a
 patch puts the other patches of its own class before all others (0.5 by chance; Student's t over
 scenes). Clusters are DBSCAN's of the cosines less [CLS]'s, at the default eps and min_samples
-(Wilson). The mean teacher output of {HELD_OUT} of these scenes has an entropy of
-{of_cls:.2f} nats for [CLS] and {of_patches:.2f} for patches, of
-{np.log(recipe["prototypes"]):.2f} possible.
+(Wilson). The mean teacher output of {HELD_OUT} of these scenes has an entropy of {of_cls:.2f} nats
+for [CLS] and {of_patches:.2f} for patches, of {np.log(prototypes):.2f} possible.
 
 The benchmark's own scenes have other seeds; nothing here has seen them.
 
