@@ -220,7 +220,7 @@ def test_a_named_dataset_must_be_prepared_and_its_archives_are_told(data, capsys
 
 def test_a_name_that_is_neither(data, capsys):
     error = refused(capsys, "knwn.zip")[1]
-    assert "unknown dataset or archive 'knwn.zip'; did you mean 'known.zip'?" in error
+    assert "unknown dataset, archive or network 'knwn.zip'; did you mean 'known.zip'?" in error
     assert "shapes" in error and "toy" in error
 
 

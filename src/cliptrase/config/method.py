@@ -247,6 +247,11 @@ class Backbone(Frozen):
     patch: int | None = Field(exclude=True)
 
     @property
+    def role(self) -> str:
+        """The key of a method that names it: sam | dino."""
+        return "sam" if self.kind == "sam" else "dino"
+
+    @property
     def key(self) -> tuple[str | None, ...]:
         """The same for the same network, wherever it lies and whatever its label is."""
         named = None if self.weights_sha256 else f"{self.repo}:{self.name}"

@@ -10,7 +10,7 @@ from urllib.request import getproxies
 
 import huggingface_hub
 
-from cliptrase.config.backbones import CONFIG, KINDS, WEIGHTS
+from cliptrase.config.backbones import CONFIG, WEIGHTS
 from cliptrase.config.method import Backbone
 from cliptrase.errors import UserError
 from cliptrase.files import known_sha256
@@ -38,15 +38,10 @@ def folder_of(backbone: Backbone) -> Path:
             cure = (
                 f"the hub's file is not the one that conf/backbone/{backbone.label}.yaml names: "
                 "correct sha256 there if you trust it, or read a folder with "
-                f"method.{role_of(backbone)}=local-dir:DIR"
+                f"method.{backbone.role}=local-dir:DIR"
             )
         raise UserError(f"{where}: its sha256 is {found}, not {named}; {cure}")
     return weights.parent
-
-
-def role_of(backbone: Backbone) -> str:
-    """The key of a method that names a network of its kind: sam | dino."""
-    return next(role for role, kind in KINDS.items() if kind == backbone.kind)
 
 
 def is_cached(backbone: Backbone) -> bool:
@@ -72,5 +67,5 @@ def _fetched(backbone: Backbone, name: str) -> Path:
         raise UserError(
             f"{name} of {backbone.label} ({backbone.repo}) is not in the cache and cannot be "
             f"fetched from {host} ({reason}); without network, "
-            f"method.{role_of(backbone)}=local-dir:DIR reads a folder of {CONFIG} and {WEIGHTS}"
+            f"method.{backbone.role}=local-dir:DIR reads a folder of {CONFIG} and {WEIGHTS}"
         ) from error

@@ -83,11 +83,11 @@ def test_a_batch_that_does_not_fit_is_halved_before_it_is_compared(
     sizes = []
 
     class Small(protocols.Graph):
-        def __init__(self, clip, pixels, out_size):
+        def __init__(self, clip, pixels, *more, **beside):
             sizes.append(len(pixels))
             if len(pixels) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            super().__init__(clip, pixels, out_size)
+            super().__init__(clip, pixels, *more, **beside)
 
     monkeypatch.setattr(protocols, "Graph", Small)
     (folder,) = make(runs_of(CLIPTRASE), tmp_path, batched=True, batch_size=5).values()

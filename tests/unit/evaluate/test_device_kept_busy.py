@@ -52,13 +52,13 @@ def test_the_next_batch_is_decoded_while_the_encoder_runs(
     encoded: list[int] = []
 
     class Patient(protocols.Graph):
-        def __init__(self, clip, pixels, *more):
+        def __init__(self, clip, pixels, *more, **beside):
             if events.decoded[0].is_set():
                 first = sum(encoded)
                 encoded.append(len(pixels))
                 for next_one in range(first + len(pixels), min(first + 2 * len(pixels), IMAGES)):
                     assert events.decoded[next_one].wait(LONG), f"image {next_one} is not decoded"
-            super().__init__(clip, pixels, *more)
+            super().__init__(clip, pixels, *more, **beside)
 
     monkeypatch.setattr(protocols, "Graph", Patient)
     make(runs_of(CLIPTRASE), tmp_path, batched=True, batch_size=2, workers=1)
@@ -70,9 +70,9 @@ def test_only_so_many_images_are_decoded_ahead(runs_of, make, tmp_path, monkeypa
     ahead = []
 
     class Counting(protocols.Graph):
-        def __init__(self, clip, pixels, *more):
+        def __init__(self, clip, pixels, *more, **beside):
             ahead.append(len(set(events.shown)))
-            super().__init__(clip, pixels, *more)
+            super().__init__(clip, pixels, *more, **beside)
 
     monkeypatch.setattr(protocols, "Graph", Counting)
     make(runs_of(CLIPTRASE), tmp_path, batched=True, batch_size=1, workers=4)
@@ -203,13 +203,13 @@ class Memory:
         memory = self
 
         class Limited(protocols.Graph):
-            def __init__(self, clip, pixels, *more):
+            def __init__(self, clip, pixels, *more, **beside):
                 room = memory.room - max(0, len(memory.fitted) - memory.shrinks)
                 memory.tried.append(len(pixels))
                 if len(pixels) > room:
                     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
                 memory.fitted.append(len(pixels))
-                super().__init__(clip, pixels, *more)
+                super().__init__(clip, pixels, *more, **beside)
 
         return Limited
 

@@ -103,11 +103,11 @@ def test_a_batch_that_does_not_fit_is_halved(alone, runs_of, make, tmp_path, mon
     sizes = []
 
     class Small(protocols.Graph):
-        def __init__(self, clip, pixels, *more):
+        def __init__(self, clip, pixels, *more, **beside):
             sizes.append(len(pixels))
             if len(pixels) > 1:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            super().__init__(clip, pixels, *more)
+            super().__init__(clip, pixels, *more, **beside)
 
     monkeypatch.setattr(protocols, "Graph", Small)
     (folder,) = make(runs_of(CLIPTRASE), tmp_path, batched=True, batch_size=5).values()
@@ -120,7 +120,9 @@ def test_a_batch_is_as_large_as_the_run_says(runs_of, make, tmp_path, monkeypatc
     monkeypatch.setattr(
         protocols,
         "Graph",
-        lambda clip, pixels, *rest: sizes.append(len(pixels)) or graph(clip, pixels, *rest),
+        lambda clip, pixels, *rest, **beside: (
+            sizes.append(len(pixels)) or graph(clip, pixels, *rest, **beside)
+        ),
     )
     make(runs_of(["method=clip", "batch_size=4"]), tmp_path, batched=True)
     assert sizes == [1, 4, 2]  # the first counts operations
@@ -175,11 +177,11 @@ def test_an_image_that_does_not_fit_alone(at, batched, runs_of, make, tmp_path, 
     made = []
 
     class Large(protocols.Graph):
-        def __init__(self, clip, pixels, *more):
+        def __init__(self, clip, pixels, *more, **beside):
             made.append(len(pixels))
             if len(made) >= at:
                 raise RuntimeError(NO_MEMORY)
-            super().__init__(clip, pixels, *more)
+            super().__init__(clip, pixels, *more, **beside)
 
     monkeypatch.setattr(protocols, "Graph", Large)
     message = "one image of 112 pixels does not fit .* take a smaller image_size"

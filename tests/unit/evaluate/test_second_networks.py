@@ -89,7 +89,15 @@ def test_eps_follows_the_patches_of_the_network_that_is_clustered():
         ([*DINO, "method.regions.correlation.feature=qk"], ["feature=qk", "qkv"]),
         ([*SAM, "method.sam=local-dir:/nowhere"], ["/nowhere/config.json", "no such file"]),
         (["benchmark=shapes", "method.sam=auto"], ["method.sam", "default"]),
-        ([*SAM, "protocol=slide", "method.regions.sam.sees=original"], ["sees=original", "crop"]),
+        (
+            [
+                *SAM,
+                "protocol=slide",
+                "method.regions.vote=soft",
+                "method.regions.sam.sees=original",
+            ],
+            ["sees=original", "protocol=crop"],
+        ),
         (
             [*DINO, "method.regions.cluster=features"],
             ["method.regions.cluster=features", "source=dino"],

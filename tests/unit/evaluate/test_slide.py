@@ -219,11 +219,11 @@ def test_windows_that_do_not_fit_are_halved(alone, runs_of, make, tmp_path, monk
     sizes = []
 
     class Small(protocols.Graph):
-        def __init__(self, clip, pixels):
+        def __init__(self, clip, pixels, **beside):
             sizes.append(len(pixels))
             if len(pixels) > 1:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            super().__init__(clip, pixels)
+            super().__init__(clip, pixels, **beside)
 
     monkeypatch.setattr(protocols, "Graph", Small)
     (folder,) = make(runs_of(RUN), tmp_path, batched=True, batch_size=16).values()
@@ -237,9 +237,9 @@ def test_a_cpu_takes_one_window_at_a_time(alone, runs_of, make, tmp_path, monkey
     sizes = []
 
     class Noted(protocols.Graph):
-        def __init__(self, clip, pixels):
+        def __init__(self, clip, pixels, **beside):
             sizes.append(len(pixels))
-            super().__init__(clip, pixels)
+            super().__init__(clip, pixels, **beside)
 
     monkeypatch.setattr(protocols, "Graph", Noted)
     (folder,) = make(runs_of(RUN), tmp_path, batch_size=16).values()
@@ -274,7 +274,7 @@ def test_windows_that_vote_give_the_same_the_way_of_a_gpu(runs_of, make, tmp_pat
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_window_that_does_not_fit_alone(batched, runs_of, make, tmp_path, monkeypatch):
     class Large(protocols.Graph):
-        def __init__(self, clip, pixels):
+        def __init__(self, clip, pixels, **beside):
             raise MemoryError
 
     monkeypatch.setattr(protocols, "Graph", Large)
