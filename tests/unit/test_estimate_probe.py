@@ -61,7 +61,7 @@ def test_every_run_takes_part_in_what_is_timed(shapes, monkeypatch):
         return answers[-1]
 
     monkeypatch.setattr(probe.Predictor, "_results", counted)
-    timing = probe.timing(runs, "shapes", CPU, set())
+    timing = probe.timing(runs, "shapes", CPU, set(), probe.SamCosts(CPU))
     assert len(answers) == probe.cores()
     assert all(each.keys() == runs.keys() and all(each.values()) for each in answers)
     assert 0 < timing["image"] < 60 and 0 < timing["once"] < 60

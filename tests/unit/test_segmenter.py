@@ -379,7 +379,7 @@ def test_pictures_that_cannot_be_segmented(whole, tmp_path):
 
 
 def test_a_picture_that_does_not_fit_into_memory_names_the_option(whole, scene, monkeypatch):
-    def large(*_):
+    def large(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 TB")
 
     encoded = whole.encode(scene.image)

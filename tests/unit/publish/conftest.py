@@ -19,7 +19,7 @@ from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
 from cliptrase.runs import finished, scoring, store
-from cliptrase.runs.counts import ImageCounts
+from cliptrase.runs.counts import ImageCounts, RegionCounts
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
 PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}
@@ -54,7 +54,15 @@ def draw(name: str, run: Run, images: int, classes: int) -> scoring.Result:
         pred=matrices.sum(axis=1).astype(np.int32),
     )
     flops = 1000 if run.method.name == "clip" else 1200
-    return scoring.Result([f"class {i}" for i in here], matrices.sum(axis=0), counts, flops)
+    names, matrix = [f"class {i}" for i in here], matrices.sum(axis=0)
+    if run.method.unsupervised is None:
+        return scoring.Result(names, matrix, counts, flops)
+    of_image = np.arange(images, dtype=np.int32)  # a region each
+    pixels, looks = gt.astype(np.int32), np.ones((images, 1), np.float32)
+    regions = RegionCounts(
+        counts.ids, counts.skipped, of_image, pixels.sum(axis=1, dtype=np.int32), pixels, looks
+    )
+    return scoring.Result(names, matrix, counts, flops, regions)
 
 
 def make_runs(

@@ -27,7 +27,9 @@ from cliptrase.publish.tables import main
 TABLES = (
     "table1_main",
     "table2_ablation",
+    "table3_sam",
     "table4_scr",
+    "table5_dinov2",
     "table6_metrics_224",
     "table7_metrics_336",
     "table8_unsupervised",
@@ -242,10 +244,12 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:10] == [
+    assert out[:12] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
+        "table3_sam: 80 of 80 cells",
         "table4_scr: 60 of 60 cells",
+        "table5_dinov2: 40 of 40 cells",
         "table6_metrics_224: 120 of 120 cells",
         "table7_metrics_336: 120 of 120 cells",
         "table8_unsupervised: 12 of 12 cells",
@@ -254,7 +258,7 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
         "table_peers: 91 of 91 cells",
         "table_peers_slide: 72 of 72 cells",
     ]
-    assert out[10] == "0 cells of 761 missing"
+    assert out[12] == "0 cells of 881 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     files = [f"{table}.{kind}" for table in TABLES for kind in ("csv", "md", "tex")]
     assert sorted(written) == sorted([".rendered.json", *files])
@@ -320,7 +324,7 @@ def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0 cells of 761 missing" in done.stdout
+    assert "0 cells of 881 missing" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,10 @@ HERE = Path(__file__).parent
 IDS = HERE.parent / "ids"
 FOREIGN = "the files are not those of the source"
 DRAWN = ("shapes", "shapes_clean")  # the embedded benchmark, which needs no archives
-NO_SCENE = ("card.py", "model.py", "train.py")  # of shapes/: of the embedded CLIP alone
+NO_SCENE = (  # of shapes/: of the embedded networks alone
+    *("card.py", "card_sam.py", "descent.py", "model.py", "sam.py"),
+    *("train.py", "train_dino.py", "train_sam.py"),
+)
 
 
 @dataclass(frozen=True)
