@@ -52,7 +52,7 @@ def test_the_command_prints_a_line_a_pass_and_totals(shapes, asked, capsys):
     for name, one in shapes.passes.items():
         (line,) = (line for line in said.splitlines() if line.startswith(f"  {name} "))
         assert line.split()[1:4] == [str(len(one.runs)), "200", "400"]
-    for word in ("encoder: 2,200 images", "time: about ", "memory: about ", "disk: about "):
+    for word in ("encoder: 2,400 images", "time: about ", "memory: about ", "disk: about "):
         assert word in said
     main(["estimate"])
     assert "suite shapes" in capsys.readouterr().out and len(asked) == 2, "timed anew"
