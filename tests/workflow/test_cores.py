@@ -131,8 +131,8 @@ def test_the_command_line_may_set_limits_of_its_own(tmp_path):
         on_cpu = {"--device cpu" in job["command"] for job in passes}
         assert on_cpu == {len(at_once) > 3}
         workers = {int(word) for job in passes for word in WORKERS.findall(job["command"])}
-        assert workers == {[15, 3, 7, 3, 3, 3][len(at_once) - 1]}, "those that run share the cores"
-    assert at_once == [1, 4, 2, 5, 5, 5]
+        assert workers == {[15, 3, 7, 2, 2, 2][len(at_once) - 1]}, "those that run share the cores"
+    assert at_once == [1, 4, 2, 6, 6, 6]
 
 
 def test_passes_of_other_code_share_the_cores_with_one_that_is_damaged(tmp_path):
