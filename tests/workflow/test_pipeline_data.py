@@ -151,8 +151,15 @@ def test_a_mirror_serves_gated_archives_too(empty, paper, monkeypatch):
 
 def test_weights_are_fetched_for_models_that_a_hub_has(empty, paper, smoke):
     assert pipeline_data.weights(next(iter(smoke.passes.values())), "data") == []
+    beside = {
+        label for one in paper.passes.values() for label in pipeline_data.fetched_networks(one)
+    }
+    dinos = {"dinov2_b14", "dinov2_b14_reg", "dino_b16", "dino_b8"}
+    assert beside == {"vit_b16", "sam_vit_h", "sam_vit_b", *dinos}
     for one in paper.passes.values():
-        assert pipeline_data.weights(one, "data") == ["data/weights/vit_b16.json"]
+        needed = {each.label for run in one.runs.values() for each in run.method.networks}
+        receipts = [f"data/weights/{label}.json" for label in sorted({"vit_b16", *needed})]
+        assert pipeline_data.weights(one, "data") == receipts
 
 
 def test_weights_are_fetched_again_where_their_file_is_gone(empty):
@@ -232,9 +239,11 @@ def test_a_start_of_the_paper_says_what_it_will_download(empty, paper, monkeypat
     assert "  VOCtrainval_03-May-2010.tar: about 1.3 GB, from host.robots.ox.ac.uk" in lines
     assert "  val2017.zip: 815.6 MB, from images.cocodataset.org" in lines
     assert "weights of vit_b16: 599.0 MB, to be fetched" in lines
+    assert "weights of sam_vit_h: 2.6 GB, to be fetched" in lines
     assert any(
         line.startswith("disk: about ")
-        and line.endswith("6.0 GB free in data and results: NOT ENOUGH")
+        and "6.0 GB free in data and results and " in line  # and the hub's cache
+        and line.endswith(": NOT ENOUGH")
         for line in lines
     ), "the archives alone would fit"
     assert any(line.startswith("time: about ") and "hours of one core" in line for line in lines)
@@ -245,7 +254,10 @@ def test_a_start_of_the_paper_says_what_it_will_download(empty, paper, monkeypat
 def test_a_start_does_not_count_what_is_there(empty, paper):
     for dataset in ("coco", "voc2012", "pcontext"):
         write(pipeline_data.selfcheck(dataset, "data"), "{}")
-    write("data/weights/vit_b16.json", "{}")
+    for label in pipeline_data.fetched_networks(paper.passes["voc2012.vit_b16.224.crop"]):
+        write(f"data/weights/{label}.json", "{}")
+    for label in ("sam_vit_b", "sam_vit_h"):
+        write(f"data/weights/{label}.json", "{}")
     write("data/raw/.ADEChallengeData2016.zip.part", "x" * 1000)
     names = pipeline.chosen_passes(paper, ["ade150", "voc20"])
     said = announcement(paper, names, names)
@@ -264,8 +276,9 @@ def test_optional_archives_are_of_use_where_a_run_is_scored_on_what_they_list(pa
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ("vit_b16", ("7 bytes", "in the cache")),
-        ("vit_l14", ("1.7 GB", "to be fetched")),
+        ("vit_b16", (7, True)),
+        ("vit_l14", (1_700_000_000, False)),
+        ("sam_vit_h", (2_560_000_000, False)),
     ],
 )
 def test_where_weights_are_is_known_without_torch(empty, monkeypatch, label, said):
