@@ -48,6 +48,9 @@ def report(image: Path, segmenter: "Segmenter", segmentation: "Segmentation") ->
         "precision": segmenter.model.precision,
         "weights_sha256": segmenter.model.weights_sha256,
         "method": segmentation.method.model_dump(mode="json"),
+        "backbones": {
+            each.role: each.model_dump(mode="json") for each in segmentation.method.networks
+        },
         "crop": segmenter.crop,
         "image_size": segmenter.image_size,
         "network_width": segmentation.network_size[1],

@@ -137,6 +137,9 @@ def _network(written: WrittenBackbone, *, deep: bool, named: bool) -> list[str]:
     network = described(written.label)
     if not is_cached(network):
         how = f"from {network.repo} of the hub, by the first pass that needs it"
+        if written.gated:
+            how = "of the hub, gated: accept its licence there, or read a folder with "
+            how += f"method.{network.role}=local-dir:DIR"
         _say(f"{network.label}: missing, {readable(written.bytes or 0)} {how}")
         missing = f"{network.label}: missing; run `python -m cliptrase.model.receipt "
         return [f"{missing}{network.label} data/weights/{network.label}.json`"] if named else []

@@ -36,13 +36,16 @@ def choose(role: str, written: object, prefers: BackboneNames, model: Model) -> 
             raise UserError(f"{where}: the method's file prefers none; give {_hint(role, '')}")
     kind, colon, folder = label.partition(":")
     if kind == "local-dir" and colon:
+        if not folder.strip():
+            raise UserError(f"{where}: names no folder; write local-dir:DIR")
         found = _of_folder(Path(local_path(folder)), where)
     elif label in files.names("backbone"):
         found = described(label)
     else:
         raise UserError(f"{where}: unknown network; {_hint(role, label)}")
     if found.kind != KINDS[role]:
-        raise UserError(f"{where}: of kind {found.kind}; {_hint(role, '')}")
+        wanted = {"sam": "a SAM", "dino": "a ViT of timm"}[role]
+        raise UserError(f"{where}: not {wanted}, but of kind {found.kind}. {_hint(role, '')}")
     return found
 
 
@@ -77,13 +80,15 @@ def read_backbone(label: str) -> WrittenBackbone:
 
 def _of_folder(folder: Path, where: str, label: str = "local") -> Backbone:
     """The network in a folder of transformers' or timm's layout."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{where}: {folder}: a file; name its folder")
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(
                 f"{where}: {folder / name}: no such file; the folder of a SAM or DINO holds "
                 f"{CONFIG} and {WEIGHTS}, as transformers and timm write them"
             )
-    content = _config(folder / CONFIG)
+    content = _config(folder / CONFIG, where)
     if content.get("model_type") == "sam":
         kind, name, patch = "sam", "sam", None
     elif isinstance(content.get("architecture"), str):
@@ -99,8 +104,8 @@ def _of_folder(folder: Path, where: str, label: str = "local") -> Backbone:
     else:
         given = content.get("model_type", "none")
         raise UserError(
-            f"{folder / CONFIG}: model_type {given}: neither transformers' SAM (model_type sam) "
-            "nor a ViT of timm (architecture)"
+            f"{where}: {folder / CONFIG}: model_type {given}: neither transformers' SAM "
+            "(model_type sam) nor a ViT of timm (architecture); give another folder"
         )
     return Backbone(
         label=label,
@@ -114,13 +119,13 @@ def _of_folder(folder: Path, where: str, label: str = "local") -> Backbone:
     )
 
 
-def _config(file: Path) -> Tree:
+def _config(file: Path, where: str) -> Tree:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not JSON in UTF-8 ({error})") from None
+        raise UserError(f"{where}: {file}: not JSON in UTF-8 ({error}); get it again") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}: not a JSON object")
+        raise UserError(f"{where}: {file}: not a JSON object; get it again")
     return content
 
 

@@ -204,7 +204,12 @@ class Regions(Frozen):
                 raise UserError(f"{place} is missing; write it where {section}")
             if (value is not None) and key not in needed:
                 given = text_of(value) if key != "sam" else "…"
-                raise UserError(f"{place}={given}: kind {self.kind} does not read it; leave it out")
+                cure = (
+                    "leave it out, or take method=cliptrase, whose regions are of kind prototypes"
+                )
+                if self.kind == "sam":
+                    cure = "leave it out, or take method=cliptrase_sam"
+                raise UserError(f"{place}={given}: kind {self.kind} does not read it; {cure}")
         return self
 
 
@@ -219,7 +224,8 @@ class WrittenBackbone(Frozen):
     """A network beside CLIP as its YAML says it.
 
     name: of kind sam its repository on the hub, of kind timm timm's architecture, whose repository
-    is `repo`; None: it ships with the project. sha256, bytes: of its weights.
+    is `repo`; None: it ships with the project. sha256, bytes: of its weights. gated: its licence
+    must be accepted on the hub first.
     """
 
     label: Text
@@ -229,6 +235,7 @@ class WrittenBackbone(Frozen):
     sha256: OptionalText = None
     bytes: Count | None = None
     patch: Count | None = None
+    gated: Flag = False
 
 
 class Backbone(Frozen):

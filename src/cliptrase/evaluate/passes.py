@@ -148,6 +148,13 @@ class _Pass:
             clip = load_clip(first.model, device)
             needed = {name: run.method.networks for name, run in runs.items()}
             loaded = load_networks(itertools.chain(*needed.values()), device)
+            for name, run in runs.items():
+                if not needed[name] and (run.method.sam or run.method.dino):
+                    log.warning(
+                        "%s: no region votes, so that its second network is not run; "
+                        "method.regions.vote=soft votes under every protocol",
+                        name,
+                    )
         with self.stages("text"):
             words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
             alike = {words[name]: run for name, run in runs.items()}

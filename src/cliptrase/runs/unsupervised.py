@@ -28,7 +28,7 @@ def clustered(regions: RegionCounts, clusters: int) -> NDArray[np.int64]:
         raise UserError(
             f"method.unsupervised.clusters: {counted(scored, 'image')} with "
             f"{counted(count, 'region')} cannot make {counted(clusters, 'cluster')}; "
-            "take more images (limit=…)"
+            "take more images, or fewer clusters with method.unsupervised.clusters="
         )
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
