@@ -59,7 +59,10 @@ def test_the_package_computes_the_stored_numbers(case, clip, name):
     graph = Graph(clip, torch.from_numpy(case["pixels"][None]))
     close(graph.patches(method)[0], stored["patch_features"])
     close(graph.cls(method)[0], stored["cls_feature"])
-    close(graph.correlation(**dict(method.regions.correlation))[0], stored["correlation"])
+    close(
+        graph.correlation(**method.regions.correlation.model_dump(exclude_defaults=True))[0],
+        stored["correlation"],
+    )
     close(graph.logits(method, text, "case", 100.0)[0], stored["patch_logits"])
     before = graph.prediction(changed(method, {"regions": None}), text, "case", 100.0)[0].numpy()
     after = graph.prediction(method, text, "case", 100.0)[0].numpy()

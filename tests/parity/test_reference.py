@@ -134,7 +134,7 @@ def test_variant(clip, shifted, pixels, text, name):
     if not reference.votes:
         assert torch.equal(ours, plain)
         return
-    correlation = dict(chosen.regions.correlation)
+    correlation = chosen.regions.correlation.model_dump(exclude_defaults=True)
     np.testing.assert_allclose(
         graph.correlation(**correlation)[0], reference.w, atol=1e-4, rtol=2e-6
     )

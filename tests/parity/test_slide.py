@@ -134,7 +134,7 @@ def ours(
         protocol = protocols.Slide(WINDOW, SHORT_SIDE, STRIDE)
         shown = protocol.show(Image.fromarray(picture))
         found = protocol.maps(clip, [shown], jobs, batch_size, Stages())
-    return {name: maps[0] for name, maps in found.items()}
+    return {name: maps.classes[0] for name, maps in found.items()}
 
 
 def logits_of(

@@ -34,7 +34,7 @@ class Given(Graph):
         super().__init__(clip, pixels, size)
         self.given = rows, labels
 
-    def patch_rows(self, regions: Regions) -> torch.Tensor:
+    def patch_rows(self, regions: Regions, dino: object = None) -> torch.Tensor:
         return self.given[0]
 
     def clusters(self, method: Method) -> torch.Tensor:
