@@ -81,8 +81,9 @@ def test_the_miniature_suite_has_what_the_paper_s_has(paper):
         yaml.safe_load(resource("conf", "suite", f"{name}.yaml").read_text(encoding="utf-8"))
         for name in ("miniature", "paper")
     )
-    # of 27 classes a few pictures have too few regions for k-means
-    assert mini["roles"].pop("unsupervised") and real["roles"].pop("unsupervised")
+    # a few pictures have too few regions to be clustered into classes
+    real["roles"].pop("unsupervised")
+    real["tables"].remove("table8_unsupervised")
     for key in ("roles", "tables", "protocol", "overrides"):
         assert mini[key] == real[key]
 
