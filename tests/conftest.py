@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def shapes() -> plan.Plan:
 @pytest.fixture(scope="session")
 def paper() -> plan.Plan:
     return plan.load("paper")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """A training repeats bit for bit on one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

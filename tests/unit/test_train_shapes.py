@@ -20,6 +20,7 @@ from cliptrase.shapes.model import CaptionTokenizer
 from cliptrase.shapes.train import Schedule, batch, build_store, train
 
 SCHEDULE = Schedule(steps=6, batch=8, scenes=24)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(folder):
     return build_store(folder, SCHEDULE.scenes)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,7 @@ from cliptrase.shapes.stream import Stream
 from cliptrase.shapes.train_dino import Pair, Schedule, block, positions, sinkhorn, view, views
 
 SCHEDULE = Schedule(steps=4, falling=2, batch=2, side=56, scenes=6, prototypes=8, warm_up=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

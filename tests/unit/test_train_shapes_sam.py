@@ -16,14 +16,7 @@ from cliptrase.shapes.train import training_scene
 from cliptrase.shapes.train_sam import Schedule, batch, draw_masks, grid_points, train
 
 SCHEDULE = Schedule(steps=4, scenes=2, masks=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

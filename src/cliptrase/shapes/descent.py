@@ -100,3 +100,9 @@ def run(
             with atomic_write(checkpoint) as file:
                 torch.save(saved, file)
     return record
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write what `run` returned, and what else is to be said of a training, beside its weights."""
+    with atomic_write(folder / "training.json", "w") as file:
+        json.dump(record, file, indent=1)

@@ -182,9 +182,8 @@ def main(argv: list[str] | None = None) -> None:
         store = build_store(args.store, schedule.scenes)
         model, record = train(store, schedule, checkpoint)
         export(model, CaptionTokenizer(), args.out)
-        record |= {"threads": args.threads, "recipe": asdict(schedule)}
-        with atomic_write(args.out / "training.json", "w") as file:
-            json.dump(record, file, indent=1)
+        about = {"threads": args.threads, "recipe": asdict(schedule)}
+        descent.write_record(args.out, record | about)
     descent.report("measuring")
     write_card(args.out)
     descent.report(f"written to {args.out}")

@@ -9,7 +9,6 @@ interrupted ends bit for bit where an uninterrupted one does (one thread, same m
 """
 
 import argparse
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from scipy import ndimage
 from torch import Tensor
 from transformers import SamModel
 
-from cliptrase.files import atomic_write
 from cliptrase.shapes import descent, scenes
 from cliptrase.shapes.sam import LOW, SIZE, decode, export, new_model, to_pixels
 from cliptrase.shapes.stream import Stream
@@ -234,9 +232,8 @@ def main(argv: list[str] | None = None) -> None:
     if not args.card:
         model, record = train(schedule, args.store / f"checkpoint-sam-{schedule.steps}.pt")
         export(model, args.out)
-        record |= {"threads": args.threads, "recipe": asdict(schedule)}
-        with atomic_write(args.out / "training.json", "w") as file:
-            json.dump(record, file, indent=1)
+        about = {"threads": args.threads, "recipe": asdict(schedule)}
+        descent.write_record(args.out, record | about)
     descent.report("measuring")
     write_card(args.out)
     descent.report(f"written to {args.out}")
