@@ -14,7 +14,6 @@ METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU")
 READINGS = (
     "as the text writes it",
     "other readings",
-    "without names, matched by the ground truth",
 )  # groups of rows that nobody printed
 
 
@@ -41,7 +40,7 @@ def test_rows_of_the_plan_are_named_as_the_paper_prints_them(
 ) -> None:
     rows = {(table, row) for table, row, _, _ in printed}
     for table in paper.tables.values():
-        if table.name.startswith(("table_discrepancies", "table_peers")):
+        if table.name.startswith(("table_discrepancies", "table_peers", "table8_without")):
             assert table.name not in {name for name, _ in rows}  # nobody printed it
             continue
         own = {row.name for row in table.rows}
