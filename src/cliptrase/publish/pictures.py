@@ -17,6 +17,7 @@ from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_se
 from cliptrase.errors import UserError, counted
 from cliptrase.evaluate.counting import labels_of
 from cliptrase.evaluate.device import single_threaded_pool
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes, target_key
 from cliptrase.evaluate.textcache import text_of
@@ -25,8 +26,10 @@ from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
 from cliptrase.publish import has_runs
-from cliptrase.publish.attention import attention_figure, look
+from cliptrase.publish.attention import attention_figure, look, patch_classes, shown_patch
 from cliptrase.publish.label_maps import Labels, Picture, label_maps
+from cliptrase.publish.paper_figures import FIGURES, Wanted, draw, shown_blocks
+from cliptrase.publish.quantities import Words, quantities
 from cliptrase.publish.style import save
 from cliptrase.runs.provenance import Stages
 from cliptrase.runs.scoring import class_names
@@ -34,6 +37,7 @@ from cliptrase.runs.scoring import class_names
 PICTURED = 4  # images: the first of the dataset, so that nobody chose them
 ROWS = 3  # of the correlation figure
 RANKED = 40  # images over which it averages
+MOST = max(figure.most for figure in FIGURES.values())
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ class Shown:
     @property
     def first(self) -> Run:
         return next(iter(self.runs.values()))
+
+    @property
+    def clustered(self) -> Run | None:
+        """The first run that clusters, if the model sees its pictures whole."""
+        runs = [run for run in self.runs.values() if run.method.regions is not None]
+        return None if not runs or facts_of(runs[0]).whole_pictures else runs[0]
 
     def is_prepared(self, data: Path) -> bool:
         """Whether the images can be read; a user's folder always can."""
@@ -87,7 +97,7 @@ def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
 
 
 def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
-    """Write label_maps and correlation (svg, png) to `folder`.
+    """Write label_maps, correlation (svg, png) and the paper's figures (npz too) to `folder`.
 
     Of the suite's first benchmark whose dataset is prepared. The correlation takes the first
     without a background, if there is one: there every pixel has a class of its own kind; it is
@@ -102,7 +112,8 @@ def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
     with single_threaded_pool(1):  # as in a pass, so that the maps are those of the runs
         clip = load_clip(prepared[0].first.model, torch.device("cpu"))
         paths = _draw_label_maps(clip, prepared[0], folder, data)
-        return paths + _draw_correlation(clip, (plain or prepared)[0], folder, data)
+        paths += _draw_correlation(clip, (plain or prepared)[0], folder, data)
+        return paths + _draw_paper_figures(clip, prepared[0], folder, data)
 
 
 def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
@@ -110,17 +121,20 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
     count = min(PICTURED, len(loader.dataset))
     pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
+    figure = label_maps(pictures, class_names(run), background_of(run), title)
+    return save(figure, folder, "label_maps")
+
+
+def background_of(run: Run) -> int | None:
+    """Which of the scored classes is the background, None where none is."""
     place = 0 if facts_of(run).whole_pictures else scored_classes(run) - 1
-    background = place if has_background(run) else None
-    return save(label_maps(pictures, class_names(run), background, title), folder, "label_maps")
+    return place if has_background(run) else None
 
 
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
-    loader = shown.loader(data)
-    clustered = [run for run in shown.runs.values() if run.method.regions is not None]
-    if not clustered or facts_of(clustered[0]).whole_pictures:
+    loader, run = shown.loader(data), shown.clustered
+    if run is None:
         return []
-    run = clustered[0]
     count = min(RANKED, len(loader.dataset))
     looks = [look(clip, each, run, truth_map(each, run)) for each in map(loader, range(count))]
     title = (
@@ -128,6 +142,33 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
         f"AUC: how well each patch ranks its own class first, mean over {counted(count, 'image')}"
     )
     return save(attention_figure(looks, ROWS, title), folder, "correlation")
+
+
+def _draw_paper_figures(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
+    loader, run = shown.loader(data), shown.clustered
+    if run is None:
+        return []
+    networks = load_networks(run.method.networks, clip.device)
+    _, text = text_of(run, clip, data)
+    words = Words(text, tuple(class_names(run)), background_of(run))
+    pictures = []
+    for position in range(min(MOST, len(loader.dataset))):
+        picture = loader(position)
+        seen, truth = picture.shown, truth_map(picture, run)
+        originals = [seen.original] if seen.original else []
+        pixels = clip.normalise(seen.pixels[None])
+        graph = Graph(clip, pixels, seen.out_size, networks=networks, originals=originals)
+        patch = shown_patch(patch_classes(truth, clip.patch))
+        name = loader.dataset[position].id
+        scale = run.protocol.logit_scale
+        pictures.append(
+            quantities(
+                graph, run.method, name, seen.pixels, words=words, logit_scale=scale, patch=patch
+            )
+        )
+    about = f"{shown.benchmark} · {clip.label} · {run.image_size} px"
+    wanted = Wanted(about, shown_blocks(clip.depth))
+    return draw(list(FIGURES), pictures, wanted, folder, all_pictures=False)
 
 
 def truth_map(loaded: Loaded, run: Run) -> Labels:
