@@ -150,8 +150,6 @@ def quantities(
     words: without them no label map is made.
     patch: the shown one, the paper's by default. Raises UserError for a picture of a single patch.
     """
-    if graph.grid == (1, 1):
-        raise UserError(f"{name}: a picture of one patch has no patches to compare; enlarge it")
     shown = usual_patch(graph.grid) if patch is None else patch
     blocks = range(13 - graph.clip.depth, 13)
     regions, correlated = method.regions, graph.grid
@@ -163,6 +161,8 @@ def quantities(
         of = USUAL if regions is None else regions.correlation
         assert of.block is not None
         weights = graph.correlation(of.block, of.kind, of.heads)
+    if (1, 1) in (graph.grid, correlated):
+        raise UserError(f"{name}: a picture of one patch has no patches to compare; enlarge it")
     made = _clusters(graph, method, regions, _array(weights)) if regions is not None else None
     predictions = None
     if words is not None:
