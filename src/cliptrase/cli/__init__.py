@@ -10,10 +10,18 @@ from importlib import import_module
 from typing import NoReturn
 
 import cliptrase
-from cliptrase.cli import explain, segment, verify
+from cliptrase.cli import clean, compare, explain, listing, segment, show, verify
 from cliptrase.errors import exit_on_user_error, nearest, start_log
 
-OWN = {"segment": segment, "explain": explain, "verify": verify}
+OWN = {
+    "segment": segment,
+    "explain": explain,
+    "list": listing,
+    "show": show,
+    "compare": compare,
+    "clean": clean,
+    "verify": verify,
+}
 
 # Commands that hand their arguments on to the main(arguments) of a module.
 HANDED_ON = {

@@ -162,6 +162,13 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in (*SEALED, *regions)}
 
 
+def damage_of(folder: Path) -> str:
+    """What is wrong with the files of a run folder, "" where all are as they were written."""
+    made = read_json(folder / PROVENANCE) or {}
+    written = made.get("files")
+    return _damage(folder, written if isinstance(written, dict) else SEALED, made)
+
+
 def _damage(folder: Path, names: Iterable[str], made: Mapping[str, Any]) -> str:
     """What is wrong with the first of the files that is not as it was written; "" where all are.
 

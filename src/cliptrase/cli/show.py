@@ -1,0 +1,81 @@
+"""`cliptrase show RUN`: a run in full."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cliptrase.config.metric_names import METRICS
+from cliptrase.errors import is_read, printable
+from cliptrase.files import user_path
+
+HELP = "a run in full: scores under all rules, classes, confusions, cost, origin, command"
+RUN = "a run's folder, its name, or a part of its name that no other run has"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run_word", metavar="RUN", help=RUN)
+    add("--results", type=user_path, default=Path("results"), help="results")
+    add("--json", action="store_true", help="everything, as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what the run's folder says. Raises UserError for no such run, or a damaged one."""
+    from cliptrase.publish.run_report import find_run, report  # NumPy: not for --help
+
+    facts = report(find_run(args.results, args.run_word))
+    if args.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    for line in _lines(facts):
+        if not is_read():
+            return
+        print(printable(line))
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
+    yield f"{facts['run']}: {facts['images']} images, {facts['skipped']} skipped"
+    yield f"\n{'per cent':<14}" + "".join(f"{metric:>22}" for metric in METRICS)
+    for rule, scores in facts["scores"].items():
+        name = f"{rule} *" if rule == facts["rule"] else rule
+        yield f"{name:<14}" + "".join(f"{_spanned(scores[metric]):>22}" for metric in METRICS)
+    yield "* the rule of this run; [95 % interval, bootstrap over images]"
+    classes = sorted(facts["classes"], key=lambda each: -(each["value"] or -1))
+    wide = max([5, *(len(each["name"]) for each in classes)])
+    yield f"\n{'class':<{wide}}    IoU   of the pixels   predicted"
+    total = max(1, sum(each["pixels"] for each in classes))
+    for each in classes:
+        share, predicted = (100 * each[key] / total for key in ("pixels", "predicted"))
+        value = "    –" if each["value"] is None else f"{each['value']:5.1f}"
+        yield f"{each['name']:<{wide}}  {value}   {share:10.2f} %   {predicted:7.2f} %"
+    if facts["confusions"]:
+        yield "\nmost confused (true class → predicted):"
+        for each in facts["confusions"]:
+            pair = f"{each['truth']} → {each['predicted']}"
+            yield f"  {pair}: {each['pixels']:,} pixels, {each['share']:.1f} % of the class"
+    yield from _origin(facts)
+
+
+def _origin(facts: dict[str, Any]) -> Iterator[str]:
+    cost, made = facts["cost"], facts["made"]
+    seconds = ", ".join(f"{stage} {took:.1f}" for stage, took in cost["seconds"].items())
+    memory = cost["peak_memory_bytes"]
+    yield f"\nseconds of its pass ({cost['runs_in_pass']} runs): {seconds}"
+    yield f"peak memory: {memory / 1e9:.2f} GB" if memory else "peak memory: unknown"
+    yield f"operations of an image: {cost['flops'] / 1e9:.2f} G"
+    versions = made["versions"] or {}
+    computing = ", ".join(f"{name} {versions[name]}" for name in versions if versions[name])
+    yield f"made: {made['finished']}, commit {made['commit']}; {computing}"
+    words = facts["config"].get("vocabulary", {})
+    listed = ", ".join(f"{key} {each['name']}" for key, each in words.items() if each)
+    yield f"words: {listed}; dataset {facts['config']['benchmark']['dataset']}"
+    yield "command: " + (facts["command"] or "not written down by the version that made it")
+
+
+def _spanned(numbers: list[float | None]) -> str:
+    value, low, high = numbers
+    if value is None:
+        return "–"
+    return f"{value:.2f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")

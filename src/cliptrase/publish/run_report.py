@@ -1,0 +1,238 @@
+"""What the folders of finished runs say: one run in full, or two runs of the same images compared.
+
+Plain values, as JSON has them: the commands print them, the page shows them. Loads no torch.
+"""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from cliptrase.config.metric_names import METRICS, RULES
+from cliptrase.errors import UserError, nearest
+from cliptrase.files import read_json
+from cliptrase.publish.compare import different_digests
+from cliptrase.runs import bootstrap, finished, scoring, store
+from cliptrase.runs.counts import ImageCounts
+from cliptrase.runs.metrics import class_counts, class_iou, scores
+from cliptrase.runs.provenance import COMPUTING
+
+WORST = 10  # confusions that are told
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """The folder of a finished run. Raises UserError, when it is read, for a damaged one."""
+
+    path: Path
+
+    @cached_property
+    def metrics(self) -> Facts:
+        """metrics.json."""
+        return store.read_metrics(self.path)
+
+    @cached_property
+    def made(self) -> Facts:
+        """provenance.json."""
+        return read_json(self.path / finished.PROVENANCE) or {}
+
+    @cached_property
+    def counts(self) -> ImageCounts:
+        """Pixels by image and class."""
+        return scoring.read_counts(self.path)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """(K, K), rows = ground truth; one column more for pixels of no class."""
+        with np.load(self.path / "confusion.npz", allow_pickle=False) as file:
+            return file["confusion"]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the scored classes."""
+        return [each["name"] for each in self.metrics["iou"]]
+
+
+def run_folders(results: Path) -> list[Path]:
+    """The folders of runs, by name."""
+    found = (results / "runs").glob("*/metrics.json")
+    return sorted(path.parent for path in found if not path.parent.name.startswith("."))
+
+
+def find_run(results: Path, word: str) -> Folder:
+    """The run that a word means: a folder, a name, or the only name that has the word in it.
+
+    Raises UserError for none, several, and one whose files are not those that were written.
+    """
+    folder = Path(word)
+    if not (folder / "metrics.json").is_file():
+        names = [path.name for path in run_folders(results)]
+        holding = [word] if word in names else [name for name in names if word in name]
+        if not holding:
+            near = nearest(word, names) if names else f"there is none in {results / 'runs'}"
+            raise UserError(f"run {word!r}: no such run. {near}")
+        if len(holding) > 1:
+            some = ", ".join(holding[:5]) + ", …" * (len(holding) > 5)
+            raise UserError(f"run {word!r}: {len(holding)} runs have it in their names: {some}")
+        folder = results / "runs" / holding[0]
+    if reason := finished.damage_of(folder):
+        raise UserError(f"{folder}: {reason}; delete it and make the run again")
+    return Folder(folder.resolve())
+
+
+def report(run: Folder) -> Facts:
+    """Everything that a run's folder says: scores under all rules, classes, confusions, cost,
+    where it comes from, and the command that makes it."""
+    metrics, made, counts = run.metrics, run.made, run.counts
+    totals = class_counts(run.confusion)
+    rows = zip(metrics["iou"], totals[1].tolist(), totals[2].tolist(), strict=True)
+    return {
+        "run": run.path.name,
+        "rule": metrics["rule"],
+        "scores": {rule: _intervals(rule, totals, counts) for rule in RULES},
+        "images": metrics["images"],
+        "skipped": metrics["skipped"],
+        "classes": [
+            {**each, "pixels": pixels, "predicted": predicted} for each, pixels, predicted in rows
+        ],
+        "confusions": list(_confusions(run)),
+        "cost": {
+            "seconds": made.get("seconds", {}),
+            "runs_in_pass": made.get("runs_in_pass"),
+            "peak_memory_bytes": max(made.get("peak_memory_bytes", {}).values(), default=None),
+            "flops": metrics["flops"],
+        },
+        "made": {
+            key: made.get(key)
+            for key in ("commit", "started", "finished", "code", "data", "versions", "host")
+        },
+        "command": command_of(made),
+        "config": yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")),
+    }
+
+
+def command_of(made: Mapping[str, Any]) -> str | None:
+    """The command that makes a run again, None for one of a version that did not write it down."""
+    overrides = made.get("overrides")
+    if overrides is None:
+        return None
+    return shlex.join(["python", "-m", "cliptrase.evaluate", *overrides])
+
+
+def _intervals(
+    rule: str, totals: Sequence[NDArray[Any]], counts: ImageCounts
+) -> dict[str, list[float | None]]:
+    """metric → value, low, high in per cent."""
+    points, values = (
+        scores(rule, *totals),
+        bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred),
+    )
+    return {
+        metric: [
+            _plain(number)
+            for number in (
+                float(points[metric]),
+                *bootstrap.interval(float(points[metric]), values[metric]),
+            )
+        ]
+        for metric in METRICS
+    }
+
+
+def _confusions(run: Folder) -> Iterator[Facts]:
+    """The pairs of classes that most pixels are confused between, the most first."""
+    wrong, names = run.confusion.copy(), [*run.names, "no class"]
+    truth = wrong.sum(axis=1)
+    np.fill_diagonal(wrong, 0)
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:WORST]:
+        row, column = (int(each) for each in np.unravel_index(place, wrong.shape))
+        if pixels := int(wrong[row, column]):
+            yield {
+                "truth": names[row],
+                "predicted": names[column],
+                "pixels": pixels,
+                "share": 100 * pixels / int(truth[row]),
+            }
+
+
+def compare(run: Folder, other: Folder) -> Facts:
+    """`run` less `other`: each metric with its paired interval, classes and images, the largest
+    difference first; under the rule of `run`.
+
+    The score of an image is its own mIoU. Raises UserError for runs of other images or classes.
+    """
+    _check_alike(run, other)
+    rule = run.metrics["rule"]
+    counts = [each.counts for each in (run, other)]
+    totals = [class_counts(each.confusion) for each in (run, other)]
+    points = [scores(rule, *each) for each in totals]
+    resampled = [bootstrap.resampled(rule, each.tp, each.gt, each.pred) for each in counts]
+    metrics = {}
+    for metric in METRICS:
+        values = [float(each[metric]) for each in points]
+        gap = bootstrap.difference(values[0], resampled[0][metric], values[1], resampled[1][metric])
+        metrics[metric] = [_plain(number) for number in (*values, *gap)]
+    ious = [class_iou(rule, *each) for each in totals]
+    singly = [scores(rule, each.tp, each.gt, each.pred)["mIoU"] for each in counts]
+    return {
+        "run": run.path.name,
+        "other": other.path.name,
+        "rule": rule,
+        "images": run.metrics["images"],
+        "metrics": metrics,  # value, the other's, difference, low, high
+        "classes": _moved(run.names, *ious),
+        "by_image": _moved(counts[0].ids.tolist(), *singly),
+        "notes": list(_notes(run, other)),
+    }
+
+
+def _check_alike(run: Folder, other: Folder) -> None:
+    pair = f"{run.path.name} and {other.path.name}"
+    if run.counts.ids.tolist() != other.counts.ids.tolist():
+        raise UserError(f"{pair}: are of other images; compare runs of one benchmark and limit")
+    if run.names != other.names:
+        raise UserError(f"{pair}: have other classes; compare runs of one benchmark")
+    if not np.array_equal(run.counts.gt, other.counts.gt):
+        raise UserError(f"{pair}: have another ground truth; compare runs of one image size")
+
+
+def _moved(
+    names: Sequence[str], values: NDArray[np.float64], others: NDArray[np.float64]
+) -> list[Facts]:
+    """Each name with its two values and their difference; the largest difference first."""
+    gaps = values - others
+    columns = zip(names, values.tolist(), others.tolist(), gaps.tolist(), strict=True)
+    order = np.argsort(-np.nan_to_num(np.abs(gaps), nan=-1.0), kind="stable")
+    rows: list[Facts] = [
+        {"name": name, "value": _plain(value), "other": _plain(other), "difference": _plain(gap)}
+        for name, value, other, gap in columns
+    ]
+    return [rows[place] for place in order]
+
+
+def _notes(run: Folder, other: Folder) -> Iterator[str]:
+    """What a reader of the comparison must know."""
+    if run.metrics["rule"] != other.metrics["rule"]:
+        yield f"the second run's own rule is {other.metrics['rule']}"
+    digests = [
+        " ".join(str(each.made.get(key) or "unknown") for key in ("code", "scoring"))
+        for each in (run, other)
+    ]
+    if different := different_digests(digests):
+        yield f"made by different code, {' and '.join(different)}"
+    for package in COMPUTING:
+        versions = [(each.made.get("versions") or {}).get(package) for each in (run, other)]
+        if versions[0] != versions[1]:
+            yield f"made with {package} {versions[0]} and {versions[1]}"
+
+
+def _plain(number: float) -> float | None:
+    return number if math.isfinite(number) else None
