@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import NoReturn
 
 import cliptrase
-from cliptrase.cli import clean, compare, explain, listing, segment, show, verify
+from cliptrase.cli import clean, compare, explain, listing, repeat, segment, show, verify
 from cliptrase.errors import exit_on_user_error, nearest, start_log
 
 OWN = {
@@ -19,6 +19,7 @@ OWN = {
     "list": listing,
     "show": show,
     "compare": compare,
+    "repeat": repeat,
     "clean": clean,
     "verify": verify,
 }

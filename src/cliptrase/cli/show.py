@@ -11,7 +11,7 @@ from cliptrase.errors import is_read, printable
 from cliptrase.files import user_path
 
 HELP = "a run in full: scores under all rules, classes, confusions, cost, origin, command"
-RUN = "a run's folder, its name, or a part of its name that no other run has"
+RUN = "a run's folder, its name, or a part that no other name has"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,6 +40,7 @@ class Run(Settings):
     workers: Count | None = Field(exclude=True)
     out: PathText = Field(exclude=True)
     data: PathText = Field(exclude=True)
+    overrides: tuple[str, ...] = Field((), exclude=True)  # that it was resolved from
 
     @functools.cached_property
     def identity(self) -> Tree:
@@ -122,6 +123,7 @@ def resolve(overrides: Iterable[str]) -> Run:
     settings = settings_of(tree, benchmark)
     vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
     rest = {key: tree[key] for key in ("limit", "batch_size", "workers", "out", "data")}
+    rest["overrides"] = tuple(overrides)
     run = validated(
         Run, {**dict(settings), "benchmark": benchmark, "vocabulary": vocabulary, **rest}
     )

@@ -33,7 +33,7 @@ from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.runs import code, finished, store
-from cliptrase.runs.provenance import BESIDE, COMPUTING, Stages, describe, now, versions
+from cliptrase.runs.provenance import BESIDE, COMPUTING, Stages, describe, now, origin, versions
 from cliptrase.runs.scoring import result_of
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ class _Pass:
         self.started, self.stages = now(), Stages()
         self.compared: dict[str, object] = {}  # with the CPU, for provenance.json
         self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
+        self.folder = data
         first = next(iter(runs.values()))
         dataset = first.benchmark.dataset
         self.data = {name: finished.data_digest(run, data) for name, run in runs.items()}
@@ -205,7 +206,8 @@ class _Pass:
         for name in sorted(self.runs, key=lambda name: _is_unsupervised(self.runs[name])):
             run, tally = self.runs[name], progress.tallies[name]
             result = result_of(run, tally.counted(self.dataset.ids), flops[name])
-            store.write(out, run, result, provenance | {"data": self.data[name]})
+            made = provenance | {"data": self.data[name]} | origin(run, self.folder)
+            store.write(out, run, result, made)
         log.info("%s written to %s", counted(len(self.runs), "run"), out)
 
 

@@ -25,6 +25,7 @@ from cliptrase.runs.metrics import class_counts, class_iou, scores
 from cliptrase.runs.provenance import COMPUTING
 
 WORST = 10  # confusions that are told
+DIGITS = 10  # of its identity, at the end of a run's name
 Facts = dict[str, Any]
 
 
@@ -68,14 +69,16 @@ def run_folders(results: Path) -> list[Path]:
 
 
 def find_run(results: Path, word: str) -> Folder:
-    """The run that a word means: a folder, a name, or the only name that has the word in it.
+    """The run that a word means: a folder, a name (with or without the digits at its end), or the
+    only name that has the word in it.
 
     Raises UserError for none, several, and one whose files are not those that were written.
     """
     folder = Path(word)
     if not (folder / "metrics.json").is_file():
         names = [path.name for path in run_folders(results)]
-        holding = [word] if word in names else [name for name in names if word in name]
+        whole = [name for name in names if word in (name, name[: -1 - DIGITS])]
+        holding = whole or [name for name in names if word in name]
         if not holding:
             near = nearest(word, names) if names else f"there is none in {results / 'runs'}"
             raise UserError(f"run {word!r}: no such run. {near}")
@@ -124,7 +127,10 @@ def command_of(made: Mapping[str, Any]) -> str | None:
     overrides = made.get("overrides")
     if overrides is None:
         return None
-    return shlex.join(["python", "-m", "cliptrase.evaluate", *overrides])
+    data = made.get("data_folder", "data")
+    has_data = any(override.startswith("data=") for override in overrides)
+    words = [*overrides, *([] if has_data else [f"data={data}"])]
+    return shlex.join(["python", "-m", "cliptrase.evaluate", *words])
 
 
 def _intervals(

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from cliptrase.config import Run
+from cliptrase.data.read.vocabularies import read_names
 from cliptrase.runs import code
 
 COMPUTING = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow")  # can move a number
@@ -80,6 +82,18 @@ def describe(stages: Stages, started: str, device: str, **more: object) -> dict[
             "device": device,
         },
         **more,
+    }
+
+
+def origin(run: Run, data: Path) -> dict[str, object]:
+    """What makes a run again from its folder alone: the overrides that it was resolved from, where
+    the command was given, the data folder, and the words themselves, a line each."""
+    lists = {key: words and read_names(words.path) for key, words in run.vocabulary}
+    return {
+        "overrides": list(run.overrides),
+        "working_folder": os.getcwd(),
+        "data_folder": str(data.resolve()),
+        "words": lists,
     }
 
 
