@@ -24,10 +24,6 @@ LISTS = {  # override → the list of words that it names
     "benchmark.classes": "classes",
     "benchmark.background": "background",
 }
-    "vocabulary": "classes",
-    "benchmark.classes": "classes",
-    "benchmark.background": "background",
-}
 ELSEWHERE = ("out", "data", "device", "workers", "batch_size", "save_maps")  # no part of a number
 
 

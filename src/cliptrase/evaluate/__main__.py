@@ -1,10 +1,12 @@
 """One run or a sweep: python -m cliptrase.evaluate benchmark=voc20 method=cliptrase image_size=336.
 
-A sweep (-m) is written in Hydra's grammar, and its points share passes. Options of Hydra, launchers
+A sweep (-m) is written in Hydra's grammar, and its points share passes; it ends in a table. --json
+prints the scores as JSON, and nothing else on stdout. Options of Hydra, launchers
 and other sweepers go through Hydra itself, which makes one point after the other.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,13 +20,14 @@ from hydra.errors import CompactHydraException
 from cliptrase import config
 from cliptrase.config.metric_names import METRICS
 from cliptrase.errors import UserError, counted, exit_on_user_error, printable
-from cliptrase.evaluate import sweep
+from cliptrase.evaluate import sweep, sweep_table
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.runs import store
 
 PARSER = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 PARSER.add_argument("overrides", nargs="*")
 PARSER.add_argument("--multirun", "-m", action="store_true")
+PARSER.add_argument("--json", action="store_true")
 
 
 @exit_on_user_error
@@ -36,21 +39,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if others or any(word.startswith(("hydra.", "hydra/")) for word in options.overrides):
             through_hydra(words)
         else:
-            evaluate(options.overrides, options.multirun)
+            evaluate(options.overrides, options.multirun, options.json)
 
 
-def evaluate(overrides: Sequence[str], multirun: bool) -> None:
-    """Make one run, or all of a sweep, and print their scores. Raises UserError."""
+def evaluate(overrides: Sequence[str], multirun: bool, as_json: bool = False) -> None:
+    """Make one run, or all of a sweep, and print their scores; of a sweep a table too, which is
+    also written beside the runs. as_json: the same as JSON alone. Raises UserError."""
     points, failed = sweep.listed(overrides, multirun), 0
     log_to_stderr()
+    outcomes = []
     for point, (outcome, was_there) in zip(points, sweep.make(points), strict=True):
+        outcomes.append(outcome)
         if isinstance(outcome, Path):
-            print(summary(outcome, was_there), flush=True)
+            if not as_json:
+                print(summary(outcome, was_there), flush=True)
         elif multirun:
             failed += 1
             print(printable(f"error: {' '.join(point)}: {outcome}"), file=sys.stderr)
         else:
             raise outcome
+    lines = sweep_table.lines_of(points, outcomes)
+    if multirun and len(lines) > failed:
+        paths = sweep_table.write(points, lines)
+        if not as_json:
+            print(sweep_table.as_text(lines))
+            print("\n".join(f"wrote {path}" for path in paths))
+    if as_json:
+        print(json.dumps(lines if multirun else lines[0], indent=1, ensure_ascii=False))
     if failed:
         raise UserError(f"runs that failed, see above: {failed}; the others stand")
 
