@@ -27,7 +27,7 @@ from cliptrase.config.schema import (
     Vocabulary,
     WrittenModel,
 )
-from cliptrase.config.validation import Frozen, PathText, validated
+from cliptrase.config.validation import Frozen, PathText, validated, whole
 from cliptrase.config.weights import describe_model
 from cliptrase.config.words import describe_vocabulary
 from cliptrase.config.written import text_of
@@ -69,7 +69,7 @@ class Run(Settings):
     """One run: its settings, and the benchmark and words that it is scored on.
 
     `limit`: the first images, None for all. The keys after it cannot change a number and are no
-    part of the identity.
+    part of the identity. `save_maps`: of how many pictures the label maps are kept.
     """
 
     benchmark: Benchmark
@@ -77,6 +77,7 @@ class Run(Settings):
     limit: Count | None
     batch_size: Count = Field(exclude=True)
     workers: Count | None = Field(exclude=True)
+    save_maps: Annotated[int, whole(0)] = Field(exclude=True)
     out: PathText = Field(exclude=True)
     data: PathText = Field(exclude=True)
 
@@ -160,7 +161,8 @@ def resolve(overrides: Iterable[str]) -> Run:
             tree["model"]["precision"] = asked
     settings = _settings(tree, benchmark)
     vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
-    rest = {key: tree[key] for key in ("limit", "batch_size", "workers", "out", "data")}
+    keys_after = ("limit", "batch_size", "workers", "save_maps", "out", "data")
+    rest = {key: tree[key] for key in keys_after}
     run = validated(
         Run, {**dict(settings), "benchmark": benchmark, "vocabulary": vocabulary, **rest}
     )
