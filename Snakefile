@@ -6,6 +6,7 @@
 --config freeze_code=true     an edit of the code makes nothing run again
 --config device=cpu           auto | cpu | cuda | cuda:N
 --config gpus=1               passes share the first so many GPUs; 0: the CPU
+--config save_maps=4          every run keeps the label maps of its first pictures
 --config tracking=online      how W&B publishes: offline | online | disabled
 
 `snakemake --cores 8 regenerate-paper-tables` only renders the suite's tables, of the runs that exist.
@@ -29,7 +30,7 @@ min_version("9.27")
 start.end_on_signals()
 errors.exit_on_user_error(start.take_folder)()
 SETTINGS = errors.exit_on_user_error(read_settings)(config)
-PLAN = errors.exit_on_user_error(plan.load)(SETTINGS.suite)
+PLAN = errors.exit_on_user_error(plan.load)(SETTINGS.suite, SETTINGS.save_maps)
 SUITE, DATA = PLAN.suite, PLAN.data
 SUITE_WORD, DATA_WORD = shlex.quote(SUITE), shlex.quote(DATA)  # as the shell reads them
 ASKED = errors.exit_on_user_error(pipeline.chosen_passes)(PLAN, SETTINGS.benchmarks)

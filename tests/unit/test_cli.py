@@ -11,9 +11,11 @@ from PIL import Image
 
 import cliptrase
 from cliptrase.cli import contents, main
-from cliptrase.cli.contents import colours, labels_png, paint
+from cliptrase.cli.contents import paint
 from cliptrase.cli.segment import plan_outputs
 from cliptrase.errors import UserError
+from cliptrase.runs import label_files
+from cliptrase.runs.label_files import colours, labels_png
 from cliptrase.segmenter import Segmenter
 
 WORDS = ["zebra", "ladybug", "grass"]
@@ -280,10 +282,10 @@ def fonts(tmp_path, monkeypatch):
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     listed = [str(tmp_path / "broken.ttf"), str(tmp_path / "boxes.ttf")]
     monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: listed)
-    for cached in (contents._font, contents._fonts, contents._say_unwritable):
+    for cached in (label_files._font, label_files._fonts, contents._say_unwritable):
         cached.cache_clear()
     yield listed
-    for cached in (contents._font, contents._fonts, contents._say_unwritable):
+    for cached in (label_files._font, label_files._fonts, contents._say_unwritable):
         cached.cache_clear()
 
 
@@ -293,11 +295,11 @@ def test_the_legend_takes_a_font_that_has_the_characters(fonts, caplog):
     texts = [text for _, text in contents._entries(labels, names)]
     assert texts == [f"{name}  25.0 %" for name in ("猫 zebra", "#1", "é\ufe0f", "😀")]
     assert len(caplog.messages) == 1 and "'\U0001f993'; its legend shows #1" in caplog.text
-    runs = contents._runs(texts[0], 20)
+    runs = label_files._runs(texts[0], 20)
     assert [text for text, *_ in runs] == ["猫", " zebra  25.0 %"] and runs[0][2] == 20
     page = np.asarray(paint(Image.new("RGB", (300, 1)), labels.repeat(75, 1), names))
     box = page[1:, 6 + 12 + 6 : 6 + 12 + 6 + 12]  # of the first entry's first character
-    assert (box == contents.INK).all(-1).sum() > 60, "a box of 9.6 × 9.6 pixels"
+    assert (box == label_files.INK).all(-1).sum() > 60, "a box of 9.6 × 9.6 pixels"
 
 
 def test_colours_of_many_classes_differ_and_stay():

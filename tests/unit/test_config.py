@@ -144,6 +144,7 @@ def test_identity_ignores_what_cannot_change_a_number(tmp_path):
     plain = config.resolve(["benchmark=voc20"])
     moved = config.resolve(
         ["benchmark=voc20", "device=cpu", "workers=2", "batch_size=1", f"out={tmp_path}", "data=/d"]
+        + ["save_maps=4"]
     )
     assert plain.name == moved.name
     assert plain.text == moved.text

@@ -292,6 +292,7 @@ def test_suites_and_tables_are_validated(conf, group, name, change, message):
         ("protocol=crop", "protocol="),
         ("image_size=336", "image_size="),
         ("limit=2", "limit="),
+        ("save_maps=2", "save_maps="),
         ("device=cuda:7", "device="),
         ("data=elsewhere", "data="),
     ],
@@ -322,8 +323,11 @@ def test_a_suite_s_overrides_set_nothing_that_it_has_a_key_for(conf, key):
     conf("suite", "smoke", {"overrides": ["limit=2", f"{key}=224"]})
     with pytest.raises(UserError, match=f"suite smoke: `overrides` must not set {key}="):
         plan.load("smoke")
-    conf("suite", "smoke", {"overrides": ["limit=2", "protocol.rule=mmseg"]})
-    assert {run.limit for run in plan.load("smoke").runs.values()} == {2}
+    conf("suite", "smoke", {"overrides": ["limit=2", "protocol.rule=mmseg", "save_maps=3"]})
+    runs = plan.load("smoke").runs
+    assert {(run.limit, run.save_maps) for run in runs.values()} == {(2, 3)}
+    assert plan.load("smoke", 4).runs.keys() == runs.keys()
+    assert {run.save_maps for run in plan.load("smoke", 4).runs.values()} == {4}
 
 
 def test_the_keys_of_a_suite_are_listed_on_a_page():

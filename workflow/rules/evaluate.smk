@@ -27,7 +27,7 @@ rule evaluate_pass:
     resources:
         gpu=min(1, GPUS),
         # Not a param: what cannot change a number must not make a pass run again.
-        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN),
+        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN, SETTINGS.save_maps),
     params:
         runs=lambda wildcards: sorted(PLAN.passes[wildcards.name].runs),
     message:

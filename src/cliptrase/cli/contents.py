@@ -2,39 +2,25 @@
 
 import functools
 import io
-import itertools
 import json
 import logging
-import math
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image
 
 from cliptrase.errors import UserError
+from cliptrase.runs.label_files import GREY, PAPER, colours, is_writable, layout, with_legend
 
 if TYPE_CHECKING:
     from cliptrase.segmenter import Segmentation, Segmenter
 
 log = logging.getLogger(__name__)
-PAPER, INK = (255, 255, 255), (40, 40, 40)
 STRENGTH = 0.55  # how much of a pixel is its class's colour
 LEGEND_LIMIT = 40  # entries; what is left becomes "and N more"
 SIDES = {"WEBP": 16_383, "JPEG": 65_500}  # the most pixels that a side of such a file can have
-
-# Okabe and Ito's colours first: told apart by colour-blind people too.
-_FIRST = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#8B5A2B")
-
-
-def labels_png(labels: np.ndarray, names: int) -> bytes:
-    """(H, W) uint16 labels as a grey PNG whose values are the labels: 16 bit over 255 names."""
-    kind = "uint8" if names <= 255 else "uint16"
-    file = io.BytesIO()
-    Image.fromarray(labels.astype(kind)).save(file, "PNG", optimize=False)
-    return file.getvalue()
 
 
 def report(image: Path, segmenter: "Segmenter", segmentation: "Segmentation") -> bytes:
@@ -95,17 +81,6 @@ def _pixels(segmentation: "Segmentation") -> Sequence[tuple[str, int]]:
     return list(zip(segmentation.names, counts.tolist(), strict=True))
 
 
-def colours(count: int) -> np.ndarray:
-    """(count, 3) uint8, a colour a class; a class's colour does not hang on how many there are."""
-    from matplotlib.colors import hsv_to_rgb  # of no use without an overlay
-
-    first = [ImageColor.getrgb(code) for code in _FIRST]
-    i = np.arange(max(0, count - len(first)))  # hues a golden ratio apart, in three tones
-    tones = np.array([(0.85, 0.9), (0.55, 0.95), (0.95, 0.6)])[i % 3]
-    others = hsv_to_rgb(np.column_stack([(0.11 + i * 0.61803398875) % 1, tones]))
-    return np.concatenate([first, np.rint(255 * others)])[:count].astype(np.uint8)
-
-
 def overlay(path: Path, seen: Image.Image, segmentation: "Segmentation") -> bytes:
     """The picture that was segmented, painted with its labels, as a file of the kind of `path`."""
     file = io.BytesIO()
@@ -122,7 +97,7 @@ def check_overlay(path: Path, size: tuple[int, int], names: Sequence[str]) -> No
     `size` (width, height), with all of its names in the legend."""
     texts = [_entry(index, name, 1) for index, name in enumerate(names)]
     count = min(len(names), LEGEND_LIMIT + 1)
-    page = _layout(size[0], texts, count)
+    page = layout(size[0], texts, count)
     width, height = page.width, size[1] + page.legend
     most = SIDES.get(_format(path), max(width, height))
     if max(width, height) > most:
@@ -153,10 +128,10 @@ def paint(
     if background is not None:
         grey = photo.mean(axis=2, keepdims=True)
         painted = np.where((labels == background)[..., None], 0.7 * grey + 20, painted)
-        table[background] = (128, 128, 128)
+        table[background] = GREY
     painted[_borders(labels, width=1 + min(labels.shape) // 400)] = PAPER
     body = Image.fromarray(painted.clip(0, 255).astype(np.uint8))
-    return _with_legend(body, _entries(labels, names), table)
+    return with_legend(body, _entries(labels, names), table)
 
 
 def _borders(labels: np.ndarray, width: int) -> np.ndarray:
@@ -178,20 +153,16 @@ def _entries(labels: np.ndarray, names: Sequence[str]) -> list[tuple[int | None,
     if len(order) > LEGEND_LIMIT:
         listed.append((None, f"and {len(order) - LEGEND_LIMIT} more"))
     for i in order[:LEGEND_LIMIT]:
-        if not _is_writable(names[i]):
+        if not is_writable(names[i]):
             _say_unwritable(i, names[i])
     return listed
 
 
 def _entry(label: int, name: str, share: float) -> str:
     """A line of the legend; the number of the label in the place of what no font here can write."""
-    if not _is_writable(name):
+    if not is_writable(name):
         name = f"#{label}"
     return f"{name}  {100 * share:.1f} %"
-
-
-def _is_writable(name: str) -> bool:
-    return None not in map(_font, name)
 
 
 @functools.cache  # once a name
@@ -202,92 +173,3 @@ def _say_unwritable(label: int, name: str) -> None:
         name,
         label,
     )
-
-
-class _Layout(NamedTuple):
-    """Of a legend. All in pixels, but for `columns`. width: of the page; legend: its height."""
-
-    width: int
-    size: int  # of letters and swatches
-    gap: int
-    columns: int
-    line: int
-    legend: int
-
-
-def _layout(picture: int, texts: Sequence[str], count: int) -> _Layout:
-    """Of `count` entries, `texts` or some of them, in as many columns as fit below a picture of
-    that width."""
-    width = max(picture, 160)
-    size = min(max(12, width // 45), 48)
-    gap, line = size // 2, round(1.6 * size)
-    cell = max(sum(length for *_, length in _runs(text, size)) for text in texts) + size + 3 * gap
-    columns = max(1, min(count, (width - gap) // cell))
-    return _Layout(width, size, gap, columns, line, math.ceil(count / columns) * line + gap)
-
-
-def _with_legend(
-    body: Image.Image, entries: list[tuple[int | None, str]], table: np.ndarray
-) -> Image.Image:
-    """`body` above rows of swatches and texts."""
-    texts = [text for _, text in entries]
-    width, size, gap, columns, line, legend = _layout(body.width, texts, len(texts))
-    page = Image.new("RGB", (width, body.height + legend), PAPER)
-    page.paste(body, ((width - body.width) // 2, 0))
-    draw = ImageDraw.Draw(page)
-    for number, (label, text) in enumerate(entries):
-        x = gap + (number % columns) * ((width - gap) // columns)
-        y = body.height + gap // 2 + (number // columns) * line + (line - size) // 2
-        if label is not None:
-            swatch = tuple(int(value) for value in table[label])
-            draw.rectangle((x, y, x + size, y + size), fill=swatch, outline=INK)
-        x += size + gap
-        for run, font, length in _runs(text, size):
-            draw.text((x, y + size / 2), run, fill=INK, font=font, anchor="lm")
-            x += length
-    return page
-
-
-def _runs(text: str, size: int) -> list[tuple[str, ImageFont.FreeTypeFont, int]]:
-    """A text cut where its font changes: each part, its font, and its length in pixels."""
-    runs = []
-    for path, part in itertools.groupby(text, lambda character: _font(character) or _fonts()[0]):
-        run, font = "".join(part), ImageFont.truetype(path, size)
-        runs.append((run, font, math.ceil(font.getlength(run))))
-    return runs
-
-
-@functools.cache
-def _font(character: str) -> str | None:
-    """The first font that has a character; the main one for what is invisible, None for none."""
-    fonts = _fonts()
-    invisible = unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
-    has = (path for path in fonts if invisible or ord(character) in _characters(path))
-    return next(has, None)
-
-
-@functools.cache
-def _fonts() -> list[str]:
-    """DejaVu Sans, which ships with a dependency and knows most of the alphabets, and what is
-    installed, plain fonts first."""
-    import matplotlib
-    from matplotlib.font_manager import findSystemFonts
-
-    def adorned(path: str) -> tuple[bool, str]:
-        name = Path(path).stem.lower()
-        return any(word in name for word in ("bold", "italic", "oblique", "mono", "light")), path
-
-    main = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
-    return [str(main), *sorted(findSystemFonts(), key=adorned)]
-
-
-@functools.cache
-def _characters(path: str) -> frozenset[int]:
-    """The characters of a font; none of one that has only pictures of a fixed size."""
-    from matplotlib.ft2font import FT2Font
-
-    try:
-        ImageFont.truetype(path, 12)
-        return frozenset(FT2Font(path).get_charmap())
-    except (OSError, RuntimeError):
-        return frozenset()

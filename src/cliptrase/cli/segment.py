@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
 def _segment(segmenter: "Segmenter", image: Path, files: Mapping[str, Path]) -> Iterator[str]:
     """Write the files of one picture, or print the shares where there are none; what went wrong."""
     from cliptrase.cli import contents
+    from cliptrase.runs.label_files import labels_png
 
     try:
         segmentation = segmenter(image)
@@ -97,7 +98,7 @@ def _segment(segmenter: "Segmenter", image: Path, files: Mapping[str, Path]) -> 
     for option, file in files.items():
         try:
             if option == "--labels":
-                content = contents.labels_png(segmentation.labels, len(segmentation.names))
+                content = labels_png(segmentation.labels, len(segmentation.names))
             elif option == "--overlay":
                 content = contents.overlay(file, segmenter.seen(image), segmentation)
             else:

@@ -16,7 +16,7 @@ from cliptrase.config.kinds import has_background
 from cliptrase.config.method import Count, Method
 from cliptrase.config.schema import Benchmark, FolderFiles, Model, Protocol, Vocabulary
 from cliptrase.config.settings import Settings, method_and_protocol, settings_of
-from cliptrase.config.validation import Frozen, PathText, validated
+from cliptrase.config.validation import Frozen, PathText, validated, whole
 from cliptrase.config.words import describe_vocabulary
 from cliptrase.data.read.vocabularies import texts
 from cliptrase.errors import UserError
@@ -30,7 +30,7 @@ class Run(Settings):
     """One run: its settings, and the benchmark and words that it is scored on.
 
     `limit`: the first images, None for all. The keys after it cannot change a number and are no
-    part of the identity.
+    part of the identity. `save_maps`: of how many pictures the label maps are kept.
     """
 
     benchmark: Benchmark
@@ -38,6 +38,7 @@ class Run(Settings):
     limit: Count | None
     batch_size: Count = Field(exclude=True)
     workers: Count | None = Field(exclude=True)
+    save_maps: Annotated[int, whole(0)] = Field(exclude=True)
     out: PathText = Field(exclude=True)
     data: PathText = Field(exclude=True)
     overrides: tuple[str, ...] = Field((), exclude=True)  # that it was resolved from
@@ -122,7 +123,8 @@ def resolve(overrides: Iterable[str]) -> Run:
             tree["model"]["precision"] = asked
     settings = settings_of(tree, benchmark)
     vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
-    rest = {key: tree[key] for key in ("limit", "batch_size", "workers", "out", "data")}
+    keys_after = ("limit", "batch_size", "workers", "save_maps", "out", "data")
+    rest = {key: tree[key] for key in keys_after}
     rest["overrides"] = tuple(overrides)
     run = validated(
         Run, {**dict(settings), "benchmark": benchmark, "vocabulary": vocabulary, **rest}

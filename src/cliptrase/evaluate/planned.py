@@ -26,16 +26,17 @@ def make_pass(
     data: Path | str | None = None,
     *,
     freeze_code: bool = False,
+    save_maps: int | None = None,
     **options: Any,
 ) -> Path:
     """Make the runs of a planned pass that are not finished, then its pass file, which is returned.
 
-    `data`: the data folder, None for the suite's own; `options`: device, batch_size and workers, as
-    `run_pass` takes them.
+    `data`: the data folder, None for the suite's own; `save_maps`: label maps of each run, None for
+    what the suite says; `options`: device, batch_size and workers, as `run_pass` takes them.
     Raises UserError for an unknown suite or pass, as `run_pass`, and, once the others are made, for
     runs on a part of the dataset that is not there, or whose folder holds something else.
     """
-    planned = plan.load(suite)
+    planned = plan.load(suite, save_maps)
     passes, data = planned.passes, planned.data if data is None else data
     if name not in passes:
         raise UserError(f"suite {suite} has no pass {name!r}; {nearest(name, passes)}")
@@ -46,13 +47,15 @@ def make_pass(
     todo = store.rescore(free, out, data, freeze_code=freeze_code)
     lost |= _without_their_images(todo, data)
     made = {run: runs[run] for run in runs if run not in lost}
-    if todo.keys() - lost.keys():
+    if todo.keys() - lost.keys() or finished.without_maps(made, out, data, freeze_code=freeze_code):
         check_gpu(options.get("device", "auto"))
         import cliptrase.model.lean  # noqa: F401
-        from cliptrase.evaluate.passes import run_pass  # torch: not where all runs are there
+        from cliptrase.evaluate import saved_maps  # torch: not where all runs are there
+        from cliptrase.evaluate.passes import run_pass
 
         partial = file.with_name(f".{name}.partial.npz")
         run_pass(made, partial=partial, out=out, data=data, freeze_code=freeze_code, **options)
+        saved_maps.save_maps(made, out=out, data=data, freeze_code=freeze_code, **options)
     if lost:
         reasons = "; ".join(dict.fromkeys(lost.values()))
         raise UserError(
@@ -101,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batch_size = "images at once on a GPU (of conf/evaluate.yaml)"
     parser.add_argument("--batch-size", type=positive, help=batch_size)
     parser.add_argument("--workers", type=positive, help="threads (as many as cores)")
+    kept = "label maps kept of each run (of the suite)"
+    parser.add_argument("--save-maps", type=int, metavar="N", help=kept)
     parser.add_argument(
         "--freeze-code", action="store_true", help="let runs stand that other code made"
     )

@@ -90,6 +90,7 @@ def _wanted(points: Sequence[Point]) -> list[Run | Path | UserError]:
             run = config.resolve(point)
             clear(Path(run.out))
             lacking = store.rescore({run.name: run}, Path(run.out), run.data, cleared=True)
+            lacking |= finished.without_maps({run.name: run}, run.out, run.data)
             if lacking:
                 check_gpu(run.device)
                 ready(Path(run.out))
@@ -110,7 +111,7 @@ def _pass_key(run: Run) -> Hashable:
 
 
 def _options(run: Run) -> dict[str, Any]:
-    """What `run_pass` is told beside the runs."""
+    """What `run_pass` and `save_maps` are told beside the runs."""
     return {key: getattr(run, key) for key in ("out", "data", "device", "batch_size", "workers")}
 
 
@@ -119,11 +120,14 @@ def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
     wrong. An error that the runs share is given to all whose folders were not written before."""
     import cliptrase.model.lean  # noqa: F401
     from cliptrase.evaluate.passes import run_pass
+    from cliptrase.evaluate.saved_maps import save_maps
 
     name, run = next(iter(runs.items()))
     try:
         partial = Path(run.out) / f".{name}.partial.npz"
-        return {**run_pass(runs, partial=partial, **_options(run))}
+        folders = run_pass(runs, partial=partial, **_options(run))
+        save_maps(runs, **_options(run))
+        return {**folders}
     except UserError as error:
         if len(runs) == 1 or isinstance(error, PassError):
             return {

@@ -138,7 +138,9 @@ def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> 
     return max(1, min(MOST, usable(cores) // max(1, len(made))))
 
 
-def options(device: str, cores: int, gpus: int, freeze_code: bool) -> str:
+def options(
+    device: str, cores: int, gpus: int, freeze_code: bool, save_maps: int | None = None
+) -> str:
     """The part of a pass's command line that cannot change a number.
 
     `cores`: what `workers` says. Where the pass has a GPU, one of them is for the thread that feeds
@@ -146,7 +148,8 @@ def options(device: str, cores: int, gpus: int, freeze_code: bool) -> str:
     have a GPU, all are told so.
     """
     device, threads = (device, max(1, cores - 1)) if gpus else ("cpu", cores)
-    return f"--device {device} --workers {threads}" + " --freeze-code" * freeze_code
+    kept = "" if save_maps is None else f" --save-maps {save_maps}"
+    return f"--device {device} --workers {threads}{kept}" + " --freeze-code" * freeze_code
 
 
 def claim(threads: int, cores: int | None) -> int:

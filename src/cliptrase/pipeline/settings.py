@@ -21,22 +21,29 @@ def _flag(value: Any) -> bool:
     return word == "true"
 
 
-def _gpus(value: Any) -> int | None:
-    if value is not None and not (text_of(value).isascii() and text_of(value).isdigit()):
-        raise ValueError("must be how many GPUs the passes share, 0 for the CPU")
-    return None if value is None else int(value)
+def _count_of(what: str) -> BeforeValidator:
+    """Annotates an int or None: a number, also as text."""
+
+    def check(value: Any) -> int | None:
+        if value is not None and not (text_of(value).isascii() and text_of(value).isdigit()):
+            raise ValueError(f"must be {what}")
+        return None if value is None else int(value)
+
+    return BeforeValidator(check)
 
 
 class Settings(Frozen):
     """The settings of a start. benchmarks: None for all. mirror: a server that has every archive.
-    gpus: how many the passes share, None for all. tracking: how W&B publishes."""
+    gpus: how many the passes share, None for all. save_maps: label maps that each run keeps, None
+    for what the suite says. tracking: how W&B publishes."""
 
     suite: Text = "shapes"
     benchmarks: Annotated[tuple[str, ...] | None, BeforeValidator(benchmark_names)] = None
     mirror: str | None = None
     freeze_code: Annotated[bool, BeforeValidator(_flag)] = False
     device: Annotated[str, BeforeValidator(check_device)] = "auto"
-    gpus: Annotated[int | None, BeforeValidator(_gpus)] = None
+    gpus: Annotated[int | None, _count_of("how many GPUs the passes share, 0 for the CPU")] = None
+    save_maps: Annotated[int | None, _count_of("how many label maps each run keeps")] = None
     tracking: Annotated[str, one_of(*MODES)] = "offline"
 
 

@@ -89,13 +89,16 @@ def benchmark_names(value: Any) -> tuple[str, ...] | None:
     return names
 
 
-def load(suite: str) -> Plan:
-    """The plan of conf/suite/<suite>.yaml.
+def load(suite: str, save_maps: int | None = None) -> Plan:
+    """The plan of conf/suite/<suite>.yaml. save_maps: label maps of a run, None for what it says.
 
     Raises UserError for an unknown suite, table, benchmark, key or value, for a name that no rule
     of the workflow can have, and for a suite's name that cannot be a folder of its own in results/.
     """
     spec = read_suite(suite)
+    if save_maps is not None:
+        overrides = (*spec.overrides, f"save_maps={save_maps}")
+        spec = spec.model_copy(update={"overrides": overrides})
     expander = Expander(spec)
     tables = {name: expander.table(name) for name in spec.tables}
     passes = _passes(expander.runs)

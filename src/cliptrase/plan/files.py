@@ -124,6 +124,7 @@ class GridTable(_Table):
     )
 
 
+OF_A_SUITE = ("limit", "save_maps")  # what overrides set for all runs of a suite alone
 # What an override may not set: the plan sets it from the suite, the roles and the row.
 OF_THE_PLAN = {
     "benchmark": "the suite's `roles` say which",
@@ -131,7 +132,7 @@ OF_THE_PLAN = {
     "protocol": "a table has one, its own `protocol` or the suite's",
     "protocol.name": "a table has one, its own `protocol` or the suite's",
     "image_size": "write it as the row's or the table's `image_size`",
-    "limit": "write it in the suite's `overrides`",
+    **dict.fromkeys(OF_A_SUITE, "write it in the suite's `overrides`"),
     **dict.fromkeys(
         ("device", "batch_size", "workers", "out", "data"),
         "it does not affect results; give it to the command that runs the suite",
@@ -251,7 +252,7 @@ def _checked(model: type[M], content: Any, where: str) -> M:
 
 
 def _refuse_overrides(where: str, key: str, overrides: Iterable[str]) -> None:
-    """Refuse what the plan sets; of `limit` and of what OF_A_ROW does not name, only in a `run`."""
+    """Refuse what the plan sets; of OF_A_SUITE and what OF_A_ROW does not name, only in a `run`."""
     for override in overrides:
         name = override.partition("=")[0].strip()
         part, _, leaf = name.partition(".")
@@ -259,7 +260,7 @@ def _refuse_overrides(where: str, key: str, overrides: Iterable[str]) -> None:
         if not reason and key == "run" and leaf and leaf not in OF_A_ROW.get(part, (leaf,)):
             may = " ".join(f"{part}.{each}=" for each in OF_A_ROW[part])
             reason = f"of the {part} it may set {may}"
-        if reason and (key, name) != ("overrides", "limit"):
+        if reason and not (key == "overrides" and name in OF_A_SUITE):
             raise UserError(f"{where}: `{key}` must not set {name}=; {reason}")
 
 

@@ -118,7 +118,7 @@ class Shelf:
         if not folder.exists():
             raise UserError(self._why_missing(run.benchmark, in_pass))
         status = finished.status(run, folder.parent, self.data, freeze_code=True)
-        if not status.finished:
+        if not status.scored:
             raise UserError(f"{status.reason}: run pass {in_pass} again")
         metrics = store.read_metrics(folder)
         sha256 = sha256_file(folder / "metrics.json")

@@ -3,7 +3,8 @@
 A run is finished when the files of its folder are those that were written (provenance.json holds
 their digests), and were made by this code from this data. What is missing says what it costs:
 "predict" streams the images again, "rescore" makes metrics.json again from the saved counts, and of
-an unsupervised run the counts from the saved regions.
+an unsupervised run the counts from the saved regions; "maps" streams some of the images for the
+label maps that are asked for.
 
 Loads neither numpy nor torch: every start of Snakemake asks.
 """
@@ -27,6 +28,7 @@ SCORED = ("metrics.json", "config.yaml")
 SEALED = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml")
 FILES = (*SEALED, PROVENANCE)
 REGIONS = "regions.npz"  # of an unsupervised run: its counts are made of it
+MAPS, LEGEND = "maps", ("legend.png", "legend.json")  # of a run that keeps label maps
 NOT_RUN = "not run yet"
 TABLES = Path(__file__).parents[1] / "data" / "labels"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
@@ -36,13 +38,18 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, wh
 class Status:
     """What a run needs, and why; the reason of a finished run is empty."""
 
-    state: Literal["finished", "rescore", "predict"]
+    state: Literal["finished", "maps", "rescore", "predict"]
     reason: str = ""
 
     @property
     def finished(self) -> bool:
         """Whether it needs nothing."""
         return self.state == "finished"
+
+    @property
+    def scored(self) -> bool:
+        """Whether its numbers stand, with or without the label maps that are asked for."""
+        return self.state in ("finished", "maps")
 
 
 def status(
@@ -71,7 +78,23 @@ def status(
     if reason:  # metrics.json holds one number that the counts do not
         scorable = "flops" in made and not any((folder / name).is_dir() for name in scored)
         return Status("rescore" if scorable else "predict", reason)
-    return Status("finished")
+    reason = _lacking_maps(folder, run, made)
+    return Status("maps" if reason else "finished", reason)
+
+
+def without_maps(
+    runs: Mapping[str, Run],
+    runs_folder: Path | str,
+    data: Path | str = "data",
+    *,
+    freeze_code: bool = False,
+) -> dict[str, Run]:
+    """Those of `runs` whose numbers stand and that lack label maps which they ask for."""
+    return {
+        name: run
+        for name, run in runs.items()
+        if run.save_maps and status(run, runs_folder, data, freeze_code=freeze_code).state == "maps"
+    }
 
 
 def pass_file(suite: str, name: str, results: Path | str = "results") -> Path:
@@ -142,7 +165,7 @@ def unwritten(folder: Path, run: Run) -> str:
     else:
         fault = f"config.yaml is {'damaged' if config.is_file() else 'missing'}"
         names = {each.name for each in folder.iterdir() if each.name[0] != "."}
-        strange = sorted(names - {*FILES, REGIONS})
+        strange = sorted(names - {*FILES, REGIONS, MAPS, *LEGEND})
         if not strange:
             return fault
         fault += f", and {strange[0]} is no file of a run"
@@ -154,6 +177,17 @@ def _predicted_and_scored(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if run.method.unsupervised is None:
         return PREDICTED, SCORED
     return (REGIONS,), (*PREDICTED, *SCORED)
+
+
+def _lacking_maps(folder: Path, run: Run, made: Mapping[str, Any]) -> str:
+    """Why the label maps that `run` asks for must be made; "" where none must.
+
+    made: what provenance.json holds; of maps, how many were asked for and the digests of the files.
+    """
+    kept = made.get("maps") or {"asked": 0, "files": {}}
+    if kept["asked"] < run.save_maps:
+        return f"it keeps {kept['asked']} label maps, and save_maps={run.save_maps} asks for more"
+    return _damage(folder, kept["files"], kept) if run.save_maps else ""
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """Run folders: metrics.json, confusion.npz, per_image.npz, config.yaml, provenance.json, and of
-unsupervised runs regions.npz.
+unsupervised runs regions.npz. A run may keep label maps: maps/, legend.png, legend.json.
 
 A folder is written whole under a temporary name and renamed. Everything shown elsewhere is derived
 from it.
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cliptrase.files import (
     naming_the_path,
     new_folder,
     read_json,
+    sha256_file,
     write_text,
 )
 from cliptrase.runs import code, finished, scoring
@@ -96,8 +97,17 @@ def rescore(
             result = scoring.read_result(folder, run, made["flops"])
             if result.regions is not None:  # classes are of the scores, too
                 _write_counts(folder, result)
+                shutil.rmtree(folder / finished.MAPS, ignore_errors=True)
             _score(folder, run, result, made)
     return left
+
+
+def seal_maps(folder: Path, asked: int, names: Iterable[str]) -> None:
+    """Write into provenance.json of a finished run that it keeps the label maps that were `asked`
+    for, once their files and the legend's, `names` in `folder`, are there."""
+    made = read_json(folder / PROVENANCE) or {}
+    files = {name: sha256_file(folder / name) for name in names}
+    write_text(folder / PROVENANCE, _json(made | {"maps": {"asked": asked, "files": files}}))
 
 
 def read_metrics(folder: Path | str) -> dict[str, Any]:

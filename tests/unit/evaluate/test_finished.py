@@ -188,7 +188,7 @@ def test_a_pass_file_remembers_its_runs(folder, tmp_path):
 def test_a_pass_scores_again_without_torch_and_writes_its_file(folder, tmp_path, monkeypatch):
     passes = {"one": SimpleNamespace(runs={NAME: RUN})}
     suite = SimpleNamespace(passes=passes, data=tmp_path / "data")
-    monkeypatch.setattr(planned.plan, "load", lambda name: suite)
+    monkeypatch.setattr(planned.plan, "load", lambda *_: suite)
     monkeypatch.setitem(sys.modules, "cliptrase.evaluate.passes", None)  # cannot be imported
     change_provenance(folder, scoring="older")
     file = planned.make_pass("suite", "one", tmp_path)
@@ -216,7 +216,7 @@ def test_a_run_whose_place_is_taken_costs_itself_alone(take, fault, folder, tmp_
     take(folder.parent / other.name)
     passes = {"one": SimpleNamespace(runs={other.name: other, NAME: RUN})}
     suite = SimpleNamespace(passes=passes, data=tmp_path / "data")
-    monkeypatch.setattr(planned.plan, "load", lambda name: suite)
+    monkeypatch.setattr(planned.plan, "load", lambda *_: suite)
     (folder / "metrics.json").unlink()
     with pytest.raises(UserError, match=f"^1 of the 2 runs of one .*{other.name}: {fault}; delete"):
         planned.make_pass("suite", "one", tmp_path)

@@ -31,7 +31,7 @@ def suite(runs_of, monkeypatch):
     runs = runs_of(["method=clip", "limit=2"], ["method=sclip", "limit=2"])
     one = Pass("shapes.local.112.crop", "shapes", "local", 112, "crop", runs)
     small = Plan("small", "Small", False, {one.name: one}, {}, runs)
-    monkeypatch.setattr(planned.plan, "load", lambda name: small)
+    monkeypatch.setattr(planned.plan, "load", lambda *_: small)
     return small
 
 
