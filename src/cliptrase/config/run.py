@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 from pydantic import Field

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from cliptrase.config import Run
-from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.data import open_dataset
 from cliptrase.data.read.ordered import in_order_by
 from cliptrase.errors import UserError, counted
@@ -23,7 +22,7 @@ from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import Maps
-from cliptrase.evaluate.targets import scored_classes
+from cliptrase.evaluate.targets import background_of
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import atomic_write, write_json
@@ -66,13 +65,6 @@ def save_maps(
     for each in kept.values():
         each.seal()
     log.info("label maps of %s written to %s", counted(len(kept), "run"), out)
-
-
-def background_of(run: Run) -> int | None:
-    """The class that is the background, None where none is."""
-    if not has_background(run):
-        return None
-    return 0 if facts_of(run).whole_pictures else scored_classes(run) - 1
 
 
 def _stream(

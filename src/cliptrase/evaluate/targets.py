@@ -32,6 +32,13 @@ def scored_classes(run: Run) -> int:
     return count
 
 
+def background_of(run: Run) -> int | None:
+    """Which of the scored classes is the background, None where none is."""
+    if not has_background(run):
+        return None
+    return 0 if facts_of(run).whole_pictures else scored_classes(run) - 1
+
+
 def target_key(run: Run) -> str:
     """The same for runs whose ground truth is the same."""
     labels = run.benchmark.labels.model_dump(mode="json", exclude_defaults=True)

@@ -20,7 +20,7 @@ from cliptrase.evaluate.counting import labels_of
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.targets import scored_classes, target_key
+from cliptrase.evaluate.targets import background_of, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.backbones import load_networks
@@ -124,12 +124,6 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
     figure = label_maps(pictures, class_names(run), background_of(run), title)
     return save(figure, folder, "label_maps")
-
-
-def background_of(run: Run) -> int | None:
-    """Which of the scored classes is the background, None where none is."""
-    place = 0 if facts_of(run).whole_pictures else scored_classes(run) - 1
-    return place if has_background(run) else None
 
 
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
