@@ -47,6 +47,10 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit code 1 for what a UserError tells, 2 for a wrong command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word.startswith("--conf-dir") for word in words):
+        from cliptrase.config import files  # pydantic: not for --help
+
+        words = files.taken_from(words)
     if words and words[0] in HANDED_ON:
         module, _ = HANDED_ON[words[0]]
         import_module(f"cliptrase.{module}").main(words[1:])
@@ -65,6 +69,8 @@ def _parser() -> Parser:
         description="Training-free open-vocabulary segmentation with CLIP, and its benchmarks.",
     )
     parser.add_argument("--version", action="version", version=f"cliptrase {cliptrase.__version__}")
+    about = "a folder like conf/ with files of your own (also CLIPTRASE_CONF=DIR)"
+    parser.add_argument("--conf-dir", metavar="DIR", help=about)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for name, module in OWN.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)

@@ -44,8 +44,9 @@ def _files(group: str) -> Iterator[Mapping[str, Any]]:
     """The files of a folder of conf/: their title, or the first line that says what they are."""
     for name in config.names(group):
         tree = config.load(group, name)
-        title = tree.get("title") or _first_comment(config.files.CONF / group / f"{name}.yaml")
-        yield {"name": name, "about": title}
+        path = config.files.find(group, name)
+        about = f"in {tree.get('file')}" if path is None else _first_comment(path)
+        yield {"name": name, "about": tree.get("title") or about}
 
 
 def _first_comment(path: Path) -> str:

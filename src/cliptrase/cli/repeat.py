@@ -94,6 +94,8 @@ def _resolved(folder: "Folder", place: Path) -> "Run":
     where they no longer make the configuration that the folder holds."""
     from cliptrase import config
 
+    for own in set(folder.made["conf_folders"]) - {str(own) for own in config.files.folders()}:
+        config.files.add_folder(own)
     before = folder.made["working_folder"]
     here = os.getcwd()
     if Path(before).is_dir():

@@ -33,7 +33,7 @@ PARSER.add_argument("--json", action="store_true")
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. In a sweep a run that fails is reported, and the others go on."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = config.files.taken_from(sys.argv[1:] if arguments is None else arguments)
     options, others = PARSER.parse_known_intermixed_args(words)
     with interruptible():
         if others or any(word.startswith(("hydra.", "hydra/")) for word in options.overrides):
