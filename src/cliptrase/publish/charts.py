@@ -198,7 +198,8 @@ def upright_bars(
     for place in places.drop(drawn.index):
         axes.annotate(MISSING, (place, 0), xytext=(0, 2.5), ha="center", **AT_A_BAR)
     printed = printed_numbers(lines)  # beside the whisker and below no number
-    axes.plot(places[printed.index] + 0.4 * width, printed, **DIAMOND)
+    own = DIAMOND | {"markerfacecolor": style["facecolor"]}
+    axes.plot(places[printed.index] + 0.4 * width, printed, **own)
 
 
 def printed_numbers(lines: pd.DataFrame) -> pd.Series:

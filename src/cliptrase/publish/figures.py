@@ -30,15 +30,15 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
 
     paths: list[Path] = []
     tables = {name: table for name, table in suite.tables.items() if has_runs(table)}
-    main = main_table(suite)
+    first = main_table(suite)
     for name, table in tables.items():
         charts = {name: heat_map} if table.kind == "grid" else {}
-        charts |= {MAIN_RESULTS: bars} if table is main else {}
+        charts |= {MAIN_RESULTS: bars} if table is first else {}
         charts |= {name: row_bars} if table.figure else {}
         frame = tidy(suite, shelf, table) if charts else None
         for chart, draw in charts.items():
             paths += save(draw(table.title, frame), folder, chart)
-        if table is main and has_overview(suite):
+        if table is first and has_overview(suite):
             paths += save(overview(frame), folder, OVERVIEW, overview_numbers(frame))
     return paths
 
