@@ -348,7 +348,7 @@ def test_a_grid_of_different_code_has_no_best(paper: Plan, tmp_path: Path, make:
     best = pick(lines, "best", "voc20")
     assert best.value is None and best.reason.startswith("no best: the runs were made by different")
     grid = to_markdown(sheet_of(paper, paper.tables["fig7_sensitivity"], to_frame(lines)))
-    assert "**" not in grid
+    assert not any("**" in line for line in grid.splitlines() if line.startswith("|"))
 
 
 def test_a_cell_without_a_value_is_not_the_best(
