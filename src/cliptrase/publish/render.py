@@ -18,7 +18,7 @@ from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.layout import DIGITS, FLOPS, MIN_SAMPLES, Column, Panel, Sheet
 
 MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
-WIDE = 7  # a table of more columns is set tight: in Markdown its cells may break into lines
+WIDE = 7  # a table of more columns is set tight: in Markdown nothing stands beside a number
 
 
 def csv_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +143,8 @@ GITHUB = simple_separated_format("|")._replace(
 
 def to_markdown(sheet: Sheet) -> str:
     """The sheet as GitHub-flavoured Markdown."""
-    parts = [f"## {_md(sheet.title)}", " · ".join(_md(fact) for fact in sheet.facts)]
+    facts = [*sheet.facts, *_groups(sheet)]
+    parts = [f"## {_md(sheet.title)}", " · ".join(_md(fact) for fact in facts)]
     for table in (table for panel in sheet.panels for table in _tables(panel)):
         parts += [f"**{_md(table.title)}**"] * bool(table.title)
         parts.append(_md_table(table))
@@ -155,10 +156,8 @@ def to_markdown(sheet: Sheet) -> str:
 
 
 def _md_table(table: Panel) -> str:
-    texts = [_md_cell(cell) for cell in table.cells.itertuples()]
-    if len(table.columns) <= WIDE:
-        texts = [text.replace(" ", "\N{NO-BREAK SPACE}") for text in texts]
-    placed = _by_place(table, texts)
+    wide = len(table.columns) > WIDE
+    placed = _by_place(table, [_md_cell(cell, wide) for cell in table.cells.itertuples()])
     rows = []
     for title, section in _sections(table):
         if title:
@@ -166,14 +165,18 @@ def _md_table(table: Panel) -> str:
         rows += [[_md_label(row), *placed.loc[row.down]] for row in section]
     grid = table.columns[0].group == MIN_SAMPLES
     corner = f"{table.corner} ↓ {MIN_SAMPLES} →" if grid else table.corner
-    laid_out = pd.DataFrame(rows, columns=[_md(corner), *map(_md_head, table.columns)])
+    heads = [_md(corner), *(_md(column.label) for column in table.columns)]
+    laid_out = pd.DataFrame(rows, columns=heads)
     return laid_out.to_markdown(index=False, tablefmt=GITHUB, stralign=None, disable_numparse=True)
 
 
-def _md_head(column: Column) -> str:
-    if column.group in ("", MIN_SAMPLES):
-        return _md(column.label)
-    return f"{_md(column.label)}<br><sub>{_md(column.group)}</sub>"
+def _groups(sheet: Sheet) -> list[str]:
+    """`with background: voc21, pc60`: the headings that span columns, which Markdown has not."""
+    labels: dict[str, dict[str, None]] = {}
+    for column in (column for panel in sheet.panels for column in panel.columns):
+        labels.setdefault(column.group, {})[column.label] = None
+    named = {group: names for group, names in labels.items() if group not in ("", MIN_SAMPLES)}
+    return [f"{group}: {', '.join(names)}" for group, names in named.items()]
 
 
 def _md_label(row: Any) -> str:
@@ -181,11 +184,12 @@ def _md_label(row: Any) -> str:
     return label + (f"<br><sub>to {_md(row.to)}</sub>" if row.to else "")
 
 
-def _md_cell(cell: Any) -> str:
+def _md_cell(cell: Any, wide: bool) -> str:
     text = f"**{cell.text}**" if cell.best else cell.text
-    beside = f" <sub>{cell.beside}</sub>" if cell.beside else ""
-    below = f"<br><sub>{cell.below}</sub>" if cell.below else ""
-    return text + _md_marks(cell.marks) + beside + below
+    small, space = cell.beside or cell.below, " " if wide else "\N{NO-BREAK SPACE}"
+    apart = space if cell.beside and not wide else "<br>"
+    small = f"{apart}<sub>{small.replace(' ', space)}</sub>" if small else ""
+    return text + _md_marks(cell.marks) + small
 
 
 def _md_marks(marks: str) -> str:

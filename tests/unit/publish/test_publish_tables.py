@@ -69,7 +69,7 @@ def plain(cell: str) -> str:
     """A cell without markup; of a head or a label its first line."""
     cell = re.sub(r"<sup>.*?</sup>|</?sub>|\*\*\*?", "", cell.replace("\N{NO-BREAK SPACE}", " "))
     first, _, below = cell.partition("<br>")
-    return re.sub(r"\\(.)", r"\1", f"{first} {below}" if below.startswith("[") else first)
+    return re.sub(r"\\(.)", r"\1", f"{first} {below}" if below[:1] in set("[±(") else first)
 
 
 def expected(sheet: Sheet, says: Callable[[Line], str | None]) -> list[dict[Place, str]]:
@@ -147,20 +147,25 @@ def test_markdown_has_every_number_at_its_place_and_in_its_table(
 
 
 def test_markdown_looks_as_the_paper_sets_it(sheets: dict[str, tuple[list[Line], Sheet]]) -> None:
-    tables = dict(markdown_tables(to_markdown(sheets["table1_main"][1])))
+    text = to_markdown(sheets["table1_main"][1])
+    tables = dict(markdown_tables(text))
     own, differences, printed, quoted = tables.values()
     assert list(tables)[1:3] == ["**Differences**", f"**{PRINTED}**"]
-    heads = [re.sub("<br>.*", "", cell) for cell in own[0]]
+    heads = own[0]
     assert heads == ["", "coco_object", "voc21", "pc60", "coco_stuff", "voc20", "pc59", "pc459",
                      "ade150", "ade847", "avg"]  # fmt: skip
-    assert [cell.count("with background") for cell in own[0][1:]] == [1] * 3 + [0] * 7
-    labels = [re.sub("<br>.*", "", row[0]) for row in own[2:]]
+    assert (
+        " · with background: coco_object, voc21, pc60 · without background: coco_stuff, voc20, "
+        "pc59, pc459, ade150, ade847\n"
+    ) in text
+    assert re.fullmatch(r"[\d.]+<br><sub>±[\d.]+</sub>", own[2][1]), "ten columns: nothing beside"
+    labels = [row[0] for row in own[2:]]
     assert labels == ["CLIP", "SCLIP", "CLIPtrase"]
     assert [row[0] for row in differences[2:]] == [
         "SCLIP<br><sub>to CLIP</sub>", "CLIPtrase<br><sub>to SCLIP</sub>",
     ]  # fmt: skip
     assert [row[0] for row in printed[2:]] == labels
-    assert [re.sub("<br>.*", "", cell) for cell in quoted[0]] == heads[:-1]
+    assert quoted[0] == heads[:-1]
     assert [row[0] for row in quoted[2:]] == [
         "GroupViT", "MaskCLIP", "TCL", "CAT-Seg", "DeOP", "OVSeg", "SAN", "***training-free***",
         "CLIP-Surgery",
@@ -182,6 +187,7 @@ def test_markdown_looks_as_the_paper_sets_it(sheets: dict[str, tuple[list[Line],
     (_, ablation), heads = markdown_tables(text)[0], table_titled(text, "Differences")[0]
     assert ablation[0][1:] == ["coco_stuff", "voc20", "pc59", "ade150", "avg", "FLOPs"]
     assert heads == ablation[0][:-1], "operations have no difference"
+    assert re.fullmatch(r"[\d.]+\xa0<sub>±[\d.]+</sub>", ablation[3][1])
 
 
 def test_bold_is_the_best_of_its_column_and_section(

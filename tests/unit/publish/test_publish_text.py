@@ -74,8 +74,8 @@ def sheet(text: str) -> Sheet:
     return Sheet("t", text, (text,), [panel], {text: "a"}, [text])
 
 
-IN_A_SHEET = 18  # title, fact, note and remark; once a panel's title; in two tables corner, column,
-# group, section and two labels; in the second the row that a row is compared with
+IN_A_SHEET = 18  # title, fact, note, remark and panel title; in each of two tables corner, column,
+# section and two labels, and once the row compared with; in LaTeX each group, in Markdown one line
 
 
 @pytest.mark.parametrize(
