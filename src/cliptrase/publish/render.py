@@ -125,9 +125,9 @@ def _by_place(table: Panel, texts: list[str]) -> pd.DataFrame:
     return cells.pivot(index="down", columns="across", values="markup").fillna("")
 
 
-def _sections(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
+def _sections(table: Panel) -> Iterator[tuple[str, list[Any]]]:
     """The title of each section, and of each of its rows the first cell, which names the row."""
-    rows = panel.cells.drop_duplicates("down").itertuples()
+    rows = table.cells.drop_duplicates("down").itertuples()
     return ((title, list(section)) for title, section in groupby(rows, lambda row: row.section))
 
 
