@@ -64,10 +64,14 @@ class Sheet:
     remarks: list[str]
 
 
-def _mark(notes: Notes, text: str) -> str:
-    """The letter of a footnote, a new one for a new footnote."""
-    repeats, letter = divmod(len(notes), 26)
-    return notes.setdefault(text, "abcdefghijklmnopqrstuvwxyz"[letter] * (repeats + 1))
+def _marks(notes: Notes, signs: Iterable[str], footnotes: Iterable[str]) -> str:
+    """Signs and the letters of footnotes, "" being none; a new footnote gets a new letter."""
+    marks = list(signs)
+    for text in filter(None, footnotes):
+        repeats, letter = divmod(len(notes), 26)
+        letters = "abcdefghijklmnopqrstuvwxyz"[letter] * (repeats + 1)
+        marks.append(notes.setdefault(text, letters))
+    return ",".join(marks)
 
 
 def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
@@ -191,23 +195,19 @@ def _with_marks(cells: pd.DataFrame, notes: Notes, chosen: str = "") -> pd.DataF
     for _, row in cells.groupby("down"):
         versus = [name for name in row["versus"] if name]
         to = max(versus, key=versus.count, default="")
-        label_marks = [NEAR_BEST] * _row_is_near_best(row)
-        label_marks += [_mark(notes, text) for text in row["row_note"].unique() if text]
+        signs = NEAR_BEST * _row_is_near_best(row)
+        label_marks = _marks(notes, signs, row["row_note"].unique())
         marks = []
         for cell in row.itertuples():
-            signs = ["†"] * (cell.row == chosen) + [NEAR_BEST] * cell.near_best
+            signs = "†" * (cell.row == chosen) + NEAR_BEST * cell.near_best
             marks.append(_marks(notes, signs, _footnotes(cell)))
-        rows.append(row.assign(to=to, label_marks=",".join(label_marks), marks=marks))
+        rows.append(row.assign(to=to, label_marks=label_marks, marks=marks))
     cells = pd.concat(rows)
     on_printed = cells["note"].mask(cells["kind"] == "quoted", "")
     return cells.assign(
         diff_marks=[_difference_marks(notes, cell) for cell in cells.itertuples()],
-        printed_marks=[_marks(notes, [], [note]) for note in on_printed],
+        printed_marks=[_marks(notes, "", [note]) for note in on_printed],
     )
-
-
-def _marks(notes: Notes, signs: list[str], footnotes: Iterable[str]) -> str:
-    return ",".join(signs + [_mark(notes, text) for text in footnotes if text])
 
 
 def _footnotes(cell: Any) -> Iterable[str]:
@@ -220,8 +220,8 @@ def _footnotes(cell: Any) -> Iterable[str]:
 def _difference_marks(notes: Notes, cell: Any) -> str:
     """Whether a difference is not significant, and its footnotes; or why there is none."""
     if pd.isna(cell.diff):
-        return _marks(notes, [], [cell.diff_reason])
-    signs = [NEAR_BEST] * (cell.diff_low <= 0 <= cell.diff_high)
+        return _marks(notes, "", [cell.diff_reason])
+    signs = NEAR_BEST * (cell.diff_low <= 0 <= cell.diff_high)
     elsewhere = f"compared with {cell.versus}" * (cell.versus != cell.to)
     return _marks(notes, signs, [elsewhere, cell.versions_note])
 
