@@ -26,7 +26,7 @@ from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
-from cliptrase.publish import has_runs
+from cliptrase.publish import main_table
 from cliptrase.publish.attention import attention_figure, look, patch_classes, shown_patch
 from cliptrase.publish.label_maps import Labels, Picture, label_maps
 from cliptrase.publish.paper_figures import FIGURES, Wanted, draw, shown_blocks
@@ -77,10 +77,10 @@ def shown_runs(suite: Plan) -> list[Shown]:
     first sees: of its image size, its model and precision; not those of unsupervised methods, whose
     classes a few images do not decide. Raises UserError for a suite that has only grids.
     """
-    for table in suite.tables.values():
-        if table.kind != "grid" and has_runs(table):
-            return [Shown(name, _runs_of(suite, table, name)) for name in table.benchmarks]
-    raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
+    table = main_table(suite)
+    if table is None:
+        raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
+    return [Shown(name, _runs_of(suite, table, name)) for name in table.benchmarks]
 
 
 def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
