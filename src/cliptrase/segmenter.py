@@ -37,6 +37,8 @@ from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import check_lengths, text_features, unseen_words
+from cliptrase.publish.quantities import Quantities, quantities
+from cliptrase.publish.quantities import Words as Asked
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +57,31 @@ class Segmentation:
     method: Method  # as computed: eps and min_samples of this very picture
 
 
+class Seen(NamedTuple):
+    """A picture as the model sees it. method: with eps and min_samples of this very picture."""
+
+    size: tuple[int, int]  # (H, W) of the picture, upright, or of its crop
+    pixels: np.ndarray  # (h, w, 3) uint8, sides multiples of the patch
+    method: Method
+    graph: Graph
+
+
 class Words(NamedTuple):
     """What a picture is asked for."""
 
     classes: tuple[tuple[str, ...], ...]  # the names of each class
     background: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that a label map has."""
+        names = tuple(own[0] for own in self.classes)
+        return (*names, BACKGROUND) if self.background else names
+
+    @property
+    def background_label(self) -> int | None:
+        """Which of them is the background's, if there are words for it."""
+        return len(self.classes) if self.background else None
 
 
 @dataclass(frozen=True)
@@ -148,28 +170,72 @@ class Segmenter:
         if not method.sees_original:
             return []
         picture = _upright(image)
-        whole = (0.0, 0.0, float(picture.width), float(picture.height))
-        box = crop_box(picture.size, self.image_size) if self.crop else whole
-        return [Original(picture, box)]
+        return [Original(picture, self._box(picture.size))]
 
     @torch.inference_mode()
     def encode(self, image: Picture) -> EncodedPicture:
         """Everything that does not depend on the words: features, correlation, regions."""
         with self._computing():
-            picture = self.seen(image)
-            check_aspect(picture.size, whole=True)
-            pixels = fit_image(picture, self.image_size, self.model.patch)  # leaves a crop as it is
-            network_size, size = pixels.shape[:2], (picture.height, picture.width)
-            # eps and min_samples for this many patches, where they are `auto`
-            method = resolve_settings(self._overrides, network_size).method
-            seen = self._clip.normalise(pixels[None])
-            originals = self._originals(image, method)
-            graph = Graph(self._clip, seen, networks=self._networks, originals=originals)
+            size, pixels, method, graph = self._see(image)
             encoded = graph.encode(method)
-            regions = np.full(network_size, -1, np.int32)  # where the method makes none
+            regions = np.full(pixels.shape[:2], -1, np.int32)  # where the method makes none
             if encoded.regions is not None:
                 regions = encoded.regions[0].cpu().numpy().astype(np.int32)
-            return EncodedPicture(encoded, method, _nearest(regions, size), size, network_size)
+            found = _nearest(regions, size)
+            return EncodedPicture(encoded, method, found, size, pixels.shape[:2])
+
+    def _see(self, image: Picture) -> Seen:
+        picture = self.seen(image)
+        check_aspect(picture.size, whole=True)
+        pixels = fit_image(picture, self.image_size, self.model.patch)  # leaves a crop as it is
+        # eps and min_samples for this many patches, where they are `auto`
+        method = resolve_settings(self._overrides, pixels.shape[:2]).method
+        seen = self._clip.normalise(pixels[None])
+        originals = self._originals(image, method)
+        graph = Graph(self._clip, seen, networks=self._networks, originals=originals)
+        return Seen((picture.height, picture.width), pixels, method, graph)
+
+    @property
+    def depth(self) -> int:
+        """How many blocks the image tower has."""
+        return self._clip.depth
+
+    def explain(
+        self,
+        image: Picture,
+        name: str = "picture",
+        *,
+        patch: tuple[int, int] | None = None,
+        at: tuple[int, int] | None = None,
+    ) -> Quantities:
+        """What the method makes of a picture on its way: attention, correlation, clusters, regions,
+        and label maps where the Segmenter has words.
+
+        patch: row and column of the patch that is looked at, from 0; or at: x, y, the pixel of the
+        upright picture that it holds. By default a patch a little above and left of the middle, as
+        in the paper. Raises UserError for one outside what the model sees.
+        """
+        with self._computing():
+            _, pixels, method, graph = self._see(image)
+            words, own = None, self._words
+            if own is not None:
+                words = Asked(self._text(own), own.names, own.background_label)
+            box = self._box(_upright(image).size)
+            place = patch if at is None else _patch_at(at, box, graph.grid)
+            return quantities(
+                graph,
+                method,
+                name,
+                pixels,
+                words=words,
+                logit_scale=self._logit_scale,
+                patch=None if place is None else _number(place, graph.grid),
+            )
+
+    def _box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of what is seen of a picture of `size` (width, height)."""
+        whole = (0.0, 0.0, float(size[0]), float(size[1]))
+        return crop_box(size, self.image_size) if self.crop else whole
 
     @torch.inference_mode()
     def classify(
@@ -188,12 +254,11 @@ class Segmenter:
         with self._computing():
             predicted = picture.encoded.classify(text, self._logit_scale)
             labels = _nearest(predicted[0].cpu().numpy().astype(np.uint16), picture.size)
-        names = tuple(own[0] for own in words.classes) + ((BACKGROUND,) if words.background else ())
         return Segmentation(
             labels=labels,
-            names=names,
+            names=words.names,
             regions=picture.regions,
-            background=len(words.classes) if words.background else None,
+            background=words.background_label,
             network_size=picture.network_size,
             method=picture.method,
         )
@@ -226,6 +291,27 @@ class Segmenter:
                 )
             self._texts[words] = Text(features, torch.tensor(owner, device=features.device))
         return self._texts[words]
+
+
+def _patch_at(
+    at: tuple[int, int], box: tuple[float, float, float, float], grid: tuple[int, int]
+) -> tuple[int, int]:
+    """Row and column of the patch that holds the pixel x, y of a picture, of which the model sees
+    the `box` (left, top, right, bottom)."""
+    (x, y), (left, top, right, bottom) = (side + 0.5 for side in at), box
+    if not (left <= x < right and top <= y < bottom):
+        seen = f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"
+        raise UserError(f"at (--at) {at[0]},{at[1]}: outside what the model sees, {seen}")
+    return int((y - top) / (bottom - top) * grid[0]), int((x - left) / (right - left) * grid[1])
+
+
+def _number(place: tuple[int, int], grid: tuple[int, int]) -> int:
+    """The number of the patch at a row and column of a grid, row by row."""
+    (row, column), (rows, columns) = place, grid
+    if not (0 <= row < rows and 0 <= column < columns):
+        there = f"rows 0 to {rows - 1}, columns 0 to {columns - 1}"
+        raise UserError(f"patch (--patch) {row},{column}: the model sees patches of {there}")
+    return row * columns + column
 
 
 def _upright(image: Picture) -> Image.Image:

@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import NoReturn
 
 import cliptrase
-from cliptrase.cli import segment, verify
+from cliptrase.cli import explain, segment, verify
 from cliptrase.errors import exit_on_user_error, nearest, start_log
 
-OWN = {"segment": segment, "verify": verify}
+OWN = {"segment": segment, "explain": explain, "verify": verify}
 
 # Commands that hand their arguments on to the main(arguments) of a module.
 HANDED_ON = {

@@ -7,19 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptrase.data.read.vocabularies import (
-    BACKGROUND,
-    SEPARATOR,
-    check_apart,
-    check_labels,
-    read_names,
-    read_templates,
-    split_classes,
-    template_path,
-)
+from cliptrase.cli import pictures
+from cliptrase.data.read.vocabularies import BACKGROUND
 from cliptrase.errors import UserError, is_read, nearest, printable
-from cliptrase.files import atomic_write, check_writable, local_path, naming_the_path, user_path
-from cliptrase.machine import check_gpu
+from cliptrase.files import atomic_write, check_writable, local_path, naming_the_path
 
 if TYPE_CHECKING:
     from cliptrase.segmenter import Segmenter
@@ -47,33 +38,9 @@ SUFFIXES = {  # option → the endings it may write, the one used inside a folde
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, EPILOG
+    pictures.add_words(parser, required=True)
+    pictures.add_settings(parser)
     add = parser.add_argument
-    add("images", nargs="+", type=user_path, metavar="IMAGE", help="JPEG, PNG, WebP, TIFF …")
-    words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--classes", metavar='"A, B"', help="the classes, separated by commas")
-    words.add_argument(
-        "--classes-file", type=local_path, metavar="FILE", help="one class a line, verbatim"
-    )
-    back = parser.add_mutually_exclusive_group()
-    back.add_argument("--background", metavar='"A, B"', help="words for what is not asked for")
-    back.add_argument(
-        "--background-file", type=local_path, metavar="FILE", help="one background word a line"
-    )
-    models = "shapes_clip (offline), vit_b16 (default), local-dir:DIR …"
-    add("--model", default="vit_b16", help=models)
-    add("--method", default="cliptrase", help="default: cliptrase")
-    size = "short side for the model (default: as trained)"
-    add("--image-size", type=int, metavar="N", help=size)
-    add("--templates", default="imagenet80", help="a shipped list of prompts, or a text file")
-    add(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="keys of the configuration, as method.regions.eps=0.8",
-    )
     add(
         "--labels",
         type=local_path,
@@ -82,11 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--overlay", type=local_path, metavar="OUT", help="the picture, painted, with a legend")
     add("--json", type=local_path, metavar="OUT", help="shares, regions, sizes, model and method")
-    crop = "only the N × N centre crop, as benchmarks see it"
-    add("--crop", action="store_true", help=crop)
-    most = "the largest picture that is read (default: 178956970)"
-    add("--max-pixels", type=int, metavar="N", help=most)
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -95,36 +57,18 @@ def run(args: argparse.Namespace) -> None:
     A file that cannot be written costs no other, and a picture that cannot be segmented neither.
     Raises UserError, once all the others are written.
     """
-    classes = _words(args.classes, "--classes", args.classes_file, unique=True)
-    background = _words(args.background, "--background", args.background_file, unique=False)
-    owned, shared = ([entry.split(SEPARATOR) for entry in each] for each in (classes, background))
-    check_labels(owned, background, "the classes")
-    check_apart(owned, shared, args.background_file or "--background")
+    classes, background = pictures.read_words(args)
     options = {"--labels": args.labels, "--overlay": args.overlay, "--json": args.json}
     planned = plan_outputs(args.images, options)
-    from cliptrase import config  # not for --help
-
-    read_templates(template_path(args.templates))
-    settings = args.model, args.method, args.device, args.image_size, args.overrides
-    image_size = config.resolve_settings(config.picture_overrides(*settings)).image_size
-    check_gpu(args.device)
+    image_size = pictures.check_settings(args)
     names = [*classes, *([BACKGROUND] if background else [])]
-    _check_pictures(args, planned, names, image_size)
+    for size, files in zip(pictures.check_pictures(args), planned, strict=True):
+        if "--overlay" in files:
+            from cliptrase.cli import contents  # not for --help
 
-    import cliptrase.model.lean  # noqa: F401
-    from cliptrase.segmenter import Segmenter  # torch: seconds, after what fails quickly
-
-    segmenter = Segmenter(
-        args.model,
-        method=args.method,
-        classes=classes,
-        background=background or None,
-        image_size=args.image_size,
-        device=args.device,
-        templates=args.templates,
-        crop=args.crop,
-        overrides=args.overrides,
-    )
+            seen = (image_size, image_size) if args.crop else size
+            contents.check_overlay(files["--overlay"], seen, names)
+    segmenter = pictures.segmenter_of(args, classes, background)
     faults = list[str]()
     for image, files in zip(args.images, planned, strict=True):
         if not files and not is_read():
@@ -137,31 +81,6 @@ def run(args: argparse.Namespace) -> None:
         faults = [f"files or pictures that failed, see above: {len(faults)}; the others stand"]
     if faults:
         raise UserError("; ".join(faults))
-
-
-def _check_pictures(
-    args: argparse.Namespace,
-    planned: list[dict[str, Path]],
-    names: Sequence[str],
-    image_size: int,
-) -> None:
-    """Raise UserError for a picture that cannot be read or is too long, and for an overlay that its
-    format cannot hold."""
-    from cliptrase.cli import contents
-    from cliptrase.data.read.crop import check_aspect
-    from cliptrase.data.read.images import decoding, limit_pixels, read_image
-
-    if args.max_pixels is not None:
-        limit_pixels(args.max_pixels)
-    for image in args.images:
-        with decoding(str(image)), open(image, "rb"):
-            pass  # before any is decoded
-    for image, files in zip(args.images, planned, strict=True):
-        picture = read_image(image)
-        check_aspect(picture.size, str(image), whole=not args.crop)
-        if "--overlay" in files:
-            size = (image_size, image_size) if args.crop else picture.size
-            contents.check_overlay(files["--overlay"], size, names)
 
 
 def _segment(segmenter: "Segmenter", image: Path, files: Mapping[str, Path]) -> Iterator[str]:
@@ -192,22 +111,6 @@ def _segment(segmenter: "Segmenter", image: Path, files: Mapping[str, Path]) -> 
             yield f"{file}: too large for this machine's memory; shrink the picture first"
         else:
             print(printable(f"wrote {file}"), flush=True)
-
-
-def _words(listed: str | None, option: str, file: str | None, *, unique: bool) -> list[str]:
-    """The entries of the option or of its file (then verbatim); none of both: []."""
-    if file is not None:
-        entries = read_names(file)
-        split_classes(entries, file, unique=unique)
-        return entries
-    if listed is None:
-        return []
-    parts = listed.split(",") if "," in listed else listed.strip().splitlines()  # of $(cat FILE)
-    words = [SEPARATOR.join(name.strip() for name in word.split(SEPARATOR)) for word in parts]
-    if not any(words):
-        raise UserError(f'{option}: the list is empty; write at least one name, as "cat, sofa"')
-    split_classes(words, option, unique=unique, entry="entry")
-    return words
 
 
 def plan_outputs(

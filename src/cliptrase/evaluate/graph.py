@@ -371,6 +371,16 @@ class Graph:
 
         return self._once("encode", ("tokens", index), make)
 
+    def attention(self, index: int) -> Tensor:
+        """What each token of the unmodified model attends to in block `index` (0-based): softmax of
+        each head, mean over heads, (B, L, L), rows sum to 1."""
+
+        def make() -> Tensor:
+            q, k, _ = self.qkv(index)
+            return torch.softmax(q @ k.transpose(2, 3) * q.shape[3] ** -0.5, dim=3).mean(dim=1)
+
+        return self._once("encode", ("attention", index), make)
+
     def qkv(self, index: int) -> vision.QKV:
         """Queries, keys and values of block `index` (0-based) of the unmodified model."""
         return self._once(

@@ -18,7 +18,6 @@ from scipy.stats import rankdata
 from cliptrase.config import Run
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.truth import Loaded
-from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.publish.label_maps import Labels
 from cliptrase.publish.style import INK, image_grid
@@ -51,18 +50,9 @@ def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
     graph = Graph(clip, pixels, loaded.shown.out_size)
     with torch.inference_mode():
         w = graph.correlation(correlation.block, correlation.kind, correlation.heads)[0, 1:, 1:]
-        attended = last_attention(clip, pixels)[0, 1:, 1:]
+        attended = graph.attention(clip.depth - 1)[0, 1:, 1:]
     weights = attended.double().numpy(), w.double().numpy()
     return Look(loaded.shown.pixels, truth, patch_classes(truth, clip.patch), *weights)
-
-
-def last_attention(clip: Clip, pixels: torch.Tensor) -> torch.Tensor:
-    """softmax(qkᵀ/√d) of the unmodified model's last block, mean over heads: (B, L, L)."""
-    tokens = vision.embed_tokens(clip, pixels)
-    for index in range(clip.depth - 1):
-        tokens = vision.block(clip, index, tokens)
-    q, k, _ = vision.qkv(clip, clip.depth - 1, tokens)
-    return torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, dim=-1).mean(dim=1)
 
 
 def patch_classes(truth: Labels, patch: int) -> Labels:

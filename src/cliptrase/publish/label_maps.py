@@ -52,8 +52,8 @@ def label_maps(
     truth = _shares([picture.truth for picture in pictures], len(names))
     maps = [labels for picture in pictures for labels in picture.maps.values()]
     shares = np.maximum(truth, _shares(maps, len(names)))
-    table = _colours(truth, shares, background)
-    shown = np.flatnonzero((table[:-1] != to_rgb(OTHER)).any(axis=1) & (shares > 0))
+    table = class_colours(truth, shares, background)
+    shown = coloured(table, shares)
     entries = [(shortened(names[index], 60), tuple(table[index])) for index in shown]
     entries += [("other classes", to_rgb(OTHER))] * (len(shown) < int(np.count_nonzero(shares)))
     handles = [Patch(fc=colour, ec=GREY, linewidth=0.5) for _, colour in entries]
@@ -90,7 +90,12 @@ def _shares(maps: Sequence[Labels], classes: int) -> NDArray[np.float64]:
     return np.max(counts, axis=0)
 
 
-def _colours(
+def coloured(table: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Which classes are in a map and have a colour of their own in a `table` of class_colours."""
+    return np.flatnonzero((table[:-1] != to_rgb(OTHER)).any(axis=1) & (shares > 0))
+
+
+def class_colours(
     truth: NDArray[np.float64], shares: NDArray[np.float64], background: int | None
 ) -> NDArray[np.float64]:
     """(classes + 1, 3): a colour a class, the last row (index −1) for what is not scored.

@@ -4,6 +4,7 @@ Computed on the prepared dataset by the graph that passes use, one image and one
 so a map is that of the run: the only figures that need torch and the model.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_se
 from cliptrase.errors import UserError, counted
 from cliptrase.evaluate.counting import labels_of
 from cliptrase.evaluate.device import single_threaded_pool
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.targets import scored_classes, target_key
 from cliptrase.evaluate.textcache import text_of
@@ -25,8 +27,10 @@ from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
 from cliptrase.publish import has_runs
-from cliptrase.publish.attention import attention_figure, look
+from cliptrase.publish.attention import attention_figure, look, patch_classes, shown_patch
 from cliptrase.publish.label_maps import Labels, Picture, label_maps
+from cliptrase.publish.paper_figures import FIGURES, Wanted, draw, shown_blocks
+from cliptrase.publish.quantities import Quantities, Words, quantities
 from cliptrase.publish.style import save
 from cliptrase.runs.provenance import Stages
 from cliptrase.runs.scoring import class_names
@@ -34,6 +38,7 @@ from cliptrase.runs.scoring import class_names
 PICTURED = 4  # images: the first of the dataset, so that nobody chose them
 ROWS = 3  # of the correlation figure
 RANKED = 40  # images over which it averages
+MOST = max(figure.most for figure in FIGURES.values())
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,12 @@ class Shown:
     @property
     def first(self) -> Run:
         return next(iter(self.runs.values()))
+
+    @property
+    def clustered(self) -> Run | None:
+        """The first run that clusters, if the model sees its pictures whole."""
+        runs = [run for run in self.runs.values() if run.method.regions is not None]
+        return None if not runs or facts_of(runs[0]).whole_pictures else runs[0]
 
     def is_prepared(self, data: Path) -> bool:
         """Whether the images can be read; a user's folder always can."""
@@ -87,7 +98,7 @@ def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
 
 
 def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
-    """Write label_maps and correlation (svg, png) to `folder`.
+    """Write label_maps, correlation (svg, png) and the paper's figures (npz too) to `folder`.
 
     Of the suite's first benchmark whose dataset is prepared. The correlation takes the first
     without a background, if there is one: there every pixel has a class of its own kind; it is
@@ -102,7 +113,8 @@ def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
     with single_threaded_pool(1):  # as in a pass, so that the maps are those of the runs
         clip = load_clip(prepared[0].first.model, torch.device("cpu"))
         paths = _draw_label_maps(clip, prepared[0], folder, data)
-        return paths + _draw_correlation(clip, (plain or prepared)[0], folder, data)
+        paths += _draw_correlation(clip, (plain or prepared)[0], folder, data)
+        return paths + _draw_paper_figures(clip, prepared[0], folder, data)
 
 
 def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
@@ -110,17 +122,20 @@ def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list
     count = min(PICTURED, len(loader.dataset))
     pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
+    figure = label_maps(pictures, class_names(run), background_of(run), title)
+    return save(figure, folder, "label_maps")
+
+
+def background_of(run: Run) -> int | None:
+    """Which of the scored classes is the background, None where none is."""
     place = 0 if facts_of(run).whole_pictures else scored_classes(run) - 1
-    background = place if has_background(run) else None
-    return save(label_maps(pictures, class_names(run), background, title), folder, "label_maps")
+    return place if has_background(run) else None
 
 
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
-    loader = shown.loader(data)
-    clustered = [run for run in shown.runs.values() if run.method.regions is not None]
-    if not clustered or facts_of(clustered[0]).whole_pictures:
+    loader, run = shown.loader(data), shown.clustered
+    if run is None:
         return []
-    run = clustered[0]
     count = min(RANKED, len(loader.dataset))
     looks = [look(clip, each, run, truth_map(each, run)) for each in map(loader, range(count))]
     title = (
@@ -128,6 +143,40 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
         f"AUC: how well each patch ranks its own class first, mean over {counted(count, 'image')}"
     )
     return save(attention_figure(looks, ROWS, title), folder, "correlation")
+
+
+def _draw_paper_figures(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
+    loader, run = shown.loader(data), shown.clustered
+    if run is None:
+        return []
+    count = min(MOST, len(loader.dataset))
+    pictures = list(explained(clip, run, loader, range(count), data))
+    about = f"{shown.benchmark} · {clip.label} · {run.image_size} px"
+    wanted = Wanted(about, shown_blocks(clip.depth))
+    return draw(list(FIGURES), pictures, wanted, folder, all_pictures=False)
+
+
+def explained(
+    clip: Clip, run: Run, loader: Loader, positions: Iterable[int], data: Path
+) -> Iterator[Quantities]:
+    """What the run makes of the images at some positions, on its way; the patch that is shown is
+    the middle of the smallest class, if one fills enough patches."""
+    networks = load_networks(run.method.networks, clip.device)
+    words = Words(text_of(run, clip, data)[1], tuple(class_names(run)), background_of(run))
+    for position in positions:
+        loaded = loader(position)
+        seen, truth = loaded.shown, truth_map(loaded, run)
+        pixels = clip.normalise(seen.pixels[None])
+        originals = [seen.original] if seen.original else []
+        yield quantities(
+            Graph(clip, pixels, seen.out_size, networks=networks, originals=originals),
+            run.method,
+            loader.dataset[position].id,
+            seen.pixels,
+            words=words,
+            logit_scale=run.protocol.logit_scale,
+            patch=shown_patch(patch_classes(truth, clip.patch)),
+        )
 
 
 def truth_map(loaded: Loaded, run: Run) -> Labels:
