@@ -268,6 +268,8 @@ def test_a_legend_names_what_occurs_and_no_other():
     assert few.width == all_of_them.width == label_files.WIDTH
     assert few.height < 60 and all_of_them.height > 100 * few.height / 2
     assert opened(legend_png([], names, None)).height < few.height
+    wordy = [f"class {number}, which has some more names" * 9 for number in range(847)]
+    assert opened(legend_png(range(847), wordy, None)).height < 2 * all_of_them.height
 
 
 @pytest.fixture
