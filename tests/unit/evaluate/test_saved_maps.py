@@ -17,6 +17,7 @@ from cliptrase.evaluate import passes, planned, saved_maps
 from cliptrase.evaluate.targets import target_key
 from cliptrase.evaluate.truth import Loader
 from cliptrase.plan import Pass, Plan
+from cliptrase.publish.results import Shelf
 from cliptrase.runs import finished, label_files, store
 from cliptrase.runs.finished import LEGEND, MAPS, status
 from cliptrase.runs.label_files import labels_png, legend_png
@@ -364,11 +365,12 @@ def test_a_planned_pass_keeps_the_maps_of_its_suite(runs_of, data, tmp_path, mon
     assert not finished.stale_pass(file, load("small").runs, out, data)
     runs = load("small", 1).runs
     assert "save_maps=1 asks for more" in finished.stale_pass(file, runs, out, data)
+    assert len(Shelf(load("small", 1), tmp_path, data).find_all([*runs])[0]) == 2, "numbers stand"
     before = file.read_bytes()
     planned.main([*words, "--workers", "1", "--save-maps", "1"])
     assert not finished.stale_pass(file, runs, out, data) and file.read_bytes() == before
     assert [len(maps_of(out / name)) for name in runs] == [1, 1]
-    assert asked == [None, None, 1, 1]
+    assert asked == [None, None, 1, 1, 1]
 
 
 def test_nothing_but_the_maps_asks_for_them():
