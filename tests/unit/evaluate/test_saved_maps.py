@@ -110,6 +110,9 @@ def test_maps_of_an_unsupervised_run_have_the_classes_that_its_clusters_got(
     expected = np.load(folder / "confusion.npz")["confusion"]
     np.testing.assert_array_equal(matrix[:, : expected.shape[1]], expected)
     assert bool(matrix[:, -1].any()) == bool(clusters)
+    (folder / "metrics.json").unlink()
+    assert not store.rescore(runs, tmp_path, data)
+    assert status(run, tmp_path, data).state == "maps", "classes are of the scores"
 
 
 def test_maps_are_the_same_in_company(runs_of, make, keep, tmp_path):
@@ -291,7 +294,7 @@ def folder847(tmp_path):
     (tmp_path / "names.txt").write_text(lines)
     places = {"images": "images", "labels": "labels", "classes": "names.txt"}
     where = [f"benchmark.{key}={tmp_path / place}" for key, place in places.items()]
-    return ["benchmark=folder", *where, "method=clip"]
+    return ["benchmark=folder", "benchmark.templates=shapes", *where, "method=clip"]
 
 
 def test_maps_of_847_classes(folder847, runs_of, make, keep, data, tmp_path):
