@@ -15,7 +15,7 @@ from cliptrase import plan
 from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.machine import positive
 from cliptrase.plan import Plan
-from cliptrase.publish import MAIN_RESULTS, has_runs
+from cliptrase.publish import MAIN_RESULTS, OVERVIEW, has_overview, has_runs, main_table
 from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.tables import command_line
@@ -25,21 +25,24 @@ log = logging.getLogger(__name__)
 
 def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
     """A heat map of every grid and the rows of every table that asks, named as their tables; the
-    bars of the first table of metrics."""
+    bars of the first table of metrics, and Figure 1a of two of its rows."""
     from cliptrase.publish.cells import tidy
     from cliptrase.publish.charts import bars, heat_map, row_bars
+    from cliptrase.publish.overview import overview, overview_numbers
     from cliptrase.publish.style import save
 
     paths: list[Path] = []
     tables = {name: table for name, table in suite.tables.items() if has_runs(table)}
-    main_table = next((name for name, table in tables.items() if table.kind != "grid"), None)
+    first = main_table(suite)
     for name, table in tables.items():
         charts = {name: heat_map} if table.kind == "grid" else {}
-        charts |= {MAIN_RESULTS: bars} if name == main_table else {}
+        charts |= {MAIN_RESULTS: bars} if table is first else {}
         charts |= {name: row_bars} if table.figure else {}
         frame = tidy(suite, shelf, table) if charts else None
         for chart, draw in charts.items():
             paths += save(draw(table.title, frame), folder, chart)
+        if table is first and has_overview(suite):
+            paths += save(overview(frame), folder, OVERVIEW, overview_numbers(frame))
     return paths
 
 
@@ -60,7 +63,6 @@ def _label_maps(suite: Plan, args: argparse.Namespace, folder: Path, data: Path)
     """Draw what --label-maps asks for. Raises UserError for a name that is not there."""
     if args.label_maps is None:
         raise UserError("--table, --row and --pictures need --label-maps BENCHMARK")
-    suite.check_benchmarks([args.label_maps])
     import matplotlib
 
     import cliptrase.model.lean  # noqa: F401

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from cliptrase.files import atomic_write
 from cliptrase.publish.label_maps import LEGEND, PALETTE, Labels, class_colours, coloured
 from cliptrase.publish.quantities import (
     CLUSTERED,
@@ -30,10 +29,9 @@ from cliptrase.publish.quantities import (
     Quantities,
     moved,
 )
-from cliptrase.publish.style import GREY, INK, image_grid, legend_of, save, shortened
+from cliptrase.publish.style import GREY, INK, Numbers, image_grid, legend_of, save, shortened
 
 Rgb = NDArray[np.float64]
-Numbers = dict[str, NDArray[Any]]
 
 DOT, BOX, RING = "#ff2d2d", "#ff2d2d", "#3ddbff"
 NO_CLUSTER = "#c9ced4"
@@ -320,12 +318,8 @@ def draw(
         groups = [[each] for each in some] if figure.of_each else [some]
         for place, group in enumerate(groups, start=1):
             file = f"{name}_{place}" if len(groups) > 1 else name
-            paths += save(figure.draw(group, wanted), folder, file)
-            path = folder / f"{file}.npz"
-            with atomic_write(path) as written:
-                numbers: Any = numbers_of(name, group, wanted)
-                np.savez_compressed(written, **numbers)
-            paths.append(path)
+            numbers = numbers_of(name, group, wanted)
+            paths += save(figure.draw(group, wanted), folder, file, numbers)
     return paths
 
 

@@ -33,7 +33,8 @@ from cliptrase.publish.pictures import shown_runs, truth_map
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.style import SETTINGS, save
 
-CHARTS = {"main_results", "fig7_sensitivity", "table_discrepancies", "table_peers"}
+CHARTS = {"main_results", "fig1a_overview", "fig7_sensitivity"}
+CHARTS |= {"table_discrepancies", "table_peers"}
 
 
 def test_charts_are_the_same_bytes_and_hold_no_date(
@@ -46,12 +47,13 @@ def test_charts_are_the_same_bytes_and_hold_no_date(
         paths = draw_charts(part, shelf, tmp_path / "a")
         again = draw_charts(part, shelf, tmp_path / "b")
     assert {path.stem for path in paths} == set(chart_names(part))
-    assert sorted(path.suffix for path in paths) == [".png"] * 3 + [".svg"] * 3
+    kinds = sorted(path.suffix for path in paths)
+    assert kinds == [".npz"] + [".png"] * 4 + [".svg"] * 4
     for one, other in zip(paths, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
         if one.suffix == ".svg":
             assert "<dc:date>" not in one.read_text()
-        else:
+        elif one.suffix == ".png":
             with Image.open(one) as image:
                 assert image.width > 700 and "Software" not in image.info
 
