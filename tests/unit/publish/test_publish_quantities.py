@@ -221,5 +221,5 @@ def test_where_nothing_is_denoised_nothing_is_called_noise(clip, pixels):
 def test_a_picture_of_one_patch_is_refused():
     clip = random_clip(3)
     pixels = torch.zeros(1, 3, 8, 8)
-    with pytest.raises(UserError, match=r"^a: a picture of one patch has no patches to compare"):
+    with pytest.raises(UserError, match=r"^a picture of one patch has no patches to compare"):
         made(clip, pixels)
