@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy.stats import t as student
 from torch import Tensor
 
-from cliptrase.config.run import dbscan_defaults
+from cliptrase.config.settings import dbscan_defaults
 from cliptrase.files import write_text
 from cliptrase.publish.attention import patch_classes, ranking
 from cliptrase.segment.clustering import dbscan, neighbours, squared_distances

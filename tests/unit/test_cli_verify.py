@@ -16,6 +16,7 @@ import yaml
 from cliptrase.cli import main
 from cliptrase.data.fetch.download import fetch
 from cliptrase.data.fetch.sources import read_sources
+from cliptrase.model import hub
 
 
 def zipped(text: str) -> bytes:
@@ -106,6 +107,17 @@ def test_before_anything_is_fetched(data, capsys, monkeypatch):
     )
     assert said["free"] == "5.0 GB; to fetch: about 3.0 GB, 1 of unknown size, 1 gated by hand"
     assert sorted(data.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("free", "short"), [(4, ""), (3, ": NOT ENOUGH")])
+def test_networks_that_are_not_in_the_cache_are_summed_up(free, short, data, capsys, monkeypatch):
+    """Those that ship need nothing; 343 + 343 + 346 + 346 + 375 + 1250 MB of the others."""
+    monkeypatch.setattr(hub, "is_cached", lambda one: one.path or one.label == "sam_vit_h")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free * 10**9))
+    said = told(capsys, "--quick")
+    assert said["sam_vit_h"].startswith("complete") and said["sam_vit_l"].startswith("missing")
+    (line,) = (text for name, text in said.items() if name.startswith("free for networks in "))
+    assert line == f"{free}.0 GB; to fetch: about 3.0 GB, 1 gated by hand{short}"
 
 
 def test_too_little_space_is_said(data, capsys, monkeypatch):

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cliptrase import config, plan
 from cliptrase.cli import main
-from cliptrase.config.run import picture_overrides, resolve_settings
+from cliptrase.config.pictures import picture_overrides, resolve_settings
 from cliptrase.config.written import Written, read, scalar, text_of, unquoted
 from cliptrase.data.fetch.sources import read_sources
 from cliptrase.errors import UserError, counted

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cliptrase.shapes import captions, concepts, scenes
+from cliptrase.shapes import captions, concepts, descent, scenes
 from cliptrase.shapes import card as shapes_card
 from cliptrase.shapes import model as shapes_model
 from cliptrase.shapes import train as train_shapes
@@ -207,7 +207,7 @@ def test_wilson_interval():
 
 
 def test_the_shipped_checkpoint_is_of_this_recipe_and_knows_the_objects():
-    folder = train_shapes.ROOT / "assets" / "shapes_clip"
+    folder = descent.ROOT / "assets" / "shapes_clip"
     record = json.loads((folder / "training.json").read_text())
     assert record["recipe"] == json.loads(json.dumps(asdict(Schedule())))
     assert record["losses"][-1][0] == Schedule().steps

@@ -11,8 +11,9 @@ import timm
 import torch
 from benchmarks import card_dino
 
-from cliptrase.shapes import scenes, train, train_dino
+from cliptrase.shapes import descent, scenes, train_dino
 from cliptrase.shapes.stream import Stream
+from cliptrase.shapes.train import build_store
 from cliptrase.shapes.train_dino import Pair, Schedule, block, positions, sinkhorn, view, views
 
 SCHEDULE = Schedule(steps=4, falling=2, batch=2, side=56, scenes=6, prototypes=8, warm_up=2)
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(folder):
-    return train.build_store(folder, SCHEDULE.scenes)
+    return build_store(folder, SCHEDULE.scenes)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ def test_the_card_says_what_was_measured(exported, trained):
 
 
 def test_the_shipped_network_is_of_this_recipe_and_tells_classes_apart():
-    folder = train.ROOT / "assets" / "shapes_dino"
+    folder = descent.ROOT / "assets" / "shapes_dino"
     record = json.loads((folder / "training.json").read_text())
     assert record["recipe"] == json.loads(json.dumps(asdict(Schedule())))
     assert record["losses"][-1][0] == Schedule().steps

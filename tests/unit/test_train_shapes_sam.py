@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import SamModel
 
-from cliptrase.shapes import card_sam, sam, scenes, train_sam
+from cliptrase.shapes import card_sam, descent, sam, scenes, train_sam
 from cliptrase.shapes.stream import Stream
 from cliptrase.shapes.train import training_scene
 from cliptrase.shapes.train_sam import Schedule, batch, draw_masks, grid_points, train
@@ -253,7 +253,7 @@ def test_the_command_trains_exports_and_asks_for_the_card(tmp_path, monkeypatch,
 
 
 def test_the_shipped_checkpoint_is_of_this_recipe_and_cuts_things_out():
-    shipped = train_sam.ROOT / "assets" / "shapes_sam"
+    shipped = descent.ROOT / "assets" / "shapes_sam"
     record = json.loads((shipped / "training.json").read_text())
     assert record["recipe"] == asdict(Schedule())
     assert record["losses"][-1][0] == Schedule().steps

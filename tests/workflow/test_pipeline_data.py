@@ -57,7 +57,7 @@ def test_planning_the_paper_loads_neither_numpy_nor_torch(empty):
         "from cliptrase.pipeline.announcement import announcement; "
         "from cliptrase.pipeline import estimate, markers; "
         "from cliptrase.pipeline import data as pipeline_data; "
-        "from cliptrase.config.run import check_device; "
+        "from cliptrase.config.settings import check_device; "
         "paper = plan.load('paper'); pipeline.stale_passes(paper); "
         "estimate._ask = lambda question: None; "
         "pipeline_data.lacking(paper, paper.passes); "

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         if not prepared:
             _say("no prepared dataset; make one with `cliptrase prepare shapes`")
         _say(_space(states, data))
+        _say(_weights())
     if faults:
         raise UserError("; ".join(dict.fromkeys(faults)))
 
@@ -180,3 +181,18 @@ def _space(states: list[State], data: Path) -> str:
     there = free_space(data)
     short = ": NOT ENOUGH" if needed > there else ""
     return f"free on the disk of {data}: {readable(there)}; to fetch: {wanted}{short}"
+
+
+def _weights() -> str:
+    """The same of the networks of conf/backbone, on the disk of the hub's cache."""
+    from cliptrase.model.hub import is_cached
+    from cliptrase.model.receipt import cache
+
+    networks = [read_backbone(label) for label in files.names("backbone")]
+    absent = [each for each in networks if not is_cached(described(each.label))]
+    fetched = [each.bytes or 0 for each in absent if not each.gated]
+    by_hand = f", {len(absent) - len(fetched)} gated by hand" if len(absent) > len(fetched) else ""
+    needed, there = sum(fetched), free_space(cache())
+    short = ": NOT ENOUGH" if needed > there else ""
+    wanted = f"about {readable(needed)}" if needed else "nothing"
+    return f"free for networks in {cache()}: {readable(there)}; to fetch: {wanted}{by_hand}{short}"

@@ -39,6 +39,7 @@ def choose(role: str, written: object, prefers: BackboneNames, model: Model) -> 
         if not folder.strip():
             raise UserError(f"{where}: names no folder; write local-dir:DIR")
         found = _of_folder(Path(local_path(folder)), where)
+        _check_weights(Path(local_path(folder)) / WEIGHTS, where)
     elif label in files.names("backbone"):
         found = described(label)
     else:
@@ -98,8 +99,8 @@ def _of_folder(folder: Path, where: str, label: str = "local") -> Backbone:
         patch = patch or ((found := PATCH.search(name)) and int(found[1]))
         if not isinstance(patch, int):
             raise UserError(
-                f"{folder / CONFIG}: architecture {name}: the side of its patches is not known; "
-                'write it as "model_args": {"patch_size": …}, as timm does'
+                f"{where}: {folder / CONFIG}: architecture {name}: the side of its patches is not "
+                'known; write it as "model_args": {"patch_size": …}, as timm does'
             )
     else:
         given = content.get("model_type", "none")
@@ -127,6 +128,19 @@ def _config(file: Path, where: str) -> Tree:
     if not isinstance(content, dict):
         raise UserError(f"{where}: {file}: not a JSON object; get it again")
     return content
+
+
+def _check_weights(file: Path, where: str) -> None:
+    """Refuse a file that is not safetensors, or is cut off; only its header is read."""
+    from safetensors import SafetensorError, safe_open  # which loads NumPy
+
+    try:
+        with safe_open(file, framework="np"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{where}: {file}: not safetensors, or cut off ({error}); get it again"
+        ) from None
 
 
 def _hint(role: str, label: str) -> str:

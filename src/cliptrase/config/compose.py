@@ -91,3 +91,21 @@ def _assign(root: Tree, key: str, value: Any) -> None:
         if here == key:
             node[name] = value
         node = node[name]
+
+
+def leaves(tree: Tree, prefix: str = "") -> Tree:
+    """The values of a tree that are no mappings, each by its key with dots."""
+    flat: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def refuse_missing(tree: Tree) -> None:
+    """Raise UserError for a value that the user has to give, `???`."""
+    for key, value in leaves(tree).items():
+        if value == "???":
+            raise UserError(f"{key} is needed: give {key}=… (`cliptrase segment`: --set {key}=…)")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cliptrase.config.method import Method
-    from cliptrase.config.run import Run, Settings
+    from cliptrase.config.run import Run
+    from cliptrase.config.settings import Settings
 
 
 @dataclass(frozen=True)

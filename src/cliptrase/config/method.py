@@ -1,6 +1,5 @@
 """A method: types, choices, ranges and defaults of its keys, as `schema` says them of a run."""
 
-from math import isfinite
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -152,7 +151,8 @@ class SamOptions(Frozen):
     """How clusters prompt SAM, and how its masks become regions.
 
     points: of each cluster, at most. sees: the pixels that CLIP gets, or the same view of the
-    original picture. score: what a pixel in several masks goes by. threshold: of mask logits.
+    original picture. score: what a pixel in several masks goes by. threshold: of mask logits; a
+    pixel above it is in the mask.
     """
 
     points: Annotated[
@@ -166,7 +166,11 @@ class SamOptions(Frozen):
     multimask: Flag = False
     score: Annotated[str, one_of("iou", "logit")] = "iou"
     threshold: Annotated[
-        float, that(lambda value: is_number(value) and isfinite(value), "must be a number")
+        float,
+        that(
+            lambda value: is_number(value) and -100 <= value <= 100,
+            "must be a number from -100 to 100; 0 keeps what is as likely in the mask as not",
+        ),
     ] = 0.0
 
 
@@ -299,7 +303,13 @@ class Method(Frozen):
     cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
     sam: Backbone | None = Field(None, exclude=True)
     dino: Backbone | None = Field(None, exclude=True)
-    unsupervised: Unsupervised | None = None
+    unsupervised: Annotated[
+        Unsupervised | None,
+        that(
+            lambda value: value is not None,
+            "without it words decide; take method=cliptrase, or another method",
+        ),
+    ] = None
 
     @property
     def sees_original(self) -> bool:

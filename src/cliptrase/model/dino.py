@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cliptrase.config.backbones import CONFIG, WEIGHTS
 from cliptrase.errors import UserError, nearest
 from cliptrase.model.fetch import quiet
 from cliptrase.model.load import normalised
 from cliptrase.model.vision import resized
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CURE = (
     "take another network with method.dino=, or a folder of timm's with method.dino=local-dir:DIR"
 )
@@ -76,28 +76,28 @@ class Tokens(NamedTuple):
 
 
 def load_dino(
-    folder: Path, architecture: str | None, label: str, device: str | torch.device = "cpu"
+    folder: Path, architecture: str, label: str, device: str | torch.device = "cpu"
 ) -> Dino:
     """The network in `folder`, on `device`; no hub is asked.
 
-    The folder is as timm writes it to a hub: `config.json` says the architecture (`architecture`
-    instead where that is not None), its `model_args` and the mean and standard deviation of its
-    pixels (ImageNet's where it does not say), `model.safetensors` has all its weights and none
-    besides. Raises UserError for a folder that is not one, an unknown architecture or one that is
-    not a plain ViT, weights that are cut off, another network's or not finite.
+    The folder is as timm writes it to a hub: `config.json` says the `model_args` of the
+    architecture, and the mean and standard deviation of its pixels (ImageNet's where it does not
+    say), `model.safetensors` has all its weights and none besides. Raises UserError for an unknown
+    architecture or one that is not a plain ViT, and for weights that are damaged, another network's
+    or not finite.
     """
-    config, cure = _config(folder), f"write {folder} again, or {CURE}"
-    model = _built(folder / CONFIG, architecture or config.get("architecture"), config)
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; {cure}")
+    file, cure = folder / CONFIG, f"write {folder} again, or {CURE}"
     try:
+        model = _built(file, architecture, json.loads(file.read_text(encoding="utf-8")))
+        file = folder / WEIGHTS
         stored = load_file(file)
         stored.pop("mask_token", None)  # only pre-training reads it
         model.load_state_dict(stored)
         model.eval().requires_grad_(False).to(device)
     except torch.OutOfMemoryError:
         raise UserError(f"{file}: does not fit on {device}; take device=cpu") from None
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{file}: cannot be loaded ({_line(error)}); {cure}") from error
     for name, weight in stored.items():
@@ -107,23 +107,7 @@ def load_dino(
     return Dino(model, torch.device(device), label, tuple(shown["mean"]), tuple(shown["std"]))
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """What `folder` says of its network. Raises UserError where it says nothing."""
-    file = folder / CONFIG
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {CURE}")
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; {CURE}")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(f"{file}: not the JSON that timm writes of a network; {CURE}")
-    return config
-
-
-def _built(file: Path, name: object, config: dict[str, Any]) -> Any:
+def _built(file: Path, name: str, config: dict[str, Any]) -> Any:
     """timm's network `name` as `config`, the content of `file`, says; its weights are random.
 
     Raises UserError for an unknown name, and for what is not a plain ViT.
@@ -134,11 +118,6 @@ def _built(file: Path, name: object, config: dict[str, Any]) -> Any:
     from timm.models.eva import Eva, EvaAttention, EvaBlock
     from timm.models.vision_transformer import Block, VisionTransformer
 
-    if not isinstance(name, str):
-        raise UserError(
-            f"{file}: it names no `architecture`, as a folder of timm does (a folder of "
-            f"transformers is not read); {CURE}"
-        )
     architecture = name.partition(".")[0]  # its tag says which weights
     if not timm.is_model(architecture):
         near = nearest(architecture, timm.list_models()).partition("There is:")[0]  # of hundreds

@@ -1,20 +1,18 @@
 """Weights that open_clip knows by name: found in the cache without asking anyone, or fetched."""
 
 import logging
-import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import huggingface_hub
 import open_clip
 
 from cliptrase.config.weights import CURE
 from cliptrase.errors import UserError, nearest
+from cliptrase.model.hub import asking_hub
 
 
 def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, Any]]:
@@ -44,7 +42,10 @@ def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, An
             f"weights {pretrained!r} were trained {'with' if quick else 'without'} QuickGELU; "
             f"take model.name={right}"
         )
-    return _cached(source) or _downloaded(source, f"{name} ({pretrained})"), source
+    if cached := _cached(source):
+        return cached, source
+    with asking_hub(f"the weights of {name} ({pretrained}) are", CURE), quiet():
+        return Path(open_clip.download_pretrained(source)), source
 
 
 @contextmanager
@@ -76,18 +77,3 @@ def _cached(source: dict[str, Any]) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
-
-
-def _downloaded(source: dict[str, Any], what: str) -> Path:
-    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
-    try:
-        if "https" not in getproxies():
-            socket.getaddrinfo(host, 443)  # the hub itself would try for most of a minute
-        with quiet():
-            return Path(open_clip.download_pretrained(source))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the weights of {what} are not in the cache and cannot be fetched from {host} "
-            f"({reason}); without network, {CURE}"
-        ) from error

@@ -4,6 +4,8 @@ Only safetensors are read, never a pickle. Torch is not imported.
 """
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -57,15 +59,23 @@ def _cached(repository: str, name: str) -> Path | None:
 
 
 def _fetched(backbone: Backbone, name: str) -> Path:
+    cure = f"method.{backbone.role}=local-dir:DIR reads a folder of {CONFIG} and {WEIGHTS}"
+    with asking_hub(f"{name} of {backbone.label} ({backbone.repo}) is", cure):
+        return Path(huggingface_hub.hf_hub_download(str(backbone.repo), name))
+
+
+@contextmanager
+def asking_hub(what: str, cure: str) -> Iterator[None]:
+    """Around a download from the hub: an error there becomes one UserError, "`what` not in the
+    cache …; without network, `cure`"."""
     host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
     try:
         if "https" not in getproxies() and not huggingface_hub.constants.HF_HUB_OFFLINE:
             socket.getaddrinfo(host, 443)  # the hub itself would try for most of a minute
-        return Path(huggingface_hub.hf_hub_download(str(backbone.repo), name))
+        yield
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{name} of {backbone.label} ({backbone.repo}) is not in the cache and cannot be "
-            f"fetched from {host} ({reason}); without network, "
-            f"method.{backbone.role}=local-dir:DIR reads a folder of {CONFIG} and {WEIGHTS}"
+            f"{what} not in the cache and cannot be fetched from {host} ({reason}); without "
+            f"network, {cure}"
         ) from error

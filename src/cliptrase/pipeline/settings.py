@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from cliptrase.config.run import check_device
+from cliptrase.config.settings import check_device
 from cliptrase.config.validation import Frozen, Text, one_of, validated
 from cliptrase.config.written import text_of
 from cliptrase.data.fetch.sources import mirror_of

@@ -3,8 +3,9 @@
 Tables, in reading order: `results` (what was computed), `published` (what the paper prints),
 `compare` (what may be compared), `cells` (where a cell is filled: one tidy frame), `layout` and
 `remarks` (a table as the paper sets it), `render` (CSV, Markdown, LaTeX), `tables` (the command).
-Figures: `style`, `charts` (of the tidy frame), `label_maps` and `attention`, `pictures` (both of
-them for a suite), `figures` (the command). W&B: `tracking`. Nothing here starts a run.
+Figures: `style`, `charts` (of the tidy frame), `label_maps` and `attention`; `quantities` (what the
+paper's figures show of a picture, as arrays), `paper_figures` (drawn) and `explanation` (in words);
+`pictures` (of a suite), `figures` (the command). W&B: `tracking`. Nothing here starts a run.
 """
 
 from cliptrase.plan import Plan, Table

@@ -109,7 +109,7 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
         f"{100 * each.looks[block].share:.0f}\N{NO-BREAK SPACE}%" for block in blocks
     )
     title = f"{wanted.about} · share of the attention that global patches draw, by block: {shares}"
-    figure, grid = _grid(heads, pictures, title, legend=0.45 if words else 0.0)
+    figure, grid = _grid(heads, pictures, title, below=0.02, legend=0.45 if words else 0.0)
     sides = ("patch by patch", "[CLS] attends", "the patch attends", "how much looked at")
     for ax, side in zip(grid[:, 0], sides, strict=False):
         ax.set_ylabel(side, fontsize=9, color=INK)
@@ -356,11 +356,14 @@ def _grid(
     heads: Sequence[Sequence[str]],
     pictures: Sequence[Quantities],
     title: str,
+    *,
+    below: float = 0.17,
     legend: float = 0.0,
 ) -> tuple[Figure, NDArray[Any]]:
-    """Axes in rows and columns, their cells as high as the median of the pictures asks for."""
+    """Axes in rows and columns, their cells as high as the median of the pictures asks for, and
+    `below` inches for a line below each."""
     shape = float(np.median([each.pixels.shape[0] / each.pixels.shape[1] for each in pictures]))
-    return image_grid(heads, (CELL, CELL * min(max(shape, 0.4), 2.5) + 0.17), title, legend)
+    return image_grid(heads, (CELL, CELL * min(max(shape, 0.4), 2.5) + below), title, legend)
 
 
 def _show(ax: Axes, image: NDArray[Any], below: str = "") -> None:

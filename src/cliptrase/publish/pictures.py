@@ -4,6 +4,7 @@ Computed on the prepared dataset by the graph that passes use, one image and one
 so a map is that of the run: the only figures that need torch and the model.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from cliptrase.publish import has_runs
 from cliptrase.publish.attention import attention_figure, look, patch_classes, shown_patch
 from cliptrase.publish.label_maps import Labels, Picture, label_maps
 from cliptrase.publish.paper_figures import FIGURES, Wanted, draw, shown_blocks
-from cliptrase.publish.quantities import Words, quantities
+from cliptrase.publish.quantities import Quantities, Words, quantities
 from cliptrase.publish.style import save
 from cliptrase.runs.provenance import Stages
 from cliptrase.runs.scoring import class_names
@@ -148,27 +149,34 @@ def _draw_paper_figures(clip: Clip, shown: Shown, folder: Path, data: Path) -> l
     loader, run = shown.loader(data), shown.clustered
     if run is None:
         return []
-    networks = load_networks(run.method.networks, clip.device)
-    _, text = text_of(run, clip, data)
-    words = Words(text, tuple(class_names(run)), background_of(run))
-    pictures = []
-    for position in range(min(MOST, len(loader.dataset))):
-        picture = loader(position)
-        seen, truth = picture.shown, truth_map(picture, run)
-        originals = [seen.original] if seen.original else []
-        pixels = clip.normalise(seen.pixels[None])
-        graph = Graph(clip, pixels, seen.out_size, networks=networks, originals=originals)
-        patch = shown_patch(patch_classes(truth, clip.patch))
-        name = loader.dataset[position].id
-        scale = run.protocol.logit_scale
-        pictures.append(
-            quantities(
-                graph, run.method, name, seen.pixels, words=words, logit_scale=scale, patch=patch
-            )
-        )
+    count = min(MOST, len(loader.dataset))
+    pictures = list(explained(clip, run, loader, range(count), data))
     about = f"{shown.benchmark} · {clip.label} · {run.image_size} px"
     wanted = Wanted(about, shown_blocks(clip.depth))
     return draw(list(FIGURES), pictures, wanted, folder, all_pictures=False)
+
+
+def explained(
+    clip: Clip, run: Run, loader: Loader, positions: Iterable[int], data: Path
+) -> Iterator[Quantities]:
+    """What the run makes of the images at some positions, on its way; the patch that is shown is
+    the middle of the smallest class, if one fills enough patches."""
+    networks = load_networks(run.method.networks, clip.device)
+    words = Words(text_of(run, clip, data)[1], tuple(class_names(run)), background_of(run))
+    for position in positions:
+        loaded = loader(position)
+        seen, truth = loaded.shown, truth_map(loaded, run)
+        pixels = clip.normalise(seen.pixels[None])
+        originals = [seen.original] if seen.original else []
+        yield quantities(
+            Graph(clip, pixels, seen.out_size, networks=networks, originals=originals),
+            run.method,
+            loader.dataset[position].id,
+            seen.pixels,
+            words=words,
+            logit_scale=run.protocol.logit_scale,
+            patch=shown_patch(patch_classes(truth, clip.patch)),
+        )
 
 
 def truth_map(loaded: Loaded, run: Run) -> Labels:

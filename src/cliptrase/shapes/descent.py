@@ -1,9 +1,10 @@
-"""The steps of a training: learning rate, optimiser, checkpoints, and going on from one."""
+"""A training: its command line, learning rate, optimiser, checkpoints, and going on from one."""
 
+import argparse
 import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,35 @@ from torch import nn
 
 from cliptrase.files import atomic_write
 
+ROOT = Path(__file__).parents[3]
 SAVE_EVERY = 5  # entries of the loss curve
 report = functools.partial(print, flush=True)
+
+
+def options(
+    argv: Sequence[str] | None,
+    doc: str | None,
+    folder: str,
+    counts: Mapping[str, int],
+    **flags: str,
+) -> argparse.Namespace:
+    """What the command line of a training says: its counts, by their names (steps, scenes), `store`
+    for scenes and checkpoints, `out`, else assets/`folder`, `threads`, and flags, by their help.
+
+    Torch has the threads from here on, and only deterministic algorithms.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    for name, count in counts.items():
+        parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
+    parser.add_argument("--out", type=Path, default=ROOT / "assets" / folder)
+    parser.add_argument("--threads", type=int, default=1)
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.use_deterministic_algorithms(True)
+    return args
 
 
 def half_cosine(step: int, steps: int, peak: float, warm_up: int) -> float:

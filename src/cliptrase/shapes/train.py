@@ -8,7 +8,6 @@ this file. Everything random follows from the step's number, so a run that was i
 bit for bit where an uninterrupted one does (one thread, same machine). Run it in a checkout.
 """
 
-import argparse
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -34,7 +33,6 @@ from cliptrase.shapes.model import (
 )
 from cliptrase.shapes.stream import Stream
 
-ROOT = Path(__file__).parents[3]
 _ORDER, _BATCH = 1, 2  # purposes of the streams of random numbers
 
 
@@ -158,18 +156,9 @@ def main(argv: list[str] | None = None) -> None:
     """Train, export, measure, describe."""
     from cliptrase.shapes.card import write_card  # needs this module
 
-    schedule = Schedule()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=schedule.steps)
-    parser.add_argument("--scenes", type=int, default=schedule.scenes)
-    parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "shapes_clip")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--card", action="store_true", help="only measure and write the card")
-    parser.add_argument("--export", action="store_true", help="only export the checkpoint")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.use_deterministic_algorithms(True)
+    flags = {"card": "only measure and write the card", "export": "only export the checkpoint"}
+    counts = {"steps": Schedule.steps, "scenes": Schedule.scenes}
+    args = descent.options(argv, __doc__, "shapes_clip", counts, **flags)
     schedule = Schedule(steps=args.steps, scenes=args.scenes)
     checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
     if args.export:

@@ -9,7 +9,6 @@ captions nor labels reach this file. Everything random follows from the step's n
 that was interrupted ends bit for bit where an uninterrupted one does (one thread, same machine).
 """
 
-import argparse
 import copy
 import json
 import math
@@ -29,12 +28,12 @@ from cliptrase.shapes import descent, scenes
 from cliptrase.shapes.model import GRID as TILES
 from cliptrase.shapes.model import PATCH as TILE
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.train import ROOT, Store, build_store
+from cliptrase.shapes.train import Store, build_store
 
 SIZE, PATCH, WIDTH = 224, 14, 192
 GRID = SIZE // PATCH
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OUT = ROOT / "assets" / "shapes_dino"
+OUT = descent.ROOT / "assets" / "shapes_dino"
 HELD_OUT = 200  # scenes
 MODEL: dict[str, Any] = {
     "img_size": SIZE,
@@ -317,22 +316,15 @@ def export(vit: VisionTransformer, folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Train and export."""
-    schedule = Schedule()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=schedule.steps)
-    parser.add_argument("--scenes", type=int, default=schedule.scenes)
-    parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
-    parser.add_argument("--out", type=Path, default=OUT)
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    counts = {"steps": Schedule.steps, "scenes": Schedule.scenes}
+    args = descent.options(argv, __doc__, OUT.name, counts)
     schedule = Schedule(steps=args.steps, scenes=args.scenes)
     store = build_store(args.store, schedule.scenes)
     teacher, record = train(store, schedule, args.store / "checkpoint-dino.pt")
     export(teacher.vit, args.out)
-    record["recipe"] = asdict(schedule)
     record["entropy"] = entropies(teacher, schedule.teacher_temperature)
-    write_text(args.out / "training.json", json.dumps(record) + "\n")
+    about = {"threads": args.threads, "recipe": asdict(schedule)}
+    descent.write_record(args.out, record | about)
     descent.report(f"written to {args.out}")
 
 

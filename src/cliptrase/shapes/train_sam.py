@@ -8,7 +8,6 @@ connected part of them. Everything random follows from the step's number, so a r
 interrupted ends bit for bit where an uninterrupted one does (one thread, same machine).
 """
 
-import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from transformers import SamModel
 from cliptrase.shapes import descent, scenes
 from cliptrase.shapes.sam import LOW, SIZE, decode, export, new_model, to_pixels
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.train import ROOT, training_scene
+from cliptrase.shapes.train import training_scene
 
 SMALLEST = 200  # pixels of a mask
 CELL = SIZE // LOW  # pixels a side of a value of a low-resolution mask
@@ -218,16 +217,8 @@ def main(argv: list[str] | None = None) -> None:
     """Train, export, measure, describe."""
     from cliptrase.shapes.card_sam import write_card  # needs this module
 
-    schedule = Schedule()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=schedule.steps)
-    parser.add_argument("--store", type=Path, default=ROOT / "data" / "shapes_train")
-    parser.add_argument("--out", type=Path, default=ROOT / "assets" / "shapes_sam")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--card", action="store_true", help="only measure and write the card")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.use_deterministic_algorithms(True)
+    flags = {"card": "only measure and write the card"}
+    args = descent.options(argv, __doc__, "shapes_sam", {"steps": Schedule.steps}, **flags)
     schedule = Schedule(steps=args.steps)
     if not args.card:
         model, record = train(schedule, args.store / f"checkpoint-sam-{schedule.steps}.pt")

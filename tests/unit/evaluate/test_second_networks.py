@@ -84,6 +84,8 @@ def test_eps_follows_the_patches_of_the_network_that_is_clustered():
         ([*SAM, "method.sam=sam_vit_hh"], ["method.sam=sam_vit_hh", "sam_vit_h"]),
         ([*SAM, "method.sam=dino_b8"], ["method.sam=dino_b8", "timm", "sam_vit_b"]),
         ([*SAM, "method.regions.sam.points=0"], ["method.regions.sam.points=0", "1 or more"]),
+        ([*SAM, "method.regions.sam.threshold=1e9"], ["threshold=1e9", "from -100 to 100"]),
+        ([*SAM, "method.regions.sam.threshold=nan"], ["threshold=nan", "from -100 to 100"]),
         ([*SAM, "method.regions.kind=prototypes"], ["method.regions.sam", "method=cliptrase,"]),
         ([*SAM, "method.sam=local-dir:"], ["names no folder", "local-dir:DIR"]),
         ([*SAM, f"method.sam=local-dir:{__file__}"], ["a file; name its folder"]),

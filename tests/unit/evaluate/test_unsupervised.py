@@ -373,6 +373,7 @@ def test_what_clusters_is_imported_by_what_needs_it(alone, runs_of):
     [
         (["protocol=slide", "image_size=224"], "method=cliptrase_unsupervised: .*protocol=crop"),
         (["method.unsupervised.clusters=26"], "clusters=26: fewer than the 27 classes .*take K or"),
+        (["method.unsupervised=null"], "unsupervised=null: without it words decide; take method="),
         (["method.unsupervised.clusters=0"], r"clusters=0: must be K \(as many as"),
         (["method.unsupervised.clusters=many"], "clusters=many: must be K"),
         (["method.unsupervised.fit=train"], "fit=train: unknown value; .*val"),

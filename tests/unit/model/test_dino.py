@@ -14,13 +14,17 @@ from slow_reference import positions
 from tests.objects import method
 from timm.layers import resample_abs_pos_embed
 
+from cliptrase.config import resolve
+from cliptrase.config.backbones import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
 from cliptrase.model import dino
-from cliptrase.model.dino import CONFIG, WEIGHTS, check_denoise, features, load_dino, tokens
+from cliptrase.model.backbones import load_networks
+from cliptrase.model.dino import check_denoise, features, load_dino, tokens
 from cliptrase.segment.clustering import Points, dbscan_clusters
 from cliptrase.segment.correlation import correlation, less_cls, patch_part
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 
+DINO = ["benchmark=shapes", "method=cliptrase_dinov2"]
 SMALL = {"embed_dim": 48, "depth": 3, "num_heads": 3, "img_size": 56, "patch_size": 14}
 NETWORKS = {
     "dinov2": ("vit_base_patch14_dinov2", SMALL),
@@ -53,12 +57,17 @@ def write_folder(folder, name, dtype=torch.float32):
     return model
 
 
+def load(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    return load_dino(folder, config["architecture"], folder.name)
+
+
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     """By name: the loaded network, and timm's."""
     root = tmp_path_factory.mktemp("networks")
     theirs = {name: write_folder(root / name, name) for name in NETWORKS}
-    return {name: (load_dino(root / name, None, name), model) for name, model in theirs.items()}
+    return {name: (load(root / name), model) for name, model in theirs.items()}
 
 
 def noise(*shape):
@@ -234,7 +243,7 @@ def test_equal_tokens_are_one_region(tmp_path):
     with torch.no_grad():
         model.norm.weight.zero_()
     save_file(model.state_dict(), tmp_path / "d" / WEIGHTS)
-    ours = load_dino(tmp_path / "d", None, "equal")
+    ours = load(tmp_path / "d")
     seen = tokens(ours, noise(1, 3, 56, 84))
     rows = less_cls(correlation(features(ours, seen, "tokens"), "cosine"))
     assert rows.max() < 1e-6
@@ -251,7 +260,7 @@ def test_pixels_are_normalised_by_the_folders_mean_and_imagenets_by_default(tmp_
     file = tmp_path / "d" / CONFIG
     shown = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     file.write_text(json.dumps(json.loads(file.read_text()) | {"pretrained_cfg": shown}))
-    ours = load_dino(tmp_path / "d", None, "d")
+    ours = load(tmp_path / "d")
     pixels = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     expected = (pixels / 255 - shown["mean"]) / shown["std"]
     got = ours.normalise(pixels).permute(0, 2, 3, 1).numpy()
@@ -265,8 +274,8 @@ def test_a_folder_is_read_without_gradients_as_fp32_and_asks_nobody(tmp_path, mo
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     model = write_folder(tmp_path / "d", "registers", torch.float16)
-    ours = load_dino(tmp_path / "d", None, "mine")
-    assert (ours.label, ours.patch, ours.prefix, ours.has_cls) == ("mine", 14, 5, True)
+    ours = load(tmp_path / "d")
+    assert (ours.label, ours.patch, ours.prefix, ours.has_cls) == ("d", 14, 5, True)
     assert not ours.model.training
     for name, parameter in ours.model.named_parameters():
         assert parameter.dtype == torch.float32 and not parameter.requires_grad
@@ -291,7 +300,7 @@ def test_the_native_size_is_the_folders(tmp_path):
     config["model_args"].pop("img_size")
     config["pretrained_cfg"] = {"input_size": [3, 56, 56], "fixed_input_size": True}
     file.write_text(json.dumps(config))
-    ours = load_dino(tmp_path / "d", None, "d")
+    ours = load(tmp_path / "d")
     assert ours.model.patch_embed.grid_size == model.patch_embed.grid_size == (4, 4)
 
 
@@ -305,10 +314,13 @@ def damage(folder, how):
             return WEIGHTS, "no such file"
         case "truncated":
             weights.write_bytes(weights.read_bytes()[:-1000])
+            return WEIGHTS, "not safetensors, or cut off"
         case "html":
             weights.write_text("<!DOCTYPE html><html>not found</html>")
+            return WEIGHTS, "not safetensors, or cut off"
         case "empty":
             weights.write_bytes(b"")
+            return WEIGHTS, "not safetensors, or cut off"
         case "other shapes":
             stored["pos_embed"] = stored["pos_embed"][:, :10].contiguous()
             save_file(stored, weights)
@@ -328,13 +340,13 @@ def damage(folder, how):
             return CONFIG, "no such file"
         case "config is not JSON":
             file.write_text("{")
-            return CONFIG, "not the JSON that timm writes"
+            return CONFIG, "not JSON in UTF-8"
         case "config is a list":
             file.write_text("[]")
-            return CONFIG, "not the JSON that timm writes"
+            return CONFIG, "not a JSON object"
         case "of transformers":
             file.write_text(json.dumps({"architectures": ["Dinov2Model"]}))
-            return CONFIG, "no `architecture`"
+            return CONFIG, "neither transformers' SAM (model_type sam) nor a ViT of timm"
         case "unknown":
             file.write_text(json.dumps(config | {"architecture": "vit_base_patch14_dinov9"}))
             return CONFIG, "did you mean 'vit_base_patch14_dinov2'?"
@@ -346,7 +358,10 @@ def damage(folder, how):
             return CONFIG, "depht"
         case "not a ViT":
             file.write_text(json.dumps({"architecture": "resnet18"}))
-            return CONFIG, "resnet18 is not a plain ViT"
+            return CONFIG, "architecture resnet18: the side of its patches is not known"
+        case "not a plain ViT":
+            file.write_text(json.dumps(config | {"architecture": "beit_base_patch16_224"}))
+            return CONFIG, "beit_base_patch16_224 is not a plain ViT"
         case "one block":
             config["model_args"]["depth"] = 1
             file.write_text(json.dumps(config))
@@ -354,7 +369,7 @@ def damage(folder, how):
         case "grey":
             file.write_text(json.dumps(config | {"model_args": SMALL | {"in_chans": 1}}))
             return CONFIG, "colour pictures"
-    return WEIGHTS, "cannot be loaded"
+    raise ValueError(how)
 
 
 @pytest.mark.parametrize(
@@ -363,6 +378,7 @@ def damage(folder, how):
         "no weights", "truncated", "html", "empty", "other shapes", "a tensor missing",
         "a tensor more", "NaN", "no config", "config is not JSON", "config is a list",
         "of transformers", "unknown", "a hub's address", "unknown arguments", "not a ViT",
+        "not a plain ViT",
         "one block", "grey",
     ],
 )  # fmt: skip
@@ -370,12 +386,8 @@ def test_a_damaged_folder_is_one_message(tmp_path, how):
     write_folder(tmp_path / "d", "dinov2")
     named, said = damage(tmp_path / "d", how)
     with pytest.raises(UserError) as caught:
-        load_dino(tmp_path / "d", None, "d")
+        run = resolve([*DINO, f"method.dino=local-dir:{tmp_path / 'd'}"])
+        load_networks([run.method.dino], "cpu")
     message = str(caught.value)
-    assert message.startswith(str(tmp_path / "d" / named)) and said in message
-    assert "method.dino=local-dir:DIR" in message and "\n" not in message
-
-
-def test_no_folder_is_one_message(tmp_path):
-    with pytest.raises(UserError, match=r"no such folder; .*method\.dino=local-dir:DIR"):
-        load_dino(tmp_path / "none", None, "d")
+    assert f"{tmp_path / 'd' / named}: " in message and said in message
+    assert "method.dino=local-dir:" in message and "\n" not in message

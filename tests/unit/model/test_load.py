@@ -274,7 +274,7 @@ def test_names_and_weights_that_do_not_fit_are_refused_before_fetching(
     def refuse(*args, **kwargs):
         raise AssertionError("fetched")
 
-    monkeypatch.setattr(fetch, "_downloaded", refuse)
+    monkeypatch.setattr(fetch, "asking_hub", refuse)
     monkeypatch.setattr(fetch, "_cached", refuse)
     with pytest.raises(UserError, match=message):
         load_clip(open_clip_model(name, pretrained))

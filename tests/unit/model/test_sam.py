@@ -13,8 +13,10 @@ from PIL import Image
 from random_sams import SIDE, random_sam, write_sam
 from safetensors.torch import load_file, save_file
 
+from cliptrase.config import resolve
 from cliptrase.config.backbones import CONFIG, WEIGHTS
 from cliptrase.errors import UserError
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.sam import (
     decode,
     embed,
@@ -93,15 +95,15 @@ def edited(edit):
     [
         (without(CONFIG), CONFIG, "no such file"),
         (without(WEIGHTS), WEIGHTS, "no such file"),
-        (another_type, CONFIG, "model_type=sam2, and not sam"),
-        (lambda folder: (folder / CONFIG).write_text("{"), CONFIG, "not a model's configuration"),
-        (lambda folder: (folder / CONFIG).write_text("[]"), CONFIG, "not a model's configuration"),
+        (another_type, CONFIG, "model_type sam2: neither transformers' SAM (model_type sam) nor"),
+        (lambda folder: (folder / CONFIG).write_text("{"), CONFIG, "not JSON in UTF-8"),
+        (lambda folder: (folder / CONFIG).write_text("[]"), CONFIG, "not a JSON object"),
         (with_layers("many"), CONFIG, "expected int"),
         (with_layers(4), WEIGHTS, "tensors missing, as vision_encoder.layers.3.attn.proj.bias"),
         (
             lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]),
             WEIGHTS,
-            "not fully covered",
+            "not safetensors, or cut off",
         ),
         (edited(lambda weights: weights.clear()), WEIGHTS, "tensors missing"),
         (edited(lambda weights: weights.pop(SHARED)), WEIGHTS, "missing, as"),
@@ -126,16 +128,14 @@ def test_a_folder_that_is_no_sam_is_refused_by_name(folder, damage, file, fault,
     damage(folder)
     capfd.readouterr()
     with pytest.raises(UserError) as refused:
-        load_sam(folder, "mine")
+        run = resolve(
+            ["benchmark=shapes", "method=cliptrase_sam", f"method.sam=local-dir:{folder}"]
+        )
+        load_networks([run.method.sam], "cpu")
     message = str(refused.value)
-    assert message.startswith(f"{folder / file}: ") and fault in message, message
-    assert "method.sam=local-dir:DIR" in message
+    assert f"{folder / file}: " in message and fault in message, message
+    assert "method.sam=local-dir:" in message and "\n" not in message
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"config.json: no such file; .* method.sam=local-dir:DIR"):
-        load_sam(tmp_path / "sam", "mine")
 
 
 def test_without_transformers_the_message_says_what_to_install(folder, monkeypatch):
