@@ -110,9 +110,7 @@ def facts(text):
     """The numbers of an explanation: by block, of clusters, of noise, and by region."""
     blocks = re.findall(r"block +(\d+): (\d+) \(([\d.]+) %, ([\d.]+) %\)", text)
     (clusters,) = re.findall(r"clusters: (\d+), denoised (\d+); .* (\d+) %, denoised (\d+) %", text)
-    noise = re.findall(
-        r"noise: (\d+) of the \d+ clusters .*, (\d+) of (\d+) patches; .* (\d+) pa", text
-    )
+    noise = r"noise: (\d+) of the \d+ clusters .*, (\d+) of (\d+) patches; .* (\d+) patches"
     region = r"region (\d+), ([\d.]+) % of the picture: (\w+), of ([\d.]+) % of its pixels"
     regions = re.findall(region + r"(?:; next (\w+), ([\d.]+) %)?", text)
     return blocks, [*map(int, clusters)], [*map(int, *re.findall(noise, text))], regions
@@ -123,9 +121,7 @@ def test_explanation_agrees_with_the_numbers_of_the_figures(scenes, undrawn, tmp
     text = (tmp_path / "explanation.txt").read_text()
     assert capsys.readouterr().out.startswith(text)
     blocks, clusters, noise, regions = facts(text)
-    two, ten = (
-        numbers(tmp_path / f"{name}.npz") for name in ("fig2_global_patches", "fig10_denoising")
-    )
+    two, ten = (numbers(tmp_path / f"{name}.npz") for name in (FIG_2, FIG_10))
     row, column = divmod(int(two["0_patch"]), int(two["0_grid"][1]))
     assert f"14 × 14 patches; the patch shown is in row {row}, column {column}\n" in text
 
