@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run_word", metavar="RUN", help=RUN)
     add("other_word", metavar="OTHER", help="the run that it is compared with, likewise")
-    add("--results", type=user_path, default=Path("results"), help="results")
+    add("--results", type=user_path, default=Path("results"), help="the results folder (results)")
     add("--json", action="store_true", help="all classes and images, as JSON")
 
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     run, other = (find_run(args.results, word) for word in (args.run_word, args.other_word))
     facts = compare(run, other)
     if args.json:
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        print(json.dumps(facts, indent=1))
         return
     for line in _lines(facts):
         if not is_read():
