@@ -3,7 +3,7 @@
 import argparse
 import fnmatch
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,8 @@ def _unneeded(results: Path, keep: list[str]) -> Iterator[dict[str, Any]]:
         if (file.parent.name, file.stem) not in passes and _lies_in(file, results):
             yield _entry(file, "of a pass that no suite has")
     for file in sorted((results / "sweeps").glob("*.json")):
-        if _lies_in(file, results) and stay.isdisjoint(_swept(file, stay)):
+        swept = _swept(file)
+        if swept and stay.isdisjoint(swept) and _lies_in(file, results):
             for each in (file, file.with_suffix(".csv")):
                 if each.is_file() and _lies_in(each, results):
                     yield _entry(each, "a sweep whose runs go or are gone")
@@ -101,12 +102,12 @@ def _lies_in(path: Path, results: Path) -> bool:
     return path.resolve() == results.resolve() / inside
 
 
-def _swept(file: Path, unread: set[str]) -> Iterable[str]:
-    """The runs of a sweep's table; `unread` where it is none."""
+def _swept(file: Path) -> list[str]:
+    """The runs of a sweep's table; none where it is something else."""
     try:
         return [line["run"] for line in json.loads(file.read_text("utf-8")) if "run" in line]
     except (OSError, ValueError, TypeError):
-        return unread
+        return []
 
 
 def _entry(path: Path, reason: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cliptrase.cli.completion import add_run
 from cliptrase.cli.show import RUN
 from cliptrase.errors import is_read, printable
 from cliptrase.files import user_path
@@ -16,8 +17,8 @@ MOST = 10  # classes and images that are printed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_word", metavar="RUN", help=RUN)
-    add("other_word", metavar="OTHER", help="the run that it is compared with, likewise")
+    add_run(parser, "run_word", "RUN", RUN)
+    add_run(parser, "other_word", "OTHER", "the run that it is compared with, likewise")
     add("--results", type=user_path, default=Path("results"), help="the results folder (results)")
     add("--json", action="store_true", help="all classes and images, as JSON")
 

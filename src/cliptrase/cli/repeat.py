@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cliptrase.cli.completion import add_run
 from cliptrase.cli.show import RUN
 from cliptrase.errors import UserError, printable
 from cliptrase.files import read_json, user_path
@@ -30,7 +31,7 @@ ELSEWHERE = ("out", "data", "device", "workers", "batch_size", "save_maps")  # n
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_word", metavar="RUN", help=RUN)
+    add_run(parser, "run_word", "RUN", RUN)
     add("--results", type=user_path, default=Path("results"), help="the results folder (results)")
     add("--data", type=user_path, help="the data folder (the one that the run had)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cliptrase.cli.completion import add_run
 from cliptrase.config.metric_names import METRICS
 from cliptrase.errors import counted, is_read, printable
 from cliptrase.files import user_path
@@ -16,7 +17,7 @@ RUN = "a run's folder, its name, or a part that no other name has"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_word", metavar="RUN", help=RUN)
+    add_run(parser, "run_word", "RUN", RUN)
     add("--results", type=user_path, default=Path("results"), help="the results folder (results)")
     add("--json", action="store_true", help="everything, as JSON")
 
