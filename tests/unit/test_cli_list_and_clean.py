@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -275,6 +277,14 @@ def test_a_wrong_value_is_one_line(words, message, empty, capsys):
     out, err = capsys.readouterr()
     assert ended.value.code == 1 and not out
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_the_page_shows_commands_that_exist():
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    shown = {*re.findall(r"^(?:\$ |\| `)?cliptrase (\w+)", page, re.MULTILINE)}
+    assert {*DAY} <= shown <= {*cli.OWN, *cli.HANDED_ON}
+    for options in re.findall(r"^\$ cliptrase ([^|\n]+)", page, re.MULTILINE):
+        cli._parser().parse_args(shlex.split(options))
 
 
 def test_nobody_reads_on(results):

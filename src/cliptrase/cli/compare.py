@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:
-    yield f"{facts['run']}\n  less {facts['other']}"
+    yield f"{facts['run']}\n  minus {facts['other']}"
     yield f"  {facts['images']} images, rule {facts['rule']}"
     for note in facts["notes"]:
         yield f"  note: {note}"
