@@ -26,7 +26,6 @@ HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake", "timm", "tr
 
 # Declared though no module of ours imports them.
 NOT_IMPORTED = {
-    "jinja2": "pandas' to_latex",
     "pygments": "snakemake --report",
     "snakemake": "the Snakefile",
     "torchvision": "imported by open_clip",

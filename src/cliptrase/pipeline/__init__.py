@@ -16,6 +16,7 @@ from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError
 from cliptrase.pipeline.data import selfcheck
 from cliptrase.plan import Pass, Plan
+from cliptrase.publish import PAGE_FILES
 from cliptrase.resources import resource
 from cliptrase.runs import finished
 
@@ -51,6 +52,11 @@ def table_files(plan: Plan) -> list[str]:
     suite = resource("conf", "suite", f"{plan.suite}.yaml")
     files = (*tables, suite, resource("published", "published.csv"))
     return [os.path.relpath(file) for file in files]  # a checkout that moves runs nothing again
+
+
+def page_files() -> list[str]:
+    """The HTML, CSS and script of a suite's page."""
+    return [os.path.relpath(file) for file in sorted(PAGE_FILES.iterdir())]
 
 
 def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:

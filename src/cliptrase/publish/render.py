@@ -65,7 +65,7 @@ def on_one_line(text: str) -> str:
     return printable(re.sub(r"[\t\n\r]+", " ", text))
 
 
-def _texts(cell: Any, plus_signs: bool = True) -> tuple[str, str, str, str, str]:
+def cell_texts(cell: Any, plus_signs: bool = True) -> tuple[str, str, str, str, str]:
     """What a cell says, before markup; "" for what it does not have: its value, the interval of it,
     the difference, the interval of that, and what the paper prints."""
     if cell.kind == "quoted":
@@ -84,7 +84,7 @@ def _texts(cell: Any, plus_signs: bool = True) -> tuple[str, str, str, str, str]
     )
 
 
-def _sections(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
+def sections_of(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
     """The title of each section, and of each of its rows the first cell, which names the row."""
     rows = panel.cells.drop_duplicates("down").itertuples()
     return ((title, list(section)) for title, section in groupby(rows, lambda row: row.section))
@@ -118,7 +118,7 @@ def _md_panel(panel: Panel) -> str:
     texts = panel.cells.assign(text=[_md_cell(cell) for cell in panel.cells.itertuples()])
     pivoted = texts.pivot(index="down", columns="across", values="text").fillna("")
     rows = []
-    for title, section in _sections(panel):
+    for title, section in sections_of(panel):
         if title:
             rows.append([f"***{_md(title)}***", *[""] * len(panel.columns)])
         rows += [[_md_label(row), *pivoted.loc[row.down]] for row in section]
@@ -140,7 +140,7 @@ def _md_label(row: Any) -> str:
 
 
 def _md_cell(cell: Any) -> str:
-    value, spread, difference, difference_spread, printed = _texts(cell)
+    value, spread, difference, difference_spread, printed = cell_texts(cell)
     value = f"**{value}**" if cell.best else value
     pieces = [f"{value} {spread}".strip() + _md_marks(cell.marks)]
     if difference:
@@ -228,7 +228,7 @@ def _tex_panel(panel: Panel) -> list[str]:
     )
     pivoted = layers.pivot(index=["down", "layer"], columns="across", values="text").fillna("")
     rows = []
-    for number_of_section, (title, section) in enumerate(_sections(panel)):
+    for number_of_section, (title, section) in enumerate(sections_of(panel)):
         before = "\\midrule\n" * (number_of_section > 0)
         if title:
             before += rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{tex(title)}}}}} \\" + "\n"
@@ -266,7 +266,7 @@ def _tex_groups(columns: tuple[Column, ...]) -> str:
 
 def _tex_cell(cell: Any, stacked: bool) -> list[str]:
     """The layers of one cell: what stands in each line of its row."""
-    layers = _texts(cell, plus_signs=not stacked)  # stacked: ten columns leave no room for them
+    layers = cell_texts(cell, plus_signs=not stacked)  # stacked: ten columns leave no room for them
     value, spread, difference, difference_spread, printed = map(tex, layers)
     value = (rf"\textbf{{{value}}}" if cell.best else value) + _tex_marks(cell.marks)
     if not stacked:
