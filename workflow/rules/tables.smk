@@ -53,10 +53,33 @@ rule draw_figures:
         f"python -m cliptrase.publish figures {SUITE_WORD} > {{log:q}} 2>&1"
 
 
+# Only where the suite names a table of pictures; the page shows why a benchmark has none.
+PICTURES = [f"results/{SUITE}/pictures/kept.json"] if PLAN.pictures else []
+
+
+rule keep_pictures:
+    input:
+        passes=expand(rules.evaluate_pass.output, name=PASSES),
+        conf=pipeline.table_files(PLAN),
+        code=PUBLISHING,
+    output:
+        f"results/{SUITE}/pictures/kept.json",
+    log:
+        f"results/logs/{SUITE}/keep_pictures.log",
+    conda:
+        "../../environment.yml"
+    threads: ONE_CORE
+    message:
+        "keep the pictures of the page → {output}"
+    shell:
+        f"python -m cliptrase.publish pictures {SUITE_WORD}{ONLY} > {{log:q}} 2>&1"
+
+
 rule write_page:
     input:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         tables=rules.render_tables.output,
+        pictures=PICTURES,
         conf=pipeline.table_files(PLAN),
         files=pipeline.page_files(),
         code=PUBLISHING,

@@ -1,4 +1,4 @@
-"""`python -m cliptrase.publish {tables,figures,page,wandb} SUITE` hands on to a step's module."""
+"""`python -m cliptrase.publish {tables,figures,pictures,page,wandb} SUITE`: a step's module."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from importlib import import_module
 STEPS = {
     "tables": "tables",
     "figures": "figures",
+    "pictures": "keep_pictures",
     "page": "page",
     "wandb": "tracking",
 }  # step → module

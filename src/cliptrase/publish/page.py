@@ -41,7 +41,7 @@ def page_text(facts: dict[str, Any]) -> str:
         "data": script_json(facts["script"]),
     }
     return environment.get_template("page.html").render(
-        **facts, **own, counted=counted, spans=_spans
+        **facts, **own, counted=counted, spans=_spans, names_of=_names_of
     )
 
 
@@ -59,6 +59,11 @@ def script_json(content: Any) -> str:
 def _spans(columns: Sequence["Column"]) -> list[tuple[str, int]]:
     """The headings above columns, each with how many it spans."""
     return [(name, len(list(part))) for name, part in groupby(columns, lambda each: each.group)]
+
+
+def _names_of(benchmark: dict[str, Any], picture: dict[str, Any]) -> str:
+    """The classes of a picture's ground truth, the largest first."""
+    return ", ".join(benchmark["names"][place] for place in picture["classes"])
 
 
 @exit_on_user_error

@@ -13,7 +13,7 @@ from cliptrase.config.metric_names import METRICS
 from cliptrase.files import sha256_text
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import read_table
-from cliptrase.publish import has_runs, run_report
+from cliptrase.publish import has_runs, page_pictures, run_report
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.compare import comparables, paired_difference, why_no_pair
 from cliptrase.publish.layout import Panel, sheet_of
@@ -51,18 +51,36 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
             runs[line.run]["shown"].append([tables[name].title, line.row])
     for number_of_group, group in enumerate(groups):
         for place, name in enumerate(group["runs"]):
-            runs[name] |= {"group": number_of_group, "place": place}
+            runs[name] |= {
+                "group": number_of_group,
+                "place": place,
+                "benchmark": suite.runs[name].benchmark.name,
+            }
     shown = [_table(suite, tables[name], frame) for name, frame in frames.items()]
     files = {table["name"]: table["files"] for table in shown}
+    pictures = []
+    if suite.pictures:
+        paths = {name: folder.path for name, folder in folders.items()}
+        pictures = [
+            page_pictures.shown(shelf.results, suite.suite, benchmark, paths)
+            for benchmark in suite.tables[suite.pictures].benchmarks
+        ]
     return {
         "suite": suite.suite,
         "title": suite.title,
         "gone": {name: shelf.find(name)[1] for name in suite.runs if name not in runs},
         "tables": shown,
         "short": list(_in_short(shelf, tables, frames, folders)),
+        "pictures": pictures,
         "walks": [walk for name, frame in frames.items() for walk in _walks(tables[name], frame)],
         "cost": _cost(suite, runs),
-        "script": {"runs": runs, "groups": groups, "metrics": METRICS, "files": files},
+        "script": {
+            "runs": runs,
+            "groups": groups,
+            "metrics": METRICS,
+            "files": files,
+            "pictures": [page_pictures.less_thumbs(each) for each in pictures],
+        },
     }
 
 

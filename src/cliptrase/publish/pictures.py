@@ -79,11 +79,12 @@ def shown_runs(suite: Plan) -> list[Shown]:
     """
     for table in suite.tables.values():
         if table.kind != "grid" and has_runs(table):
-            return [Shown(name, _runs_of(suite, table, name)) for name in table.benchmarks]
+            return [Shown(name, runs_of(suite, table, name)) for name in table.benchmarks]
     raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
 
 
-def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
+def runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
+    """The runs of a table's rows on one benchmark that can be pictured together, by row."""
     rows = [row for row in table.rows if row.kind == "run"]
     names = [row.name for row in rows]
     runs = {

@@ -81,9 +81,10 @@ function ious(run, rule) {
   });
 }
 
-const link = (image, group) => {
-  const there = document.querySelector(`[data-image="${CSS.escape(image)}"][data-group="${group}"]`);
-  return there ? make("a", { href: `#${there.id}` }, image) : image;
+// An image's name, as a link where the page has its picture.
+const link = (image, run) => {
+  const there = document.querySelector(`[data-image="${CSS.escape(image)}"][data-benchmark="${CSS.escape(run.benchmark)}"]`);
+  return there ? make("a", { href: there.getAttribute("href") }, image) : image;
 };
 
 function showRun(name) {
@@ -113,7 +114,7 @@ function showRun(name) {
     table("Confusions", ["true class", "predicted", "pixels", "of the class"], run.confusions.map((each) =>
       [each.truth, each.predicted, String(each.pixels), `${each.share.toFixed(1)} %`])),
     make("h3", {}, "Worst images, by their own mIoU"),
-    table("Worst images", ["image", "mIoU"], run.worst.map(([image, value]) => [link(image, run.group), value.toFixed(1)])),
+    table("Worst images", ["image", "mIoU"], run.worst.map(([image, value]) => [link(image, run), value.toFixed(1)])),
     make("h3", {}, "Cost"),
     table("Cost", ["what", "value"], [
       ...Object.entries(cost.seconds).map(([stage, seconds]) => [`seconds, ${stage}`, seconds.toFixed(1)]),
@@ -128,14 +129,95 @@ function showRun(name) {
   byId("run").scrollTop = 0;
 }
 
-function follow() {
-  const name = location.hash.startsWith("#run=") ? decodeURIComponent(location.hash.slice(5)) : "";
-  if (name in DATA.runs) showRun(name);
-  else if (byId("run").open) byId("run").close();
+// --- one picture ----------------------------------------------------------------------------
+
+const seen = {}; // what is shown: the image, its patches down and across, both maps, the patch
+
+async function decoded(address) {
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  return image;
 }
-byId("run").addEventListener("close", () => {
-  if (location.hash.startsWith("#run=")) history.replaceState(null, "", "#");
+
+// The numbers of a grey PNG, row by row.
+async function numbers(address) {
+  const image = await decoded(address), context = make("canvas", { width: image.width, height: image.height }).getContext("2d");
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, image.width, image.height).data.filter((_, place) => place % 4 === 0);
+}
+
+async function showPicture(place, benchmark) {
+  const shown = DATA.pictures.find((each) => each.benchmark === benchmark), picture = shown?.pictures[place];
+  if (!picture) return;
+  const thumb = document.querySelectorAll(`a[data-benchmark="${CSS.escape(benchmark)}"] img`)[place];
+  byId("picture-head").textContent = `${benchmark}, image ${picture.id} (${picture.why})`;
+  const heads = ["ground truth", ...shown.runs.map(({ row }) => row)];
+  byId("maps").replaceChildren(...picture.maps.map((source, at) => {
+    const run = shown.runs[at - 1], score = run ? `, mIoU ${picture.scores[at - 1].toFixed(1)}` : "";
+    return make("figure", {}, make("img", { src: source, alt: `label map: ${heads[at]}` }),
+      make("figcaption", {}, run ? make("a", { href: `#run=${encodeURIComponent(run.run)}` }, heads[at]) : heads[at], score));
+  }));
+  byId("legend").replaceChildren(...picture.seen.map((k) => {
+    const swatch = make("span", { "aria-hidden": "true" });
+    swatch.style.background = `rgb(${shown.colours[k].join(" ")})`;
+    return make("li", {}, swatch, shown.names[k]);
+  }));
+  const [image, like, attended] = await Promise.all([decoded(thumb.src), numbers(picture.correlation), numbers(picture.attention)]);
+  Object.assign(seen, { image, down: shown.grid[0], across: shown.grid[1], like, attended, top: picture.top });
+  [byId("heat").width, byId("heat").height] = [image.width, image.height];
+  heat(Math.floor(seen.down / 2) * seen.across + Math.floor(seen.across / 2));
+  if (!byId("picture").open) byId("picture").showModal();
+}
+
+// The heat of a patch over the picture: a blend of both maps, each from its least to its most.
+function heat(patch) {
+  const { image, down, across } = seen, count = across * down, t = byId("blend").value / 100, context = byId("heat").getContext("2d");
+  const [like, attended] = [seen.like, seen.attended].map((map) => [...map.subarray(patch * count, (patch + 1) * count)]);
+  const scaled = (row) => row.map((value) => (value - Math.min(...row)) / (Math.max(...row) - Math.min(...row) || 1));
+  const [a, b] = [scaled(like), scaled(attended)], [wide, high] = [image.width / across, image.height / down];
+  const corner = (place) => [(place % across) * wide, Math.floor(place / across) * high];
+  seen.patch = patch;
+  context.drawImage(image, 0, 0);
+  for (let place = 0; place < count; place++) {
+    const value = (1 - t) * a[place] + t * b[place];
+    context.fillStyle = `rgb(${255 * value} ${200 * value * value} ${120 * (1 - value)} / 0.62)`;
+    context.fillRect(...corner(place), wide, high);
+  }
+  context.lineWidth = 2;
+  context.strokeStyle = "white";
+  context.strokeRect(...corner(patch), wide, high);
+  const cosine = (step) => signed((2 * step) / 255 - 1, 2), others = like.filter((_, place) => place !== patch);
+  const most = attended.indexOf(Math.max(...attended)), share = ((100 * seen.top * attended[most]) / 255).toFixed(2);
+  byId("patch").textContent = `Patch ${patch}, row ${Math.floor(patch / across)}, column ${patch % across}. Correlation with the ` +
+    `others: ${cosine(Math.min(...others))} to ${cosine(Math.max(...others))}. Most attention: ${share} % to patch ${most}.`;
+}
+
+const within = (place, count) => Math.max(0, Math.min(count - 1, Math.floor(place)));
+byId("heat").addEventListener("pointermove", (event) => {
+  const { top, left, width, height } = event.target.getBoundingClientRect(), { down, across } = seen;
+  const row = within(((event.clientY - top) / height) * down, down), column = within(((event.clientX - left) / width) * across, across);
+  heat(row * across + column);
 });
+byId("heat").addEventListener("keydown", (event) => {
+  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  heat(within(Math.floor(seen.patch / seen.across) + step[0], seen.down) * seen.across + within((seen.patch % seen.across) + step[1], seen.across));
+});
+byId("blend").addEventListener("input", () => heat(seen.patch));
+
+// The address names the run or the picture that is open.
+function follow() {
+  const [kind, value = ""] = location.hash.slice(1).split("=").map(decodeURIComponent), comma = value.indexOf(",");
+  for (const other of ["run", "picture"]) if (other !== kind) byId(other).close();
+  if (kind === "run" && value in DATA.runs) showRun(value);
+  if (kind === "picture") showPicture(Number(value.slice(0, comma)), value.slice(comma + 1));
+}
+for (const kind of ["run", "picture"])
+  byId(kind).addEventListener("close", () => {
+    if (location.hash.startsWith(`#${kind}=`)) history.replaceState(null, "", "#");
+  });
 window.addEventListener("hashchange", follow);
 
 // --- two runs -------------------------------------------------------------------------------
@@ -191,7 +273,7 @@ function showPair() {
       [group.classes[k], fixed(iou[k], 1), fixed(others[k], 1), signed(gaps[k], 1), bar(Math.abs(gaps[k]), gaps[k] < 0 ? "down" : "up")])),
     make("h3", {}, "Images that differ most, by their own mIoU"),
     table("Images of the two runs", ["image", "first", "second", "difference"], pair.images.map(([image, value, its, gap]) =>
-      [link(image, run.group), fixed(value, 1), fixed(its, 1), signed(gap, 1)])));
+      [link(image, run), fixed(value, 1), fixed(its, 1), signed(gap, 1)])));
 }
 
 // Sets the first run, and offers those that it can be compared with.
