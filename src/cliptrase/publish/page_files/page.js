@@ -35,7 +35,7 @@ byId("more").addEventListener("change", (event) => document.body.classList.toggl
 byId("filter").addEventListener("input", (event) => {
   const wanted = event.target.value.trim().toLowerCase();
   const rows = [...document.querySelectorAll(".numbers tbody tr:not(.section)")];
-  for (const row of rows) row.hidden = !row.querySelector("th").textContent.toLowerCase().includes(wanted);
+  for (const row of rows) row.hidden = !row.cells[0].firstChild.textContent.toLowerCase().includes(wanted);
   for (const each of document.querySelectorAll("section.table")) each.hidden = !each.querySelector("tbody tr:not(.section):not([hidden])");
   const shown = rows.filter((row) => !row.hidden).length;
   byId("filtered").textContent = wanted ? `${shown} of ${rows.length} rows` : "";
