@@ -2,13 +2,14 @@
 few images of each benchmark. The page only reads them.
 
 `python -m cliptrase.publish pictures SUITE`, or `cliptrase pictures SUITE`. Predicted on the CPU by
-the graph that passes use, one image and one thread at a time; a map that has not the pixel counts
-that its run has for the image is said to differ.
+the graph that passes use, one image and one thread at a time; a map must have the pixel counts that
+its run has for the image.
 """
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from cliptrase.publish.page_pictures import STEPS, Kept
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.run_report import Folder, scored
 from cliptrase.publish.tables import add_benchmarks, command_line, planned
+
+if TYPE_CHECKING:
+    from cliptrase.publish.pictures import Shown
 
 log = logging.getLogger(__name__)
 CHOOSING = "cliptrase"  # the method whose scores choose; else that of the last row
@@ -43,22 +47,17 @@ def keep(suite: Plan, shelf: Shelf, data: Path) -> dict[str, str]:
 
 def _kept(suite: Plan, shelf: Shelf, benchmark: str, data: Path) -> Kept:
     """The pictures of one benchmark. Raises UserError where a run, the data or the model lacks."""
-    import torch
-
-    from cliptrase.evaluate.device import single_threaded_pool
-    from cliptrase.evaluate.graph import Graph
-    from cliptrase.evaluate.targets import background_of
-    from cliptrase.model.load import load_clip
-    from cliptrase.publish.pictures import Shown, predict, runs_of
-    from cliptrase.publish.quantities import CLUSTERED, USUAL
+    from cliptrase.config.kinds import facts_of
+    from cliptrase.evaluate.targets import background_of  # torch: after what fails quickly
+    from cliptrase.publish.pictures import Shown, runs_of
     from cliptrase.runs.scoring import class_names
 
     shown = Shown(benchmark, runs_of(suite, suite.tables[suite.pictures], benchmark))
-    if not shown.runs:
-        raise UserError("the table has no run that sees pictures whole")
     found, reason = shelf.find_all([run.name for run in shown.runs.values()])
     if reason:
         raise UserError(reason)
+    if facts_of(shown.first).whole_pictures:
+        raise UserError("its runs see a picture in windows, which have a correlation each")
     folders = [Folder(each.folder) for each in found]
     by_run = [scored(folder, folder.metrics["rule"]).by_image for folder in folders]
     methods = [run.method.name for run in shown.runs.values()]
@@ -67,63 +66,67 @@ def _kept(suite: Plan, shelf: Shelf, benchmark: str, data: Path) -> Kept:
     chosen = page_pictures.chosen(ids, by_run[chooser])
     if not chosen:
         raise UserError("no image is scored")
-    pictures, maps, attention, correlation = [], [], [], []
+    about = {
+        "benchmark": benchmark,
+        "runs": [
+            {"row": row, "run": run.name, "counts": page_pictures.counts_digest(folder.path)}
+            for (row, run), folder in zip(shown.runs.items(), folders, strict=True)
+        ],
+        "names": class_names(shown.first),
+        "background": background_of(shown.first),
+        "pictures": [
+            {"id": ids[place], "why": why, "scores": [float(each[place]) for each in by_run]}
+            for place, why in chosen
+        ],
+    }
+    places = [place for place, _ in chosen]
+    kept = _predicted(shown, places, data, about)
+    for folder, maps in zip(folders, kept.maps, strict=True):
+        for place, truth, labels in zip(places, kept.truth, maps, strict=True):
+            if not _is_counted(folder, place, truth, labels):
+                raise UserError(
+                    f"{folder.path.name}: predicted again, its map of {ids[place]} has other pixel "
+                    "counts than the run; make the run again with this code on this machine"
+                )
+    return kept
+
+
+def _predicted(shown: "Shown", places: Sequence[int], data: Path, about: dict[str, Any]) -> Kept:
+    """What the runs and the model make of the images at some places of the dataset."""
+    import torch
+
+    from cliptrase.evaluate.device import single_threaded_pool
+    from cliptrase.evaluate.graph import Graph
+    from cliptrase.model.load import load_clip
+    from cliptrase.publish.pictures import predict
+    from cliptrase.publish.quantities import CLUSTERED, USUAL
+
+    pictures, attention, correlation = [], [], []
     with single_threaded_pool(1), torch.inference_mode():
         clip, loader = load_clip(shown.first.model, torch.device("cpu")), shown.loader(data)
-        for position, _ in chosen:
-            picture = predict(clip, shown, loader, position, data)
-            seen = loader(position).shown
+        for place in places:
+            seen = loader(place).shown
             graph = Graph(clip, clip.normalise(seen.pixels[None]), seen.out_size)
-            grid = graph.grid
-            pictures.append(picture)
-            maps.append([*picture.maps.values()])
+            pictures.append(predict(clip, shown, loader, place, data))
             attention.append(graph.attention(clip.depth - 1)[0, 1:, 1:].float().numpy())
             weights = graph.correlation(CLUSTERED, USUAL.kind)
             correlation.append(weights[0, 1:, 1:].float().numpy())
-    stacked = np.array(maps).swapaxes(0, 1)
-    for folder, labels in zip(folders, stacked, strict=True):
-        truths = [picture.truth for picture in pictures]
-        differ = [
-            ids[place]
-            for (place, _), truth, label in zip(chosen, truths, labels, strict=True)
-            if not _is_counted(folder, place, truth, label)
-        ]
-        if differ:
-            raise UserError(
-                f"{folder.path.name}: predicted again, its map of {differ[0]} has other pixel "
-                "counts than the run; make the run again with this code on this machine"
-            )
     top = np.array([each.max() for each in attention], np.float32)
     return Kept(
-        {
-            "benchmark": benchmark,
-            "grid": grid,
-            "runs": [
-                {
-                    "row": row,
-                    "run": run.name,
-                    "counts": page_pictures.counts_digest(folder.path),
-                }
-                for (row, run), folder in zip(shown.runs.items(), folders, strict=True)
-            ],
-            "names": class_names(shown.first),
-            "background": background_of(shown.first),
-            "pictures": [
-                {"id": ids[place], "why": why, "scores": [float(each[place]) for each in by_run]}
-                for place, why in chosen
-            ],
-        },
-        np.stack([picture.pixels for picture in pictures]),
-        np.stack([picture.truth for picture in pictures]).astype(np.int16),
-        stacked.astype(np.int16),
-        np.rint(np.stack(attention) / top[:, None, None] * STEPS).astype(np.uint8),
-        top,
-        np.rint((np.stack(correlation).clip(-1, 1) + 1) / 2 * STEPS).astype(np.uint8),
+        about | {"grid": graph.grid},
+        pixels=np.stack([picture.pixels for picture in pictures]),
+        truth=np.stack([picture.truth for picture in pictures]).astype(np.int16),
+        maps=np.array(
+            [[picture.maps[row] for picture in pictures] for row in shown.runs], np.int16
+        ),
+        attention=np.rint(np.stack(attention) / top[:, None, None] * STEPS).astype(np.uint8),
+        attention_top=top,
+        correlation=np.rint((np.stack(correlation).clip(-1, 1) + 1) / 2 * STEPS).astype(np.uint8),
     )
 
 
 def _is_counted(
-    folder: Folder, place: int, truth: NDArray[np.int64], labels: NDArray[np.int64]
+    folder: Folder, place: int, truth: NDArray[np.int16], labels: NDArray[np.int16]
 ) -> bool:
     """Whether a label map has the counts that its run has for the image at a place."""
     counts, scored_here = folder.counts, truth >= 0
