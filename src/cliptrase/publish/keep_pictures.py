@@ -20,7 +20,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish import page_pictures
 from cliptrase.publish.page_pictures import STEPS, Kept
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.run_report import Folder, scored
+from cliptrase.publish.run_report import Folder, by_image
 from cliptrase.publish.tables import add_benchmarks, command_line, planned
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _kept(suite: Plan, shelf: Shelf, benchmark: str, data: Path) -> Kept:
     if facts_of(shown.first).whole_pictures:
         raise UserError("its runs see a picture in windows, which have a correlation each")
     folders = [Folder(each.folder) for each in found]
-    by_run = [scored(folder, folder.metrics["rule"]).by_image for folder in folders]
+    by_run = [by_image(folder, folder.metrics["rule"]) for folder in folders]
     methods = [run.method.name for run in shown.runs.values()]
     chooser = methods.index(CHOOSING) if CHOOSING in methods else -1
     ids = folders[0].counts.ids.tolist()

@@ -1,8 +1,11 @@
 """What the page of a suite says, as plain values: tables, runs, pairs of runs, cost. No HTML."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cliptrase.config.metric_names import METRICS
-from cliptrase.files import sha256_text
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import read_table
 from cliptrase.publish import has_runs, page_pictures, run_report
@@ -27,7 +29,7 @@ from cliptrase.publish.render import (
     to_latex,
     to_markdown,
 )
-from cliptrase.publish.results import Shelf
+from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.publish.run_report import Folder, Scored
 from cliptrase.runs import bootstrap
 from cliptrase.runs.metrics import class_counts
@@ -43,12 +45,14 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
     tables = {name: table for name, table in suite.tables.items() if has_runs(table)}
     frames = {name: tidy(suite, shelf, table) for name, table in tables.items()}
     found = {name: run for name in suite.runs if (run := shelf.find(name)[0]) is not None}
-    folders = {name: Folder(run.folder) for name, run in found.items()}
-    groups = list(_groups(folders))
-    runs = {name: _run(folder) for name, folder in folders.items()}
+    folders = {name: run.folder for name, run in found.items()}
+    groups = list(_groups(found))
+    runs = {name: _run(Folder(folder)) for name, folder in folders.items()}
     for name, frame in frames.items():
         for line in frame[frame["run"].isin(runs.keys())].itertuples():
-            runs[line.run]["shown"].append([tables[name].title, line.row])
+            where = [tables[name].title, line.row]
+            if where not in runs[line.run]["shown"]:  # once for all its metrics
+                runs[line.run]["shown"].append(where)
     for number_of_group, group in enumerate(groups):
         for place, name in enumerate(group["runs"]):
             runs[name] |= {
@@ -60,9 +64,8 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
     files = {table["name"]: table["files"] for table in shown}
     pictures = []
     if suite.pictures:
-        paths = {name: folder.path for name, folder in folders.items()}
         pictures = [
-            page_pictures.shown(shelf.results, suite.suite, benchmark, paths)
+            page_pictures.shown(shelf.results, suite.suite, benchmark, folders)
             for benchmark in suite.tables[suite.pictures].benchmarks
         ]
     return {
@@ -153,7 +156,7 @@ def _in_short(
     shelf: Shelf,
     tables: Mapping[str, Table],
     frames: Mapping[str, pd.DataFrame],
-    folders: Mapping[str, Folder],
+    folders: Mapping[str, Path],
 ) -> Iterator[Facts]:
     """Of each benchmark the best row, what it leads the second by, and its worst class. In the
     first table that marks what is as good as the best, else in the first that is not a grid."""
@@ -177,7 +180,7 @@ def _in_short(
                 "value": f"{number(best.value)} {interval(best.ci_low, best.ci_high)}",
                 "second": others[0].row if others else "",
                 "lead": _lead(shelf, best.run, others[0].run, metric) if others else "",
-                "worst": _worst_class(folders[best.run]),
+                "worst": _worst_class(Folder(folders[best.run])),
             }
 
 
@@ -257,7 +260,7 @@ def _cost(suite: Plan, runs: Mapping[str, Facts]) -> Facts:
 def _run(folder: Folder) -> Facts:
     """A run in full, as `cliptrase show` says it, with the images that it is worst on."""
     facts = run_report.report(folder)
-    by_image = run_report.scored(folder, facts["rule"]).by_image
+    by_image = run_report.by_image(folder, facts["rule"])
     order = np.argsort(np.nan_to_num(by_image, nan=np.inf), kind="stable")
     order = order[: int(np.isfinite(by_image).sum())]
     ids = folder.counts.ids.tolist()
@@ -304,15 +307,15 @@ def _classes(folder: Folder) -> Facts:
 
 def _worst_class(folder: Folder) -> Facts | None:
     """The scored class of the lowest IoU, None where none is scored."""
-    classes = [each for each in folder.metrics["iou"] if each["value"] is not None]
-    if not classes:
+    values = [each["value"] for each in folder.metrics["iou"]]
+    scored = [place for place, value in enumerate(values) if value is not None]
+    if not scored:
         return None
-    worst = min(classes, key=lambda each: each["value"])
-    facts, place = _classes(folder), folder.names.index(worst["name"])
-    names = [*folder.names, "no class"]
+    place = min(scored, key=lambda each: values[each])
+    facts, names = _classes(folder), [*folder.names, "no class"]
     return {
-        "name": worst["name"],
-        "iou": f"{worst['value']:.1f}",
+        "name": names[place],
+        "iou": f"{values[place]:.1f}",
         "taken": names[facts["taken"][place]] if facts["taken"][place] >= 0 else "",
         "of": f"{facts['of'][place]:.1f}",
     }
@@ -321,39 +324,41 @@ def _worst_class(folder: Folder) -> Facts | None:
 # --- pairs of runs -------------------------------------------------------------------------------
 
 
-def _groups(folders: Mapping[str, Folder]) -> Iterator[Facts]:
-    """Runs that may be compared image by image, with all their pairs."""
-    alike: dict[str, list[str]] = {}
-    for name, folder in folders.items():
-        counts = folder.counts
-        key = sha256_text(f"{counts.ids.tolist()} {folder.names}") + sha256_text(
-            counts.gt.tobytes().hex()
-        )
-        alike.setdefault(key, []).append(name)
-    for names in alike.values():
-        first = folders[names[0]]
+def _groups(found: Mapping[str, FinishedRun]) -> Iterator[Facts]:
+    """Runs that may be compared image by image, with all their pairs. Each run's counts are read
+    and given up: those of all runs together would fill the memory."""
+    alike: dict[str, list[FinishedRun]] = {}
+    for run in found.values():
+        folder = Folder(run.folder)
+        content = sha256(json.dumps([folder.counts.ids.tolist(), folder.names]).encode())
+        content.update(folder.counts.gt.tobytes())
+        alike.setdefault(content.hexdigest(), []).append(run)
+    for runs in alike.values():
+        first = Folder(runs[0].folder)
         yield {
-            "runs": names,
+            "runs": [run.name for run in runs],
             "images": first.counts.ids.tolist(),
             "classes": first.names,
-            **_pairs([folders[name] for name in names]),
+            **_pairs(runs),
         }
 
 
-def _pairs(runs: Sequence[Folder]) -> Facts:
+def _pairs(found: Sequence[FinishedRun]) -> Facts:
     """Each run less each that follows it, and the other way round where their rules differ, as
     `run_report.compare` has them, rounded as the command prints them.
 
     A pair is [number of its notes; gap, low, high, … of each metric, in hundredths; better, worse:
     how many images; image, value, other, difference, … of the images that differ most, in tenths].
     """
+    runs = [Folder(run.folder) for run in found]  # for what is small: metrics and provenance
     rules = [run.metrics["rule"] for run in runs]
     noted: dict[tuple[str, ...], int] = {(): 0}
     pairs: list[list[Any]] = []
 
     @cache
     def scored(place: int, rule: str) -> Scored:
-        return run_report.scored(runs[place], rule)
+        resampled = found[place].resampled if rule == rules[place] else None
+        return run_report.scored(Folder(found[place].folder), rule, resampled)
 
     for place, rule in enumerate(rules):
         others = [

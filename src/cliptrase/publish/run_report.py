@@ -209,16 +209,24 @@ class Scored:
     by_image: Values
 
 
-def scored(run: Folder, rule: str) -> Scored:
-    """What two runs are compared by."""
+def scored(run: Folder, rule: str, resampled: dict[str, Values] | None = None) -> Scored:
+    """What two runs are compared by; `resampled` where it is known already."""
     counts, totals = run.counts, class_counts(run.confusion)
     points = scores(rule, *totals)
+    if resampled is None:
+        resampled = bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
     return Scored(
         {metric: float(points[metric]) for metric in METRICS},
-        bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred),
+        resampled,
         class_iou(rule, *totals),
-        scores(rule, counts.tp, counts.gt, counts.pred)["mIoU"],
+        by_image(run, rule),
     )
+
+
+def by_image(run: Folder, rule: str) -> Values:
+    """Each image's own mIoU, (images,) in per cent; NaN where nothing is scored."""
+    counts = run.counts
+    return scores(rule, counts.tp, counts.gt, counts.pred)["mIoU"]
 
 
 def _check_alike(run: Folder, other: Folder) -> None:

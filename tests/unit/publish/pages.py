@@ -13,7 +13,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish import page, page_data, page_pictures
 from cliptrase.publish.page_pictures import Kept
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.run_report import Folder, scored
+from cliptrase.publish.run_report import Folder, by_image
 
 SIDE, GRID = 32, (4, 4)
 HOSTILE = (
@@ -48,7 +48,7 @@ def keep_drawn(suite: Plan, results: Path, benchmark: str, names: list[str]) -> 
         if cell.benchmark == benchmark and cell.metric == "mIoU" and cell.kind == "run"
     }
     folders = [Folder(results / "runs" / run) for run in runs.values()]
-    by_run = [scored(each, each.metrics["rule"]).by_image for each in folders]
+    by_run = [by_image(each, each.metrics["rule"]) for each in folders]
     ids, rng = folders[0].counts.ids.tolist(), np.random.default_rng(5)
     chosen = page_pictures.chosen(ids, by_run[-1])
     count, patches = len(chosen), GRID[0] * GRID[1]

@@ -102,6 +102,7 @@ function showRun(name) {
     make("p", {}, `Shown in: ${run.shown.map(([title, row]) => `${title}: ${row}`).join("; ") || "a grid only"}.`),
     make("h3", {}, "The command that makes it again"),
     make("pre", { class: "wrapped", tabindex: "0", "aria-label": "command" }, run.command || "not written down by the version that made this run"),
+    make("p", {}, "The same bytes? ", make("code", {}, `cliptrase repeat ${name}`), " makes it again and says so."),
     make("h3", {}, "Scores under all rules, in per cent [95 %]"),
     table("Scores under all rules", ["rule", ...DATA.metrics], Object.entries(run.scores).map(([rule, scores]) =>
       [rule + (rule === run.rule ? " (its own)" : ""), ...DATA.metrics.map((metric) => spanned(scores[metric]))])),
