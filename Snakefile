@@ -70,9 +70,10 @@ rule all:
         expand(rules.evaluate_pass.output, name=PASSES),
         rules.render_tables.output,
         rules.draw_figures.output,
+        rules.write_page.output,
         rules.publish_runs.output,
     message:
-        f"suite {SUITE} is complete: results/{SUITE}/tables, results/{SUITE}/figures"
+        f"suite {SUITE} is complete: results/{SUITE}/index.html shows it"
 
 
 onstart:
@@ -99,6 +100,7 @@ onsuccess:
         )
         for table in PLAN.tables:
             print(f"  results/{SUITE}/tables/{table}.md", file=sys.stderr)
+        print(f"the page, for a browser: results/{SUITE}/index.html", file=sys.stderr)
 
 
 # From the runs that there are; one step that fails costs no other.
@@ -107,6 +109,7 @@ onerror:
     steps = (
         f"tables {SUITE_WORD}{ONLY}",
         f"figures {SUITE_WORD}",
+        f"page {SUITE_WORD}{ONLY}",
         f"wandb {SUITE_WORD} tracking.mode={SETTINGS.tracking}",
     )
     shown = pipeline.passes_to_make(PLAN, PASSES, sys.argv) and pipeline.has_run(PLAN)

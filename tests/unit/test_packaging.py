@@ -21,12 +21,12 @@ from cliptrase.data.make.recipes import recipe
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SHIPPED = ("conf", "assets", "published")
+SUFFIXES = {".txt", ".csv", ".py", ".html", ".css", ".js"}
 HEAVY = {"torch", "torchvision", "open_clip", "hydra", "omegaconf", "pandas", "sklearn", "scipy"}
 HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake", "timm", "transformers"}
 
 # Declared though no module of ours imports them.
 NOT_IMPORTED = {
-    "jinja2": "pandas' to_latex",
     "pygments": "snakemake --report",
     "snakemake": "the Snakefile",
     "torchvision": "imported by open_clip",
@@ -149,7 +149,7 @@ def test_the_wheel_carries_every_shipped_file(wheel):
     ours = [file for name in SHIPPED for file in (ROOT / name).rglob("*") if file.is_file()]
     ours = [file for file in ours if "__pycache__" not in file.parts]
     assert {f"cliptrase/_share/{file.relative_to(ROOT)}" for file in ours} <= packed
-    inside = (file for file in (ROOT / "src").rglob("*") if file.suffix in {".txt", ".csv", ".py"})
+    inside = (file for file in (ROOT / "src").rglob("*") if file.suffix in SUFFIXES)
     assert {str(file.relative_to(ROOT / "src")) for file in inside} <= packed
 
 

@@ -87,6 +87,7 @@ def test_cores_are_never_oversubscribed(suite, tmp_path):
         assert most(passes, limits, busy) > usable / 2, "cores lie idle"
         assert most(jobs, limits, lambda job: job["rule"] in WAITING) <= 3
     expected = {"prepare_dataset", "evaluate_pass", "render_tables", "draw_figures", "publish_runs"}
+    expected |= {"keep_pictures", "write_page"}
     assert set(rules) == expected | (WAITING if suite == "paper" else set())
     assert set(rules.values()) == {len(cases)}
 

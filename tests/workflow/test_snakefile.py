@@ -99,6 +99,8 @@ def test_a_dry_run_lists_every_step(bare):
         "evaluate_pass": len(PLAN.passes),
         "render_tables": 1,
         "draw_figures": 1,
+        "keep_pictures": 1,
+        "write_page": 1,
         "publish_runs": 1,
     }
     assert [file.name for file in (bare / "results").iterdir()] == ["markers"]
@@ -114,6 +116,8 @@ def test_the_paper_is_planned_without_network_and_without_data(bare):
         "evaluate_pass": len(paper.passes) - len(gated),
         "render_tables": 1,
         "draw_figures": 1,
+        "keep_pictures": 1,
+        "write_page": 1,
         "publish_runs": 1,
     }
     assert not (bare / "data").exists() and not (bare / "results/passes").exists()
@@ -322,7 +326,7 @@ def test_tables_are_rendered_every_time_and_no_run_is_started(tree, tmp_path, sp
 
 
 @pytest.mark.parametrize(
-    "name", ["tables/table1_main.csv", "tables/table1_main.md", "figures/*.svg"]
+    "name", ["tables/table1_main.csv", "tables/table1_main.md", "figures/*.svg", "index.html"]
 )
 def test_an_edited_table_or_figure_is_made_again(tree, name):
     file = next((tree / "results/smoke").glob(name))

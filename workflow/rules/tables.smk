@@ -1,4 +1,4 @@
-"""Runs → tables (csv, md, tex) and figures. One job a kind: an import costs more than a table."""
+"""Runs → tables (csv, md, tex), figures and the page. One job a kind: an import costs more than a table."""
 
 from cliptrase.publish import OVERVIEW, chart_names, has_overview
 
@@ -52,6 +52,50 @@ rule draw_figures:
         f"draw figures → results/{SUITE}/figures"
     shell:
         f"python -m cliptrase.publish figures {SUITE_WORD} > {{log:q}} 2>&1"
+
+
+# Only where the suite names a table of pictures; the page shows why a benchmark has none.
+PICTURES = [f"results/{SUITE}/pictures/kept.json"] if PLAN.pictures else []
+
+
+rule keep_pictures:
+    input:
+        passes=expand(rules.evaluate_pass.output, name=PASSES),
+        conf=pipeline.table_files(PLAN),
+        code=PUBLISHING,
+    output:
+        f"results/{SUITE}/pictures/kept.json",
+    log:
+        f"results/logs/{SUITE}/keep_pictures.log",
+    conda:
+        "../../environment.yml"
+    threads: ONE_CORE
+    message:
+        "keep the pictures of the page → {output}"
+    shell:
+        f"python -m cliptrase.publish pictures {SUITE_WORD}{ONLY} > {{log:q}} 2>&1"
+
+
+rule write_page:
+    input:
+        passes=expand(rules.evaluate_pass.output, name=PASSES),
+        tables=rules.render_tables.output,
+        pictures=PICTURES,
+        conf=pipeline.table_files(PLAN),
+        files=pipeline.page_files(),
+        code=PUBLISHING,
+        marker=lambda wildcards: markers.page(SUITE),
+    output:
+        f"results/{SUITE}/index.html",
+    log:
+        f"results/logs/{SUITE}/write_page.log",
+    conda:
+        "../../environment.yml"
+    threads: ONE_CORE
+    message:
+        "write the page of the suite → {output}"
+    shell:
+        f"python -m cliptrase.publish page {SUITE_WORD}{ONLY} > {{log:q}} 2>&1"
 
 
 # No run is an input: it renders what there is, leaves the rest empty with its reason, and starts

@@ -16,6 +16,7 @@ from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError
 from cliptrase.pipeline.data import selfcheck
 from cliptrase.plan import Pass, Plan
+from cliptrase.publish import PAGE_FILES
 from cliptrase.resources import resource
 from cliptrase.runs import finished
 
@@ -52,6 +53,11 @@ def table_files(plan: Plan) -> list[str]:
     needed = (*tables, suite, resource("published", "published.csv"))
     # a checkout that moves runs nothing again
     return [os.path.relpath(file) for file in needed if file is not None]
+
+
+def page_files() -> list[str]:
+    """The HTML, CSS and script of a suite's page."""
+    return [os.path.relpath(file) for file in sorted(PAGE_FILES.iterdir())]
 
 
 def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:

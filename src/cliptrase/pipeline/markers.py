@@ -83,6 +83,12 @@ def figures(suite: str) -> str:
     return _marker(f"{suite}/figures", f"{changed} is not what was drawn" if changed else "")
 
 
+def page(suite: str) -> str:
+    """Of the page: asks if it was edited since it was written."""
+    changed = edited(Path("results", suite))
+    return _marker(f"{suite}/page", f"{changed} is not what was written" if changed else "")
+
+
 def wandb(suite: str) -> str:
     """Of publishing: asks if W&B did not take something, which fails no job."""
     failed = (read_json(Path("results", suite, "wandb", "ledger.json")) or {}).get("failed")

@@ -51,6 +51,7 @@ class Plan:
     tables: dict[str, Table]
     runs: dict[str, Run]
     data: str = "data"
+    pictures: str = ""  # the table whose runs the page shows pictures of, if any
 
     @property
     def datasets(self) -> list[str]:
@@ -110,7 +111,16 @@ def load(suite: str, save_maps: int | None = None) -> Plan:
             f"suite {suite}: its name is a folder of results/ and a word on command lines; it must "
             f"not begin with - or ., hold a / or be one of {', '.join(TAKEN)}; rename its file"
         )
-    return Plan(suite, spec.title, spec.published, passes, tables, expander.runs, spec.data)
+    return Plan(
+        suite,
+        spec.title,
+        spec.published,
+        passes,
+        tables,
+        expander.runs,
+        spec.data,
+        spec.pictures or "",
+    )
 
 
 def suites() -> list[str]:

@@ -5,12 +5,16 @@ Tables, in reading order: `results` (what was computed), `published` (what the p
 `remarks` (a table as the paper sets it), `render` (CSV, Markdown, LaTeX), `tables` (the command).
 Figures: `style`, `charts` and `overview` (of the tidy frame), `label_maps` and `attention`;
 `quantities` (what the paper's figures show of a picture, as arrays), `paper_figures` (drawn) and
-`explanation` (in words); `pictures` (of a suite), `figures` (the command). W&B: `tracking`. Nothing
-here starts a run.
+`explanation` (in words); `pictures` (of a suite), `figures` (the command). The page: `run_report`
+(what a run's folder says), `keep_pictures`, `page_data` (what the page says), `page` (the command;
+its HTML, CSS and script are in page_files/). W&B: `tracking`. Nothing here starts a run.
 """
+
+from pathlib import Path
 
 from cliptrase.plan import Plan, Table
 
+PAGE_FILES = Path(__file__).with_name("page_files")  # the template of a page, its style and script
 MAIN_RESULTS, OVERVIEW = "main_results", "fig1a_overview"
 OVERVIEW_ROWS = ("CLIP", "CLIPtrase")
 MODES = ("offline", "online", "disabled")  # how W&B publishes

@@ -1,10 +1,16 @@
-"""`python -m cliptrase.publish {tables,figures,wandb} SUITE`: hands on to the step's module."""
+"""`python -m cliptrase.publish {tables,figures,pictures,page,wandb} SUITE`: a step's module."""
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-STEPS = {"tables": "tables", "figures": "figures", "wandb": "tracking"}  # step → module
+STEPS = {
+    "tables": "tables",
+    "figures": "figures",
+    "pictures": "keep_pictures",
+    "page": "page",
+    "wandb": "tracking",
+}  # step → module
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

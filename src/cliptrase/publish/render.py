@@ -125,7 +125,7 @@ def _by_place(table: Panel, texts: list[str]) -> pd.DataFrame:
     return cells.pivot(index="down", columns="across", values="markup").fillna("")
 
 
-def _sections(table: Panel) -> Iterator[tuple[str, list[Any]]]:
+def sections_of(table: Panel) -> Iterator[tuple[str, list[Any]]]:
     """The title of each section, and of each of its rows the first cell, which names the row."""
     rows = table.cells.drop_duplicates("down").itertuples()
     return ((title, list(section)) for title, section in groupby(rows, lambda row: row.section))
@@ -159,7 +159,7 @@ def _md_table(table: Panel) -> str:
     wide = len(table.columns) > WIDE
     placed = _by_place(table, [_md_cell(cell, wide) for cell in table.cells.itertuples()])
     rows = []
-    for title, section in _sections(table):
+    for title, section in sections_of(table):
         if title:
             rows.append([f"***{_md(title)}***", *[""] * len(table.columns)])
         rows += [[_md_label(row), *placed.loc[row.down]] for row in section]
@@ -257,7 +257,7 @@ def _tex_table(table: Panel) -> list[str]:
     width, rows = len(table.columns), []
     upper = _by_place(table, [_tex_cell(cell) for cell in table.cells.itertuples()])
     lower = _by_place(table, [_tex_small(tex(text)) for text in table.cells["below"]])
-    for number_of_section, (title, section) in enumerate(_sections(table)):
+    for number_of_section, (title, section) in enumerate(sections_of(table)):
         before = "\\midrule\n" * (number_of_section > 0)
         if title:
             before += rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{tex(title)}}}}} \\" + "\n"

@@ -28,6 +28,7 @@ from cliptrase.runs.provenance import COMPUTING
 WORST = 10  # confusions that are told
 DIGITS = 10  # of its identity, at the end of a run's name
 Facts = dict[str, Any]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ def report(run: Folder) -> Facts:
         "working_folder": made.get("working_folder"),
         "data_folder": made.get("data_folder"),
         "command": command_of(made),
-        "config": yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")),
+        "config": yaml.load((run.path / "config.yaml").read_bytes(), finished.LOADER),
     }
 
 
@@ -184,27 +185,55 @@ def compare(run: Folder, other: Folder) -> Facts:
     """
     _check_alike(run, other)
     rule = run.metrics["rule"]
-    counts = [each.counts for each in (run, other)]
-    totals = [class_counts(each.confusion) for each in (run, other)]
-    points = [scores(rule, *each) for each in totals]
-    resampled = [bootstrap.resampled(rule, each.tp, each.gt, each.pred) for each in counts]
+    first, second = (scored(each, rule) for each in (run, other))
     metrics = {}
     for metric in METRICS:
-        values = [float(each[metric]) for each in points]
-        gap = bootstrap.difference(values[0], resampled[0][metric], values[1], resampled[1][metric])
+        values = [each.points[metric] for each in (first, second)]
+        gap = bootstrap.difference(
+            values[0], first.resampled[metric], values[1], second.resampled[metric]
+        )
         metrics[metric] = [_plain(number) for number in (*values, *gap)]
-    ious = [class_iou(rule, *each) for each in totals]
-    singly = [scores(rule, each.tp, each.gt, each.pred)["mIoU"] for each in counts]
     return {
         "run": run.path.name,
         "other": other.path.name,
         "rule": rule,
         "images": run.metrics["images"],
         "metrics": metrics,  # value, the other's, difference, low, high
-        "classes": _moved(run.names, *ious),
-        "by_image": _moved(counts[0].ids.tolist(), *singly),
-        "notes": list(_notes(run, other)),
+        "classes": _moved(run.names, first.by_class, second.by_class),
+        "by_image": _moved(run.counts.ids.tolist(), first.by_image, second.by_image),
+        "notes": list(notes(run, other)),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A run under a rule, in per cent. points: its metrics; resampled: each in every resample;
+    by_class: (K,) IoU; by_image: (images,), each image's own mIoU."""
+
+    points: dict[str, float]
+    resampled: dict[str, Values]
+    by_class: Values
+    by_image: Values
+
+
+def scored(run: Folder, rule: str, resampled: dict[str, Values] | None = None) -> Scored:
+    """What two runs are compared by; `resampled` where it is known already."""
+    counts, totals = run.counts, class_counts(run.confusion)
+    points = scores(rule, *totals)
+    if resampled is None:
+        resampled = bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
+    return Scored(
+        {metric: float(points[metric]) for metric in METRICS},
+        resampled,
+        class_iou(rule, *totals),
+        by_image(run, rule),
+    )
+
+
+def by_image(run: Folder, rule: str) -> Values:
+    """Each image's own mIoU, (images,) in per cent; NaN where nothing is scored."""
+    counts = run.counts
+    return scores(rule, counts.tp, counts.gt, counts.pred)["mIoU"]
 
 
 def _check_alike(run: Folder, other: Folder) -> None:
@@ -217,21 +246,25 @@ def _check_alike(run: Folder, other: Folder) -> None:
         raise UserError(f"{pair}: have another ground truth; compare runs of one image size")
 
 
-def _moved(
-    names: Sequence[str], values: NDArray[np.float64], others: NDArray[np.float64]
-) -> list[Facts]:
+def by_difference(values: Values, others: Values) -> NDArray[np.intp]:
+    """The places of two arrays, the largest difference first, those without one last."""
+    return np.argsort(-np.nan_to_num(np.abs(values - others), nan=-1.0), kind="stable")
+
+
+def _moved(names: Sequence[str], values: Values, others: Values) -> list[Facts]:
     """Each name with its two values and their difference; the largest difference first."""
-    gaps = values - others
-    columns = zip(names, values.tolist(), others.tolist(), gaps.tolist(), strict=True)
-    order = np.argsort(-np.nan_to_num(np.abs(gaps), nan=-1.0), kind="stable")
-    rows: list[Facts] = [
-        {"name": name, "value": _plain(value), "other": _plain(other), "difference": _plain(gap)}
-        for name, value, other, gap in columns
+    return [
+        {
+            "name": names[place],
+            "value": _plain(float(values[place])),
+            "other": _plain(float(others[place])),
+            "difference": _plain(float(values[place] - others[place])),
+        }
+        for place in by_difference(values, others)
     ]
-    return [rows[place] for place in order]
 
 
-def _notes(run: Folder, other: Folder) -> Iterator[str]:
+def notes(run: Folder, other: Folder) -> Iterator[str]:
     """What a reader of the comparison must know."""
     if run.metrics["rule"] != other.metrics["rule"]:
         yield f"the second run's own rule is {other.metrics['rule']}"

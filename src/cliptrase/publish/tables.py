@@ -66,18 +66,14 @@ def command_line(name: str, about: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-@exit_on_user_error
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Render the tables of a suite and say what is missing."""
-    parser = command_line("tables", __doc__)
-    parser.add_argument("--table", action="append", metavar="NAME", help="only this one; repeats")
+def add_benchmarks(parser: argparse.ArgumentParser) -> None:
+    """The option that says which benchmarks a start was for."""
     only = "those that were asked for: empty cells of others say that they were not"
     parser.add_argument("--benchmarks", metavar="A,B", help=only)
-    args = parser.parse_args(arguments)
-    tables = read_suite(args.suite).tables
-    for name in args.table or ():
-        if name not in tables:
-            raise UserError(f"unknown table {name!r}; {nearest(name, tables)}")
+
+
+def planned(args: argparse.Namespace) -> tuple[Plan, Shelf]:
+    """The suite of a command line and its runs. Raises UserError where no run can be used."""
     suite = plan.load(args.suite)
     try:
         asked = plan.benchmark_names(args.benchmarks)
@@ -86,6 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     suite.check_benchmarks(asked or ())
     shelf = Shelf(suite, args.results, args.data or Path(suite.data), asked)
     shelf.refuse_none()
+    return suite, shelf
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Render the tables of a suite and say what is missing."""
+    parser = command_line("tables", __doc__)
+    parser.add_argument("--table", action="append", metavar="NAME", help="only this one; repeats")
+    add_benchmarks(parser)
+    args = parser.parse_args(arguments)
+    tables = read_suite(args.suite).tables
+    for name in args.table or ():
+        if name not in tables:
+            raise UserError(f"unknown table {name!r}; {nearest(name, tables)}")
+    suite, shelf = planned(args)
     import pandas as pd
 
     from cliptrase.publish.cells import missing

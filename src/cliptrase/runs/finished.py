@@ -31,7 +31,7 @@ REGIONS = "regions.npz"  # of an unsupervised run: its counts are made of it
 MAPS, LEGEND = "maps", ("legend.png", "legend.json")  # of a run that keeps label maps
 NOT_RUN = "not run yet"
 TABLES = Path(__file__).parents[1] / "data" / "labels"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def unwritten(folder: Path, run: Run) -> str:
         return NOT_RUN
     config = folder / "config.yaml"
     try:
-        written = yaml.load(config.read_text(encoding="utf-8"), _LOADER)
+        written = yaml.load(config.read_text(encoding="utf-8"), LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         written = None
     digests = (read_json(folder / PROVENANCE) or {}).get("files")
