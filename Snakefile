@@ -21,7 +21,7 @@ from snakemake.utils import min_version
 
 from cliptrase import errors, machine, pipeline, plan
 from cliptrase.pipeline import data as pipeline_data
-from cliptrase.pipeline import markers, start
+from cliptrase.pipeline import markers, progress, start
 from cliptrase.pipeline.announcement import announcement
 from cliptrase.pipeline.settings import read_settings
 
@@ -84,16 +84,12 @@ onstart:
 
         shelf = Shelf(PLAN, Path("results"), Path(DATA), SETTINGS.benchmarks)
         errors.exit_on_user_error(shelf.refuse_none)()
+    left = pipeline.passes_to_make(PLAN, LEFT, sys.argv)
     said = errors.exit_on_user_error(announcement)(
-        PLAN,
-        ASKED,
-        pipeline.passes_to_make(PLAN, LEFT, sys.argv),
-        MIRROR,
-        CORES,
-        DEVICE,
-        FROZEN,
+        PLAN, ASKED, left, MIRROR, CORES, DEVICE, FROZEN
     )
     print(said, file=sys.stderr)
+    progress.watch(PLAN, pipeline_data.to_make(PLAN, ASKED, left, MIRROR))
 
 
 onsuccess:

@@ -227,13 +227,14 @@ def test_what_a_step_is_worth_is_what_the_demo_says() -> None:
     rows = [line.split(" | ") for line in demo.splitlines() if line.startswith("| D-")]
     measured: dict[str, str] = {}
     for name, *cells in rows:
-        difference = re.search(r"<sub>([+−]\S+ \[.*\])</sub>", cells[-1])
+        difference = re.match(r"([+−][\d.]+)(?:<sup>≈</sup>)?<br><sub>(\[.*\])</sub>", cells[-1])
         if difference:
             steps = re.findall(r"D-\d\d", name.partition("<br>")[0])
-            measured |= dict.fromkeys(steps, difference[1])
+            measured |= dict.fromkeys(steps, " ".join(difference.groups()))
     assert set(measured) == {f"D-{n:02d}" for n in (1, 2, 4, 5, 6, 9, 11, 12, 26)}
     for name, said in worths().items():
         quoted = re.findall(r"[+−]\d+\.\d\d \[.*?\]", said)
+        quoted = [re.sub(r"(?<=[\[ ])\+", "", each) for each in quoted]  # signs of the interval
         assert quoted == ([measured[name]] if name in measured else []), name
 
 

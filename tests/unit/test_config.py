@@ -142,10 +142,9 @@ def test_scr_alone_keeps_the_automatic_cls_logits_however_it_is_written(without)
 
 def test_identity_ignores_what_cannot_change_a_number(tmp_path):
     plain = config.resolve(["benchmark=voc20"])
-    moved = config.resolve(
-        ["benchmark=voc20", "device=cpu", "workers=2", "batch_size=1", f"out={tmp_path}", "data=/d"]
-        + ["save_maps=4"]
-    )
+    places = [f"out={tmp_path}", "data=/d"]
+    beside = ["device=cpu", "workers=2", "batch_size=1", "save_maps=4", *places]
+    moved = config.resolve(["benchmark=voc20", *beside])
     assert plain.name == moved.name
     assert plain.text == moved.text
 

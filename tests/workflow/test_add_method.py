@@ -25,6 +25,8 @@ def test_the_example_is_as_short_as_it_says():
     assert sorted(FILES) == [
         "conf/method/box.yaml",
         "conf/method/keyvalue.yaml",
+        "mine/conf/method/half_early.yaml",
+        "mine/half.py",
         "src/cliptrase/model/box.py",
         "tests/parity/test_box.py",
     ]
@@ -57,12 +59,14 @@ def test_the_rows_that_were_there_are_compared_as_before(tmp_path, monkeypatch):
 
 def test_the_example_gives_every_table_its_rows(tmp_path, copy_of_the_tree):
     tree = copy_of_the_tree(tmp_path / "tree")
-    (tree / "tests" / "parity").mkdir(parents=True)
     for path, content in FILES.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(content, encoding="utf-8")
     printed = printed_by(PAGE, tree, tmp_path / "bin")
 
     assert "1 passed" in printed
+    runs = {path.name.split(".")[1] for path in (tree / "results/runs").iterdir()}
+    assert {"half", "half_early"} <= runs and "Half, from the last block but one on." in printed
     assert re.search(r"\tkeyvalue\t", printed) and re.search(r"\tbox\t", printed)
     for table in ("table1_main", "table_peers", "table6_metrics_224", "table7_metrics_336"):
         path = tree / f"results/smoke/tables/{table}.csv"

@@ -291,6 +291,14 @@ def test_the_device_and_the_number_of_cores_rerun_nothing(tree):
     assert planned_jobs(tree, "--cores", "1", "all") == {}
 
 
+def test_label_maps_are_due_where_they_are_asked_for(tree):
+    done = snakemake(tree, "all", "--dry-run", "--printshellcmds", save_maps="1")
+    commands = re.findall(r"cliptrase.evaluate.planned .*", done.stdout)
+    assert len(commands) == len(PLAN.passes), done.stdout
+    assert all(" --save-maps 1 " in command for command in commands)
+    assert planned_jobs(tree, "all") == {}
+
+
 @pytest.mark.parametrize("spelling", ["regenerate-paper-tables", "regenerate_paper_tables"])
 def test_tables_are_rendered_every_time_and_no_run_is_started(tree, tmp_path, spelling):
     run, _ = a_run()

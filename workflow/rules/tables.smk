@@ -1,6 +1,6 @@
 """Runs → tables (csv, md, tex), figures and the page. One job a kind: an import costs more than a table."""
 
-from cliptrase.publish import chart_names
+from cliptrase.publish import OVERVIEW, chart_names, has_overview
 
 PUBLISHING = CODE(markers.publishing())
 
@@ -42,6 +42,7 @@ rule draw_figures:
             figure=chart_names(PLAN),
             kind=["svg", "png"],
         ),
+        [f"results/{SUITE}/figures/{OVERVIEW}.npz"] * has_overview(PLAN),
     log:
         f"results/logs/{SUITE}/draw_figures.log",
     conda:

@@ -5,12 +5,22 @@ Nothing heavy is imported before a command is known, so that `cliptrase --help` 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NoReturn
 
 import cliptrase
-from cliptrase.cli import clean, compare, explain, listing, repeat, segment, show, verify
+from cliptrase.cli import (
+    clean,
+    compare,
+    completion,
+    explain,
+    listing,
+    repeat,
+    segment,
+    show,
+    verify,
+)
 from cliptrase.errors import exit_on_user_error, nearest, start_log
 
 OWN = {
@@ -49,6 +59,10 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exit code 1 for what a UserError tells, 2 for a wrong command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word.startswith("--conf-dir") for word in words):
+        from cliptrase.config import files  # pydantic: not for --help
+
+        words = files.taken_from(words)
     if words and words[0] in HANDED_ON:
         module, _ = HANDED_ON[words[0]]
         import_module(f"cliptrase.{module}").main(words[1:])
@@ -57,21 +71,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words and not words[0].startswith("-") and words[0] not in OWN:
         parser.error(f"unknown command {words[0]!r}. {nearest(words[0], [*OWN, *HANDED_ON])}")
     args = parser.parse_args(words)
+    if args.print_completion:
+        print(completion.script(args.print_completion, _parser))
+        return
+    if "run" not in args:
+        parser.error("the following arguments are required: COMMAND")
     start_log("warning: %(message)s")
     args.run(args)
 
 
-def _parser() -> Parser:
+def _parser(following: Mapping[str, Sequence[str]] | None = None) -> Parser:
+    """The parser. following: command that is handed on → the words that may follow it, for shells
+    that complete them."""
     parser = Parser(
         prog="cliptrase",
         description="Training-free open-vocabulary segmentation with CLIP, and its benchmarks.",
     )
     parser.add_argument("--version", action="version", version=f"cliptrase {cliptrase.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    about = "a folder like conf/ with files of your own (also CLIPTRASE_CONF=DIR)"
+    parser.add_argument("--conf-dir", metavar="DIR", help=about)
+    shells = ", ".join(completion.SHELLS)
+    parser.add_argument(
+        "--print-completion",
+        choices=completion.SHELLS,
+        metavar="SHELL",
+        help=f"print the script that completes command lines in a shell: {shells}",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, module in OWN.items():
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     for name, (_, text) in HANDED_ON.items():
-        commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text)
+        if following and name in following:
+            command.add_argument("word", choices=following[name])
     return parser

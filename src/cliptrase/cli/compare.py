@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cliptrase.cli.completion import add_run
 from cliptrase.cli.show import RUN
 from cliptrase.errors import is_read, printable
 from cliptrase.files import user_path
@@ -16,9 +17,9 @@ MOST = 10  # classes and images that are printed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_word", metavar="RUN", help=RUN)
-    add("other_word", metavar="OTHER", help="the run that it is compared with, likewise")
-    add("--results", type=user_path, default=Path("results"), help="results")
+    add_run(parser, "run_word", "RUN", RUN)
+    add_run(parser, "other_word", "OTHER", "the run that it is compared with, likewise")
+    add("--results", type=user_path, default=Path("results"), help="the results folder (results)")
     add("--json", action="store_true", help="all classes and images, as JSON")
 
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     run, other = (find_run(args.results, word) for word in (args.run_word, args.other_word))
     facts = compare(run, other)
     if args.json:
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        print(json.dumps(facts, indent=1))
         return
     for line in _lines(facts):
         if not is_read():
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:
-    yield f"{facts['run']}\n  less {facts['other']}"
+    yield f"{facts['run']}\n  minus {facts['other']}"
     yield f"  {facts['images']} images, rule {facts['rule']}"
     for note in facts["notes"]:
         yield f"  note: {note}"

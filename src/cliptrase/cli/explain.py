@@ -47,8 +47,6 @@ def run(args: argparse.Namespace) -> None:
     patch, at = _pair(args.patch, "--patch", "R,C"), _pair(args.at, "--at", "X,Y")
     blocks = _numbers(args.blocks, "--blocks") if args.blocks is not None else None
     folder = Path(args.out)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; give a folder")
     check_writable(folder / "explanation.txt")
     pictures.check_settings(args)
     pictures.check_pictures(args)
@@ -102,17 +100,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _figures(listed: str, names: Sequence[str]) -> list[str]:
     """The figures that are asked for, by number or by name. Raises UserError for none of them."""
-    if listed == "all":
-        return [name for name in names if name not in REPEATED]
     by_number = {name.removeprefix("fig").split("_")[0]: name for name in names}
-    chosen = []
+    chosen = list[str]()
     for part in (part.strip() for part in listed.split(",")):
-        name = by_number.get(part, part)
-        if name not in names:
-            raise UserError(
-                f"--figures {part!r}: no such figure. {nearest(part, [*by_number, *names, 'all'])}"
-            )
-        chosen.append(name)
+        name = by_number.get(part.removeprefix("fig"), part)
+        if part != "all" and name not in names:
+            choices = [*by_number, *names, "all"]
+            raise UserError(f"--figures {part!r}: no such figure. {nearest(part, choices)}")
+        chosen += [each for each in names if each not in REPEATED] if part == "all" else [name]
     return list(dict.fromkeys(chosen))
 
 

@@ -4,15 +4,16 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cliptrase.cli.completion import add_run
 from cliptrase.cli.show import RUN
 from cliptrase.errors import UserError, printable
-from cliptrase.files import user_path
+from cliptrase.files import read_json, user_path
 
 if TYPE_CHECKING:
     from cliptrase.config import Run
@@ -23,16 +24,17 @@ LISTS = {  # override → the list of words that it names
     "vocabulary": "classes",
     "benchmark.classes": "classes",
     "benchmark.background": "background",
+    "benchmark.templates": "templates",
 }
 ELSEWHERE = ("out", "data", "device", "workers", "batch_size", "save_maps")  # no part of a number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_word", metavar="RUN", help=RUN)
-    add("--results", type=user_path, default=Path("results"), help="results")
-    add("--data", type=user_path, help="the data folder (default: the one that the run had)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_run(parser, "run_word", "RUN", RUN)
+    add("--results", type=user_path, default=Path("results"), help="the results folder (results)")
+    add("--data", type=user_path, help="the data folder (the one that the run had)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     add("--json", action="store_true", help="the outcome as JSON")
 
 
@@ -40,16 +42,21 @@ def run(args: argparse.Namespace) -> None:
     """Make it in a temporary folder and compare. Raises UserError where the bytes differ, and for a
     run that cannot be made again: one of a version that did not write down how, or of a
     configuration, words or data that are no longer there."""
+    from cliptrase.config.settings import check_device
     from cliptrase.evaluate.console import log_to_stderr
     from cliptrase.publish.run_report import find_run  # NumPy: not for --help
-    from cliptrase.runs import finished
+    from cliptrase.runs import finished, store
 
+    check_device(args.device)
     folder = find_run(args.results, args.run_word)
     if folder.made.get("overrides") is None:
-        raise UserError(f"{folder.path}: made by a version that did not write down its command")
+        raise UserError(
+            f"{folder.path}: made by a version that did not write down its command; config.yaml "
+            "there says what to write, and the next run of it can be repeated"
+        )
     data = args.data or Path(folder.made["data_folder"])
-    with tempfile.TemporaryDirectory() as made_in:
-        again = _resolved(folder, Path(made_in))
+    with tempfile.TemporaryDirectory() as place:
+        again = _resolved(folder, Path(place))
         digest = finished.data_digest(again, data)
         if digest not in (None, folder.made.get("data")):
             raise UserError(f"{data}: holds other data than the run was made from; give --data")
@@ -57,36 +64,28 @@ def run(args: argparse.Namespace) -> None:
         import cliptrase.model.lean  # noqa: F401
         from cliptrase.evaluate.passes import run_pass  # torch: after what fails quickly
 
-        out = Path(made_in, "runs")
-        (made,) = run_pass(
+        (remade,) = run_pass(
             {again.name: again},
-            partial=Path(made_in, "partial.npz"),
-            out=out,
+            partial=Path(place, "partial.npz"),
+            out=Path(place, "runs"),
             data=data,
             device=args.device,
         ).values()
-        written = folder.made["files"]
-        digests = finished.file_digests(made)
-        other = sorted(name for name in digests if digests[name] != written.get(name))
-        values = [each["mIoU"] for each in (folder.metrics, _metrics(made))]
-    outcome = {"run": folder.path.name, "same": not other, "other": other, "mIoU": values}
+        digests = finished.file_digests(remade)
+        other = sorted(name for name in digests if digests[name] != folder.made["files"].get(name))
+        then, now = folder.metrics["mIoU"], store.read_metrics(remade)["mIoU"]
+        changes = list(_changes(folder.made, read_json(remade / finished.PROVENANCE) or {}))
     if args.json:
-        print(json.dumps(outcome, indent=1))
-    if not other:
-        if not args.json:
-            names = ", ".join(sorted(digests))
-            print(printable(f"{folder.path.name}: the same bytes: {names}"))
-        return
-    raise UserError(
-        f"{folder.path.name}: made again, {', '.join(other)} have other bytes; mIoU {values[0]} "
-        f"then, {values[1]} now{_changed(folder.made)}"
-    )
-
-
-def _metrics(folder: Path) -> Mapping[str, Any]:
-    from cliptrase.runs.store import read_metrics
-
-    return read_metrics(folder)
+        outcome = {"run": folder.path.name, "same": not other, "other": other, "mIoU": [then, now]}
+        print(json.dumps(outcome | {"changes": changes}, indent=1))
+    elif not other:
+        print(printable(f"{folder.path.name}: the same bytes: {', '.join(sorted(digests))}"))
+    if other:
+        because = "".join(f"; {change}" for change in changes)
+        raise UserError(
+            f"{folder.path.name}: made again, {' and '.join(other)} have other bytes; mIoU was "
+            f"{then}, is {now}{because}"
+        )
 
 
 def _resolved(folder: "Folder", place: Path) -> "Run":
@@ -94,15 +93,18 @@ def _resolved(folder: "Folder", place: Path) -> "Run":
     where they no longer make the configuration that the folder holds."""
     from cliptrase import config
 
-    before = folder.made["working_folder"]
-    here = os.getcwd()
+    for own in set(folder.made["conf_folders"]) - {str(own) for own in config.files.folders()}:
+        config.files.add_folder(own)
+    written = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    before, here = folder.made["working_folder"], os.getcwd()
     if Path(before).is_dir():
         os.chdir(before)  # paths in overrides are relative to it
     try:
-        run = config.resolve(_overrides(folder.made, place))
+        run = config.resolve(_overrides(folder.made, written["vocabulary"], place))
+    except UserError as error:
+        raise UserError(f"{folder.path}: cannot be made again: {error}") from error
     finally:
         os.chdir(here)
-    written = yaml.safe_load((folder.path / "config.yaml").read_text(encoding="utf-8"))
     if run.identity != written:
         key, then, now = _first_other(written, run.identity)
         raise UserError(
@@ -112,21 +114,33 @@ def _resolved(folder: "Folder", place: Path) -> "Run":
     return run
 
 
-def _overrides(made: Mapping[str, Any], place: Path) -> list[str]:
-    """The overrides of a run, lists of words of the user's replaced by those that were kept."""
-    overrides = []
+def _overrides(made: Mapping[str, Any], lists: Mapping[str, Any], place: Path) -> Iterator[str]:
+    """The overrides of a run, less those that change no number; the files of words that they name
+    are written anew, from the words that were kept. lists: of the vocabulary, as config.yaml has
+    them."""
+    from cliptrase.config.compose import parse_value
+    from cliptrase.config.written import text_of
+    from cliptrase.data.read.vocabularies import TEMPLATES, VOCABULARIES, shipped
+
+    def written(path: Path, kind: str) -> Path:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{word}\n" for word in made["words"][kind]), encoding="utf-8")
+        return path
+
     for override in made["overrides"]:
         key, _, value = override.partition("=")
-        kept = made["words"].get(LISTS.get(key, ""))
         if key in ELSEWHERE:
             continue
-        name = Path(value.strip("'\""))
-        if kept is not None and name.suffix:
-            file = place / name.name
-            file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            override = f"{key}='{file}'"
-        overrides.append(override)
-    return overrides
+        kind, name = LISTS.get(key, ""), text_of(parse_value(value))
+        ours = shipped(TEMPLATES if kind == "templates" else VOCABULARIES)
+        if made["words"].get(kind) is None or name in (*ours, "null"):
+            yield override
+            continue
+        file = written(place / key / Path(name).name, kind)
+        beside = file.with_name(f"{file.stem}_background.txt")
+        if key == "vocabulary" and (lists["background"] or {}).get("name") == beside.stem:
+            written(beside, "background")
+        yield f"{key}='{file}'"
 
 
 def _first_other(then: Any, now: Any, key: str = "") -> tuple[str, Any, Any]:
@@ -138,17 +152,19 @@ def _first_other(then: Any, now: Any, key: str = "") -> tuple[str, Any, Any]:
     return key, then, now
 
 
-def _changed(made: Mapping[str, Any]) -> str:
-    """What is not as it was when the run was made."""
-    from cliptrase.runs import code
-    from cliptrase.runs.provenance import COMPUTING, versions
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What else is not as it was when the run was made. Both: what provenance.json says."""
+    from cliptrase.runs.provenance import COMPUTING
 
-    then: Mapping[str, Any] = made.get("versions") or {}
-    changed: Sequence[str] = [
-        f"{package} was {then.get(package)}, is {versions()[package]}"
-        for package in COMPUTING
-        if then.get(package) != versions()[package]
-    ]
-    if made.get("code") != code.prediction_digest():
-        changed = [*changed, "the prediction code is another"]
-    return f"; {'; '.join(changed)}" if changed else ""
+    for package in COMPUTING:
+        versions = [(made.get("versions") or {}).get(package) for made in (then, now)]
+        if versions[0] != versions[1]:
+            yield f"{package} was {versions[0]}, is {versions[1]}"
+    devices = [(made.get("host") or {}).get("device") for made in (then, now)]
+    if devices[0] != devices[1]:
+        yield f"the device was {devices[0]}, is {devices[1]}"
+    for key, code in (("code", "prediction code"), ("scoring", "scoring code")):
+        if then.get(key) != now.get(key):
+            yield f"the {code} is another"
+    if then.get("labels") != now.get("labels"):
+        yield "the table of labels is another"

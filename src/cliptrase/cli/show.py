@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cliptrase.cli.completion import add_run
 from cliptrase.config.metric_names import METRICS
-from cliptrase.errors import is_read, printable
+from cliptrase.errors import counted, is_read, printable
 from cliptrase.files import user_path
 
 HELP = "a run in full: scores under all rules, classes, confusions, cost, origin, command"
@@ -16,8 +17,8 @@ RUN = "a run's folder, its name, or a part that no other name has"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run_word", metavar="RUN", help=RUN)
-    add("--results", type=user_path, default=Path("results"), help="results")
+    add_run(parser, "run_word", "RUN", RUN)
+    add("--results", type=user_path, default=Path("results"), help="the results folder (results)")
     add("--json", action="store_true", help="everything, as JSON")
 
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
     facts = report(find_run(args.results, args.run_word))
     if args.json:
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        print(json.dumps(facts, indent=1))
         return
     for line in _lines(facts):
         if not is_read():
@@ -42,7 +43,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         name = f"{rule} *" if rule == facts["rule"] else rule
         yield f"{name:<14}" + "".join(f"{_spanned(scores[metric]):>22}" for metric in METRICS)
     yield "* the rule of this run; [95 % interval, bootstrap over images]"
-    classes = sorted(facts["classes"], key=lambda each: -(each["value"] or -1))
+    classes = sorted(
+        facts["classes"], key=lambda each: (each["value"] is None, -(each["value"] or 0))
+    )
     wide = max([5, *(len(each["name"]) for each in classes)])
     yield f"\n{'class':<{wide}}    IoU   of the pixels   predicted"
     total = max(1, sum(each["pixels"] for each in classes))
@@ -59,19 +62,29 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _origin(facts: dict[str, Any]) -> Iterator[str]:
+    from cliptrase.runs.provenance import COMPUTING  # pydantic: not for --help
+
     cost, made = facts["cost"], facts["made"]
     seconds = ", ".join(f"{stage} {took:.1f}" for stage, took in cost["seconds"].items())
     memory = cost["peak_memory_bytes"]
-    yield f"\nseconds of its pass ({cost['runs_in_pass']} runs): {seconds}"
+    runs = counted(cost["runs_in_pass"] or 1, "run")
+    yield f"\nseconds of its pass of {runs}: {seconds}"
     yield f"peak memory: {memory / 1e9:.2f} GB" if memory else "peak memory: unknown"
     yield f"operations of an image: {cost['flops'] / 1e9:.2f} G"
-    versions = made["versions"] or {}
-    computing = ", ".join(f"{name} {versions[name]}" for name in versions if versions[name])
-    yield f"made: {made['finished']}, commit {made['commit']}; {computing}"
-    words = facts["config"].get("vocabulary", {})
-    listed = ", ".join(f"{key} {each['name']}" for key, each in words.items() if each)
-    yield f"words: {listed}; dataset {facts['config']['benchmark']['dataset']}"
-    yield "command: " + (facts["command"] or "not written down by the version that made it")
+    versions, device = made["versions"] or {}, (made["host"] or {}).get("device")
+    computing = ", ".join(f"{name} {versions.get(name)}" for name in ("python", *COMPUTING))
+    yield f"made: {made['finished']} on {device}, commit {made['commit']}; {computing}"
+    words = facts["config"]["vocabulary"]
+    yield "words: " + ", ".join(
+        f"{key} {each['name']} ({each['count']})" for key, each in words.items() if each
+    )
+    dataset = facts["config"]["benchmark"]["dataset"]
+    own = dataset == "folder"
+    yield "pictures: " + ("a folder, see the command" if own else f"dataset {dataset}")
+    if facts["command"] is None:
+        yield "command: not written down by the version that made it"
+    else:
+        yield f"command, in {facts['working_folder']}:\n  {facts['command']}"
 
 
 def _spanned(numbers: list[float | None]) -> str:

@@ -42,6 +42,9 @@ ATTENTION = {
     "clip_surgery": AttentionKind(
         "cliptrase.model.attention:clip_surgery", ("terms",), two_paths=True
     ),
+    "file": AttentionKind(
+        "cliptrase.model.outside:outside", ("terms", "omega", "row_sum", "heads", "softmax")
+    ),
     "gem": AttentionKind("cliptrase.model.attention:gem", ("terms",), two_paths=True),
 }
 

@@ -64,6 +64,8 @@ class Attention(Frozen):
     row_sum: Annotated[str | int, one_of("none", 1, 3)] = "none"
     heads: Heads = "mean"
     softmax: Flag = False
+    file: OptionalText = Field(default=None, exclude=True)  # of kind file: PATH:function
+    code: OptionalText = None  # the digest of its code
     within: Annotated[str | None, one_of(None, "truth")] = None
     within_mixed: Annotated[str, one_of("majority", "any")] = "majority"
     within_cls: Annotated[str, one_of("apart", "kept")] = "apart"
@@ -73,7 +75,7 @@ class Attention(Frozen):
         """Refuse keys that the kind does not read."""
         kind, reads = ATTENTION[self.kind], ATTENTION[self.kind].reads
         terms = list(self.terms)
-        if ("terms" in reads) != bool(terms):
+        if self.kind != "file" and ("terms" in reads) != bool(terms):
             cure = f"kind {self.kind} compares nothing; take []"
             cure = "give a list without doubles, as [qq,kk,vv]" if "terms" in reads else cure
             raise UserError(f"method.attention.terms={terms}: {cure}")
@@ -85,6 +87,11 @@ class Attention(Frozen):
         if self.kind == "gem" and "qk" in terms:
             raise UserError(
                 "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
+            )
+        if (self.kind == "file") != (self.file is not None):
+            raise UserError(
+                f"method.attention.kind={self.kind}: kind file and method.file go together; give "
+                "both or none"
             )
         cures = {
             "row_sum": f"kind {self.kind} has rows of its own; take none",

@@ -9,7 +9,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field
 
-from cliptrase.config import files
+from cliptrase.config import files, outside
 from cliptrase.config.benchmarks import describe_benchmark
 from cliptrase.config.compose import compose, leaves, refuse_missing
 from cliptrase.config.files import Tree
@@ -80,8 +80,11 @@ class Run(Settings):
     def stock(self) -> tuple[Method, Protocol, str]:
         """Its method and protocol without overrides, for its benchmark, model and image size, and
         the name of its list of classes then."""
-        names = (self.benchmark.name, self.method.name, self.protocol.name)
-        return _stock(files.CONF, *names, self.model, self.image_size)
+        method, code = self.method.name, self.method.attention.file
+        if code is not None and method not in files.names("method"):
+            method = outside.NAMELESS
+        names = (self.benchmark.name, method, self.protocol.name)
+        return _stock(files.folders(), *names, self.model, self.image_size, code)
 
     @functools.cached_property
     def changed_settings(self) -> dict[str, float | int]:
@@ -136,11 +139,20 @@ def resolve(overrides: Iterable[str]) -> Run:
 
 @functools.lru_cache(maxsize=1024)
 def _stock(
-    conf: Path, benchmark: str, method: str, protocol: str, model: Model, image_size: int
+    conf: tuple[Path, ...],
+    benchmark: str,
+    method: str,
+    protocol: str,
+    model: Model,
+    image_size: int,
+    code: str | None,
 ) -> tuple[Method, Protocol, str]:
-    """A method and a protocol as the files of the folder conf say them, for a benchmark, a model
-    and an image size, and the name of the benchmark's list of classes then ("" for a folder)."""
+    """A method (its code in the file that `code` names) and a protocol as the files of the folders
+    conf say them, for a benchmark, a model and an image size, and the name of the benchmark's list
+    of classes then ("" for a folder)."""
     tree = compose([f"benchmark={benchmark}", f"method={method}", f"protocol={protocol}"])
+    if code is not None:
+        tree["method"]["file"] = code
     tree["image_size"] = image_size
     written = tree["benchmark"]
     folder = written["dataset"] == "folder"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from cliptrase.config import backbones
+from cliptrase.config import backbones, files, outside
 from cliptrase.config.files import Tree
 from cliptrase.config.kinds import PROTOCOL, VOTE, vote_of
 from cliptrase.config.method import BackboneNames, Backbones, Count, Method
@@ -96,7 +96,7 @@ def method_and_protocol(
         raise UserError(f"protocol.name={text_of(name)}: unknown value; {hint}")
     facts = PROTOCOL[name]
     protocol = validated(PROTOCOLS[name], content, "protocol")
-    method = dict(tree["method"])
+    method = outside.with_code(tree["method"], files.names("method"))
     if method.get("cls_logits") == "auto":
         method["cls_logits"] = facts.cls_logits and benchmark is not None and benchmark.cls_logits
     prefers = validated(BackboneNames, method.pop("prefers", {}), "method.prefers")

@@ -1,8 +1,8 @@
 """One run or a sweep: python -m cliptrase.evaluate benchmark=voc20 method=cliptrase image_size=336.
 
 A sweep (-m) is written in Hydra's grammar, and its points share passes; it ends in a table. --json
-prints the scores as JSON, and nothing else on stdout. Options of Hydra, launchers
-and other sweepers go through Hydra itself, which makes one point after the other.
+prints the scores as JSON, and nothing else on stdout. Options of Hydra, launchers and other
+sweepers go through Hydra itself, which makes one point after the other.
 """
 
 import argparse
@@ -33,10 +33,12 @@ PARSER.add_argument("--json", action="store_true")
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. In a sweep a run that fails is reported, and the others go on."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = config.files.taken_from(sys.argv[1:] if arguments is None else arguments)
     options, others = PARSER.parse_known_intermixed_args(words)
     with interruptible():
         if others or any(word.startswith(("hydra.", "hydra/")) for word in options.overrides):
+            if options.json:
+                raise UserError("--json: not with options of Hydra; leave those out")
             through_hydra(words)
         else:
             evaluate(options.overrides, options.multirun, options.json)
@@ -44,30 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def evaluate(overrides: Sequence[str], multirun: bool, as_json: bool = False) -> None:
     """Make one run, or all of a sweep, and print their scores; of a sweep a table too, which is
-    also written beside the runs. as_json: the same as JSON alone. Raises UserError."""
-    points, failed = sweep.listed(overrides, multirun), 0
+    also written beside the runs. as_json: the same as JSON alone, with the errors of points in it.
+    Raises UserError."""
+    points = sweep.listed(overrides, multirun)
     log_to_stderr()
     outcomes = []
     for point, (outcome, was_there) in zip(points, sweep.make(points), strict=True):
         outcomes.append(outcome)
-        if isinstance(outcome, Path):
-            if not as_json:
-                print(summary(outcome, was_there), flush=True)
-        elif multirun:
-            failed += 1
-            print(printable(f"error: {' '.join(point)}: {outcome}"), file=sys.stderr)
-        else:
-            raise outcome
+        if isinstance(outcome, UserError):
+            if multirun:
+                print(printable(f"error: {' '.join(point)}: {outcome}"), file=sys.stderr)
+        elif not as_json:
+            print(printable(summary(outcome, was_there)), flush=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
     lines = sweep_table.lines_of(points, outcomes)
-    if multirun and len(lines) > failed:
+    if multirun and len(errors) < len(points):
         paths = sweep_table.write(points, lines)
         if not as_json:
-            print(sweep_table.as_text(lines))
-            print("\n".join(f"wrote {path}" for path in paths))
+            written = [f"wrote {path}" for path in paths]
+            print(printable("\n".join([sweep_table.as_text(lines), *written])))
     if as_json:
-        print(json.dumps(lines if multirun else lines[0], indent=1, ensure_ascii=False))
-    if failed:
-        raise UserError(f"runs that failed, see above: {failed}; the others stand")
+        print(json.dumps(lines if multirun else lines[0], indent=1))
+    if errors:
+        left = f"runs that failed, see above: {len(errors)}; the others stand"
+        raise UserError(left) if multirun else errors[0]
 
 
 def through_hydra(words: list[str]) -> None:

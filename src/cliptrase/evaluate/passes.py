@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY = 256  # images
 SAVE_AFTER = 60.0  # seconds, where so many images take longer
-REPORT_EVERY = 256
+REPORT_EVERY = 256  # images
+REPORT_AFTER = 10.0  # seconds, where so many images take longer
 SHARED: dict[str, Callable[[Run], Any]] = {
     "the dataset": lambda run: (run.benchmark.dataset, run.benchmark.folder),
     "the model": lambda run: run.model,
@@ -234,13 +235,16 @@ def _check_shared(runs: dict[str, Run]) -> None:
 
 
 def _shown(results: Iterator[T], done: int, total: int) -> Iterator[T]:
-    """The same results, with a bar on a terminal and a line every 256 images elsewhere."""
+    """The same results, with a bar on a terminal, and elsewhere a line every 256 images and every
+    ten seconds."""
     if sys.stderr.isatty():
         yield from tqdm(results, initial=done, total=total, unit=" images")
         return
-    start = time.perf_counter()
+    start = said = time.perf_counter()
     for number, result in enumerate(results, start=1):
         yield result
-        if number % REPORT_EVERY == 0 or done + number == total:
-            rate = number / (time.perf_counter() - start)
+        clock = time.perf_counter()
+        due = number % REPORT_EVERY == 0 or clock - said > REPORT_AFTER
+        if due or done + number == total:
+            rate, said = number / (clock - start), clock
             log.info("%d of %s, %.1f a second", done + number, counted(total, "image"), rate)

@@ -107,6 +107,10 @@ class Predictor:
         with self._one_fitting():
             count = partial(self.load.protocol.count, self.clip, self.load(position).shown)
             counted = {key: operations(partial(count, job)) for key, job in different.items()}
+        # Where torch counts, it resizes positions in another order: those of a pass are made anew.
+        beside = [network for job in self.jobs.values() for network in job.networks.values()]
+        for network in (self.clip, *beside):
+            getattr(network, "positions", {}).clear()
         return {run: counted[job.cost_key] for run, job in self.jobs.items()}
 
     def _one_fitting(self) -> AbstractContextManager[None]:

@@ -86,9 +86,6 @@ def _stream(
     texts = {key: text_of(run, clip, data, workers) for key, run in alike.items()}
     jobs = {name: Job.of(run, *texts[words[name]], networks) for name, run in runs.items()}
     predictor = Predictor(clip, loader, jobs, Stages(), 1)
-    # As a pass does first: torch resizes position embeddings in another order where it counts, and
-    # models keep them.
-    predictor.flops(0)
 
     def predicted(position: int) -> tuple[int, Maps]:
         return position, predictor.first([position], 1)[1]

@@ -69,10 +69,12 @@ def as_text(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def write(points: Sequence[Sequence[str]], lines: Sequence[dict[str, Any]]) -> list[Path]:
-    """Write sweeps/<digest>.csv and .json beside the folder of runs, named after the points."""
+    """Write sweeps/<digest>.csv and .json, named after the points: beside results/runs, or in
+    another folder of runs."""
     import pandas as pd  # half a second: only of sweeps
 
-    folder = next(Path(line["folder"]) for line in lines if "folder" in line).parent.parent
+    out = next(Path(line["folder"]) for line in lines if "folder" in line).parent
+    folder = out.parent if out.name == "runs" else out
     name = sha256_text(json.dumps(list(map(list, points))))[:10]
     keys = swept(lines)
     rows = [

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cliptrase import machine
-from cliptrase.config import Run
+from cliptrase.config import Run, files
 from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError
 from cliptrase.pipeline.data import selfcheck
@@ -48,10 +48,11 @@ def chosen_passes(plan: Plan, benchmarks: Collection[str] | None) -> list[str]:
 
 def table_files(plan: Plan) -> list[str]:
     """The files that say what the tables of a suite are, and what the paper printed."""
-    tables = [resource("conf", "table", f"{name}.yaml") for name in plan.tables]
-    suite = resource("conf", "suite", f"{plan.suite}.yaml")
-    files = (*tables, suite, resource("published", "published.csv"))
-    return [os.path.relpath(file) for file in files]  # a checkout that moves runs nothing again
+    tables = [files.find("table", name) for name in plan.tables]
+    suite = files.find("suite", plan.suite)
+    needed = (*tables, suite, resource("published", "published.csv"))
+    # a checkout that moves runs nothing again
+    return [os.path.relpath(file) for file in needed if file is not None]
 
 
 def page_files() -> list[str]:

@@ -141,7 +141,7 @@ def totals(cost: Estimate) -> list[str]:
         where = f"{counted(cost.gpus, 'GPU')} and {where}"
     taken = [each.seconds for each in cost.passes]
     seconds = max(sum(taken) / cost.at_once, *taken) + cost.besides / min(2, cost.cores)
-    note = "" if cost.gpus else f", {_duration(cost.work)} of one core"
+    note = "" if cost.gpus else f", {duration(cost.work)} of one core"
     note += "; a guess, too short to be timed first" * (cost.speed.device == "guess")
     if not cost.gpus and cost.speed.others > BUSY:
         others = f"other programs took {cost.speed.others:.1f} cores while it was timed"
@@ -150,12 +150,13 @@ def totals(cost: Estimate) -> list[str]:
     passes = counted(cost.at_once, "pass")
     return [
         f"encoder: {sum(each.windows for each in cost.passes):,} images or windows of images",
-        f"time: about {_duration(seconds)} on {where}{note}",
+        f"time: about {duration(seconds)} on {where}{note}",
         f"memory: about {memory} at the peak, {passes} at once",
     ]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`40 seconds`, `12 minutes` or `3.5 hours`."""
     if seconds < 90:
         return counted(round(seconds), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -17,7 +17,7 @@ from cliptrase.plan.files import read_suite
 from cliptrase.plan.tables import Expander, Table
 
 # What lies in results/ beside the folders of suites
-TAKEN = ("README.md", "logs", "markers", "passes", "runs", "speed.json")
+TAKEN = ("README.md", "logs", "markers", "passes", "runs", "speed.json", "sweeps")
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 Tables, in reading order: `results` (what was computed), `published` (what the paper prints),
 `compare` (what may be compared), `cells` (where a cell is filled: one tidy frame), `layout` and
 `remarks` (a table as the paper sets it), `render` (CSV, Markdown, LaTeX), `tables` (the command).
-Figures: `style`, `charts` (of the tidy frame), `label_maps` and `attention`; `quantities` (what the
-paper's figures show of a picture, as arrays), `paper_figures` (drawn) and `explanation` (in words);
-`pictures` (of a suite), `figures` (the command). `page_data` (what a suite's page says) and `page`
-(the command; its HTML, CSS and script are in page_files/). W&B: `tracking`. Nothing here starts a
-run.
+Figures: `style`, `charts` and `overview` (of the tidy frame), `label_maps` and `attention`;
+`quantities` (what the paper's figures show of a picture, as arrays), `paper_figures` (drawn) and
+`explanation` (in words); `pictures` (of a suite), `figures` (the command). The page: `run_report`
+(what a run's folder says), `keep_pictures`, `page_data` (what the page says), `page` (the command;
+its HTML, CSS and script are in page_files/). W&B: `tracking`. Nothing here starts a run.
 """
 
 from pathlib import Path
@@ -15,15 +15,28 @@ from pathlib import Path
 from cliptrase.plan import Plan, Table
 
 PAGE_FILES = Path(__file__).with_name("page_files")  # the template of a page, its style and script
-MAIN_RESULTS = "main_results"
+MAIN_RESULTS, OVERVIEW = "main_results", "fig1a_overview"
+OVERVIEW_ROWS = ("CLIP", "CLIPtrase")
 MODES = ("offline", "online", "disabled")  # how W&B publishes
 
 
 def chart_names(plan: Plan) -> list[str]:
-    """The figures that are always drawn, whatever runs exist: file names less .svg and .png."""
+    """The figures that are always drawn, whatever runs exist: file names without suffixes."""
     tables = {name: table for name, table in plan.tables.items() if has_runs(table)}
     charts = [name for name, table in tables.items() if table.kind == "grid" or table.figure]
-    return charts + [MAIN_RESULTS] * any(table.kind != "grid" for table in tables.values())
+    charts += [MAIN_RESULTS] * (main_table(plan) is not None)
+    return charts + [OVERVIEW] * has_overview(plan)
+
+
+def main_table(plan: Plan) -> Table | None:
+    """The first table with runs that is not a grid."""
+    return next((t for t in plan.tables.values() if t.kind != "grid" and has_runs(t)), None)
+
+
+def has_overview(plan: Plan) -> bool:
+    """Whether the main table has the two rows that Figure 1a compares."""
+    table = main_table(plan)
+    return table is not None and {*OVERVIEW_ROWS} <= {r.name for r in table.rows if r.kind == "run"}
 
 
 def has_runs(table: Table) -> bool:

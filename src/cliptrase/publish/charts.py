@@ -24,8 +24,8 @@ from cliptrase.publish.style import (
     PLAIN,
     ROWS,
     headed,
+    headed_with_legend,
     inches_of,
-    legend_of,
     row_colour,
     shortened,
     wrapped,
@@ -139,10 +139,10 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
         for index, name in enumerate(rows):
             row = lines[(lines["row"] == name) & (lines["line"] == line)]
             offset = (index - (len(rows) - 1) / 2) * width
-            _bars_of(axes, row, row["spot"] + offset, width, styles[index])
+            upright_bars(axes, row, row["spot"] + offset, width, styles[index])
         here = groups[groups["line"] == line]
         heads = [
-            _head([group.column, *group.title.split(", ")], wide) for group in here.itertuples()
+            head_of([group.column, *group.title.split(", ")], wide) for group in here.itertuples()
         ]
         axes.set_xticks(list(here["spot"]), heads, fontsize=HEAD)
         axes.set(ylabel=f"{metric} (%)", axisbelow=True)
@@ -160,29 +160,13 @@ def bars(title: str, frame: pd.DataFrame) -> Figure:
     handles: list[Any] = [Patch(**style) for style in styles]
     if lines["published"].ne("").any():
         handles, names = [*handles, Line2D([], [], **DIAMOND)], [*names, PAPER]
-    columns = int((figure.get_figwidth() - 0.2) / (max(inches_of(n, 9.5) for n in names) + 0.6))
-    columns = -(-len(handles) // -(-len(handles) // max(1, columns)))
     about = [lines["model"].iloc[0], *sizes_of(lines), "95 % intervals"]
     about += [f"{MISSING} no number"] * bool(gone.any())
-    room = 0.22 * -(-len(handles) // columns) + 0.1
-    place = headed(figure, title, " · ".join(filter(None, about)), legend=room)
-    legend = legend_of(
-        plots[0],
-        handles,
-        names,
-        ncols=columns,
-        loc="upper left",
-        bbox_to_anchor=place,
-        bbox_transform=figure.transFigure,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-    )
-    legend.set_in_layout(False)
+    headed_with_legend(figure, title, " · ".join(filter(None, about)), handles, names)
     return figure
 
 
-def _head(parts: Sequence[str], inches: float) -> str:
+def head_of(parts: Sequence[str], inches: float) -> str:
     """What names a group of bars or a panel, each part in lines of its own."""
     return "\n".join(wrapped(part, inches, HEAD) for part in parts if part)
 
@@ -199,7 +183,9 @@ def _whiskers(lines: pd.DataFrame) -> tuple[pd.Series, list[pd.Series]]:
     return high, [lines["value"] - low, high - lines["value"]]
 
 
-def _bars_of(axes: Axes, lines: pd.DataFrame, places: pd.Series, width: float, style: Any) -> None:
+def upright_bars(
+    axes: Axes, lines: pd.DataFrame, places: pd.Series, width: float, style: Any
+) -> None:
     """The bars of one row, its numbers above them; a dash where there is no number."""
     drawn = lines[lines["value"].notna()]
     if len(drawn):
@@ -211,11 +197,12 @@ def _bars_of(axes: Axes, lines: pd.DataFrame, places: pd.Series, width: float, s
             axes.annotate(f"{value:.1f}", (place, high), xytext=(0, 2.5), ha="center", **AT_A_BAR)
     for place in places.drop(drawn.index):
         axes.annotate(MISSING, (place, 0), xytext=(0, 2.5), ha="center", **AT_A_BAR)
-    printed = _printed(lines)
-    axes.plot(places[printed.index], printed, **DIAMOND)
+    printed = printed_numbers(lines)  # beside the whisker and below no number
+    own = DIAMOND | {"markerfacecolor": style["facecolor"]}
+    axes.plot(places[printed.index] + 0.4 * width, printed, **own)
 
 
-def _printed(lines: pd.DataFrame) -> pd.Series:
+def printed_numbers(lines: pd.DataFrame) -> pd.Series:
     """What the paper prints, where it prints a number."""
     return lines.loc[lines["published"] != "", "published"].astype(float)
 
@@ -249,7 +236,7 @@ def row_bars(title: str, frame: pd.DataFrame, colour: Colours = known_colour) ->
     across = min(len(panels), int((LYING - label) / 1.5))
     down = -(-len(panels) // across)
     across = -(-len(panels) // down)
-    heads = [_head((head, column), 1.45) for head, column, _ in panels]
+    heads = [head_of((head, column), 1.45) for head, column, _ in panels]
     thick = 0.14 * max(name.count("\n") for name in names) + 0.21
     over = 0.16 * max(head.count("\n") for head in heads) + 0.6
     size = max(5.6, label + 0.3 + 1.55 * across), down * (thick * len(rows) + over)
@@ -266,7 +253,7 @@ def row_bars(title: str, frame: pd.DataFrame, colour: Colours = known_colour) ->
         axes.set_ylim(len(rows) - 0.4, -0.6)
     if drawn["value"].isna().all():
         grid[0, 0].set_xticks([])
-    most = pd.concat([_whiskers(drawn)[0], _printed(drawn)]).max()
+    most = pd.concat([_whiskers(drawn)[0], printed_numbers(drawn)]).max()
     grid[0, 0].set_xlim(0, 1.45 * most if most > 0 else 1)
     about = [f"{numbers['metric'].iloc[0]} (%)", *dict.fromkeys(drawn["model"])]
     about += [f"protocol {in_words(block.protocol)}" for block in blocks] * (len(blocks) == 1)
@@ -298,7 +285,7 @@ def _draw_rows(axes: Axes, lines: pd.DataFrame, rows: Sequence[tuple[str, str]])
             axes.annotate(text, (high, place), xytext=(3, 0), va="center", **style)
         for place in places.drop(drawn.index):
             axes.annotate(MISSING, (0, place), xytext=(3, 0), va="center", **AT_A_BAR)
-        printed = _printed(members)
+        printed = printed_numbers(members)
         axes.plot(printed, places[printed.index], **DIAMOND)
     groups = [group for group, _ in rows]
     for place in range(1, len(groups)):

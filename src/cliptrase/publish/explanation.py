@@ -66,10 +66,10 @@ def _votes(made: Clusters, words: Predictions) -> Iterator[str]:
         second = int(others.argmax())
         line = (
             f"  region {numbers[place]}, {100 * inside.mean():.1f} % of the picture: "
-            f"{words.names[winner]}, of {100 * votes[winner] / votes.sum():.0f} % of its pixels"
+            f"{words.names[winner]}, of {100 * votes[winner] / votes.sum():.1f} % of its pixels"
         )
         if others[second]:
-            line += f"; next {words.names[second]}, {100 * others[second] / votes.sum():.0f} %"
+            line += f"; next {words.names[second]}, {100 * others[second] / votes.sum():.1f} %"
         yield line
     if len(order) > MOST:
         rest = 100 * sizes[order[MOST:]].sum() / made.regions.size

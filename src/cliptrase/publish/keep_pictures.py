@@ -49,10 +49,10 @@ def _kept(suite: Plan, shelf: Shelf, benchmark: str, data: Path) -> Kept:
     """The pictures of one benchmark. Raises UserError where a run, the data or the model lacks."""
     from cliptrase.config.kinds import facts_of
     from cliptrase.evaluate.targets import background_of  # torch: after what fails quickly
-    from cliptrase.publish.pictures import Shown, runs_of
+    from cliptrase.publish.pictures import chosen_runs
     from cliptrase.runs.scoring import class_names
 
-    shown = Shown(benchmark, runs_of(suite, suite.tables[suite.pictures], benchmark))
+    shown = chosen_runs(suite, benchmark, suite.pictures)
     found, reason = shelf.find_all([run.name for run in shown.runs.values()])
     if reason:
         raise UserError(reason)

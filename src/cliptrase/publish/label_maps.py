@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cliptrase.publish.style import GREY, INK, image_grid, inches_of, legend_of, shortened
 
 Labels = NDArray[np.int64]
+Entry = tuple[str, tuple[float, ...]]  # of a legend: name and colour
 
 ACROSS = 6  # images side by side
 CELL = (1.75, 1.92)  # inches of an image and what is below it
@@ -53,14 +54,8 @@ def label_maps(
     maps = [labels for picture in pictures for labels in picture.maps.values()]
     shares = np.maximum(truth, _shares(maps, len(names)))
     table = class_colours(truth, shares, background)
-    shown = coloured(table, shares)
-    entries = [(shortened(names[index], 60), tuple(table[index])) for index in shown]
-    entries += [("other classes", to_rgb(OTHER))] * (len(shown) < int(np.count_nonzero(shares)))
-    handles = [Patch(fc=colour, ec=GREY, linewidth=0.5) for _, colour in entries]
-    width = CELL[0] * across
-    widest = max(inches_of(name, LEGEND["fontsize"]) for name, _ in entries) + 0.45
-    columns = min(8, max(1, int(width / widest)))
-    room = 0.19 * -(-len(entries) // columns) + 0.15
+    entries = legend_entries(table, shares, names, 60)
+    columns, room = legend_size(entries, CELL[0] * across)
 
     padded = [*heads, *[""] * (down * across - len(heads))]
     block = [padded[line * across : (line + 1) * across] for line in range(down)]
@@ -75,7 +70,7 @@ def label_maps(
         for ax, image, text in zip(axes, [picture.pixels, *colours], below, strict=False):
             ax.imshow(image, interpolation="nearest")
             ax.set_xlabel(text, fontsize=8, color=INK, labelpad=2)
-    legend_of(figure, handles, [name for name, _ in entries], ncols=columns, **LEGEND)
+    add_legend(figure, entries, columns)
     return figure
 
 
@@ -90,9 +85,28 @@ def _shares(maps: Sequence[Labels], classes: int) -> NDArray[np.float64]:
     return np.max(counts, axis=0)
 
 
-def coloured(table: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Which classes are in a map and have a colour of their own in a `table` of class_colours."""
-    return np.flatnonzero((table[:-1] != to_rgb(OTHER)).any(axis=1) & (shares > 0))
+def legend_entries(
+    table: NDArray[np.float64], shares: NDArray[np.float64], names: Sequence[str], most: int
+) -> list[Entry]:
+    """The classes in a map that have a colour of their own in a `table` of class_colours, each name
+    of `most` characters, and the others together, if there are any."""
+    shown = np.flatnonzero((table[:-1] != to_rgb(OTHER)).any(axis=1) & (shares > 0))
+    entries: list[Entry] = [(shortened(names[int(at)], most), tuple(table[at])) for at in shown]
+    others = len(shown) < int(np.count_nonzero(shares))
+    return entries + [("other classes", to_rgb(OTHER))] * others
+
+
+def legend_size(entries: Sequence[Entry], width: float) -> tuple[int, float]:
+    """How many columns a legend has in a figure of so many inches, and how high it is."""
+    widest = max(inches_of(name, LEGEND["fontsize"]) for name, _ in entries) + 0.45
+    columns = min(8, max(1, int(width / widest)))
+    return columns, 0.19 * -(-len(entries) // columns) + 0.15
+
+
+def add_legend(figure: Figure, entries: Sequence[Entry], columns: int) -> None:
+    """Write the entries below the figure."""
+    handles = [Patch(fc=colour, ec=GREY, linewidth=0.5) for _, colour in entries]
+    legend_of(figure, handles, [name for name, _ in entries], ncols=columns, **LEGEND)
 
 
 def class_colours(

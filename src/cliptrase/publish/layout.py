@@ -40,8 +40,9 @@ class Panel:
 
     `corner` is what the first column lists. `cells` has the tidy frame's columns and those of its
     place: `section` (a title, or nothing), `label` and `label_marks` (of the row), `to` (the row
-    that its differences are to), `down` and `across` (row and column, counted from 0), `best` (is
-    it the best of its column?) and `marks` (its footnotes, separated by commas).
+    that its differences are to), `down` and `across` (row and column, counted from 0) and `best`
+    (is it the best of its column?). Its footnotes, separated by commas, are `marks` of the value,
+    `diff_marks` of the difference and `printed_marks` of what the paper prints.
     """
 
     title: str
@@ -63,10 +64,14 @@ class Sheet:
     remarks: list[str]
 
 
-def _mark(notes: Notes, text: str) -> str:
-    """The letter of a footnote, a new one for a new footnote."""
-    repeats, letter = divmod(len(notes), 26)
-    return notes.setdefault(text, "abcdefghijklmnopqrstuvwxyz"[letter] * (repeats + 1))
+def _marks(notes: Notes, signs: Iterable[str], footnotes: Iterable[str]) -> str:
+    """Signs and the letters of footnotes, "" being none; a new footnote gets a new letter."""
+    marks = list(signs)
+    for text in filter(None, footnotes):
+        repeats, letter = divmod(len(notes), 26)
+        letters = "abcdefghijklmnopqrstuvwxyz"[letter] * (repeats + 1)
+        marks.append(notes.setdefault(text, letters))
+    return ",".join(marks)
 
 
 def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
@@ -184,29 +189,41 @@ def _is_best(cells: pd.DataFrame, place: list[str]) -> pd.Series:
     return best.reindex(cells.index, fill_value=False)
 
 
-def _with_marks(cells: pd.DataFrame, notes: Notes, chosen: str | None = None) -> pd.DataFrame:
-    """The cells with the marks of their rows and their own; `chosen`: the marked point of a grid,
-    whose cells are all compared with it."""
+def _with_marks(cells: pd.DataFrame, notes: Notes, chosen: str = "") -> pd.DataFrame:
+    """The cells with the marks of their rows and their own; `chosen`: a grid's marked point."""
     rows = []
     for _, row in cells.groupby("down"):
-        versus = [name for name in row["versus"] if name and chosen is None]
+        versus = [name for name in row["versus"] if name]
         to = max(versus, key=versus.count, default="")
-        label_marks = [NEAR_BEST] * _row_is_near_best(row)
-        label_marks += [_mark(notes, text) for text in row["row_note"].unique() if text]
+        signs = NEAR_BEST * _row_is_near_best(row)
+        label_marks = _marks(notes, signs, row["row_note"].unique())
         marks = []
         for cell in row.itertuples():
-            signs = ["†"] * (cell.row == chosen) + [NEAR_BEST] * cell.near_best
-            letters = [_mark(notes, text) for text in _footnotes(cell, to)]
-            marks.append(",".join(signs + letters))
-        rows.append(row.assign(to=to, label_marks=",".join(label_marks), marks=marks))
-    return pd.concat(rows)
+            signs = "†" * (cell.row == chosen) + NEAR_BEST * cell.near_best
+            marks.append(_marks(notes, signs, _footnotes(cell)))
+        rows.append(row.assign(to=to, label_marks=label_marks, marks=marks))
+    cells = pd.concat(rows)
+    on_printed = cells["note"].mask(cells["kind"] == "quoted", "")
+    return cells.assign(
+        diff_marks=[_difference_marks(notes, cell) for cell in cells.itertuples()],
+        printed_marks=[_marks(notes, "", [note]) for note in on_printed],
+    )
 
 
-def _footnotes(cell: Any, to: str) -> Iterable[str]:
-    """The footnotes of a cell; `to`: the row that most of its row is compared with."""
-    elsewhere = bool(to and cell.versus != to and pd.notna(cell.diff))
-    reason, other = cell.reason * pd.isna(cell.value), f"compared with {cell.versus}" * elsewhere
-    return filter(None, [reason, cell.diff_reason, other, cell.versions_note, cell.note])
+def _footnotes(cell: Any) -> Iterable[str]:
+    """The footnotes of a value."""
+    compares = cell.near_best or pd.isna(cell.diff)
+    reason, note = cell.reason * pd.isna(cell.value), cell.note * (cell.kind == "quoted")
+    return reason, cell.versions_note * compares, note
+
+
+def _difference_marks(notes: Notes, cell: Any) -> str:
+    """Whether a difference is not significant, and its footnotes; or why there is none."""
+    if pd.isna(cell.diff):
+        return _marks(notes, "", [cell.diff_reason])
+    signs = NEAR_BEST * (cell.diff_low <= 0 <= cell.diff_high)
+    elsewhere = f"compared with {cell.versus}" * (cell.versus != cell.to)
+    return _marks(notes, signs, [elsewhere, cell.versions_note])
 
 
 def _row_is_near_best(row: pd.DataFrame) -> bool:

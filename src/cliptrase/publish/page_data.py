@@ -18,17 +18,8 @@ from cliptrase.plan.files import read_table
 from cliptrase.publish import has_runs, page_pictures, run_report
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.compare import comparables, paired_difference, why_no_pair
-from cliptrase.publish.layout import Panel, sheet_of
-from cliptrase.publish.render import (
-    ABSENT,
-    cell_texts,
-    interval,
-    number,
-    sections_of,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from cliptrase.publish.layout import FLOPS, Panel, sheet_of
+from cliptrase.publish.render import ABSENT, number, sections_of, to_csv, to_latex, to_markdown
 from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.publish.run_report import Folder, Scored
 from cliptrase.runs import bootstrap
@@ -107,20 +98,47 @@ def _table(suite: Plan, table: Table, frame: pd.DataFrame) -> Facts:
     }
 
 
+def interval(low: float, high: float, sign: bool = False) -> str:
+    """`[29.83, 32.10]`, or nothing where there is none."""
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    return f"[{number(low, sign)}, {number(high, sign)}]"
+
+
+def _cell_texts(cell: Any) -> tuple[str, str, str, str, str]:
+    """What a cell says; "" for what it does not have: its value, the interval of it, the
+    difference, the interval of that, and what the paper prints."""
+    if cell.kind == "quoted":
+        return cell.published, "", "", "", ""
+    if pd.isna(cell.value):
+        value = "" if cell.kind == "absent" else ABSENT
+    else:
+        value = number(cell.value) + "×" * (cell.metric == FLOPS)
+    delta = "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
+    return (
+        value,
+        interval(cell.ci_low, cell.ci_high),
+        "" if pd.isna(cell.diff) else number(cell.diff, True),
+        interval(cell.diff_low, cell.diff_high, True),
+        cell.published and cell.published + delta,
+    )
+
+
 def _panel(panel: Panel, heat: bool) -> Facts:
     cells = {(cell.down, cell.across): cell for cell in panel.cells.itertuples()}
     values = panel.cells["value"]
     low, span = values.min(), values.max() - values.min()
 
     def shown(cell: Any) -> Facts:
-        value, spread, gap, gap_spread, printed = cell_texts(cell)
+        value, spread, gap, gap_spread, printed = _cell_texts(cell)
+        marks = ",".join((cell.marks, cell.diff_marks, cell.printed_marks)).split(",")
         zero = bool(gap and cell.diff_low <= 0 <= cell.diff_high)
         more = [spread, f"{gap} {gap_spread}".strip() + " not significant" * zero]
         more += [f"paper {printed}"] if printed else []
         return {
             "text": value,
             "best": bool(cell.best),
-            "marks": cell.marks,
+            "marks": ",".join(dict.fromkeys(filter(None, marks))),
             "more": [text for text in more if text],
             "run": cell.run if value != ABSENT else "",
             "value": None if pd.isna(cell.value) else float(cell.value),
@@ -325,12 +343,12 @@ def _worst_class(folder: Folder) -> Facts | None:
 
 
 def _groups(found: Mapping[str, FinishedRun]) -> Iterator[Facts]:
-    """Runs that may be compared image by image, with all their pairs. Each run's counts are read
-    and given up: those of all runs together would fill the memory."""
+    """Runs that may be compared image by image, as `run_report.compare` refuses others, with all
+    their pairs. Each run's counts are read and given up: those of all runs together would fill the memory."""
     alike: dict[str, list[FinishedRun]] = {}
     for run in found.values():
         folder = Folder(run.folder)
-        content = sha256(json.dumps([folder.counts.ids.tolist(), folder.names]).encode())
+        content = sha256(json.dumps(folder.counts.ids.tolist()).encode())
         content.update(folder.counts.gt.tobytes())
         alike.setdefault(content.hexdigest(), []).append(run)
     for runs in alike.values():

@@ -14,13 +14,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Patch, Rectangle
+from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from cliptrase.files import atomic_write
-from cliptrase.publish.label_maps import LEGEND, PALETTE, Labels, class_colours, coloured
+from cliptrase.publish.label_maps import (
+    PALETTE,
+    Entry,
+    Labels,
+    add_legend,
+    class_colours,
+    legend_entries,
+    legend_size,
+)
 from cliptrase.publish.quantities import (
     CLUSTERED,
     LAST,
@@ -30,10 +37,9 @@ from cliptrase.publish.quantities import (
     Quantities,
     moved,
 )
-from cliptrase.publish.style import GREY, INK, image_grid, legend_of, save, shortened
+from cliptrase.publish.style import INK, Numbers, image_grid, save, shortened
 
 Rgb = NDArray[np.float64]
-Numbers = dict[str, NDArray[Any]]
 
 DOT, BOX, RING = "#ff2d2d", "#ff2d2d", "#3ddbff"
 NO_CLUSTER = "#c9ced4"
@@ -66,7 +72,10 @@ def heat_maps(pictures: Sequence[Quantities], wanted: Wanted, across: int = 1) -
     heads = ["a patch", f"attention, block {LAST}", f"{second}, block {block}"] * across
     down = -(-len(pictures) // across)
     title = f"{wanted.about} · before: what the patch attends to; after: its {second}"
-    figure, grid = _grid([heads, *[[""] * len(heads)] * (down - 1)], pictures, title)
+    shapes = [
+        max(map(_shape, pictures[at : at + across])) for at in range(0, len(pictures), across)
+    ]
+    figure, grid = _grid([heads, *[[""] * len(heads)] * (down - 1)], shapes, title)
     places = grid.reshape(down * across, 3)
     for axes, each in zip(places, pictures, strict=False):
         before, after, shape = _of_patch(each, wanted.after)
@@ -109,8 +118,14 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
         f"{100 * each.looks[block].share:.0f}\N{NO-BREAK SPACE}%" for block in blocks
     )
     title = f"{wanted.about} · share of the attention that global patches draw, by block: {shares}"
-    figure, grid = _grid(heads, pictures, title, below=0.02, legend=0.45 if words else 0.0)
-    sides = ("patch by patch", "[CLS] attends", "the patch attends", "how much looked at")
+    columns, room = 0, 0.0
+    if words:
+        maps = [words.plain, words.scr, words.final]
+        colours, entries = _legend(maps, words)
+        columns, room = legend_size(entries, CELL * across)
+    shapes = [1.0, *[_shape(each)] * (len(heads) - 1)]
+    figure, grid = _grid(heads, shapes, title, below=0.02, legend=room)
+    sides = ("patch\nby patch", "[CLS]\nattends", "the patch\nattends", "how much\nlooked at")
     for ax, side in zip(grid[:, 0], sides, strict=False):
         ax.set_ylabel(side, fontsize=9, color=INK)
     for place, block in enumerate(blocks):
@@ -123,7 +138,9 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
         )
         bar = figure.colorbar(drawn, ax=axes[0], location="bottom", pad=0.02, aspect=14)
         bar.ax.tick_params(labelsize=6.5)
-        bar.ax.set_xticks([0, top or 1], ["0", f"{top:.2g}"])
+        ends = bar.ax.set_xticks([0, top or 1], ["0", f"{top:.2g}"])
+        ends[0].label1.set_horizontalalignment("left")
+        ends[1].label1.set_horizontalalignment("right")
         bar.outline.set_visible(False)
         _show(axes[1], overlay(each.pixels, attention[0, 1:], None, each.grid))
         own = attention[1 + each.patch, 1:]
@@ -135,15 +152,12 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     for ax in chain(*(row[len(blocks) :] for row in grid[:4])):
         ax.set_visible(False)
     if words:
-        maps = [words.plain, words.scr, words.final]
-        colours, entries = _legend(maps, words)
         images: list[NDArray[Any]] = [each.pixels, *(colours[labels] for labels in maps)]
         for ax, image in zip(grid[4], images, strict=False):
             _show(ax, image)
         for ax in grid[4, 4:]:
             ax.set_visible(False)
-        handles = [Patch(fc=colour, ec=GREY, linewidth=0.5) for _, colour in entries]
-        legend_of(figure, handles, [name for name, _ in entries], ncols=5, **LEGEND)
+        add_legend(figure, entries, columns)
     return figure
 
 
@@ -165,7 +179,8 @@ def clusters(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     """Picture, clusters before and after the denoising, and the regions (Figure 5)."""
     heads = ["picture", "clusters", "denoised", "regions"]
     title = f"{wanted.about} · clusters of patches by their correlation; grey: of no cluster"
-    figure, grid = _grid([heads, *[[""] * 4] * (len(pictures) - 1)], pictures, title)
+    rows = [heads, *[[""] * 4] * (len(pictures) - 1)]
+    figure, grid = _grid(rows, [*map(_shape, pictures)], title)
     for axes, each in zip(grid, pictures, strict=True):
         _show(axes[0], each.pixels, each.name)
         _clusters(axes[1:3], each)
@@ -189,7 +204,8 @@ def local_global(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     this one attends to (Figure 6)."""
     heads = ["two patches", "correlation, local", "correlation, global", "attention, global"]
     title = f"{wanted.about} · block {CLUSTERED} · red: the patch; blue: the most looked at"
-    figure, grid = _grid([heads, *[[""] * 4] * (len(pictures) - 1)], pictures, title)
+    rows = [heads, *[[""] * 4] * (len(pictures) - 1)]
+    figure, grid = _grid(rows, [*map(_shape, pictures)], title)
     for axes, each in zip(grid, pictures, strict=True):
         top = most_looked_at(each)
         there = each.correlated_grid
@@ -236,7 +252,7 @@ def denoising(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     heads = ["picture", "clusters, noise boxed", "denoised"] + ["label map"] * words
     title = f"{wanted.about} · noise: clusters of patches that correlate with [CLS]"
     rows = [heads, *[[""] * len(heads)] * (len(pictures) - 1)]
-    figure, grid = _grid(rows, pictures, title)
+    figure, grid = _grid(rows, [*map(_shape, pictures)], title)
     for axes, each in zip(grid, pictures, strict=True):
         _show(axes[0], each.pixels, each.name)
         _clusters(axes[1:3], each)
@@ -320,12 +336,9 @@ def draw(
         groups = [[each] for each in some] if figure.of_each else [some]
         for place, group in enumerate(groups, start=1):
             file = f"{name}_{place}" if len(groups) > 1 else name
-            paths += save(figure.draw(group, wanted), folder, file)
-            path = folder / f"{file}.npz"
-            with atomic_write(path) as written:
-                numbers: Any = numbers_of(name, group, wanted)
-                np.savez_compressed(written, **numbers)
-            paths.append(path)
+            drawn = figure.draw(group, wanted)
+            drawn.draw_without_rendering()  # the layout settles in the second drawing
+            paths += save(drawn, folder, file, numbers_of(name, group, wanted))
     return paths
 
 
@@ -352,18 +365,26 @@ def overlay(pixels: NDArray[np.uint8], values: Map, own: int | None, shape: tupl
     return (1 - OVERLAY) * grey + OVERLAY * magma
 
 
+def _shape(each: Quantities) -> float:
+    """Height over width of a picture, as far as a row of a figure follows it."""
+    height, width = each.pixels.shape[:2]
+    return min(max(height / width, 0.4), 2.0)
+
+
 def _grid(
     heads: Sequence[Sequence[str]],
-    pictures: Sequence[Quantities],
+    shapes: Sequence[float],
     title: str,
     *,
     below: float = 0.17,
     legend: float = 0.0,
 ) -> tuple[Figure, NDArray[Any]]:
-    """Axes in rows and columns, their cells as high as the median of the pictures asks for, and
-    `below` inches for a line below each."""
-    shape = float(np.median([each.pixels.shape[0] / each.pixels.shape[1] for each in pictures]))
-    return image_grid(heads, (CELL, CELL * min(max(shape, 0.4), 2.5) + below), title, legend)
+    """Axes in rows and columns. shapes: height over width of each row's images; below: inches for a
+    line below each."""
+    height = CELL * sum(shapes) / len(shapes) + below
+    figure, grid = image_grid(heads, (CELL, height), title, legend)
+    grid[0, 0].get_gridspec().set_height_ratios(shapes)
+    return figure, grid
 
 
 def _show(ax: Axes, image: NDArray[Any], below: str = "") -> None:
@@ -382,7 +403,8 @@ def _centre(each: Quantities, patch: int, shape: tuple[int, int]) -> tuple[float
 
 def _dot(ax: Axes, each: Quantities, patch: int, shape: tuple[int, int], colour: str = DOT) -> None:
     x, y, side = _centre(each, patch, shape)
-    ax.add_patch(Circle((x, y), side / 4, fc=colour, ec="white", linewidth=0.8))
+    radius = max(side / 4, 0.015 * max(each.pixels.shape))  # to be seen in a long picture too
+    ax.add_patch(Circle((x, y), radius, fc=colour, ec="white", linewidth=0.8))
 
 
 def _rings(ax: Axes, each: Quantities, patches: NDArray[np.intp]) -> None:
@@ -447,12 +469,9 @@ def _box(each: Quantities, number: int) -> Rectangle:
     return Rectangle(corner, *size, fill=False, ec=BOX, linewidth=1.4)
 
 
-def _legend(
-    maps: Sequence[Labels], words: Predictions
-) -> tuple[Rgb, list[tuple[str, tuple[float, ...]]]]:
-    """The colour of each class in label maps, and name and colour of those in the legend."""
+def _legend(maps: Sequence[Labels], words: Predictions) -> tuple[Rgb, list[Entry]]:
+    """The colour of each class in label maps, and the entries of the legend."""
     classes = len(words.names)
     shares = np.max([np.bincount(m.ravel(), minlength=classes) / m.size for m in maps], axis=0)
     table = class_colours(shares, shares, words.background)
-    shown = coloured(table, shares)
-    return table, [(shortened(words.names[at], 30), tuple(table[at])) for at in shown]
+    return table, legend_entries(table, shares, words.names, 30)

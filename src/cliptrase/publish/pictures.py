@@ -4,7 +4,7 @@ Computed on the prepared dataset by the graph that passes use, one image and one
 so a map is that of the run: the only figures that need torch and the model.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from cliptrase.config import Run
 from cliptrase.config.kinds import facts_of, has_background
 from cliptrase.data import open_dataset
 from cliptrase.data.read.prepared import open_prepared, prepared_folder, read_selfcheck
-from cliptrase.errors import UserError, counted
+from cliptrase.errors import UserError, counted, nearest
 from cliptrase.evaluate.counting import labels_of
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
+from cliptrase.evaluate.passes import shared
 from cliptrase.evaluate.targets import background_of, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader
@@ -73,29 +74,74 @@ class Shown:
 def shown_runs(suite: Plan) -> list[Shown]:
     """The benchmarks of the suite's first table that is not a grid, in its order.
 
-    A row that several groups have is named with its group. Shown are the rows that see what the
-    first sees: of its image size, its model and precision; not those of unsupervised methods, whose
-    classes a few images do not decide. Raises UserError for a suite that has only grids.
+    Shown are the rows that see what the first sees. Raises UserError for a suite that has
+    only grids.
     """
-    for table in suite.tables.values():
-        if table.kind != "grid" and has_runs(table):
-            return [Shown(name, runs_of(suite, table, name)) for name in table.benchmarks]
+    table = next(iter(_pictured(suite).values()))
+    shown = {name: _runs_of(suite, table, name) for name in table.benchmarks}
+    return [Shown(name, _like_the_first(runs)) for name, runs in shown.items()]
+
+
+def chosen_runs(
+    suite: Plan, benchmark: str, table: str | None = None, rows: Sequence[str] = ()
+) -> Shown:
+    """Some rows of a table on a benchmark: by default those of the first table that has it, which
+    see what the first sees.
+
+    Raises UserError for a table, benchmark or row that is not there, and for rows that do not see
+    the same.
+    """
+    suite.check_benchmarks([benchmark])
+    tables = _pictured(suite)
+    if table is not None and table not in tables:
+        raise UserError(f"no table {table!r} to picture; {nearest(table, tables)}")
+    looked_at = [tables[table]] if table is not None else list(tables.values())
+    runs: dict[str, Run] = {}
+    for each in looked_at:
+        runs = runs or _runs_of(suite, each, benchmark)
+    if not runs:
+        names = ", ".join(each.name for each in looked_at)
+        raise UserError(f"benchmark {benchmark}: no run on it to picture in {names}")
+    for row in rows:
+        if row not in runs:
+            raise UserError(f"no row {row!r} to picture on {benchmark}; {nearest(row, runs)}")
+    if not rows:
+        return Shown(benchmark, _like_the_first(runs))
+    chosen = {row: runs[row] for row in rows}
+    if other := next((row for row in rows if row not in _like_the_first(chosen)), None):
+        raise UserError(
+            f"rows {rows[0]!r} and {other!r} do not see the same: another image size, model, "
+            "protocol or ground truth; draw them one after the other"
+        )
+    return Shown(benchmark, chosen)
+
+
+def _pictured(suite: Plan) -> dict[str, Table]:
+    """The tables whose rows can be pictured. Raises UserError where there are only grids."""
+    tables = suite.tables.items()
+    if some := {name: each for name, each in tables if each.kind != "grid" and has_runs(each)}:
+        return some
     raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
 
 
-def runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
-    """The runs of a table's rows on one benchmark that can be pictured together, by row."""
+def _like_the_first(runs: dict[str, Run]) -> dict[str, Run]:
+    """Those that see the same pictures and ground truth as the first."""
+    seen = {name: (shared(run), target_key(run)) for name, run in runs.items()}
+    return {name: run for name, run in runs.items() if seen[name] == next(iter(seen.values()))}
+
+
+def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
+    """Row → run on a benchmark; not those of unsupervised methods, whose classes a few images do
+    not decide. A row that several groups have is named with its group."""
     rows = [row for row in table.rows if row.kind == "run"]
     names = [row.name for row in rows]
-    runs = {
+    return {
         row.name if names.count(row.name) == 1 else f"{row.name}, {row.group}": suite.runs[cell.run]
         for row in rows
         for cell in row.cells
         if (cell.kind, cell.benchmark, cell.metric) == ("run", benchmark, table.metrics[0])
         and suite.runs[cell.run].method.unsupervised is None
     }
-    seen = {name: (run.model, run.image_size) for name, run in runs.items()}
-    return {name: run for name, run in runs.items() if seen[name] == next(iter(seen.values()))}
 
 
 def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
@@ -118,13 +164,32 @@ def draw_pictures(suite: Plan, folder: Path, data: Path) -> list[Path]:
         return paths + _draw_paper_figures(clip, prepared[0], folder, data)
 
 
-def _draw_label_maps(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:
+def draw_label_maps(
+    shown: Shown, folder: Path, data: Path, name: str, count: int | None = None
+) -> list[Path]:
+    """Write label maps of some runs as <folder>/<name>.svg and .png, of the first `count` images.
+
+    Raises UserError as `draw_pictures`.
+    """
+    with single_threaded_pool(1):
+        clip = load_clip(shown.first.model, torch.device("cpu"))
+        return _draw_label_maps(clip, shown, folder, data, name, count or PICTURED)
+
+
+def _draw_label_maps(
+    clip: Clip,
+    shown: Shown,
+    folder: Path,
+    data: Path,
+    name: str = "label_maps",
+    count: int = PICTURED,
+) -> list[Path]:
     loader, run = shown.loader(data), shown.first
-    count = min(PICTURED, len(loader.dataset))
+    count = min(count, len(loader.dataset))
     pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
     figure = label_maps(pictures, class_names(run), background_of(run), title)
-    return save(figure, folder, "label_maps")
+    return save(figure, folder, name)
 
 
 def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> list[Path]:

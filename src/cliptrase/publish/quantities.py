@@ -162,7 +162,7 @@ def quantities(
         assert of.block is not None
         weights = graph.correlation(of.block, of.kind, of.heads)
     if (1, 1) in (graph.grid, correlated):
-        raise UserError(f"{name}: a picture of one patch has no patches to compare; enlarge it")
+        raise UserError("a picture of one patch has no patches to compare; enlarge it")
     made = _clusters(graph, method, regions, _array(weights)) if regions is not None else None
     predictions = None
     if words is not None:

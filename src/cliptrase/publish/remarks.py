@@ -45,23 +45,25 @@ def _and(numbers: pd.Series) -> str:
 
 def reading(kind: str) -> str:
     """How to read a cell."""
-    usual = "the row named", "its column among the rows it stands with"
-    versus, best = ("the chosen point", "the grid") if kind == "grid" else usual
+    best = "the grid" if kind == "grid" else "its column among the rows it stands with"
     return (
-        f"Value [95 % bootstrap interval over images]; below it the paired difference to {versus}, "
-        f"with its interval. Bold: the best of {best}."
+        "Value ± half the width of its 95 % bootstrap interval over images; the interval is not "
+        f"symmetric, and the CSV has its ends. Bold: the best of {best}."
     )
 
 
 def remarks_of(frame: pd.DataFrame) -> list[str]:
     """What a reader must know of the numbers as a whole."""
     remarks = []
-    if (frame["published"].ne("") & frame["kind"].ne("quoted")).any():
-        remarks.append("paper: the number that the paper prints, and in brackets ours minus it.")
+    if frame["diff"].notna().any():
+        remarks.append(
+            "Differences are paired, image by image, each above its 95 % bootstrap interval. "
+            f"{NEAR_BEST} The interval holds 0: the difference is not significant."
+        )
     if frame["near_best"].any():
         remarks.append(
-            f"{NEAR_BEST} The difference to the best of the column is not significant: its 95 % "
-            "interval (paired bootstrap) holds 0. A row is marked where its average is."
+            f"{NEAR_BEST} at a value: its difference to the best of the column is not significant. "
+            "A row is marked where its average is."
         )
     if vocabularies := _vocabularies(frame[frame["run"] != ""]):
         remarks.append(f"Vocabulary and images of each benchmark: {vocabularies}.")

@@ -1,10 +1,12 @@
 """A sheet as Markdown (renders on any forge) and as LaTeX (needs booktabs only); a frame as CSV.
 
-A panel's cells become text, the text is pivoted to rows × columns, and pandas lays it out.
+A panel becomes up to three tables: its values, below them their differences, and what the paper
+prints. The cells of each become text, which is pivoted to rows × columns, and pandas lays it out.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +18,7 @@ from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.layout import DIGITS, FLOPS, MIN_SAMPLES, Column, Panel, Sheet
 
 MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
-WIDE = 7  # from this many columns on, LaTeX puts an interval below its value, not beside it
+WIDE = 7  # a table of more columns is set tight: in Markdown nothing stands beside a number
 
 
 def csv_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -53,40 +55,79 @@ def number(value: float, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def interval(low: float, high: float, sign: bool = False) -> str:
-    """`[29.83, 32.10]`, or nothing where there is none."""
-    if pd.isna(low) or pd.isna(high):
-        return ""
-    return f"[{number(low, sign)}, {number(high, sign)}]"
-
-
 def on_one_line(text: str) -> str:
     """Text from a YAML or a list of names without line breaks and control characters."""
     return printable(re.sub(r"[\t\n\r]+", " ", text))
 
 
-def cell_texts(cell: Any, plus_signs: bool = True) -> tuple[str, str, str, str, str]:
-    """What a cell says, before markup; "" for what it does not have: its value, the interval of it,
-    the difference, the interval of that, and what the paper prints."""
+# --- the tables of a panel -------------------------------------------------------------------
+
+SAID = ["text", "beside", "below", "marks"]  # of a cell, before markup; "" for what it has not
+PRINTED = "What the paper prints; in brackets, ours minus it"
+
+
+def _value(cell: Any) -> tuple[str, str, str, str]:
+    """A value; beside it half the width of its interval."""
     if cell.kind == "quoted":
-        return cell.published, "", "", "", ""
+        return cell.published, "", "", cell.marks
     if pd.isna(cell.value):
-        value = "" if cell.kind == "absent" else ABSENT
-    else:
-        value = number(cell.value) + "×" * (cell.metric == FLOPS)
-    delta = "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
-    return (
-        value,
-        interval(cell.ci_low, cell.ci_high),
-        "" if pd.isna(cell.diff) else number(cell.diff, True),
-        interval(cell.diff_low, cell.diff_high, plus_signs),
-        cell.published and cell.published + delta,
+        return ABSENT * (cell.kind != "absent"), "", "", cell.marks
+    half = "" if pd.isna(cell.ci_low) else f"±{number((cell.ci_high - cell.ci_low) / 2)}"
+    return number(cell.value) + "×" * (cell.metric == FLOPS), half, "", cell.marks
+
+
+def _difference(cell: Any) -> tuple[str, str, str, str]:
+    """A difference; below it its interval."""
+    if pd.isna(cell.diff):
+        return ABSENT * bool(cell.diff_reason), "", "", cell.diff_marks
+    ends = f"[{number(cell.diff_low)}, {number(cell.diff_high)}]"
+    return number(cell.diff, True), "", ends, cell.diff_marks
+
+
+def _printed(cell: Any) -> tuple[str, str, str, str]:
+    """What the paper prints where we have a number too; beside it ours minus that."""
+    if cell.kind == "quoted":
+        return "", "", "", ""
+    delta = "" if pd.isna(cell.delta) else f"({number(cell.delta, True)})"
+    return cell.published, delta, "", cell.printed_marks
+
+
+def _tables(panel: Panel) -> Iterator[Panel]:
+    """The tables of a panel that say something: of values, differences, and printed numbers.
+
+    The row that differences are to is named in the title where it is the same for all.
+    """
+    cells = panel.cells
+    bare = cells.assign(best=False, label_marks="")
+    compared = cells["diff"].notna() | (cells["diff_reason"] != "")
+    title, to = "Differences", cells["to"]
+    if len(rows := to[compared].unique()) == 1:
+        title, to = f"{title} to {rows[0]}", ""
+    tables = (
+        _table(panel, panel.title, cells.assign(to=""), _value),
+        _table(panel, title, bare.assign(to=to), _difference),
+        _table(panel, PRINTED, bare.assign(to=""), _printed),
     )
+    return (table for table in tables if table.columns)
 
 
-def sections_of(panel: Panel) -> Iterator[tuple[str, list[Any]]]:
+def _table(panel: Panel, title: str, cells: pd.DataFrame, says: Callable[..., Any]) -> Panel:
+    """The rows and columns in which a cell says something; `cells` has the columns SAID too."""
+    said = pd.DataFrame(map(says, cells.itertuples()), cells.index, SAID)
+    cells = cells.assign(**said)[said["text"] + said["marks"] != ""]
+    columns = tuple(panel.columns[across] for across in sorted(cells["across"].unique()))
+    return replace(panel, title=title, columns=columns, cells=cells)
+
+
+def _by_place(table: Panel, texts: list[str]) -> pd.DataFrame:
+    """Texts of the cells, rows × columns; "" where there is no cell."""
+    cells = table.cells.assign(markup=texts)
+    return cells.pivot(index="down", columns="across", values="markup").fillna("")
+
+
+def sections_of(table: Panel) -> Iterator[tuple[str, list[Any]]]:
     """The title of each section, and of each of its rows the first cell, which names the row."""
-    rows = panel.cells.drop_duplicates("down").itertuples()
+    rows = table.cells.drop_duplicates("down").itertuples()
     return ((title, list(section)) for title, section in groupby(rows, lambda row: row.section))
 
 
@@ -102,11 +143,11 @@ GITHUB = simple_separated_format("|")._replace(
 
 def to_markdown(sheet: Sheet) -> str:
     """The sheet as GitHub-flavoured Markdown."""
-    parts = [f"## {_md(sheet.title)}", " · ".join(_md(fact) for fact in sheet.facts)]
-    for panel in sheet.panels:
-        if panel.title:
-            parts.append(f"**{_md(panel.title)}**")
-        parts.append(_md_panel(panel))
+    facts = [*sheet.facts, *_groups(sheet)]
+    parts = [f"## {_md(sheet.title)}", " · ".join(_md(fact) for fact in facts)]
+    for table in (table for panel in sheet.panels for table in _tables(panel)):
+        parts += [f"**{_md(table.title)}**"] * bool(table.title)
+        parts.append(_md_table(table))
     if sheet.notes:
         notes = sheet.notes.items()
         parts.append("  \n".join(f"<sup>{mark}</sup> {_md(text)}" for text, mark in notes))
@@ -114,24 +155,28 @@ def to_markdown(sheet: Sheet) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _md_panel(panel: Panel) -> str:
-    texts = panel.cells.assign(text=[_md_cell(cell) for cell in panel.cells.itertuples()])
-    pivoted = texts.pivot(index="down", columns="across", values="text").fillna("")
+def _md_table(table: Panel) -> str:
+    wide = len(table.columns) > WIDE
+    placed = _by_place(table, [_md_cell(cell, wide) for cell in table.cells.itertuples()])
     rows = []
-    for title, section in sections_of(panel):
+    for title, section in sections_of(table):
         if title:
-            rows.append([f"***{_md(title)}***", *[""] * len(panel.columns)])
-        rows += [[_md_label(row), *pivoted.loc[row.down]] for row in section]
-    grid = panel.columns[0].group == MIN_SAMPLES
-    corner = f"{panel.corner} ↓ {MIN_SAMPLES} →" if grid else panel.corner
-    table = pd.DataFrame(rows, columns=[_md(corner), *map(_md_head, panel.columns)])
-    return table.to_markdown(index=False, tablefmt=GITHUB, stralign=None, disable_numparse=True)
+            rows.append([f"***{_md(title)}***", *[""] * len(table.columns)])
+        rows += [[_md_label(row), *placed.loc[row.down]] for row in section]
+    grid = table.columns[0].group == MIN_SAMPLES
+    corner = f"{table.corner} ↓ {MIN_SAMPLES} →" if grid else table.corner
+    heads = [_md(corner), *(_md(column.label) for column in table.columns)]
+    laid_out = pd.DataFrame(rows, columns=heads)
+    return laid_out.to_markdown(index=False, tablefmt=GITHUB, stralign=None, disable_numparse=True)
 
 
-def _md_head(column: Column) -> str:
-    if column.group in ("", MIN_SAMPLES):
-        return _md(column.label)
-    return f"{_md(column.label)}<br><sub>{_md(column.group)}</sub>"
+def _groups(sheet: Sheet) -> list[str]:
+    """`with background: voc21, pc60`: the headings that span columns, which Markdown has not."""
+    labels: dict[str, dict[str, None]] = {}
+    for column in (column for panel in sheet.panels for column in panel.columns):
+        labels.setdefault(column.group, {})[column.label] = None
+    named = {group: names for group, names in labels.items() if group not in ("", MIN_SAMPLES)}
+    return [f"{group}: {', '.join(names)}" for group, names in named.items()]
 
 
 def _md_label(row: Any) -> str:
@@ -139,15 +184,12 @@ def _md_label(row: Any) -> str:
     return label + (f"<br><sub>to {_md(row.to)}</sub>" if row.to else "")
 
 
-def _md_cell(cell: Any) -> str:
-    value, spread, difference, difference_spread, printed = cell_texts(cell)
-    value = f"**{value}**" if cell.best else value
-    pieces = [f"{value} {spread}".strip() + _md_marks(cell.marks)]
-    if difference:
-        pieces.append(f"<sub>{f'{difference} {difference_spread}'.strip()}</sub>")
-    if printed:
-        pieces.append(f"<sub>paper {printed}</sub>")
-    return "<br>".join(piece.replace(" ", "\N{NO-BREAK SPACE}") for piece in pieces)
+def _md_cell(cell: Any, wide: bool) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    small, space = cell.beside or cell.below, " " if wide else "\N{NO-BREAK SPACE}"
+    apart = space if cell.beside and not wide else "<br>"
+    small = f"{apart}<sub>{small.replace(' ', space)}</sub>" if small else ""
+    return text + _md_marks(cell.marks) + small
 
 
 def _md_marks(marks: str) -> str:
@@ -186,9 +228,6 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(char, char) for char in on_one_line(text))
 
 
-VALUE, DIFFERENCE, PRINTED = 0, 2, 4  # layers of a row; 1 and 3 are the intervals of 0 and 2
-
-
 def to_latex(sheet: Sheet) -> str:
     """The sheet as one `table*` float. Only booktabs is needed in the preamble."""
     title = re.sub(r"^(Table|Figure) \d+\. *", "", sheet.title)
@@ -201,10 +240,9 @@ def to_latex(sheet: Sheet) -> str:
         rf"\caption{{{tex(title)} ({tex(facts)}).}}",
         rf"\label{{tab:{sheet.name}}}",
     ]
-    for panel in sheet.panels:
-        if panel.title:
-            out += [rf"\par\smallskip{{\footnotesize {tex(panel.title)}}}\par\smallskip"]
-        out += _tex_panel(panel)
+    for table in (table for panel in sheet.panels for table in _tables(panel)):
+        title = rf"\par\smallskip{{\footnotesize {tex(table.title)}}}\par\smallskip"
+        out += [title] * bool(table.title) + _tex_table(table)
     out.append(r"\par\smallskip")
     out.append(r"\begin{minipage}{\textwidth}\scriptsize\raggedright")
     notes = sheet.notes.items()
@@ -214,41 +252,30 @@ def to_latex(sheet: Sheet) -> str:
     return "\n".join(out) + "\n"
 
 
-def _tex_panel(panel: Panel) -> list[str]:
-    """A row of values and, below it, rows of intervals, differences and printed numbers."""
-    width = len(panel.columns)
-    layers = pd.DataFrame(
-        [
-            (cell.down, layer, cell.across, rf"{{\tiny {text}}}" if layer else text)
-            for cell in panel.cells.itertuples()
-            for layer, text in enumerate(_tex_cell(cell, stacked=width >= WIDE))
-            if text or layer == VALUE
-        ],
-        columns=["down", "layer", "across", "text"],
-    )
-    pivoted = layers.pivot(index=["down", "layer"], columns="across", values="text").fillna("")
-    rows = []
-    for number_of_section, (title, section) in enumerate(sections_of(panel)):
+def _tex_table(table: Panel) -> list[str]:
+    """Rows of cells; of differences a row of intervals below each."""
+    width, rows = len(table.columns), []
+    upper = _by_place(table, [_tex_cell(cell) for cell in table.cells.itertuples()])
+    lower = _by_place(table, [_tex_small(tex(text)) for text in table.cells["below"]])
+    for number_of_section, (title, section) in enumerate(sections_of(table)):
         before = "\\midrule\n" * (number_of_section > 0)
         if title:
             before += rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{tex(title)}}}}} \\" + "\n"
         for row in section:
-            labels = {VALUE: tex(row.label) + _tex_marks(row.label_marks)}
-            labels |= {PRINTED: r"{\tiny \quad paper}"}
-            labels |= {DIFFERENCE: rf"{{\tiny \quad to {tex(row.to)}}}"} if row.to else {}
-            layers_of_row = pivoted.loc[row.down]
-            for layer, texts in layers_of_row.iterrows():
-                # `{}` keeps a first "[" from being read as the optional argument of the `\\` above
-                rows.append([before + "{}" + labels.get(layer, ""), *texts])
-                before = ""
-            before = "\\addlinespace[2pt]\n" * (len(layers_of_row) > 1)
-    heads = ["{}" + tex(panel.corner), *(tex(column.label) for column in panel.columns)]
-    table = pd.DataFrame(rows, columns=heads)
-    tabular = table.to_latex(index=False, escape=False, column_format="l" + "r" * width)
-    tight = width > WIDE + 1 and panel.cells["ci_low"].notna().any()
+            # `{}` keeps a first "[" from being read as the optional argument of the `\\` above
+            label = before + "{}" + tex(row.label) + _tex_marks(row.label_marks)
+            rows.append([label, *upper.loc[row.down]])
+            before = ""
+            if any(lower.loc[row.down]):
+                to = _tex_small(row.to and rf"\quad to {tex(row.to)}")
+                rows.append(["{}" + to, *lower.loc[row.down]])
+                before = "\\addlinespace[2pt]\n"
+    heads = ["{}" + tex(table.corner), *(tex(column.label) for column in table.columns)]
+    laid_out = pd.DataFrame(rows, columns=heads)
+    tabular = laid_out.to_latex(index=False, escape=False, column_format="l" + "r" * width)
     return [
-        rf"\footnotesize\setlength{{\tabcolsep}}{{{'1pt' if tight else '3pt'}}}",
-        tabular.replace("\\toprule\n", "\\toprule\n" + _tex_groups(panel.columns), 1).rstrip("\n"),
+        rf"\footnotesize\setlength{{\tabcolsep}}{{{'2pt' if width > WIDE else '3pt'}}}",
+        tabular.replace("\\toprule\n", "\\toprule\n" + _tex_groups(table.columns), 1).rstrip("\n"),
     ]
 
 
@@ -264,16 +291,14 @@ def _tex_groups(columns: tuple[Column, ...]) -> str:
     return " & ".join(cells) + " \\\\\n" + rules + "\n"
 
 
-def _tex_cell(cell: Any, stacked: bool) -> list[str]:
-    """The layers of one cell: what stands in each line of its row."""
-    layers = cell_texts(cell, plus_signs=not stacked)  # stacked: ten columns leave no room for them
-    value, spread, difference, difference_spread, printed = map(tex, layers)
-    value = (rf"\textbf{{{value}}}" if cell.best else value) + _tex_marks(cell.marks)
-    if not stacked:
-        value += rf" {{\tiny {spread}}}" if spread else ""
-        difference = f"{difference} {difference_spread}" if difference else ""
-        spread = difference_spread = ""
-    return [value, spread, difference, difference_spread, printed]
+def _tex_cell(cell: Any) -> str:
+    text = rf"\textbf{{{tex(cell.text)}}}" if cell.best else tex(cell.text)
+    beside = f" {_tex_small(tex(cell.beside))}" if cell.beside else ""
+    return text + _tex_marks(cell.marks) + beside
+
+
+def _tex_small(text: str) -> str:
+    return rf"{{\tiny {text}}}" if text else ""
 
 
 def _tex_marks(marks: str) -> str:

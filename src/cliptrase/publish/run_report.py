@@ -4,6 +4,7 @@ Plain values, as JSON has them: the commands print them, the page shows them. Lo
 """
 
 import math
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,9 +65,8 @@ class Folder:
 
 
 def run_folders(results: Path) -> list[Path]:
-    """The folders of runs, by name."""
-    found = (results / "runs").glob("*/metrics.json")
-    return sorted(path.parent for path in found if not path.parent.name.startswith("."))
+    """The folders of runs, by name, damaged ones too."""
+    return sorted((results / "runs").glob(f"[!.]*.{store.NAME_END}/"))
 
 
 def find_run(results: Path, word: str) -> Folder:
@@ -76,13 +76,14 @@ def find_run(results: Path, word: str) -> Folder:
     Raises UserError for none, several, and one whose files are not those that were written.
     """
     folder = Path(word)
-    if not (folder / "metrics.json").is_file():
+    if not any((folder / name).is_file() for name in finished.FILES):
         names = [path.name for path in run_folders(results)]
         whole = [name for name in names if word in (name, name[: -1 - DIGITS])]
         holding = whole or [name for name in names if word in name]
         if not holding:
-            near = nearest(word, names) if names else f"there is none in {results / 'runs'}"
-            raise UserError(f"run {word!r}: no such run. {near}")
+            near = nearest(word, names).partition("There is:")[0]  # of hundreds
+            hint = near + "`cliptrase list runs` shows all" if names else "there is none"
+            raise UserError(f"run {word!r}: no such run in {results / 'runs'}; {hint}")
         if len(holding) > 1:
             some = ", ".join(holding[:5]) + ", …" * (len(holding) > 5)
             raise UserError(f"run {word!r}: {len(holding)} runs have it in their names: {some}")
@@ -118,20 +119,26 @@ def report(run: Folder) -> Facts:
             key: made.get(key)
             for key in ("commit", "started", "finished", "code", "data", "versions", "host")
         },
+        "words": made.get("words"),
+        "working_folder": made.get("working_folder"),
+        "data_folder": made.get("data_folder"),
         "command": command_of(made),
         "config": yaml.load((run.path / "config.yaml").read_bytes(), finished.LOADER),
     }
 
 
 def command_of(made: Mapping[str, Any]) -> str | None:
-    """The command that makes a run again, None for one of a version that did not write it down."""
+    """The command that makes a run again, None for one of a version that did not write it down.
+
+    Its paths are relative to the working folder that the run was made in, but for the data folder.
+    """
     overrides = made.get("overrides")
     if overrides is None:
         return None
-    data = made.get("data_folder", "data")
-    has_data = any(override.startswith("data=") for override in overrides)
-    words = [*overrides, *([] if has_data else [f"data={data}"])]
-    return shlex.join(["python", "-m", "cliptrase.evaluate", *words])
+    words = [override for override in overrides if not override.startswith("data=")]
+    data = str(made["data_folder"])
+    quoted = data if re.fullmatch(r"[\w./-]+", data) else f"'{data}'"  # as Hydra reads it
+    return shlex.join(["python", "-m", "cliptrase.evaluate", *words, f"data={quoted}"])
 
 
 def _intervals(
@@ -233,7 +240,7 @@ def _check_alike(run: Folder, other: Folder) -> None:
     pair = f"{run.path.name} and {other.path.name}"
     if run.counts.ids.tolist() != other.counts.ids.tolist():
         raise UserError(f"{pair}: are of other images; compare runs of one benchmark and limit")
-    if run.names != other.names:
+    if len(run.names) != len(other.names):
         raise UserError(f"{pair}: have other classes; compare runs of one benchmark")
     if not np.array_equal(run.counts.gt, other.counts.gt):
         raise UserError(f"{pair}: have another ground truth; compare runs of one image size")
@@ -261,6 +268,12 @@ def notes(run: Folder, other: Folder) -> Iterator[str]:
     """What a reader of the comparison must know."""
     if run.metrics["rule"] != other.metrics["rule"]:
         yield f"the second run's own rule is {other.metrics['rule']}"
+    renamed = [pair for pair in zip(run.names, other.names, strict=True) if pair[0] != pair[1]]
+    if renamed:
+        some = ", ".join(f"{name} is {theirs}" for name, theirs in renamed[:5])
+        yield f"the second run has other names of classes: {some}" + ", …" * (len(renamed) > 5)
+    if run.made.get("data") != other.made.get("data"):
+        yield "made from other pictures or labels"
     digests = [
         " ".join(str(each.made.get(key) or "unknown") for key in ("code", "scoring"))
         for each in (run, other)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from cliptrase.files import atomic_write
 from cliptrase.publish.render import on_one_line
+
+Numbers = dict[str, NDArray[Any]]  # arrays of a figure, by name
 
 INK, GREY, PALE = "#24292f", "#8c959f", "#eaeef2"
 ACCENT = "#d1242f"
@@ -106,6 +109,21 @@ def headed(
     return EDGE / width, 1 - used / whole
 
 
+def headed_with_legend(
+    figure: Figure, title: str, about: str, handles: Sequence[Any], names: Sequence[str]
+) -> Legend:
+    """`headed`, and a legend between the facts and the axes in as few lines as it needs."""
+    across = int((figure.get_figwidth() - 0.2) / (max(inches_of(n, 9.5) for n in names) + 0.6))
+    columns = -(-len(handles) // -(-len(handles) // max(1, across)))
+    room = 0.22 * -(-len(handles) // columns) + 0.1
+    options: Any = {"loc": "upper left", "frameon": False, "borderpad": 0, "borderaxespad": 0}
+    options |= {"bbox_to_anchor": headed(figure, title, about, legend=room)}
+    options |= {"bbox_transform": figure.transFigure}
+    legend = legend_of(figure.axes[0], handles, names, ncols=columns, **options)
+    legend.set_in_layout(False)
+    return legend
+
+
 def image_grid(
     heads: Sequence[Sequence[str]], cell: tuple[float, float], about: str, legend: float = 0.0
 ) -> tuple[Figure, NDArray[Any]]:
@@ -127,8 +145,8 @@ def image_grid(
     return figure, grid
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write <folder>/<name>.svg and .png, whole, without dates or versions."""
+def save(figure: Figure, folder: Path, name: str, numbers: Numbers | None = None) -> list[Path]:
+    """Write <folder>/<name>.svg and .png, and its numbers as .npz, without dates or versions."""
     kinds: Any = {"svg": {"metadata": {"Date": None, "Creator": None}}}
     kinds |= {"png": {"metadata": {"Software": None}, "dpi": PNG_DPI}}
     for text in figure.findobj(Text):
@@ -139,4 +157,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         with matplotlib.rc_context(SETTINGS), atomic_write(path) as file:
             figure.savefig(file, format=kind, **options)
         paths.append(path)
+    if numbers is not None:
+        paths.append(folder / f"{name}.npz")
+        with atomic_write(paths[-1]) as file:
+            arrays: Any = numbers
+            np.savez_compressed(file, **arrays)
     return paths

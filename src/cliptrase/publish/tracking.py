@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 TABLES = "tables"  # the ledger's name for the W&B run that holds a suite's tables
 # No output, and nothing about this machine but what is logged.
 QUIET: Any = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
-QUIET |= {"x_disable_stats": True, "x_disable_machine_info": True}
+QUIET |= {"x_disable_stats": True, "x_disable_machine_info": True, "x_save_requirements": False}
 # Errors after which the next item would fail in the same way: no account, no network, a full disk.
 GIVE_UP = ("NoAccount", "AuthenticationError", "CommError", "ImportError", "OSError")
 TAG, NAME = 64, 128  # characters that W&B takes

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 PAPER, INK, GREY = (255, 255, 255), (40, 40, 40), (128, 128, 128)  # grey: the background
-WIDTH = 800  # pixels, of a legend by itself
+WIDTH, LONGEST = 800, 32  # pixels of a legend by itself, characters of a name in it
 
 # Okabe and Ito's colours first: told apart by colour-blind people too.
 _FIRST = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#F0E442", "#8B5A2B")
@@ -48,13 +48,13 @@ def colours(count: int) -> np.ndarray:
 def legend_png(labels: Iterable[int], names: Sequence[str], table: np.ndarray | None) -> bytes:
     """Number and name of some labels, each with its colour where they have one, `table` (names, 3).
 
-    A name that no font here can write is left out.
+    A name that no font here can write is left out, a long one cut.
     """
-    entries: list[tuple[int | None, str]] = [
-        (None if table is None else label, f"{label} {name}" if is_writable(name) else str(label))
-        for label in labels
-        for name in [names[label]]
-    ]
+    entries: list[tuple[int | None, str]] = []
+    for label in labels:
+        name = names[label] if is_writable(names[label]) else ""
+        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+        entries.append((None if table is None else label, f"{label} {name}"))
     file = io.BytesIO()
     with_legend(Image.new("RGB", (WIDTH, 0)), entries, table).save(file, "PNG")
     return file.getvalue()

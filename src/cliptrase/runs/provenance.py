@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from cliptrase.config import Run
+from cliptrase.config import Run, files
 from cliptrase.data.read.vocabularies import read_names
 from cliptrase.runs import code
 
@@ -92,6 +92,7 @@ def origin(run: Run, data: Path) -> dict[str, object]:
     return {
         "overrides": list(run.overrides),
         "working_folder": os.getcwd(),
+        "conf_folders": [str(folder) for folder in files.folders()[1:]],
         "data_folder": str(data.resolve()),
         "words": lists,
     }

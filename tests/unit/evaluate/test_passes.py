@@ -166,6 +166,21 @@ def test_an_image_of_ignored_pixels_alone_is_not_computed(runs_of, data, monkeyp
         assert list(predictor.singly(pool, [0], ahead=1)) == [(0, {"run": None})]
 
 
+def test_what_counts_operations_leaves_no_position_embedding_behind(runs_of, data):
+    """Where torch counts, it resizes it in another order, and the last bits differ."""
+    (run,) = runs_of(CLIPTRASE).values()
+    clip = load_clip(run.model)
+    samples = open_dataset(run, data)
+    job = jobs.Job.of(run, *text_of(run, clip, data))
+    predictor = passes.Predictor(clip, Loader.of(samples, [run]), {"run": job}, Stages(), 1)
+    with torch.inference_mode():
+        side = SIZE // clip.patch
+        plain = vision.position_embedding(clip, side, side).clone()
+        clip.positions.clear()
+        predictor.flops(0)
+        assert torch.equal(vision.position_embedding(clip, side, side), plain)
+
+
 NO_MEMORY = (
     "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"
 )

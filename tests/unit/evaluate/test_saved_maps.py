@@ -17,6 +17,7 @@ from cliptrase.evaluate import passes, planned, saved_maps
 from cliptrase.evaluate.targets import target_key
 from cliptrase.evaluate.truth import Loader
 from cliptrase.plan import Pass, Plan
+from cliptrase.publish.results import Shelf
 from cliptrase.runs import finished, label_files, store
 from cliptrase.runs.finished import LEGEND, MAPS, status
 from cliptrase.runs.label_files import labels_png, legend_png
@@ -109,6 +110,9 @@ def test_maps_of_an_unsupervised_run_have_the_classes_that_its_clusters_got(
     expected = np.load(folder / "confusion.npz")["confusion"]
     np.testing.assert_array_equal(matrix[:, : expected.shape[1]], expected)
     assert bool(matrix[:, -1].any()) == bool(clusters)
+    (folder / "metrics.json").unlink()
+    assert not store.rescore(runs, tmp_path, data)
+    assert status(run, tmp_path, data).state == "maps", "classes are of the scores"
 
 
 def test_maps_are_the_same_in_company(runs_of, make, keep, tmp_path):
@@ -268,6 +272,8 @@ def test_a_legend_names_what_occurs_and_no_other():
     assert few.width == all_of_them.width == label_files.WIDTH
     assert few.height < 60 and all_of_them.height > 100 * few.height / 2
     assert opened(legend_png([], names, None)).height < few.height
+    wordy = [f"class {number}, which has some more names" * 9 for number in range(847)]
+    assert opened(legend_png(range(847), wordy, None)).height < 2 * all_of_them.height
 
 
 @pytest.fixture
@@ -288,7 +294,7 @@ def folder847(tmp_path):
     (tmp_path / "names.txt").write_text(lines)
     places = {"images": "images", "labels": "labels", "classes": "names.txt"}
     where = [f"benchmark.{key}={tmp_path / place}" for key, place in places.items()]
-    return ["benchmark=folder", *where, "method=clip"]
+    return ["benchmark=folder", "benchmark.templates=shapes", *where, "method=clip"]
 
 
 def test_maps_of_847_classes(folder847, runs_of, make, keep, data, tmp_path):
@@ -362,11 +368,12 @@ def test_a_planned_pass_keeps_the_maps_of_its_suite(runs_of, data, tmp_path, mon
     assert not finished.stale_pass(file, load("small").runs, out, data)
     runs = load("small", 1).runs
     assert "save_maps=1 asks for more" in finished.stale_pass(file, runs, out, data)
+    assert len(Shelf(load("small", 1), tmp_path, data).find_all([*runs])[0]) == 2, "numbers stand"
     before = file.read_bytes()
     planned.main([*words, "--workers", "1", "--save-maps", "1"])
     assert not finished.stale_pass(file, runs, out, data) and file.read_bytes() == before
     assert [len(maps_of(out / name)) for name in runs] == [1, 1]
-    assert asked == [None, None, 1, 1]
+    assert asked == [None, None, 1, 1, 1]
 
 
 def test_nothing_but_the_maps_asks_for_them():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +34,22 @@ def lines_in(frame: pd.DataFrame) -> list[Line]:
 def pick(lines: list[Line], row: str, column: str) -> Line:
     (line,) = [one for one in lines if (one.row, one.column) == (row, column)]
     return line
+
+
+def markdown_tables(text: str) -> list[tuple[str, list[list[str]]]]:
+    """The line above every table of a Markdown text, and its rows of cells: head, rule, body."""
+    bars = re.compile(r"(?<!\\)\|")
+    return [
+        (above, [[x.strip() for x in bars.split(row)[1:-1]] for row in block.splitlines()])
+        for above, block in pairwise(text.split("\n\n"))
+        if block.startswith("|")
+    ]
+
+
+def table_titled(text: str, title: str) -> list[list[str]]:
+    """The only table of a Markdown text whose bold title begins so."""
+    (table,) = [rows for above, rows in markdown_tables(text) if above.startswith(f"**{title}")]
+    return table
 
 
 def markdown_row(text: str, row: str) -> list[str]:

@@ -13,7 +13,9 @@ from tests.unit.publish.reading import (
     PEERS,
     lines_of,
     markdown_row,
+    markdown_tables,
     pick,
+    table_titled,
 )
 
 from cliptrase.plan import Plan
@@ -86,17 +88,48 @@ def test_rows_and_cells_carry_the_mark_and_a_line_explains_it(
              for x in alike]  # fmt: skip
     sheet = sheet_of(paper, paper.tables[PEERS], to_frame(alike))
     text, latex = to_markdown(sheet), to_latex(sheet)
-    assert "| SCLIP<sup>≈</sup><br>" in text and "| GEM<br>" in text
+    assert "| SCLIP<sup>≈</sup> |" in text and "| GEM |" in text
     assert markdown_row(text, "GEM")[0].count("<sup>≈</sup>") == 1
     assert markdown_row(text, "NACLIP")[0].count("≈") == 0
-    assert "≈ The difference to the best of the column is not significant" in text
+    assert "≈ at a value: its difference to the best of the column is not significant" in text
     assert r"SCLIP\textsuperscript{$\approx$} &" in latex and "≈" not in latex
     assert "≈" not in to_csv(to_frame(alike))
-    assert "≈" not in to_markdown(
-        sheet_of(
-            paper, paper.tables[PEERS], to_frame([replace(line, near_best=False) for line in peers])
-        )
-    )
+    lines = [replace(line, near_best=False) for line in peers]
+    text = to_markdown(sheet_of(paper, paper.tables[PEERS], to_frame(lines)))
+    assert "≈" not in text.split("**Differences")[0] and "≈ at a value" not in text
+
+
+def test_a_difference_carries_the_mark_where_its_interval_holds_zero(
+    paper: Plan, peers: list[Line]
+) -> None:
+    ends = {
+        "SCLIP": (-1.0, 2.0),
+        "GEM": (0.0, 3.0),
+        "NACLIP": (0.001, 3.0),
+        "CLIP Surgery": (-3, -1),
+    }
+    lines = [
+        replace(line, near_best=False, diff=1.0, diff_low=low, diff_high=high)
+        for line in peers
+        if line.kind != "absent" and (line.row == "CLIP" or line.row in ends)
+        for low, high in [ends.get(line.row, (None, None))]
+    ]
+    lines = [replace(line, diff=None) if line.row == "CLIP" else line for line in lines]
+    sheet = sheet_of(paper, paper.tables[PEERS], to_frame(lines))
+    head, _, *rows = table_titled(to_markdown(sheet), "Differences to CLIP")
+    assert [row[0] for row in rows] == ["CLIP Surgery", "GEM", "SCLIP", "NACLIP"]
+    for row, *cells in rows:
+        assert {"<sup>≈</sup>" in cell for cell in cells} == {row in ("SCLIP", "GEM")}
+    assert to_latex(sheet).count(r"$\approx$") == 2 * (len(head) - 1) + 1
+    assert "≈ The interval holds 0: the difference is not significant." in to_markdown(sheet)
+
+
+def test_a_table_without_differences_has_no_second_table(paper: Plan, peers: list[Line]) -> None:
+    lines = [replace(line, near_best=False, diff=None) for line in peers]
+    sheet = sheet_of(paper, paper.tables[PEERS], to_frame(lines))
+    assert len(markdown_tables(to_markdown(sheet))) == 1
+    for text in (to_markdown(sheet), to_latex(sheet)):
+        assert "ifference" not in text and "≈" not in text and "approx" not in text
 
 
 def test_all_are_compared_with_clip_and_a_printed_table_marks_nothing(

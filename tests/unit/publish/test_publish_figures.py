@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tests.unit.publish.reading import lines_of
@@ -20,20 +19,20 @@ from cliptrase.data.make.records import png
 from cliptrase.data.read import prepared
 from cliptrase.errors import UserError
 from cliptrase.evaluate.truth import Loader
-from cliptrase.model import vision
-from cliptrase.model.load import load_clip
 from cliptrase.plan import Plan
 from cliptrase.publish import chart_names
-from cliptrase.publish.attention import last_attention, patch_classes, ranking, shown_patch
+from cliptrase.publish.attention import patch_classes, ranking, shown_patch
 from cliptrase.publish.cells import to_frame
 from cliptrase.publish.charts import bars, heat_map
 from cliptrase.publish.figures import draw_charts, main
 from cliptrase.publish.label_maps import Picture, label_maps
+from cliptrase.publish.paper_figures import FIGURES
 from cliptrase.publish.pictures import shown_runs, truth_map
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.style import SETTINGS, save
 
-CHARTS = {"main_results", "fig7_sensitivity", "table_discrepancies", "table_peers"}
+CHARTS = {"main_results", "fig1a_overview", "fig7_sensitivity"}
+CHARTS |= {"table_discrepancies", "table_peers"}
 
 
 def test_charts_are_the_same_bytes_and_hold_no_date(
@@ -46,12 +45,13 @@ def test_charts_are_the_same_bytes_and_hold_no_date(
         paths = draw_charts(part, shelf, tmp_path / "a")
         again = draw_charts(part, shelf, tmp_path / "b")
     assert {path.stem for path in paths} == set(chart_names(part))
-    assert sorted(path.suffix for path in paths) == [".png"] * 3 + [".svg"] * 3
+    kinds = sorted(path.suffix for path in paths)
+    assert kinds == [".npz"] + [".png"] * 4 + [".svg"] * 4
     for one, other in zip(paths, again, strict=True):
         assert one.read_bytes() == other.read_bytes()
         if one.suffix == ".svg":
             assert "<dc:date>" not in one.read_text()
-        else:
+        elif one.suffix == ".png":
             with Image.open(one) as image:
                 assert image.width > 700 and "Software" not in image.info
 
@@ -184,20 +184,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_attention_is_that_of_the_last_block(shapes: Plan) -> None:
-    run = next(iter(shapes.runs.values()))
-    clip = load_clip(run.model)
-    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    tokens = vision.embed_tokens(clip, pixels)
-    with torch.no_grad():
-        for block in list(clip.blocks)[:-1]:
-            tokens = block(tokens)
-        last = clip.blocks[-1]
-        entering = last.ln_1(tokens)
-        _, expected = last.attn(entering, entering, entering, need_weights=True)
-    assert torch.allclose(last_attention(clip, pixels), expected, atol=1e-6)
-
-
 def test_truth_map_is_the_label_as_scored(shapes: Plan, data: Path) -> None:
     run = shown_runs(shapes)[1].first
     samples = prepared.open_prepared("shapes", data)
@@ -222,9 +208,11 @@ def test_the_command_draws_charts_and_pictures(
     monkeypatch.setattr(Shelf, "refuse_none", lambda shelf: None)  # what they show is no matter
     main(["smoke", "--results", str(tmp_path), "--data", str(data)])
     made = {path.name for path in (tmp_path / "smoke" / "figures").glob("[a-z]*")}
-    names = {*CHARTS, "label_maps", "correlation"}
-    assert made == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
-    assert len(capsys.readouterr().out.splitlines()) == 2 * len(names)
+    names = {*CHARTS, "label_maps", "correlation", *FIGURES}
+    files = {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
+    files |= {f"{name}.npz" for name in FIGURES}
+    assert made == files
+    assert len(capsys.readouterr().out.splitlines()) == len(files)
 
 
 def test_without_a_prepared_dataset_charts_are_drawn_and_it_says_why(

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.publish.reading import lines_of
+from tests.unit.publish.reading import lines_in, lines_of, markdown_tables, table_titled
 
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line, to_frame
 from cliptrase.publish.layout import Sheet, sheet_of
-from cliptrase.publish.render import number, tex, to_csv, to_latex, to_markdown
+from cliptrase.publish.render import PRINTED, number, tex, to_csv, to_latex, to_markdown
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.tables import main
 
@@ -50,13 +50,56 @@ def sheets(paper: Plan, whole_paper: Path) -> dict[str, tuple[list[Line], Sheet]
     return found
 
 
-def markdown_tables(text: str) -> list[list[list[str]]]:
-    """Every table of a Markdown text: rows of cells, head, rule and body."""
-    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    return [
-        [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in block]
-        for block in blocks
-    ]
+Place = tuple[str, str, str]  # section, row and column
+
+
+def cells_in(rows: list[list[str]]) -> dict[Place, str]:
+    """What the cells of a Markdown table say, without marks, where they say something."""
+    said, section = {}, ""
+    head, _, *body = [[plain(cell) for cell in row] for row in rows]
+    for raw, (label, *texts) in zip(rows[2:], body, strict=True):
+        if raw[0].startswith("***"):
+            section = label
+        else:
+            said |= {(section, label, key): x for key, x in zip(head[1:], texts, strict=True) if x}
+    return said
+
+
+def plain(cell: str) -> str:
+    """A cell without markup; of a head or a label its first line."""
+    cell = re.sub(r"<sup>.*?</sup>|</?sub>|\*\*\*?", "", cell.replace("\N{NO-BREAK SPACE}", " "))
+    first, _, below = cell.partition("<br>")
+    return re.sub(r"\\(.)", r"\1", f"{first} {below}" if below[:1] in set("[±(") else first)
+
+
+def expected(sheet: Sheet, says: Callable[[Line], str | None]) -> list[dict[Place, str]]:
+    """The same of each panel that has such a cell, from the lines at their places."""
+    tables = []
+    for panel in sheet.panels:
+        frame = panel.cells
+        heads = [panel.columns[across].label for across in frame["across"]]
+        places = zip(frame["section"], frame["label"], heads, strict=True)
+        texts = zip(places, map(says, lines_in(frame)), strict=True)
+        tables.append({place: text for place, text in texts if text})
+    return [table for table in tables if table]
+
+
+def said_of_value(line: Line) -> str | None:
+    if line.kind in ("quoted", "absent"):
+        return line.published
+    if line.kind == "flops":
+        return f"{line.value:.2f}×"
+    return f"{line.value:.2f} ±{(line.ci_high - line.ci_low) / 2:.2f}"
+
+
+def said_of_difference(line: Line) -> str | None:
+    if line.diff is not None:
+        return f"{number(line.diff, True)} [{number(line.diff_low)}, {number(line.diff_high)}]"
+
+
+def said_of_printed(line: Line) -> str | None:
+    if line.published and line.kind != "quoted":
+        return f"{line.published} ({number(line.delta, True)})"
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -76,58 +119,75 @@ def test_csv_is_one_line_a_cell(name: str, sheets: dict[str, tuple[list[Line], S
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_markdown_is_rectangular_and_says_everything(
+def test_markdown_has_every_number_at_its_place_and_in_its_table(
     name: str, sheets: dict[str, tuple[list[Line], Sheet]]
 ) -> None:
+    """Values, differences and what the paper prints: these tables, and exactly these cells."""
     lines, sheet = sheets[name]
     text = to_markdown(sheet)
-    for rows in markdown_tables(text):
+    shown: dict[str, list[dict[Place, str]]] = {"val": [], "Diff": [], "What": []}
+    for above, rows in markdown_tables(text):
         assert len({len(row) for row in rows}) == 1
-    flat = text.replace("\N{NO-BREAK SPACE}", " ")
-    for line in lines:
-        if line.kind == "run":
-            assert number(line.value) in flat
-            assert f"[{number(line.ci_low)}, {number(line.ci_high)}]" in flat
-        if line.diff is not None and line.kind != "best":
-            spread = f"[{number(line.diff_low, True)}, {number(line.diff_high, True)}]"
-            assert f"{number(line.diff, True)} {spread}" in flat
-        if line.published and line.kind in ("run", "avg"):
-            assert f"paper {line.published} ({number(line.delta, True)})" in flat
+        kind = above[2:6] if above[2:6] in shown else "val"
+        shown[kind].append(cells_in(rows))
+    assert shown["val"] == expected(sheet, said_of_value)
+    assert shown["Diff"] == expected(sheet, said_of_difference)
+    assert shown["What"] == expected(sheet, said_of_printed)
+    assert sum(map(len, shown["Diff"])) == sum(
+        line.diff is not None and line.kind != "best" for line in lines
+    )
     protocol = "slide" if name.endswith("_slide") else "crop"
     unsupervised = name.startswith("table8")
     rule = "mmseg" if protocol == "slide" or unsupervised else "cliptrase"
     scored = "coco27" if unsupervised else "voc20"
     for fact in (f"protocol {protocol}", f"rule {rule}", "model vit_b16", "6 images", scored):
-        assert fact in flat
+        assert fact in text
     for fact in ("0123456789+dirty", "95 %"):
-        assert fact in flat
+        assert fact in text
 
 
 def test_markdown_looks_as_the_paper_sets_it(sheets: dict[str, tuple[list[Line], Sheet]]) -> None:
-    own, quoted = markdown_tables(to_markdown(sheets["table1_main"][1]))
-    heads = [re.sub("<br>.*", "", cell) for cell in own[0]]
+    text = to_markdown(sheets["table1_main"][1])
+    tables = dict(markdown_tables(text))
+    own, differences, printed, quoted = tables.values()
+    assert list(tables)[1:3] == ["**Differences**", f"**{PRINTED}**"]
+    heads = own[0]
     assert heads == ["", "coco_object", "voc21", "pc60", "coco_stuff", "voc20", "pc59", "pc459",
                      "ade150", "ade847", "avg"]  # fmt: skip
-    assert [cell.count("with background") for cell in own[0][1:]] == [1] * 3 + [0] * 7
-    labels = [re.sub("<br>.*", "", row[0]) for row in own[2:]]
+    assert (
+        " · with background: coco_object, voc21, pc60 · without background: coco_stuff, voc20, "
+        "pc59, pc459, ade150, ade847\n"
+    ) in text
+    assert re.fullmatch(r"[\d.]+<br><sub>±[\d.]+</sub>", own[2][1]), "ten columns: nothing beside"
+    labels = [row[0] for row in own[2:]]
     assert labels == ["CLIP", "SCLIP", "CLIPtrase"]
-    assert own[3][0] == "SCLIP<br><sub>to CLIP</sub>"
-    assert [re.sub("<br>.*", "", cell) for cell in quoted[0]] == heads[:-1]
+    assert [row[0] for row in differences[2:]] == [
+        "SCLIP<br><sub>to CLIP</sub>", "CLIPtrase<br><sub>to SCLIP</sub>",
+    ]  # fmt: skip
+    assert [row[0] for row in printed[2:]] == labels
+    assert quoted[0] == heads[:-1]
     assert [row[0] for row in quoted[2:]] == [
         "GroupViT", "MaskCLIP", "TCL", "CAT-Seg", "DeOP", "OVSeg", "SAN", "***training-free***",
         "CLIP-Surgery",
     ]  # fmt: skip
     assert quoted[2][1] == "27.5"
-    (grid,) = markdown_tables(to_markdown(sheets["fig7_sensitivity"][1]))
+    tables = dict(markdown_tables(to_markdown(sheets["fig7_sensitivity"][1])))
+    grid, to_chosen = tables.values()
+    assert list(tables)[1] == "**Differences to eps=0.7 min_samples=3**"
+    assert [row[0] for row in to_chosen] == [row[0] for row in grid]
+    assert to_chosen[5][2] == "" and "†" not in str(to_chosen)
     assert grid[0][1:] == ["2", "3", "4", "5", "6", "7", "8", "10"]
     assert [row[0] for row in grid[2:]] == ["0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1", "1.1"]
     assert [row[0] for row in grid if "†" in "".join(row)] == ["0.7"]
     assert "†" in grid[5][2]
-    (metrics,) = markdown_tables(to_markdown(sheets["table6_metrics_224"][1]))
-    sections = [row[0] for row in metrics if row[0].startswith("***")]
-    assert sections == ["***pAcc***", "***mAcc***", "***fwIoU***", "***mIoU***"]
-    (ablation,) = markdown_tables(to_markdown(sheets["table2_ablation"][1]))
+    for _, metrics in markdown_tables(to_markdown(sheets["table6_metrics_224"][1])):
+        sections = [row[0] for row in metrics if row[0].startswith("***")]
+        assert sections == ["***pAcc***", "***mAcc***", "***fwIoU***", "***mIoU***"]
+    text = to_markdown(sheets["table2_ablation"][1])
+    (_, ablation), heads = markdown_tables(text)[0], table_titled(text, "Differences")[0]
     assert ablation[0][1:] == ["coco_stuff", "voc20", "pc59", "ade150", "avg", "FLOPs"]
+    assert heads == ablation[0][:-1], "operations have no difference"
+    assert re.fullmatch(r"[\d.]+\xa0<sub>±[\d.]+</sub>", ablation[3][1])
 
 
 def test_bold_is_the_best_of_its_column_and_section(
@@ -147,9 +207,12 @@ def test_notes_where_the_paper_contradicts_itself(
     _, sheet = sheets["table1_main"]
     texts = sheet.notes
     mark = texts["table 7 prints 10.11"]
-    own = markdown_tables(to_markdown(sheet))[0]
-    assert f"<sup>{mark}</sup>" in own[-1][7]
-    assert f"<sup>{mark}</sup> table 7 prints 10.11" in to_markdown(sheet)
+    text = to_markdown(sheet)
+    assert f"<sup>{mark}</sup>" in table_titled(text, PRINTED)[-1][7]
+    assert text.count(f"<sup>{mark}</sup>") == 2, "at the printed number, and its footnote"
+    assert f"<sup>{mark}</sup> table 7 prints 10.11" in text
+    marks = re.findall(r"(?m)^<sup>([a-z]+)</sup> ", text)
+    assert marks == sorted(marks) == list(dict.fromkeys(re.findall("<sup>([a-z]+)</sup>", text)))
     assert "quoted elsewhere as PC60" in texts and "training-free; TCL re-evaluation" in texts
 
 
@@ -158,7 +221,7 @@ def test_missing_cells_show_their_reason(paper: Plan, tmp_path: Path) -> None:
     text = to_markdown(sheet_of(paper, paper.tables["table1_main"], to_frame(lines)))
     assert text.count("dataset voc2012 is not prepared") == 1
     assert "30 of 30 cells are missing." in text
-    assert "paper 53.04" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert table_titled(text, PRINTED)[-1][2] == "53.04" and "Differences" not in text
     latex_is_sound(to_latex(sheet_of(paper, paper.tables["table1_main"], to_frame(lines))))
 
 
@@ -181,7 +244,7 @@ COMMANDS = {
     "caption", "label", "footnotesize", "toprule", "midrule", "bottomrule", "cmidrule",
     "multicolumn", "textit", "textbf", "textsuperscript", "tiny", "quad", "par", "smallskip",
     "scriptsize", "raggedright", "addlinespace", "textwidth", "times", "dagger", "cdot", "Delta",
-    "approx",
+    "approx", "pm",
 }  # fmt: skip
 
 
@@ -226,9 +289,19 @@ def test_latex_is_sound(name: str, sheets: dict[str, tuple[list[Line], Sheet]]) 
     lines, sheet = sheets[name]
     text = to_latex(sheet)
     latex_is_sound(text)
+    assert text.count(r"\begin{tabular}") == len(markdown_tables(to_markdown(sheet)))
     for line in lines:
-        if line.kind == "run" and line.value is not None:
-            assert f"{line.value:.2f}" in text
+        if line.kind == "run":
+            half = (line.ci_high - line.ci_low) / 2
+            mark = r"\}?(\\textsuperscript\{.*?\}+)?"
+            assert re.search(rf"{line.value:.2f}{mark} {{\\tiny \$\\pm\${half:.2f}}}", text)
+        if line.diff is not None and line.kind != "best":
+            assert f"& {tex(number(line.diff, True))}" in text
+            ends = f"[{number(line.diff_low)}, {number(line.diff_high)}]"
+            assert rf"{{\tiny {tex(ends)}}}" in text
+        if line.published and line.kind in ("run", "avg"):
+            delta = tex(f"({number(line.delta, True)})")
+            assert line.published in text and rf" {{\tiny {delta}}}" in text
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", min_codepoint=32, max_codepoint=126)))

@@ -64,12 +64,18 @@ def test_figures_write_names_as_they_are(tmp_path: Path) -> None:
 
 
 def sheet(text: str) -> Sheet:
-    """A table in which every word is this text."""
-    line = Line("t", text, "voc20", "mIoU", 336, value=9.0, column="voc20")
-    cells = to_frame([line]).assign(section=text, label=text, label_marks="", to=text, down=0,
-                                    across=0, best=False, marks="a", place="voc20")  # fmt: skip
+    """A table in which every word is this text, but for a row that another is compared with."""
+    line = Line("t", text, "voc20", "mIoU", 336, value=9.0, column="voc20", diff=1.0, diff_low=0.0,
+                diff_high=2.0)  # fmt: skip
+    cells = to_frame([line, line]).assign(section=text, label=text, label_marks="", across=0,
+                                          to=[text, "other"], down=[0, 1], best=False, marks="a",
+                                          diff_marks="", printed_marks="")  # fmt: skip
     panel = Panel(text, text, (Column("voc20", text, text),), cells)
     return Sheet("t", text, (text,), [panel], {text: "a"}, [text])
+
+
+IN_A_SHEET = 18  # title, fact, note, remark and panel title; in each of two tables corner, column,
+# section and two labels, and once the row compared with; in LaTeX each group, in Markdown one line
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def sheet(text: str) -> Sheet:
 )
 def test_markdown_shows_every_text_as_it_is(text: str, markdown: str) -> None:
     shown = to_markdown(sheet(text))
-    assert shown.count(markdown) == 11
+    assert shown.count(markdown) == IN_A_SHEET
     assert shown.startswith(f"## {markdown}\n")
     assert text not in shown.replace(markdown, "")
     rows = [line for line in shown.splitlines() if line.startswith("|")]
@@ -100,7 +106,7 @@ def test_latex_shows_every_text_as_it_is() -> None:
         r"50 \% \& \$x\_1\$ \{\#\} \textasciitilde{}\textasciicircum{} \textbackslash{} "
         r"\textasciigrave{}q\textasciigrave{} new\textbackslash{}x1b"
     )
-    assert shown.count(words) == 10 and "\x1b" not in shown
+    assert shown.count(words) == IN_A_SHEET and "\x1b" not in shown
     assert tex("a\tb\r\nc") == "a b c"
 
 
