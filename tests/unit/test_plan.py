@@ -218,6 +218,7 @@ CLIP = {"row": "a", "run": ["method=clip"]}
         ("table", "table1_main", {"kind": "pie"}, "kind='pie'"),
         ("table", "table1_main", {"kind": ["grid"]}, r"kind=\['grid'\]"),
         ("suite", "smoke", {"tables": ["table9"]}, "unknown table 'table9'"),
+        ("suite", "smoke", {"pictures": "table9"}, "smoke, pictures: unknown table 'table9'"),
         ("suite", "smoke", {"roles": {"minor": []}}, "unknown key 'minor'"),
         ("suite", "smoke", {"roles": 5}, "suite smoke: roles=5; give a mapping from roles"),
         ("suite", "smoke", {"roles": {"main": "shapes"}}, "suite smoke, roles: main='shapes'"),
@@ -308,6 +309,12 @@ def test_a_name_that_the_workflow_would_read_otherwise_is_refused(conf, name):
     conf("suite", "smoke", {"data": name})
     with pytest.raises(UserError, match=r"suite smoke: .* no braces"):
         plan.load("smoke")
+
+
+def test_a_suite_shows_no_pictures_of_a_table_that_it_does_not_show(conf):
+    assert plan.load("smoke").pictures == "table6_metrics_224"
+    conf("suite", "smoke", {"tables": ["table1_main"]})
+    assert plan.load("smoke").pictures == ""
 
 
 @pytest.mark.parametrize("name", ["-x", "..", ".x", "mine/x", *plan.TAKEN])

@@ -119,7 +119,7 @@ def load(suite: str, save_maps: int | None = None) -> Plan:
         tables,
         expander.runs,
         spec.data,
-        spec.pictures or "",
+        spec.pictures if spec.pictures in tables else "",
     )
 
 

@@ -343,12 +343,12 @@ def _worst_class(folder: Folder) -> Facts | None:
 
 
 def _groups(found: Mapping[str, FinishedRun]) -> Iterator[Facts]:
-    """Runs that may be compared image by image, with all their pairs. Each run's counts are read
-    and given up: those of all runs together would fill the memory."""
+    """Runs that may be compared image by image, as `run_report.compare` refuses others, with all
+    their pairs. Each run's counts are read and given up: those of all runs together would fill the memory."""
     alike: dict[str, list[FinishedRun]] = {}
     for run in found.values():
         folder = Folder(run.folder)
-        content = sha256(json.dumps([folder.counts.ids.tolist(), folder.names]).encode())
+        content = sha256(json.dumps(folder.counts.ids.tolist()).encode())
         content.update(folder.counts.gt.tobytes())
         alike.setdefault(content.hexdigest(), []).append(run)
     for runs in alike.values():

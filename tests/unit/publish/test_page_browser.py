@@ -296,6 +296,30 @@ def test_tables_are_switched_sorted_filtered_and_copied(page, results):
         page.keyboard.press("Escape")
 
 
+def test_the_keyboard_reaches_what_the_mouse_does(page):
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "Skip to the content"
+    focusable = "a, button, input, select, summary, .scroll"
+    hidden = page.eval_on_selector_all(
+        focusable, "all => all.filter(each => each.tabIndex < 0).length"
+    )
+    assert hidden == 0
+    page.locator(".gallery a").last.press("Enter")
+    page.wait_for_selector("#picture[open]")
+    inside = "document.querySelector('#picture').contains(document.activeElement)"
+    assert page.evaluate(inside)  # and back again, where it is closed
+    page.keyboard.press("Escape")
+    assert page.locator(":focus").get_attribute("data-image")
+
+
+def test_a_tap_shows_a_patch(opened, results):
+    page = opened(results / "smoke" / "index.html", viewport=PHONE, has_touch=True)
+    page.locator(".gallery a").first.tap()
+    page.wait_for_selector("#picture[open]")
+    page.locator("#heat").tap(position={"x": 3, "y": 3})
+    assert page.locator("#patch").inner_text().startswith("Patch 0,")
+
+
 def test_a_run_goes_to_the_comparison(page):
     link = page.locator("#table1_main td a").last
     name = link.get_attribute("href").removeprefix("#run=")

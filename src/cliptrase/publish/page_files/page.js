@@ -195,11 +195,12 @@ function heat(patch) {
 }
 
 const within = (place, count) => Math.max(0, Math.min(count - 1, Math.floor(place)));
-byId("heat").addEventListener("pointermove", (event) => {
+function point(event) {
   const { top, left, width, height } = event.target.getBoundingClientRect(), { down, across } = seen;
   const row = within(((event.clientY - top) / height) * down, down), column = within(((event.clientX - left) / width) * across, across);
   heat(row * across + column);
-});
+}
+for (const kind of ["pointermove", "pointerdown"]) byId("heat").addEventListener(kind, point);
 byId("heat").addEventListener("keydown", (event) => {
   const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
   if (!step) return;
