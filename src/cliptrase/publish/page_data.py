@@ -344,7 +344,7 @@ def _worst_class(folder: Folder) -> Facts | None:
 
 def _groups(found: Mapping[str, FinishedRun]) -> Iterator[Facts]:
     """Runs that may be compared image by image, as `run_report.compare` refuses others, with all
-    their pairs. Each run's counts are read and given up: those of all runs together would fill the memory."""
+    their pairs. Each run's counts are read and given up: together they would fill the memory."""
     alike: dict[str, list[FinishedRun]] = {}
     for run in found.values():
         folder = Folder(run.folder)
