@@ -46,6 +46,8 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
                 runs[line.run]["shown"].append(where)
     for number_of_group, group in enumerate(groups):
         for place, name in enumerate(group["runs"]):
+            if runs[name]["names"] == group["classes"]:
+                del runs[name]["names"]  # most have the group's
             runs[name] |= {
                 "group": number_of_group,
                 "place": place,
@@ -283,6 +285,7 @@ def _run(folder: Folder) -> Facts:
     order = order[: int(np.isfinite(by_image).sum())]
     ids = folder.counts.ids.tolist()
     return {
+        "names": folder.names,
         "rule": facts["rule"],
         "images": facts["images"],
         "skipped": facts["skipped"],
@@ -344,7 +347,7 @@ def _worst_class(folder: Folder) -> Facts | None:
 
 def _groups(found: Mapping[str, FinishedRun]) -> Iterator[Facts]:
     """Runs that may be compared image by image, as `run_report.compare` refuses others, with all
-    their pairs. Each run's counts are read and given up: those of all runs together would fill the memory."""
+    their pairs. Each run's counts are read and given up: those of all would fill the memory."""
     alike: dict[str, list[FinishedRun]] = {}
     for run in found.values():
         folder = Folder(run.folder)

@@ -15,7 +15,7 @@ from tests.unit.publish.conftest import load_plan
 from cliptrase.evaluate import passes
 from cliptrase.model.load import load_clip
 from cliptrase.publish import keep_pictures, page_pictures, pictures
-from cliptrase.publish.pictures import Shown, explained, runs_of
+from cliptrase.publish.pictures import chosen_runs, explained
 from cliptrase.publish.results import Shelf
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def test_the_maps_have_the_counts_of_their_runs(made):
 def test_attention_and_correlation_are_those_of_the_figures(made):
     suite, _, data = made
     kept = kept_of(made)
-    shown = Shown("shapes_bg", runs_of(suite, suite.tables[suite.pictures], "shapes_bg"))
+    shown = chosen_runs(suite, "shapes_bg", suite.pictures)
     clip, loader = load_clip(shown.first.model, torch.device("cpu")), shown.loader(data)
     places = {name: place for place, name in enumerate(loader.dataset.ids)}
     order = [places[each["id"]] for each in kept.about["pictures"]]
