@@ -297,7 +297,7 @@ def _run(folder: Folder) -> Facts:
         "confusions": facts["confusions"],
         "worst": [(ids[place], round(float(by_image[place]), 1)) for place in order[:MOST]],
         "cost": facts["cost"],
-        "made": facts["made"],
+        "made": facts["made"] | {key: facts[key] for key in ("working_folder", "data_folder")},
         "command": facts["command"],
         "config": (folder.path / "config.yaml").read_text(encoding="utf-8"),
         "shown": [],
