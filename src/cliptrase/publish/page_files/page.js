@@ -164,7 +164,9 @@ async function showPicture(place, benchmark) {
     swatch.style.background = `rgb(${shown.colours[k].join(" ")})`;
     return make("li", {}, swatch, shown.names[k]);
   }));
+  const asked = location.hash;
   const [image, like, attended] = await Promise.all([decoded(thumb.src), numbers(picture.correlation), numbers(picture.attention)]);
+  if (location.hash !== asked) return; // something else was opened meanwhile
   Object.assign(seen, { image, down: shown.grid[0], across: shown.grid[1], like, attended, top: picture.top });
   [byId("heat").width, byId("heat").height] = [image.width, image.height];
   heat(Math.floor(seen.down / 2) * seen.across + Math.floor(seen.across / 2));
