@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.few_scenes import write_scenes
+from tests.undrawn import only_numbers
 
 from cliptrase.cli import main
 from cliptrase.evaluate.device import single_threaded_pool
@@ -38,7 +39,7 @@ def scenes(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Figures are made and not written as svg and png, which takes seconds; their numbers are."""
-    monkeypatch.setattr(paper_figures, "save", lambda figure, folder, name: [])
+    monkeypatch.setattr(paper_figures, "save", only_numbers)
 
 
 def run(*arguments):
@@ -58,7 +59,7 @@ def of_suite(smoke, tmp_path_factory):
     shown = suite_pictures.shown_runs(smoke)[0]
     clip = load_clip(shown.first.model, torch.device("cpu"))
     with pytest.MonkeyPatch.context() as patch, single_threaded_pool(1):
-        patch.setattr(paper_figures, "save", lambda figure, folder, name: [])
+        patch.setattr(paper_figures, "save", only_numbers)
         suite_pictures._draw_paper_figures(clip, shown, folder, data)
         maps = [
             suite_pictures.predict(clip, shown, shown.loader(data), place, data).maps

@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
     """
     classes, background = pictures.read_words(args)
     patch, at = _pair(args.patch, "--patch", "R,C"), _pair(args.at, "--at", "X,Y")
-    blocks = _numbers(args.blocks, "--blocks") if args.blocks is not None else None
+    blocks = None
+    if args.blocks is not None:
+        blocks = list(dict.fromkeys(_numbers(args.blocks, "--blocks")))
     folder = Path(args.out)
     check_writable(folder / "explanation.txt")
     pictures.check_settings(args)

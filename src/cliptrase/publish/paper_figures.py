@@ -67,9 +67,10 @@ def shown_blocks(depth: int) -> tuple[int, ...]:
 def heat_maps(pictures: Sequence[Quantities], wanted: Wanted, across: int = 1) -> Figure:
     """Picture, attention of its patch in the last block, and what that becomes (Figures 1b, 4, 9);
     `across` pictures side by side."""
-    second = "correlation" if wanted.after == "correlation" else "SCR attention"
-    block = CLUSTERED if wanted.after == "correlation" else LAST
-    heads = ["a patch", f"attention, block {LAST}", f"{second}, block {block}"] * across
+    second, of = "correlation", pictures[0].correlated
+    if wanted.after == "attention":
+        second, of = "SCR attention", f"block {LAST}"
+    heads = ["a patch", f"attention, block {LAST}", f"{second}, {of}"] * across
     down = -(-len(pictures) // across)
     title = f"{wanted.about} · before: what the patch attends to; after: its {second}"
     shapes = [
@@ -109,19 +110,23 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     (each,) = pictures
     blocks = [block for block in wanted.blocks if block in each.attention]
     words = each.predictions
-    across = max(len(blocks), 4 if words else 1)
+    maps: dict[str, Labels] = {}
+    if words:
+        maps = {"CLIP": words.plain, "the method": words.final}
+        if each.clusters:
+            maps = {"CLIP": words.plain, "+ SCR": words.scr, "with votes": words.final}
+    across = max(len(blocks), 1 + len(maps))
     heads = [[f"block {block}" for block in blocks] + [""] * (across - len(blocks))]
     heads += [[""] * across] * 3
     if words:
-        heads += [["picture", "CLIP", "+ SCR", "with votes"] + [""] * (across - 4)]
+        heads += [["picture", *maps] + [""] * (across - 1 - len(maps))]
     shares = ", ".join(
         f"{100 * each.looks[block].share:.0f}\N{NO-BREAK SPACE}%" for block in blocks
     )
     title = f"{wanted.about} · share of the attention that global patches draw, by block: {shares}"
     columns, room = 0, 0.0
     if words:
-        maps = [words.plain, words.scr, words.final]
-        colours, entries = _legend(maps, words)
+        colours, entries = _legend([*maps.values()], words)
         columns, room = legend_size(entries, CELL * across)
     shapes = [1.0, *[_shape(each)] * (len(heads) - 1)]
     figure, grid = _grid(heads, shapes, title, below=0.02, legend=room)
@@ -152,10 +157,10 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     for ax in chain(*(row[len(blocks) :] for row in grid[:4])):
         ax.set_visible(False)
     if words:
-        images: list[NDArray[Any]] = [each.pixels, *(colours[labels] for labels in maps)]
+        images: list[NDArray[Any]] = [each.pixels, *(colours[labels] for labels in maps.values())]
         for ax, image in zip(grid[4], images, strict=False):
             _show(ax, image)
-        for ax in grid[4, 4:]:
+        for ax in grid[4, len(images) :]:
             ax.set_visible(False)
         add_legend(figure, entries, columns)
     return figure
@@ -203,7 +208,8 @@ def local_global(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     """Picture, correlation of the shown patch, that of the patch which is looked at most, and what
     this one attends to (Figure 6)."""
     heads = ["two patches", "correlation, local", "correlation, global", "attention, global"]
-    title = f"{wanted.about} · block {CLUSTERED} · red: the patch; blue: the most looked at"
+    of = f"correlation of {pictures[0].correlated}, attention of block {CLUSTERED}"
+    title = f"{wanted.about} · {of} · red: the patch; blue: the most looked at"
     rows = [heads, *[[""] * 4] * (len(pictures) - 1)]
     figure, grid = _grid(rows, [*map(_shape, pictures)], title)
     for axes, each in zip(grid, pictures, strict=True):
@@ -253,15 +259,16 @@ def denoising(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     title = f"{wanted.about} · noise: clusters of patches that correlate with [CLS]"
     rows = [heads, *[[""] * len(heads)] * (len(pictures) - 1)]
     figure, grid = _grid(rows, [*map(_shape, pictures)], title)
+    finals = [each.predictions.final for each in pictures if each.predictions]
+    if words and pictures[0].predictions:
+        colours, _ = _legend(finals, pictures[0].predictions)
     for axes, each in zip(grid, pictures, strict=True):
         _show(axes[0], each.pixels, each.name)
         _clusters(axes[1:3], each)
         for number in _of(each).noisy:
             axes[1].add_patch(_box(each, number))
         if words and each.predictions:
-            final = each.predictions.final
-            colours, _ = _legend([final], each.predictions)
-            _show(axes[3], colours[final])
+            _show(axes[3], colours[each.predictions.final])
     return figure
 
 

@@ -102,6 +102,7 @@ class Quantities:
     patch: int
     attention: dict[int, Map] = field(repr=False)
     correlation: Map
+    correlated: str  # of what the correlation is: a block, or the second network's feature
     correlated_grid: tuple[int, int]  # (h', w')
     released: Map
     clusters: Clusters | None  # where the method clusters
@@ -128,7 +129,7 @@ def moved(patch: int, grid: tuple[int, int], other: tuple[int, int]) -> int:
     """The patch of another grid over the same picture that holds the middle of `patch`."""
     row, column = divmod(patch, grid[1])
     down, across = (
-        int((place + 0.5) / old * new)
+        (2 * place + 1) * new // (2 * old)
         for place, old, new in zip((row, column), grid, other, strict=True)
     )
     return down * other[1] + across
@@ -157,10 +158,12 @@ def quantities(
         assert method.dino is not None
         weights = graph.dino_correlation(method.dino, regions.correlation.feature)
         correlated = graph.region_grid(method)
+        source = f"DINO's {regions.correlation.feature}"
     else:
         of = USUAL if regions is None else regions.correlation
         assert of.block is not None
         weights = graph.correlation(of.block, of.kind, of.heads)
+        source = f"block {of.block}"
     if (1, 1) in (graph.grid, correlated):
         raise UserError("a picture of one patch has no patches to compare; enlarge it")
     made = _clusters(graph, method, regions, _array(weights)) if regions is not None else None
@@ -174,6 +177,7 @@ def quantities(
         patch=shown,
         attention={b: _array(graph.attention(graph.clip.block_index(b))) for b in blocks},
         correlation=_array(weights),
+        correlated=source,
         correlated_grid=correlated,
         released=_array(_released(graph)),
         clusters=made,

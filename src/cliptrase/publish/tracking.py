@@ -1,4 +1,5 @@
-"""Runs and tables of a suite → W&B, from files alone; a ledger remembers what was published.
+"""Runs, tables and the page of a suite → W&B, from files alone; a ledger remembers what was
+published.
 
 `python -m cliptrase.publish wandb SUITE`, or `cliptrase publish SUITE`. Offline by default: no
 account, no network; `wandb sync` can send the offline folders later. Where W&B fails there is a
@@ -18,7 +19,7 @@ from cliptrase import config, plan
 from cliptrase.config import Run
 from cliptrase.config.validation import Frozen, OptionalText, Text, one_of, validated
 from cliptrase.errors import UserError, exit_on_user_error, start_log
-from cliptrase.files import check_writable, read_json, sha256_text, write_json
+from cliptrase.files import check_writable, read_json, sha256_file, sha256_text, write_json
 from cliptrase.plan import Plan
 from cliptrase.publish import MODES
 from cliptrase.publish.results import Shelf
@@ -90,7 +91,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Item:
-    """What one W&B run will hold. `tables`: name → a table to log."""
+    """What one W&B run will hold. `tables`: name → a table to log; `files`: of an artifact."""
 
     name: str
     sha256: str
@@ -99,6 +100,7 @@ class Item:
     config: Mapping[str, object]
     summary: Mapping[str, object]
     tables: Mapping[str, "pd.DataFrame"]
+    files: tuple[Path, ...] = ()
 
 
 def publish(suite: Plan, results: Path, data: Path, tracking: Tracking) -> Ledger:
@@ -151,15 +153,20 @@ def _tables_item(suite: Plan, shelf: Shelf) -> Item:
     from cliptrase.publish.render import csv_table, to_csv
 
     frames = {name: tidy(suite, shelf, table) for name, table in suite.tables.items()}
+    folder = shelf.results / suite.suite
+    shown = (folder / "index.html", folder / "figures" / "label_maps.png")
+    files = tuple(path for path in shown if path.is_file())
+    files += tuple(sorted((folder / "pictures").glob("*.npz")))
     text = "".join(to_csv(frame) for frame in frames.values())
     return Item(
         name=TABLES,
-        sha256=sha256_text(text),
+        sha256=sha256_text(text + "".join(map(sha256_file, files))),
         job_type="tables",
         tags=(TABLES,),
         config={"suite": suite.suite, "title": suite.title, "tables": list(frames)},
         summary={},
         tables={name: csv_table(frame) for name, frame in frames.items()},
+        files=files,
     )
 
 
@@ -223,6 +230,11 @@ def _send(item: Item, suite: str, folder: Path, tracking: Tracking) -> dict[str,
         for name, table in item.tables.items():
             rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
             begun.log({name: wandb.Table(columns=list(table.columns), data=rows)})
+        if item.files:
+            artifact = wandb.Artifact(cut(f"page-{begun.id}", NAME), type="page")
+            for path in item.files:  # read where it lies: no copy in the user's home
+                artifact.add_file(str(path), policy="immutable", skip_cache=True)
+            begun.log_artifact(artifact)
         failed = 0
     finally:
         begun.finish(exit_code=failed)

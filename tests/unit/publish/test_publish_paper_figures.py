@@ -52,6 +52,7 @@ def picture(grid=(6, 6), classes=NAMES, name="scene", seed=0):
         patch=usual_patch(grid),
         attention={block: attention() for block in range(7, 13)},
         correlation=rng.uniform(-1, 1, (tokens, tokens)).astype(np.float32),
+        correlated="block 11",
         correlated_grid=grid,
         released=attention(),
         clusters=Clusters(before.ravel(), after.ravel(), np.zeros(size, np.int64), noisy),
@@ -147,6 +148,41 @@ def test_figure_2_rings_global_patches_and_tells_their_share():
     title = " ".join(text.get_text() for text in figure.texts)
     for block in wanted.blocks:
         assert f"{100 * each.looks[block].share:.0f}\N{NO-BREAK SPACE}%" in title
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+@pytest.mark.parametrize("name", ["fig4_scr_attention", "fig6_local_global"])
+def test_headings_name_what_is_correlated(name):
+    """Not every method correlates block 11."""
+    figure = FIGURES[name].draw([replace(picture(), correlated="DINO's tokens")], Wanted("a model"))
+    parts = [*titles(figure), *(text.get_text() for text in figure.texts)]
+    written = " ".join(" ".join(parts).split())
+    assert "DINO's tokens" in written
+    assert "correlation, block" not in written
+
+
+def test_figure_2_promises_no_scr_and_no_votes_of_a_method_without_regions():
+    wanted = Wanted("a model", (11, 12))
+    draw_2 = FIGURES["fig2_global_patches"].draw
+    assert titles(draw_2([picture()], wanted))[-4:] == ["picture", "CLIP", "+ SCR", "with votes"]
+    plain = draw_2([replace(picture(), clusters=None)], wanted)
+    assert titles(plain)[-3:] == ["picture", "CLIP", "the method"]
+
+
+def test_a_class_has_one_colour_in_all_label_maps_of_figure_10():
+    """Classes 0 and 20 would take the same colour, each in a picture of its own."""
+    names = tuple(f"class {number}" for number in range(21))
+    shown = []
+    for label in (0, 20):
+        each = picture(classes=names)
+        final = np.full(each.pixels.shape[:2], label)
+        shown.append(replace(each, predictions=Predictions(names, None, final, final, final)))
+    figure = FIGURES["fig10_denoising"].draw(shown, Wanted("a model"))
+    first, second = (figure.axes[place].images[0].get_array()[0, 0] for place in (3, 7))
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ def test_correlation_clusters_and_label_maps_are_those_of_a_run(clip, pixels):
 
 def test_without_words_or_clusters_there_is_the_rest(clip, pixels):
     seen = made(clip, pixels, objects.method("clip"))
-    assert seen.predictions is None and seen.clusters is None
+    assert seen.predictions is None and seen.clusters is None and seen.correlated == "block 11"
+    changes = {"regions.correlation.block": 12, "regions.eps": 0.3, "regions.min_samples": 2}
+    assert made(clip, pixels, objects.method("cliptrase", changes)).correlated == "block 12"
     with torch.inference_mode():
         assert np.array_equal(seen.correlation, Graph(clip, pixels).correlation(11, "cosine")[0])
 
@@ -146,6 +148,7 @@ def test_the_usual_patch_is_number_90_of_14_by_14(grid, row, column):
         (5, (2, 3), (4, 9), 3 * 9 + 7),
         (195, (14, 14), (5, 7), 34),
         (34, (5, 7), (14, 14), 12 * 14 + 13),
+        (7, (1, 11), (1, 22), 15),  # on the edge of two: the further one
     ],
 )
 def test_a_patch_of_another_grid_holds_the_middle(patch, grid, other, there):

@@ -46,9 +46,14 @@ class FakeWandb(SimpleNamespace):
         Path(arguments["dir"], "wandb", folder).mkdir(parents=True)
         settings = SimpleNamespace(sync_dir=folder)
         more = {"settings": settings, "summary": {}, "logged": {}, "begun": self.begun}
-        run = FakeRun(**arguments | more)
-        run.log = run.logged.update
+        run = FakeRun(**arguments | more, artifacts=[])
+        run.log, run.log_artifact = run.logged.update, run.artifacts.append
         return run
+
+    def Artifact(self, name: str, type: str) -> Any:
+        artifact = SimpleNamespace(name=name, type=type, files=[])
+        artifact.add_file = lambda path, **_: artifact.files.append(path)
+        return artifact
 
     def login(self, **_: Any) -> bool:
         return False
@@ -106,6 +111,24 @@ def test_runs_and_tables_are_published_and_grid_cells_are_not_runs(
     grid = tables.logged["fig7_sensitivity"]
     assert grid.columns == list(COLUMNS) and len(grid.data) == 65
     assert sum(row[COLUMNS.index("value")] is not None for row in grid.data) == 1
+
+
+def test_the_page_and_its_pictures_are_an_artifact_of_the_tables(
+    results: Path, fake: FakeWandb
+) -> None:
+    """A page that changed is published again."""
+    assert run(results).places[OFFLINE] and fake.begun[-1].artifacts == []
+    page, kept = results / "paper/index.html", results / "paper/pictures/voc20.npz"
+    for path in (page, kept):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("shown")
+    for content in ("shown", "shown", "shown otherwise"):
+        page.write_text(content)
+        run(results)
+    published = [one for one in fake.begun if one.artifacts]
+    assert [one.name for one in published] == ["paper tables"] * 2
+    (artifact,) = published[-1].artifacts
+    assert (artifact.type, artifact.files) == ("page", [str(page), str(kept)])
 
 
 def test_publishing_twice_publishes_nothing(results: Path, fake: FakeWandb) -> None:
