@@ -6,7 +6,7 @@ from functools import cache
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,8 +37,9 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
     frames = {name: tidy(suite, shelf, table) for name, table in tables.items()}
     found = {name: run for name in suite.runs if (run := shelf.find(name)[0]) is not None}
     folders = {name: run.folder for name, run in found.items()}
-    groups = list(_groups(found))
-    runs = {name: _run(Folder(folder)) for name, folder in folders.items()}
+    read = {name: _read(run) for name, run in found.items()}
+    runs = {name: each.facts for name, each in read.items()}
+    groups = list(_groups(read))
     for name, frame in frames.items():
         for line in frame[frame["run"].isin(runs.keys())].itertuples():
             where = [tables[name].title, line.row]
@@ -46,6 +47,8 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
                 runs[line.run]["shown"].append(where)
     for number_of_group, group in enumerate(groups):
         for place, name in enumerate(group["runs"]):
+            if runs[name]["names"] == group["classes"]:
+                del runs[name]["names"]  # most have the group's
             runs[name] |= {
                 "group": number_of_group,
                 "place": place,
@@ -275,14 +278,35 @@ def _cost(suite: Plan, runs: Mapping[str, Facts]) -> Facts:
 # --- runs ----------------------------------------------------------------------------------------
 
 
-def _run(folder: Folder) -> Facts:
+class Read(NamedTuple):
+    """What is kept of a run: the counts of all runs together would fill the memory.
+
+    facts: for its dialog; truth: the same for runs of the same images and ground truth; scored:
+    under its own rule.
+    """
+
+    path: Path
+    facts: Facts
+    truth: str
+    scored: Scored
+
+
+def _read(run: FinishedRun) -> Read:
+    folder = Folder(run.folder)
+    truth = sha256(json.dumps(folder.counts.ids.tolist()).encode())
+    truth.update(folder.counts.gt.tobytes())
+    own = run_report.scored(folder, folder.metrics["rule"], run.resampled)
+    return Read(run.folder, _run(folder, own.by_image), truth.hexdigest(), own)
+
+
+def _run(folder: Folder, by_image: NDArray[np.float64]) -> Facts:
     """A run in full, as `cliptrase show` says it, with the images that it is worst on."""
     facts = run_report.report(folder)
-    by_image = run_report.by_image(folder, facts["rule"])
     order = np.argsort(np.nan_to_num(by_image, nan=np.inf), kind="stable")
     order = order[: int(np.isfinite(by_image).sum())]
     ids = folder.counts.ids.tolist()
     return {
+        "names": folder.names,
         "rule": facts["rule"],
         "images": facts["images"],
         "skipped": facts["skipped"],
@@ -294,7 +318,7 @@ def _run(folder: Folder) -> Facts:
         "confusions": facts["confusions"],
         "worst": [(ids[place], round(float(by_image[place]), 1)) for place in order[:MOST]],
         "cost": facts["cost"],
-        "made": facts["made"],
+        "made": facts["made"] | {key: facts[key] for key in ("working_folder", "data_folder")},
         "command": facts["command"],
         "config": (folder.path / "config.yaml").read_text(encoding="utf-8"),
         "shown": [],
@@ -342,41 +366,38 @@ def _worst_class(folder: Folder) -> Facts | None:
 # --- pairs of runs -------------------------------------------------------------------------------
 
 
-def _groups(found: Mapping[str, FinishedRun]) -> Iterator[Facts]:
+def _groups(read: Mapping[str, Read]) -> Iterator[Facts]:
     """Runs that may be compared image by image, as `run_report.compare` refuses others, with all
-    their pairs. Each run's counts are read and given up: together they would fill the memory."""
-    alike: dict[str, list[FinishedRun]] = {}
-    for run in found.values():
-        folder = Folder(run.folder)
-        content = sha256(json.dumps(folder.counts.ids.tolist()).encode())
-        content.update(folder.counts.gt.tobytes())
-        alike.setdefault(content.hexdigest(), []).append(run)
-    for runs in alike.values():
-        first = Folder(runs[0].folder)
+    their pairs."""
+    alike: dict[str, list[str]] = {}
+    for name, each in read.items():
+        alike.setdefault(each.truth, []).append(name)
+    for names in alike.values():
+        first = Folder(read[names[0]].path)
         yield {
-            "runs": [run.name for run in runs],
+            "runs": names,
             "images": first.counts.ids.tolist(),
             "classes": first.names,
-            **_pairs(runs),
+            **_pairs([read[name] for name in names]),
         }
 
 
-def _pairs(found: Sequence[FinishedRun]) -> Facts:
+def _pairs(read: Sequence[Read]) -> Facts:
     """Each run less each that follows it, and the other way round where their rules differ, as
     `run_report.compare` has them, rounded as the command prints them.
 
     A pair is [number of its notes; gap, low, high, … of each metric, in hundredths; better, worse:
     how many images; image, value, other, difference, … of the images that differ most, in tenths].
     """
-    runs = [Folder(run.folder) for run in found]  # for what is small: metrics and provenance
+    runs = [Folder(each.path) for each in read]  # for what is small: metrics and provenance
     rules = [run.metrics["rule"] for run in runs]
     noted: dict[tuple[str, ...], int] = {(): 0}
     pairs: list[list[Any]] = []
 
     @cache
     def scored(place: int, rule: str) -> Scored:
-        resampled = found[place].resampled if rule == rules[place] else None
-        return run_report.scored(Folder(found[place].folder), rule, resampled)
+        own = rule == rules[place]
+        return read[place].scored if own else run_report.scored(Folder(read[place].path), rule)
 
     for place, rule in enumerate(rules):
         others = [

@@ -111,6 +111,7 @@ def shown(results: Path, suite: str, benchmark: str, folders: Mapping[str, Path]
         "names": kept.about["names"],
         "colours": _colours(kept).tolist(),
         "grid": kept.about["grid"],
+        "size": kept.truth.shape[1:],
         "pictures": list(_pictures(kept)),
     }
 

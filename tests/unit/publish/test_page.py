@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.publish.conftest import load_plan, make_pass_files, make_runs
+from tests.unit.publish.conftest import PROVENANCE, draw, load_plan, make_pass_files, make_runs
 from tests.unit.publish.pages import (
     HOSTILE,
     data_of,
@@ -24,6 +24,7 @@ from tests.unit.publish.pages import (
 
 from cliptrase.publish import page, page_data, page_pictures, run_report
 from cliptrase.publish.run_report import Folder
+from cliptrase.runs import finished, store
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,22 @@ def test_what_a_run_cost_is_counted_once_a_pass(smoke, facts):
     assert cost["total"] == 4.0 * len(smoke.passes)
     assert [stage for stage, *_ in cost["stages"]] == ["open", "encode"]
     assert [name for name, *_ in cost["passes"]] == [*smoke.passes]
+
+
+def test_runs_of_other_names_of_classes_are_compared_under_their_own(first_table, tmp_path):
+    name, other = list(first_table.runs)[0:2]
+    make_runs(first_table, tmp_path, [name])
+    run, odd = first_table.runs[other], ["one", "two", "three"]
+    made = PROVENANCE | {"labels": finished.labels_digest(run)}
+    truth = draw(name, first_table.runs[name], 6, 3)  # the same images and truth
+    store.write(tmp_path / "runs", run, replace(truth, names=odd), made)
+    data = data_of(write_page(first_table, tmp_path))
+    (group,) = data["groups"]
+    assert group["runs"] == [name, other] and group["classes"] == [f"class {i}" for i in range(3)]
+    assert "names" not in data["runs"][name] and data["runs"][other]["names"] == odd
+    assert {each["truth"] for each in data["runs"][other]["confusions"]} <= {*odd}
+    (pair,) = group["pairs"]
+    assert "other names of classes" in group["notes"][pair[0]][0]
 
 
 def test_pass_files_are_not_needed(first_table, tmp_path):

@@ -145,6 +145,17 @@ def test_every_link_leads_somewhere(page, results):
     assert opening > 20
 
 
+def test_every_button_does_something_and_nothing_breaks(page):
+    for button in page.locator("main button:visible").all():
+        before = page.evaluate("document.body.innerHTML")
+        button.click()
+        if page.locator("dialog[open]").count():
+            page.locator("dialog[open] form button").click()
+            assert page.locator("dialog[open]").count() == 0
+        else:
+            assert page.evaluate("document.body.innerHTML") != before
+
+
 def test_a_run_is_shown_as_its_folder_has_it(page, results):
     link = page.locator("#table1_main td a").nth(1)
     name = link.get_attribute("href").removeprefix("#run=")
@@ -314,7 +325,7 @@ def test_the_keyboard_reaches_what_the_mouse_does(page):
 
 def test_a_tap_shows_a_patch(opened, results):
     page = opened(results / "smoke" / "index.html", viewport=PHONE, has_touch=True)
-    page.locator(".gallery a").first.tap()
+    page.locator(".gallery a").first.click()
     page.wait_for_selector("#picture[open]")
     page.locator("#heat").tap(position={"x": 3, "y": 3})
     assert page.locator("#patch").inner_text().startswith("Patch 0,")

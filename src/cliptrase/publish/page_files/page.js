@@ -89,7 +89,7 @@ const link = (image, run) => {
 
 function showRun(name) {
   const run = DATA.runs[name], group = DATA.groups[run.group], body = byId("run-body");
-  const names = [...group.classes, "no class"], iou = ious(run, run.rule);
+  const names = [...(run.names ?? group.classes), "no class"], iou = ious(run, run.rule);
   const total = Math.max(1, run.classes.gt.reduce((a, b) => a + b, 0));
   const order = iou.map((_, k) => k).sort((a, b) => (Number.isNaN(iou[a]) ? -1 : iou[a]) < (Number.isNaN(iou[b]) ? -1 : iou[b]) ? 1 : -1);
   const spanned = ([value, span]) => `${value} ${span}`.trim();
@@ -164,7 +164,9 @@ async function showPicture(place, benchmark) {
     swatch.style.background = `rgb(${shown.colours[k].join(" ")})`;
     return make("li", {}, swatch, shown.names[k]);
   }));
+  const asked = location.hash;
   const [image, like, attended] = await Promise.all([decoded(thumb.src), numbers(picture.correlation), numbers(picture.attention)]);
+  if (location.hash !== asked) return; // something else was opened meanwhile
   Object.assign(seen, { image, down: shown.grid[0], across: shown.grid[1], like, attended, top: picture.top });
   [byId("heat").width, byId("heat").height] = [image.width, image.height];
   heat(Math.floor(seen.down / 2) * seen.across + Math.floor(seen.across / 2));
@@ -272,7 +274,7 @@ function showPair() {
     })),
     make("h3", {}, "Classes, the largest difference of IoU first"),
     table("Classes of the two runs", ["class", "first", "second", "difference", ""], order.map((k) =>
-      [group.classes[k], fixed(iou[k], 1), fixed(others[k], 1), signed(gaps[k], 1), bar(Math.abs(gaps[k]), gaps[k] < 0 ? "down" : "up")])),
+      [(run.names ?? group.classes)[k], fixed(iou[k], 1), fixed(others[k], 1), signed(gaps[k], 1), bar(Math.abs(gaps[k]), gaps[k] < 0 ? "down" : "up")])),
     make("h3", {}, "Images that differ most, by their own mIoU"),
     table("Images of the two runs", ["image", "first", "second", "difference"], pair.images.map(([image, value, its, gap]) =>
       [link(image, run), fixed(value, 1), fixed(its, 1), signed(gap, 1)])));
