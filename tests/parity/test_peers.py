@@ -22,8 +22,8 @@ from cliptrase.model.attention import self_self, temperature
 from cliptrase.model.load import Clip
 
 PATCH, WIDTH, HEADS = 8, 24, 3
-PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem")
-GRIDS = ((4, 4), (3, 5))
+PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip")
+GRIDS = ((4, 4), (5, 7))
 
 
 def random_clip(layers: int) -> Clip:
@@ -153,6 +153,14 @@ def gem_heads(block: Any, x: np.ndarray) -> list[np.ndarray]:
     return heads
 
 
+def inner_blocks(first: int, last: int, depth: int) -> range:
+    """Blocks first … last of twelve, counted from 1, in a model of `depth` blocks."""
+    ends = [
+        block if depth == 12 else max(1, math.floor(block * depth / 12)) for block in (first, last)
+    ]
+    return range(ends[0], ends[1] + 1)
+
+
 def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) -> np.ndarray:
     """Tokens (L, D) that the method `name` maps into the joint space."""
     block, x = blocks[-1], entering[-2]
@@ -165,6 +173,16 @@ def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) ->
         case "naclip":
             omega = naclip_omega(grid)
             heads = [attention(k, k, scale_of(k), omega) @ v for _, k, v in parts]
+            return project_out(block, heads)
+        case "resclip":
+            omega, heads = naclip_omega(grid), []
+            for head, (_, k, v) in enumerate(parts):
+                early = []
+                for number in inner_blocks(6, 9, len(blocks)):
+                    q6, k6, _ = head_parts(blocks[number - 1], entering[number - 1])[head]
+                    early.append(attention(q6, k6, scale_of(q6)))
+                mean = sum(early) / len(early)
+                heads.append(2 * (0.5 * attention(k, k, scale_of(k), omega) + 0.5 * mean) @ v)
             return project_out(block, heads)
         case "clip_surgery":
             path = entering[-7]  # the input of the last six blocks
@@ -205,6 +223,38 @@ def test_peer(clip, grid, name):
         graph = Graph(clip, images[:count])
         ours = torch.cat([graph.cls(method(name))[:, None], graph.patches(method(name))], dim=1)
         np.testing.assert_allclose(ours, expected[:count], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_picture_in_a_batch_is_the_picture_alone_bit_for_bit(clip, grid, name):
+    images = pixels(grid)
+    together = Graph(clip, images).patches(method(name))
+    for image, features in zip(images, together, strict=True):
+        assert torch.equal(Graph(clip, image[None]).patches(method(name))[0], features)
+
+
+def test_a_picture_of_one_patch_and_one_of_equal_patches(clip):
+    """Features are finite, and equal patches are equal."""
+    alike = random_clip(clip.depth)
+    alike.visual.positional_embedding[1:] = alike.visual.positional_embedding[1]
+    grey = torch.full((1, 3, 5 * PATCH, 7 * PATCH), 0.3)
+    for name in PEERS:
+        assert Graph(clip, pixels((1, 1))).patches(method(name)).isfinite().all()
+        assert Graph(clip, grey).patches(method(name)).isfinite().all()
+        if name != "naclip" and name != "resclip":  # which prefer near patches
+            features = Graph(alike, grey).patches(method(name))[0]
+            torch.testing.assert_close(
+                features, features[:1].expand_as(features), atol=1e-4, rtol=0
+            )
+
+
+@pytest.mark.parametrize(
+    ("depth", "indices"),
+    [(12, [3, 5, 8, 9, 10, 11]), (6, [1, 2, 3, 4, 4, 5]), (24, [7, 11, 17, 19, 22, 23])],
+)
+def test_inner_blocks_are_counted_in_proportion_but_for_the_last_two(depth, indices):
+    clip = random_clip(depth)
+    assert [clip.inner_index(block) for block in (4, 6, 9, 10, 11, 12)] == indices
 
 
 def test_no_peer_is_another_or_a_baseline(clip, grid):

@@ -35,6 +35,32 @@ def in_place(original: vision.Original, blocks: range, attention: Attention) -> 
     return tokens
 
 
+def resclip(original: vision.Original, blocks: range, attention: Attention) -> Tensor:
+    """Tokens (B, L, D) of the last block, whose attention is half that of earlier ones: RCS of
+    ResCLIP (CVPR 2025), without its second part, which depends on the words.
+
+    Per head, A = 2·[(1 − λ)·softmax(s·k·kᵀ + ω) + λ·R], R the mean of CLIP's own attention,
+    softmax(s·q·kᵀ), in blocks 6 to 9, of the same head; λ is `early_share`, ω that of NACLIP. Of
+    several terms the first softmax is the sum. No residual, no FFN.
+    """
+    clip, last = original.clip, blocks.start
+    parts, share = original.qkv(last), attention.early_share
+
+    def early() -> Tensor:
+        each = [
+            vision.attend(original.qkv(index)._replace(v=parts.v), "softmax", ["qk"])
+            for index in range(clip.inner_index(6), clip.inner_index(9) + 1)
+        ]
+        return torch.stack(each).mean(dim=0)
+
+    bias = None
+    if attention.omega is not None:
+        bias = vision.neighbourhood(*original.grid, attention.omega, parts.v.device)
+    late = vision.attend(parts, "softmax", attention.terms, bias)
+    mixed = 2 * ((1 - share) * late + share * original.once("attention of blocks 6 to 9", early))
+    return vision.finish(clip, last, original.entering(last), mixed, residual=False, ffn=False)
+
+
 def same_region(truth: Tensor, patch: int, mixed: str, cls: str) -> Tensor:
     """(B, L, L) bool: whether token i attends to token j, within regions of the ground truth.
 
