@@ -13,6 +13,13 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from slow_patches import (
+    averaged_over_like,
+    centred_softmax,
+    cosine_matrix,
+    factor_outliers,
+    repaired_patches,
+)
 from tests.objects import listed_text, method
 
 from cliptrase.errors import UserError
@@ -22,7 +29,7 @@ from cliptrase.model.attention import self_self, temperature
 from cliptrase.model.load import Clip
 
 PATCH, WIDTH, HEADS = 8, 24, 3
-PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip")
+PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip", "sc_clip")
 GRIDS = ((4, 4), (5, 7))
 
 
@@ -184,6 +191,11 @@ def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) ->
                 mean = sum(early) / len(early)
                 heads.append(2 * (0.5 * attention(k, k, scale_of(k), omega) + 0.5 * mean) @ v)
             return project_out(block, heads)
+        case "sc_clip":
+            outliers = factor_outliers(entering[-2][1:])
+            (at,) = inner_blocks(9, 9, len(blocks))
+            similar = cosine_matrix(repaired_patches(entering[at][1:], outliers, grid))
+            return purified(blocks, entering, grid, outliers, similar, "k", "k")
         case "clip_surgery":
             path = entering[-7]  # the input of the last six blocks
             for block, x in zip(blocks[-6:], entering[-7:-1], strict=True):
@@ -197,6 +209,34 @@ def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) ->
                 path = path + project_out(block, gem_heads(block, x))
             return path
     raise AssertionError(name)
+
+
+def purified(
+    blocks: list[Any],
+    entering: list[np.ndarray],
+    grid: tuple[int, int],
+    outliers: set[int],
+    similar: np.ndarray,
+    first: str,
+    second: str,
+) -> np.ndarray:
+    """[CLS] of CLIP, and the sum of two paths through the last block, each averaged over like
+    patches of block 4; first, second: q, k or both, whose self-attention the paths take."""
+    early = inner_blocks(4, 10, len(blocks))
+    near = cosine_matrix(entering[early[0]][1:])
+    mended = averaged_over_like(similar, repaired_patches(entering[-2][1:], outliers, grid))
+    total = sum(entering[number] for number in early)
+    out = 0
+    for cls, patches, terms in (
+        (entering[-2][0], mended, first),
+        (total[0], total[1:], second),
+    ):
+        heads = []
+        for q, k, v in head_parts(blocks[-1], patches):
+            own = [attention(p, p, scale_of(p)) for p in ({"q": q, "k": k}[t] for t in terms)]
+            heads.append((centred_softmax(similar) + sum(own)) @ v / (1 + len(own)))
+        out = out + averaged_over_like(near, project_out(blocks[-1], heads) + 0.3 * cls)
+    return np.stack([entering[-1][0], *out])
 
 
 def oracle(name: str, clip: Clip, first: torch.Tensor, grid: tuple[int, int]) -> np.ndarray:

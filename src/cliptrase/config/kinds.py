@@ -52,6 +52,11 @@ ATTENTION = {
     "resclip": AttentionKind(
         "cliptrase.model.attention:resclip", ("terms", "omega", "early_share"), last_alone=True
     ),
+    "sc_clip": AttentionKind(
+        "cliptrase.model.purified:sc_clip",
+        ("outlier_quantile", "similarity_threshold", "cls_share"),
+        last_alone=True,
+    ),
 }
 
 

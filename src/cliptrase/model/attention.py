@@ -43,22 +43,22 @@ def resclip(original: vision.Original, blocks: range, attention: Attention) -> T
     softmax(s·q·kᵀ), in blocks 6 to 9, of the same head; λ is `early_share`, ω that of NACLIP. Of
     several terms the first softmax is the sum. No residual, no FFN.
     """
-    clip, last = original.clip, blocks.start
-    parts, share = original.qkv(last), attention.early_share
+    clip, last, share = original.clip, blocks.start, attention.early_share
+    tokens, parts = original.entering(last), original.qkv(last)
 
     def early() -> Tensor:
-        each = [
-            vision.attend(original.qkv(index)._replace(v=parts.v), "softmax", ["qk"])
-            for index in range(clip.inner_index(6), clip.inner_index(9) + 1)
-        ]
-        return torch.stack(each).mean(dim=0)
+        total, each = torch.zeros_like(tokens), range(clip.inner_index(6), clip.inner_index(9) + 1)
+        for index in each:  # one after the other: a sum over a stack rounds by the batch's size
+            of_block = original.qkv(index)._replace(v=parts.v)
+            total = total + vision.attend(of_block, "softmax", ["qk"])
+        return total / len(each)
 
     bias = None
     if attention.omega is not None:
         bias = vision.neighbourhood(*original.grid, attention.omega, parts.v.device)
     late = vision.attend(parts, "softmax", attention.terms, bias)
     mixed = 2 * ((1 - share) * late + share * original.once("attention of blocks 6 to 9", early))
-    return vision.finish(clip, last, original.entering(last), mixed, residual=False, ffn=False)
+    return vision.finish(clip, last, tokens, mixed, residual=False, ffn=False)
 
 
 def same_region(truth: Tensor, patch: int, mixed: str, cls: str) -> Tensor:
