@@ -47,6 +47,16 @@ def factor_outliers(patches: np.ndarray) -> set[int]:
     return {i for i, factor in enumerate(factors) if factor > limit}
 
 
+def sink_outliers(attention: np.ndarray) -> set[int]:
+    """Patches to which [CLS] attends, times 1.5, more than they do themselves: at most ten."""
+    found = []
+    for j in range(1, len(attention)):
+        drawn = 1.5 * attention[0, j]
+        if drawn > attention[j, j]:
+            found.append((-drawn, j - 1))
+    return {j for _, j in sorted(found)[:10]}
+
+
 def repaired_patches(patches: np.ndarray, outliers: set[int], grid: tuple[int, int]) -> np.ndarray:
     rows, columns = grid
     out = patches.copy()

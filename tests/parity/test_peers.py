@@ -19,6 +19,7 @@ from slow_patches import (
     cosine_matrix,
     factor_outliers,
     repaired_patches,
+    sink_outliers,
 )
 from tests.objects import listed_text, method
 
@@ -29,7 +30,7 @@ from cliptrase.model.attention import self_self, temperature
 from cliptrase.model.load import Clip
 
 PATCH, WIDTH, HEADS = 8, 24, 3
-PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip", "sc_clip")
+PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip", "sc_clip", "sfp")
 GRIDS = ((4, 4), (5, 7))
 
 
@@ -196,6 +197,15 @@ def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) ->
             (at,) = inner_blocks(9, 9, len(blocks))
             similar = cosine_matrix(repaired_patches(entering[at][1:], outliers, grid))
             return purified(blocks, entering, grid, outliers, similar, "k", "k")
+        case "sfp":
+            heads = [
+                attention(q, k, scale_of(q)) for q, k, _ in head_parts(blocks[-2], entering[-3])
+            ]
+            outliers = sink_outliers(sum(heads) / HEADS)
+            (at,) = inner_blocks(9, 9, len(blocks))
+            similar = cosine_matrix(repaired_patches(entering[at][1:], outliers, grid))
+            similar[similar < 0.4] = 0
+            return purified(blocks, entering, grid, outliers, similar, "qk", "")
         case "clip_surgery":
             path = entering[-7]  # the input of the last six blocks
             for block, x in zip(blocks[-6:], entering[-7:-1], strict=True):

@@ -347,6 +347,11 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
         (["method=sc_clip", "method.attention.cls_share=yes"], ["cls_share=", "from 0 to 1"]),
         (["method=sc_clip", "method.attention.terms=[kk]"], ["terms=['kk']", "take []"]),
         (["method=sc_clip", "method.attention.ffn=true"], ["the last block alone"]),
+        (["method=sfp", "method.attention.most_outliers=0"], ["=0", "1 or more"]),
+        (
+            ["method=sfp", "method.attention.kind=sc_clip", "method.attention.most_outliers=5"],
+            ["most_outliers=5", "kind sc_clip does not read it; take 10"],
+        ),
         (["method=clip_surgery", "method.attention.ffn=true"], ["method.attention.ffn=false"]),
         (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
         (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),

@@ -57,6 +57,11 @@ ATTENTION = {
         ("outlier_quantile", "similarity_threshold", "cls_share"),
         last_alone=True,
     ),
+    "sfp": AttentionKind(
+        "cliptrase.model.purified:sfp",
+        ("most_outliers", "similarity_threshold", "cls_share"),
+        last_alone=True,
+    ),
 }
 
 

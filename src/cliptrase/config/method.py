@@ -35,12 +35,9 @@ Share = Annotated[
     float,
     that(lambda value: is_number(value) and 0 <= value <= 1, "must be a number from 0 to 1"),
 ]
-OWN_KEYS = (
-    "early_share",
-    "outlier_quantile",
-    "similarity_threshold",
-    "cls_share",
-)  # numbers of some methods
+OWN_KEYS = (  # numbers of some methods
+    "early_share", "outlier_quantile", "most_outliers", "similarity_threshold", "cls_share",
+)  # fmt: skip
 WITHIN_KEYS = ("within_mixed", "within_cls")  # how `within` restricts
 SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_heads)
 
@@ -63,8 +60,8 @@ class Attention(Frozen):
     within: an oracle: tokens attend within regions of the ground truth only. A configuration says
     `truth`; the run of a pass names its target there (`evaluate.jobs.Job.of`). early_share: of
     earlier blocks in the attention (`model.attention.resclip`). outlier_quantile,
-    similarity_threshold, cls_share: what is an outlier, how like patches are that are averaged, and
-    how much of [CLS] is added to them (`model.purified`).
+    most_outliers, similarity_threshold, cls_share: what is an outlier, how many are, how like
+    patches are that are averaged, and how much of [CLS] is added to them (`model.purified`).
     """
 
     kind: Annotated[str, one_of(*ATTENTION)]
@@ -79,6 +76,7 @@ class Attention(Frozen):
     softmax: Flag = False
     early_share: Share = 0.5
     outlier_quantile: Share = 0.95
+    most_outliers: Count = 10
     similarity_threshold: Share = 0.4
     cls_share: Share = 0.3
     file: OptionalText = Field(default=None, exclude=True)  # of kind file: PATH:function

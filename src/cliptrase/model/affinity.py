@@ -12,6 +12,7 @@ from torch import Tensor
 
 NEIGHBOURS = 30  # that a patch is compared with where its local density is measured
 SHARPNESS = 3.0  # what centred similarities are multiplied by before their softmax
+SINK = 1.5  # what the attention of [CLS] to a patch is multiplied by before it is compared
 
 
 def cosines(patches: Tensor) -> Tensor:
@@ -69,9 +70,22 @@ def local_outliers(patches: Tensor, quantile: float) -> Tensor:
     return factors > limit[:, None]
 
 
+def attention_sinks(attention: Tensor, most: int) -> Tensor:
+    """Which patches (B, N) bool draw the attention of [CLS] more than their own (SFP).
+
+    Of A (B, 1 + N, 1 + N), [CLS] first: those with 1.5·A[CLS, j] > A[j, j], at `most` the given
+    number, with the largest A[CLS, j]; of equal ones the first.
+    """
+    of_cls = SINK * attention[:, 0, 1:]
+    drawn = of_cls > attention.diagonal(dim1=1, dim2=2)[:, 1:]
+    ranked = of_cls.masked_fill(~drawn, -1).sort(dim=1, descending=True, stable=True).indices
+    first = torch.zeros_like(drawn).scatter_(1, ranked[:, :most], True)
+    return drawn & first
+
+
 def repaired(patches: Tensor, outliers: Tensor, grid: tuple[int, int]) -> Tensor:
     """Patches (B, N, D) of a `grid` (h, w); each of the `outliers` (B, N) becomes the mean of those
-    of its 8 neighbours that are none. One that has no such neighbour stays (SC-CLIP)."""
+    of its 8 neighbours that are none. One that has no such neighbour stays (SC-CLIP, SFP)."""
     kept = (~outliers).to(patches.dtype).unsqueeze(2)
     both = torch.cat([patches * kept, kept], dim=2).transpose(1, 2).unflatten(2, grid)
     sums = F.avg_pool2d(both, 3, stride=1, padding=1, divisor_override=1)

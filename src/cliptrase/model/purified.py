@@ -1,4 +1,4 @@
-"""The last block on patches purified of outliers and averaged over like ones (SC-CLIP).
+"""The last block on patches purified of outliers and averaged over like ones: SC-CLIP and SFP.
 
 Shapes as in vision.py. X_l is the output of block l, P_l its patches, of which [CLS] is no part.
 """
@@ -11,11 +11,13 @@ from torch import Tensor
 from cliptrase.config.method import Attention
 from cliptrase.model import vision
 from cliptrase.model.affinity import (
+    attention_sinks,
     averaged,
     centred_attention,
     cosines,
     local_outliers,
     repaired,
+    thresholded,
 )
 
 
@@ -29,6 +31,20 @@ def sc_clip(original: vision.Original, blocks: range, attention: Attention) -> T
     outliers = local_outliers(before, attention.outlier_quantile)
     similar = cosines(_repaired_inner(original, 9, outliers))
     return _purified(original, blocks, attention, outliers, similar, ("kk",), ("kk",))
+
+
+def sfp(original: vision.Original, blocks: range, attention: Attention) -> Tensor:
+    """Tokens (B, L, D) of SFP (Feature Purification Matters, ICCV 2025): a₁ + a₂ of `_purified`.
+
+    Outliers are patches that draw CLIP's own attention in block 11, its mean over heads
+    (`attention_sinks`). a₁ attends by ⅓[C + softmax(s·k·kᵀ) + softmax(s·q·qᵀ)], a₂ by C alone, C
+    of S9 with its entries below 0.4 (`similarity_threshold`) set to 0.
+    """
+    attended = original.attention(original.clip.inner_index(11))
+    outliers = attention_sinks(attended, attention.most_outliers)
+    similar = cosines(_repaired_inner(original, 9, outliers))
+    similar = thresholded(similar, attention.similarity_threshold)
+    return _purified(original, blocks, attention, outliers, similar, ("qq", "kk"), ())
 
 
 def _repaired_inner(original: vision.Original, block: int, outliers: Tensor) -> Tensor:

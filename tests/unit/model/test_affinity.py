@@ -8,9 +8,11 @@ from slow_patches import (
     cosine_matrix,
     factor_outliers,
     repaired_patches,
+    sink_outliers,
 )
 
 from cliptrase.model.affinity import (
+    attention_sinks,
     averaged,
     centred_attention,
     cosines,
@@ -47,6 +49,18 @@ def test_a_quantile_at_a_whole_rank_is_that_factor_itself():
 def test_equal_patches_and_a_single_one_are_no_outliers():
     assert not local_outliers(torch.ones(1, 35, 6), 0.95).any()
     assert not local_outliers(patches(1), 0.95).any()
+
+
+def test_sinks_draw_more_of_cls_than_of_themselves_at_most_ten_and_the_first_of_equal_ones():
+    drawn = torch.rand(2, 36, 36, generator=torch.Generator().manual_seed(5))
+    drawn[1].diagonal().mul_(0.5)
+    expected = [sink_outliers(picture.double().numpy()) for picture in drawn]
+    assert len(expected[1]) == 10
+    assert places(attention_sinks(drawn, 10)) == expected
+    even = torch.full((1, 36, 36), 1 / 36)
+    assert places(attention_sinks(even, 10)) == [set(range(10))] == [sink_outliers(even[0].numpy())]
+    own = torch.eye(3)[None]
+    assert not attention_sinks(own, 10).any() and attention_sinks(even[:, :2, :2], 10).all()
 
 
 def test_repaired_patches_are_the_mean_of_the_neighbours_that_are_no_outliers():
