@@ -13,10 +13,10 @@ def cosine_matrix(patches: np.ndarray) -> np.ndarray:
     return np.array([[a @ b for b in unit] for a in unit])
 
 
-def averaged_over_like(similarity: np.ndarray, patches: np.ndarray) -> np.ndarray:
+def averaged_over_like(similarity: np.ndarray, patches: np.ndarray, threshold: float) -> np.ndarray:
     out = []
     for row in similarity:
-        weights = [s if s >= 0.4 else 0.0 for s in row]
+        weights = [s if s >= threshold else 0.0 for s in row]
         total = sum(w * patch for w, patch in zip(weights, patches, strict=True))
         out.append(total / (sum(weights) + 1e-6))
     return np.array(out)
@@ -31,8 +31,8 @@ def centred_softmax(similarity: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-def factor_outliers(patches: np.ndarray) -> set[int]:
-    """Local outlier factors of 30 neighbours, above the 95 % quantile (NumPy's linear one)."""
+def factor_outliers(patches: np.ndarray, quantile: float) -> set[int]:
+    """Local outlier factors of 30 neighbours, above a quantile (NumPy's linear one)."""
     count = len(patches)
     neighbours = min(30, count - 1)
     nearest, reach = [], []
@@ -43,18 +43,18 @@ def factor_outliers(patches: np.ndarray) -> set[int]:
     factors = [
         math.fsum(reach[i] / reach[j] for j in nearest[i]) / neighbours for i in range(count)
     ]
-    limit = np.quantile(factors, 0.95)
+    limit = np.quantile(factors, quantile)
     return {i for i, factor in enumerate(factors) if factor > limit}
 
 
-def sink_outliers(attention: np.ndarray) -> set[int]:
-    """Patches to which [CLS] attends, times 1.5, more than they do themselves: at most ten."""
+def sink_outliers(attention: np.ndarray, most: int) -> set[int]:
+    """Patches to which [CLS] attends, times 1.5, more than they do themselves: at most `most`."""
     found = []
     for j in range(1, len(attention)):
         drawn = 1.5 * attention[0, j]
         if drawn > attention[j, j]:
             found.append((-drawn, j - 1))
-    return {j for _, j in sorted(found)[:10]}
+    return {j for _, j in sorted(found)[:most]}
 
 
 def repaired_patches(patches: np.ndarray, outliers: set[int], grid: tuple[int, int]) -> np.ndarray:

@@ -35,7 +35,7 @@ def test_outliers_are_those_of_each_picture():
     for count in (2, 3, 16, 31, 32, 35, 121):
         some = patches(count)
         some[1] *= 100  # one picture's distances say nothing about the other
-        expected = [factor_outliers(picture.double().numpy()) for picture in some]
+        expected = [factor_outliers(picture.double().numpy(), 0.95) for picture in some]
         assert places(local_outliers(some, 0.95)) == expected
 
 
@@ -54,11 +54,15 @@ def test_equal_patches_and_a_single_one_are_no_outliers():
 def test_sinks_draw_more_of_cls_than_of_themselves_at_most_ten_and_the_first_of_equal_ones():
     drawn = torch.rand(2, 36, 36, generator=torch.Generator().manual_seed(5))
     drawn[1].diagonal().mul_(0.5)
-    expected = [sink_outliers(picture.double().numpy()) for picture in drawn]
+    expected = [sink_outliers(picture.double().numpy(), 10) for picture in drawn]
     assert len(expected[1]) == 10
     assert places(attention_sinks(drawn, 10)) == expected
     even = torch.full((1, 36, 36), 1 / 36)
-    assert places(attention_sinks(even, 10)) == [set(range(10))] == [sink_outliers(even[0].numpy())]
+    assert (
+        places(attention_sinks(even, 10))
+        == [set(range(10))]
+        == [sink_outliers(even[0].numpy(), 10)]
+    )
     own = torch.eye(3)[None]
     assert not attention_sinks(own, 10).any() and attention_sinks(even[:, :2, :2], 10).all()
 
@@ -85,7 +89,7 @@ def test_averages_and_centred_attention():
         ours = centred_attention(similarity)[image]
         np.testing.assert_allclose(ours, centred_softmax(slow), atol=1e-6)
         ours = averaged(some, similarity, 0.4)[image]
-        np.testing.assert_allclose(ours, averaged_over_like(slow, picture), atol=1e-5)
+        np.testing.assert_allclose(ours, averaged_over_like(slow, picture, 0.4), atol=1e-5)
         assert ((slow > 0.3) & (slow < 0.4)).any()  # the threshold decides something
 
 
