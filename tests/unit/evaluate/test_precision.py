@@ -17,7 +17,8 @@ from cliptrase.runs import finished
 
 RUN = ["benchmark=shapes_bg", "method=cliptrase"]
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=2"]
-BESIDE = {"cliptrase_sam", "cliptrase_dinov2", "cliptrase_unsupervised"}  # CLIP's part is cliptrase
+BESIDE = {"outside", "cliptrase_sam", "cliptrase_dinov2", "cliptrase_unsupervised"}
+# a file of the user's, and methods whose part of CLIP is that of cliptrase, are beside these
 METHODS = sorted({file.stem for file in (config.files.CONF / "method").glob("*.yaml")} - BESIDE)
 LOW = ["bf16", "fp16"]
 
