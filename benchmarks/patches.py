@@ -58,7 +58,7 @@ def main(overrides: Sequence[str]) -> None:
                 facts = int(looks.is_global.sum()), looks.share, looks.of_cls
                 blocks.setdefault(block, []).append((*facts, area(each.attention[block])))
             ranked.setdefault("SCR attention, block 12", []).append(area(each.released))
-            ranked.setdefault("correlation, block 11", []).append(area(each.correlation))
+            ranked.setdefault(f"correlation, {each.correlated}", []).append(area(each.correlation))
             made = each.clusters
             assert made is not None
             for name, labels in (("clusters", made.before), ("denoised", made.after)):

@@ -13,6 +13,14 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from slow_patches import (
+    averaged_over_like,
+    centred_softmax,
+    cosine_matrix,
+    factor_outliers,
+    repaired_patches,
+    sink_outliers,
+)
 from tests.objects import listed_text, method
 
 from cliptrase.errors import UserError
@@ -22,8 +30,18 @@ from cliptrase.model.attention import self_self, temperature
 from cliptrase.model.load import Clip
 
 PATCH, WIDTH, HEADS = 8, 24, 3
-PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem")
-GRIDS = ((4, 4), (3, 5))
+PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip", "sc_clip", "sfp")
+GRIDS = ((4, 4), (5, 7))
+NUMBERS = {  # of the papers
+    "resclip": {"early_share": 0.5},
+    "sc_clip": {"outlier_quantile": 0.95, "similarity_threshold": 0.4, "cls_share": 0.3},
+    "sfp": {"most_outliers": 10, "similarity_threshold": 0.4, "cls_share": 0.3},
+}
+OTHERS = {  # such that some patches are like, and some are not
+    "resclip": {"early_share": 0.2},
+    "sc_clip": {"outlier_quantile": 0.8, "similarity_threshold": 0.96, "cls_share": 0.7},
+    "sfp": {"most_outliers": 3, "similarity_threshold": 0.96, "cls_share": 0.7},
+}
 
 
 def random_clip(layers: int) -> Clip:
@@ -153,8 +171,18 @@ def gem_heads(block: Any, x: np.ndarray) -> list[np.ndarray]:
     return heads
 
 
-def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) -> np.ndarray:
-    """Tokens (L, D) that the method `name` maps into the joint space."""
+def inner_blocks(first: int, last: int, depth: int) -> range:
+    """Blocks first … last of twelve, counted from 1, in a model of `depth` blocks."""
+    ends = [
+        block if depth == 12 else max(1, math.floor(block * depth / 12)) for block in (first, last)
+    ]
+    return range(ends[0], ends[1] + 1)
+
+
+def tokens_of(
+    name: str, blocks: list[Any], entering: list[np.ndarray], grid, numbers: dict[str, float]
+) -> np.ndarray:
+    """Tokens (L, D) that the method `name` with its `numbers` maps into the joint space."""
     block, x = blocks[-1], entering[-2]
     parts = head_parts(block, x)
     match name:
@@ -166,6 +194,31 @@ def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) ->
             omega = naclip_omega(grid)
             heads = [attention(k, k, scale_of(k), omega) @ v for _, k, v in parts]
             return project_out(block, heads)
+        case "resclip":
+            omega, heads = naclip_omega(grid), []
+            for head, (_, k, v) in enumerate(parts):
+                early = []
+                for number in inner_blocks(6, 9, len(blocks)):
+                    q6, k6, _ = head_parts(blocks[number - 1], entering[number - 1])[head]
+                    early.append(attention(q6, k6, scale_of(q6)))
+                mean = sum(early) / len(early)
+                late, share = attention(k, k, scale_of(k), omega), numbers["early_share"]
+                heads.append(2 * ((1 - share) * late + share * mean) @ v)
+            return project_out(block, heads)
+        case "sc_clip":
+            outliers = factor_outliers(entering[-2][1:], numbers["outlier_quantile"])
+            (at,) = inner_blocks(9, 9, len(blocks))
+            similar = cosine_matrix(repaired_patches(entering[at][1:], outliers, grid))
+            return purified(blocks, entering, grid, outliers, similar, "k", "k", numbers)
+        case "sfp":
+            heads = [
+                attention(q, k, scale_of(q)) for q, k, _ in head_parts(blocks[-2], entering[-3])
+            ]
+            outliers = sink_outliers(sum(heads) / HEADS, numbers["most_outliers"])
+            (at,) = inner_blocks(9, 9, len(blocks))
+            similar = cosine_matrix(repaired_patches(entering[at][1:], outliers, grid))
+            similar[similar < numbers["similarity_threshold"]] = 0
+            return purified(blocks, entering, grid, outliers, similar, "qk", "", numbers)
         case "clip_surgery":
             path = entering[-7]  # the input of the last six blocks
             for block, x in zip(blocks[-6:], entering[-7:-1], strict=True):
@@ -181,13 +234,48 @@ def tokens_of(name: str, blocks: list[Any], entering: list[np.ndarray], grid) ->
     raise AssertionError(name)
 
 
-def oracle(name: str, clip: Clip, first: torch.Tensor, grid: tuple[int, int]) -> np.ndarray:
+def purified(
+    blocks: list[Any],
+    entering: list[np.ndarray],
+    grid: tuple[int, int],
+    outliers: set[int],
+    similar: np.ndarray,
+    first: str,
+    second: str,
+    numbers: dict[str, float],
+) -> np.ndarray:
+    """[CLS] of CLIP, and the sum of two paths through the last block, each averaged over like
+    patches of block 4; first, second: q, k or both, whose self-attention the paths take."""
+    threshold, share = numbers["similarity_threshold"], numbers["cls_share"]
+    early = inner_blocks(4, 10, len(blocks))
+    near = cosine_matrix(entering[early[0]][1:])
+    mended = repaired_patches(entering[-2][1:], outliers, grid)
+    mended = averaged_over_like(similar, mended, threshold)
+    total = sum(entering[number] for number in early)
+    out = 0
+    for cls, patches, terms in (
+        (entering[-2][0], mended, first),
+        (total[0], total[1:], second),
+    ):
+        heads = []
+        for q, k, v in head_parts(blocks[-1], patches):
+            own = [attention(p, p, scale_of(p)) for p in ({"q": q, "k": k}[t] for t in terms)]
+            heads.append((centred_softmax(similar) + sum(own)) @ v / (1 + len(own)))
+        out = out + averaged_over_like(
+            near, project_out(blocks[-1], heads) + share * cls, threshold
+        )
+    return np.stack([entering[-1][0], *out])
+
+
+def oracle(
+    name: str, clip: Clip, first: torch.Tensor, grid: tuple[int, int], numbers: dict[str, float]
+) -> np.ndarray:
     """Normalised features (L, E) of one image, `first` (L, D) the tokens entering block 1."""
     blocks = list(clip.blocks)
     entering = [array(first)]
     for block in blocks:
         entering.append(clip_block(block, entering[-1]))
-    tokens = tokens_of(name, blocks, entering, grid)
+    tokens = tokens_of(name, blocks, entering, grid, numbers)
     joint = np.stack([norm(t, clip.visual.ln_post) @ array(clip.visual.proj) for t in tokens])
     return unit_rows(joint)
 
@@ -199,12 +287,54 @@ def oracle(name: str, clip: Clip, first: torch.Tensor, grid: tuple[int, int]) ->
 def test_peer(clip, grid, name):
     images = pixels(grid)
     first = vision.embed_tokens(clip, images)
-    expected = np.stack([oracle(name, clip, tokens, grid) for tokens in first])
+    numbers = NUMBERS.get(name, {})
+    expected = np.stack([oracle(name, clip, tokens, grid, numbers) for tokens in first])
     assert np.abs(expected[0] - expected[1]).max() > 0.01  # two images, not one
     for count in (1, 2):
         graph = Graph(clip, images[:count])
         ours = torch.cat([graph.cls(method(name))[:, None], graph.patches(method(name))], dim=1)
         np.testing.assert_allclose(ours, expected[:count], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_numbers_than_the_papers(clip, grid, name):
+    first, numbers = vision.embed_tokens(clip, pixels(grid)), OTHERS[name]
+    other = method(name, {f"attention.{key}": value for key, value in numbers.items()})
+    expected = np.stack([oracle(name, clip, tokens, grid, numbers) for tokens in first])
+    ours = Graph(clip, pixels(grid)).patches(other)
+    np.testing.assert_allclose(ours, expected[:, 1:], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_picture_in_a_batch_is_the_picture_alone_bit_for_bit(clip, grid, name):
+    images = pixels(grid)
+    together = Graph(clip, images).patches(method(name))
+    for image, features in zip(images, together, strict=True):
+        assert torch.equal(Graph(clip, image[None]).patches(method(name))[0], features)
+
+
+def test_a_picture_of_one_patch_and_one_of_equal_patches(clip):
+    """Features are finite, and equal patches are equal."""
+    alike = random_clip(clip.depth)
+    alike.visual.positional_embedding[1:] = alike.visual.positional_embedding[1]
+    grey = torch.full((1, 3, 5 * PATCH, 7 * PATCH), 0.3)
+    for name in PEERS:
+        assert Graph(clip, pixels((1, 1))).patches(method(name)).isfinite().all()
+        assert Graph(clip, grey).patches(method(name)).isfinite().all()
+        if name != "naclip" and name != "resclip":  # which prefer near patches
+            features = Graph(alike, grey).patches(method(name))[0]
+            torch.testing.assert_close(
+                features, features[:1].expand_as(features), atol=1e-4, rtol=0
+            )
+
+
+@pytest.mark.parametrize(
+    ("depth", "indices"),
+    [(12, [3, 5, 8, 9, 10, 11]), (6, [1, 2, 3, 4, 4, 5]), (24, [7, 11, 17, 19, 22, 23])],
+)
+def test_inner_blocks_are_counted_in_proportion_but_for_the_last_two(depth, indices):
+    clip = random_clip(depth)
+    assert [clip.inner_index(block) for block in (4, 6, 9, 10, 11, 12)] == indices
 
 
 def test_no_peer_is_another_or_a_baseline(clip, grid):

@@ -96,6 +96,8 @@ def run(args: argparse.Namespace) -> None:
     print(printable(text), end="")
     if not classes:
         print("no words were given (--classes): figures have no label maps")
+    if not made:
+        print(f"method {args.method} makes no clusters: there are no Figures 5 and 10")
     for path in [*paths, folder / "explanation.txt"]:
         print(printable(f"wrote {path}"))
 

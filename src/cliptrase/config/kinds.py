@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 class AttentionKind:
     """function: it takes the unmodified model on a batch of images (`Original`), the
     blocks to replace (0-based, in a row) and `method.attention`, and returns the tokens (B, L, D)
-    that go to the joint space. reads: which of the keys `terms omega row_sum heads softmax within`
-    it reads; another one that is set is refused, so that nobody believes that it counted.
+    that go to the joint space. reads: which of the keys that not every kind has (`terms omega
+    row_sum heads softmax within`, and numbers of one method) it reads; another one that is set is
+    refused, so that nobody believes that it counted.
 
     shares_heads: one matrix serves all heads; regions may be made of it. two_paths: blocks add up
     on a path of their own, beside the unmodified one: always with a residual, never with an FFN.
+    last_alone: it replaces the last block, and drops its residual and its FFN.
     """
 
     function: str
     reads: tuple[str, ...] = ()
     shares_heads: bool = False
     two_paths: bool = False
+    last_alone: bool = False
 
 
 IN_PLACE = "cliptrase.model.attention:in_place"
@@ -46,6 +49,19 @@ ATTENTION = {
         "cliptrase.model.outside:outside", ("terms", "omega", "row_sum", "heads", "softmax")
     ),
     "gem": AttentionKind("cliptrase.model.attention:gem", ("terms",), two_paths=True),
+    "resclip": AttentionKind(
+        "cliptrase.model.attention:resclip", ("terms", "omega", "early_share"), last_alone=True
+    ),
+    "sc_clip": AttentionKind(
+        "cliptrase.model.purified:sc_clip",
+        ("outlier_quantile", "similarity_threshold", "cls_share"),
+        last_alone=True,
+    ),
+    "sfp": AttentionKind(
+        "cliptrase.model.purified:sfp",
+        ("most_outliers", "similarity_threshold", "cls_share"),
+        last_alone=True,
+    ),
 }
 
 

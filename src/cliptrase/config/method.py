@@ -31,6 +31,13 @@ Block = Annotated[
     ),
 ]
 Scale = Annotated[float, number(0, 10_000)]
+Share = Annotated[
+    float,
+    that(lambda value: is_number(value) and 0 <= value <= 1, "must be a number from 0 to 1"),
+]
+OWN_KEYS = (  # numbers of some methods
+    "early_share", "outlier_quantile", "most_outliers", "similarity_threshold", "cls_share",
+)  # fmt: skip
 WITHIN_KEYS = ("within_mixed", "within_cls")  # how `within` restricts
 SHARED_MATRIX = tuple(name for name, kind in ATTENTION.items() if kind.shares_heads)
 
@@ -51,7 +58,10 @@ class Attention(Frozen):
     model, from the end on other depths.
 
     within: an oracle: tokens attend within regions of the ground truth only. A configuration says
-    `truth`; the run of a pass names its target there (`evaluate.jobs.Job.of`).
+    `truth`; the run of a pass names its target there (`evaluate.jobs.Job.of`). early_share: of
+    earlier blocks in the attention (`model.attention.resclip`). outlier_quantile,
+    most_outliers, similarity_threshold, cls_share: what is an outlier, how many are, how like
+    patches are that are averaged, and how much of [CLS] is added to them (`model.purified`).
     """
 
     kind: Annotated[str, one_of(*ATTENTION)]
@@ -64,6 +74,11 @@ class Attention(Frozen):
     row_sum: Annotated[str | int, one_of("none", 1, 3)] = "none"
     heads: Heads = "mean"
     softmax: Flag = False
+    early_share: Share = 0.5
+    outlier_quantile: Share = 0.95
+    most_outliers: Count = 10
+    similarity_threshold: Share = 0.4
+    cls_share: Share = 0.3
     file: OptionalText = Field(default=None, exclude=True)  # of kind file: PATH:function
     code: OptionalText = None  # the digest of its code
     within: Annotated[str | None, one_of(None, "truth")] = None
@@ -84,6 +99,14 @@ class Attention(Frozen):
                 f"method.attention.kind={self.kind}: its path has a residual and no FFN; take "
                 "method.attention.residual=true and method.attention.ffn=false"
             )
+        replaced = self.first_block, self.last_block, self.residual, self.ffn
+        if kind.last_alone and replaced != (12, 12, False, False):
+            raise UserError(
+                f"method.attention.kind={self.kind}: it replaces the last block alone, without "
+                "residual and FFN; take method.attention.first_block=12, "
+                "method.attention.last_block=12, method.attention.residual=false and "
+                "method.attention.ffn=false"
+            )
         if self.kind == "gem" and "qk" in terms:
             raise UserError(
                 "method.attention.terms: kind gem compares tokens with themselves; take qq, kk, vv"
@@ -102,6 +125,8 @@ class Attention(Frozen):
             + " or ".join(SHARED_MATRIX),
             "within": f"kind {self.kind} has no rows that could be restricted; take null",
         }
+        for key in OWN_KEYS:
+            cures[key] = f"kind {self.kind} does not read it; take {defaults(Attention)[key]}"
         if self.within is None:
             unread = "says how within=truth restricts rows, and within is null; take "
             cures |= {key: unread + defaults(Attention)[key] for key in WITHIN_KEYS}

@@ -391,6 +391,10 @@ class Graph:
         """The ground truth (B, height, width) of a target, −1 where it is ignored."""
         return self._truths[target]
 
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, computed once for all methods that ask for the same `key`."""
+        return self._once("encode", ("shared", key), make)
+
     def _once(self, stage: str, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, kept under (stage, key); its time, less what it called, counts for `stage`."""
         full = (stage, key)

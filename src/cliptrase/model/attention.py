@@ -35,6 +35,32 @@ def in_place(original: vision.Original, blocks: range, attention: Attention) -> 
     return tokens
 
 
+def resclip(original: vision.Original, blocks: range, attention: Attention) -> Tensor:
+    """Tokens (B, L, D) of the last block, whose attention is half that of earlier ones: RCS of
+    ResCLIP (CVPR 2025), without its second part, which depends on the words.
+
+    Per head, A = 2·[(1 − λ)·softmax(s·k·kᵀ + ω) + λ·R], R the mean of CLIP's own attention,
+    softmax(s·q·kᵀ), in blocks 6 to 9, of the same head; λ is `early_share`, ω that of NACLIP. Of
+    several terms the first softmax is the sum. No residual, no FFN.
+    """
+    clip, last, share = original.clip, blocks.start, attention.early_share
+    tokens, parts = original.entering(last), original.qkv(last)
+
+    def early() -> Tensor:
+        total, each = torch.zeros_like(tokens), range(clip.inner_index(6), clip.inner_index(9) + 1)
+        for index in each:  # one after the other: a sum over a stack rounds by the batch's size
+            of_block = original.qkv(index)._replace(v=parts.v)
+            total = total + vision.attend(of_block, "softmax", ["qk"])
+        return total / len(each)
+
+    bias = None
+    if attention.omega is not None:
+        bias = vision.neighbourhood(*original.grid, attention.omega, parts.v.device)
+    late = vision.attend(parts, "softmax", attention.terms, bias)
+    mixed = 2 * ((1 - share) * late + share * original.once("attention of blocks 6 to 9", early))
+    return vision.finish(clip, last, tokens, mixed, residual=False, ffn=False)
+
+
 def same_region(truth: Tensor, patch: int, mixed: str, cls: str) -> Tensor:
     """(B, L, L) bool: whether token i attends to token j, within regions of the ground truth.
 

@@ -88,6 +88,16 @@ class Clip:
             )
         return index
 
+    def inner_index(self, block: int) -> int:
+        """0-based index of a `block` of which a method reads the tokens or the attention.
+
+        Counted as in a 12-block model: up to 10 in proportion to the depth, ⌊block·depth/12⌋, at
+        least the first; 11 and 12 from the end. Raises UserError where the model has no block 11.
+        """
+        if block > 10:
+            return self.block_index(block)
+        return max(block * self.depth // 12, 1) - 1
+
     def normalise(self, pixels: np.ndarray) -> Tensor:
         """What the image tower reads, (B, 3, H, W) float32 on the device, of `pixels` (B, H, W, 3)
         uint8 RGB."""

@@ -3,8 +3,8 @@
 Shapes: B images, h × w patches, L = 1 + h·w tokens ([CLS] first), D width, H heads, d = D / H.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from cliptrase.config.kinds import TERMS
 from cliptrase.errors import UserError
 from cliptrase.model.load import Clip
 from cliptrase.model.precision import linear
+
+T = TypeVar("T")
 
 
 class QKV(NamedTuple):
@@ -39,6 +41,13 @@ class Original(Protocol):
 
     def qkv(self, index: int) -> QKV:
         """Queries, keys, values of block `index`."""
+
+    def attention(self, index: int) -> Tensor:
+        """What each token attends to in block `index`, mean over heads: (B, L, L), rows sum to
+        1."""
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, computed once for all that ask for the same `key`."""
 
     def truth(self, target: str) -> Tensor:
         """Class of every pixel (B, H, W) in the ground truth of a target, −1 where it is ignored:

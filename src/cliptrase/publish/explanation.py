@@ -33,21 +33,27 @@ def explanation(each: Quantities) -> str:
 def _of_clusters(made: Clusters) -> Iterator[str]:
     before, after = int(made.before.max()) + 1, int(made.after.max()) + 1
     left = [100 * (labels < 0).mean() for labels in (made.before, made.after)]
+    if not made.denoised:
+        yield f"clusters: {before}; patches of no cluster: {left[0]:.0f} %; they are not denoised"
+        return
     yield (
         f"clusters: {before}, denoised {after}; patches of no cluster: {left[0]:.0f} %, "
         f"denoised {left[1]:.0f} %"
     )
     noise = np.isin(made.before, made.noisy)
-    gone = int(((made.before >= 0) & (made.after < 0)).sum())
+    lost = int(((made.before >= 0) & (made.after < 0)).sum())
+    won = int(((made.before < 0) & (made.after >= 0)).sum())
     yield (
-        f"noise: {len(made.noisy)} of the {before} clusters are like [CLS], "
-        f"{int(noise.sum())} of {len(noise)} patches; the denoising leaves {gone} patches without "
-        "the cluster they had"
+        f"noise: {len(made.noisy)} of the {before} clusters are like [CLS], {int(noise.sum())} of "
+        f"{len(noise)} patches; the denoising takes {lost} patches out of clusters, and {won} in"
     )
 
 
 def _votes(made: Clusters, words: Predictions) -> Iterator[str]:
     """What each region was before the vote and is after it, the largest regions first."""
+    if not words.voted:
+        yield "regions do not vote: every pixel keeps its own class"
+        return
     numbers, sizes = np.unique(made.regions[made.regions >= 0], return_counts=True)
     if not numbers.size:
         yield "regions: none, every pixel keeps its own class"

@@ -50,9 +50,9 @@ def label_maps(
     heads = ["image", "ground truth", *(shortened(row, 60) for row in pictures[0].maps)]
     down = -(-len(heads) // ACROSS)
     across = -(-len(heads) // down)
-    truth = _shares([picture.truth for picture in pictures], len(names))
+    truth = class_shares([picture.truth for picture in pictures], len(names))
     maps = [labels for picture in pictures for labels in picture.maps.values()]
-    shares = np.maximum(truth, _shares(maps, len(names)))
+    shares = np.maximum(truth, class_shares(maps, len(names)))
     table = class_colours(truth, shares, background)
     entries = legend_entries(table, shares, names, 60)
     columns, room = legend_size(entries, CELL[0] * across)
@@ -79,7 +79,7 @@ def _right(labels: Labels, truth: Labels) -> str:
     return f"{100 * (labels == truth)[scored].mean():.0f} % of pixels right" if scored.any() else ""
 
 
-def _shares(maps: Sequence[Labels], classes: int) -> NDArray[np.float64]:
+def class_shares(maps: Sequence[Labels], classes: int) -> NDArray[np.float64]:
     """The largest share of a map that each class fills, (classes,)."""
     counts = [np.bincount(each[each >= 0], minlength=classes) / each.size for each in maps]
     return np.max(counts, axis=0)

@@ -25,6 +25,7 @@ from cliptrase.publish.label_maps import (
     Labels,
     add_legend,
     class_colours,
+    class_shares,
     legend_entries,
     legend_size,
 )
@@ -113,7 +114,7 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     maps: dict[str, Labels] = {}
     if words:
         maps = {"CLIP": words.plain, "the method": words.final}
-        if each.clusters:
+        if words.voted and each.clusters:
             maps = {"CLIP": words.plain, "+ SCR": words.scr, "with votes": words.final}
     across = max(len(blocks), 1 + len(maps))
     heads = [[f"block {block}" for block in blocks] + [""] * (across - len(blocks))]
@@ -182,7 +183,7 @@ def global_numbers(each: Quantities, wanted: Wanted) -> Numbers:
 
 def clusters(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     """Picture, clusters before and after the denoising, and the regions (Figure 5)."""
-    heads = ["picture", "clusters", "denoised", "regions"]
+    heads = ["picture", "clusters", _second(pictures), "regions"]
     title = f"{wanted.about} · clusters of patches by their correlation; grey: of no cluster"
     rows = [heads, *[[""] * 4] * (len(pictures) - 1)]
     figure, grid = _grid(rows, [*map(_shape, pictures)], title)
@@ -255,7 +256,7 @@ def local_numbers(each: Quantities, wanted: Wanted) -> Numbers:
 def denoising(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     """As `clusters`, those of noise boxed, and the label map (Figure 10)."""
     words = all(each.predictions for each in pictures)
-    heads = ["picture", "clusters, noise boxed", "denoised"] + ["label map"] * words
+    heads = ["picture", "clusters, noise boxed", _second(pictures)] + ["label map"] * words
     title = f"{wanted.about} · noise: clusters of patches that correlate with [CLS]"
     rows = [heads, *[[""] * len(heads)] * (len(pictures) - 1)]
     figure, grid = _grid(rows, [*map(_shape, pictures)], title)
@@ -467,6 +468,11 @@ def _corners(each: Quantities, number: int) -> tuple[int, int, int, int]:
     return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
 
 
+def _second(pictures: Sequence[Quantities]) -> str:
+    """The head above the clusters that the method goes on with."""
+    return "denoised" if all(_of(each).denoised for each in pictures) else "not denoised"
+
+
 def _box(each: Quantities, number: int) -> Rectangle:
     top, bottom, left, right = _corners(each, number)
     (height, width), (rows, columns) = each.pixels.shape[:2], each.correlated_grid
@@ -478,7 +484,6 @@ def _box(each: Quantities, number: int) -> Rectangle:
 
 def _legend(maps: Sequence[Labels], words: Predictions) -> tuple[Rgb, list[Entry]]:
     """The colour of each class in label maps, and the entries of the legend."""
-    classes = len(words.names)
-    shares = np.max([np.bincount(m.ravel(), minlength=classes) / m.size for m in maps], axis=0)
+    shares = class_shares(maps, len(words.names))
     table = class_colours(shares, shares, words.background)
     return table, legend_entries(table, shares, words.names, 30)

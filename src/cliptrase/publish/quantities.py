@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cliptrase.config.kinds import vote_of
 from cliptrase.config.method import Correlation, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import UNCHANGED, Graph, Text
@@ -63,13 +64,14 @@ class Clusters:
     """The clusters of a method in one picture; N patches, −1 those of no cluster.
 
     regions: (H, W), −1 where there is none. noisy: those of `before` that the denoising is about:
-    [CLS] is like their patches.
+    [CLS] is like their patches. denoised: whether the method does so at all.
     """
 
     before: Labels  # (N,), of the correlation as it is
     after: Labels  # (N,), of the denoised one, which the method goes on with; colours as `before`
     regions: Labels  # (H, W), of `after`
     noisy: tuple[int, ...]
+    denoised: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Predictions:
     """Label maps (H, W) of one picture, indices into `names`.
 
     plain: of CLIP as it is. scr: with the method's attention, no region votes. final: the method's.
-    background: which of the names is the background's, if one is.
+    background: which of the names is the background's, if one is. voted: whether regions vote.
     """
 
     names: tuple[str, ...]
@@ -85,6 +87,7 @@ class Predictions:
     plain: Labels
     scr: Labels
     final: Labels
+    voted: bool = True
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,7 @@ def _clusters(graph: Graph, method: Method, regions: Regions, weights: Map) -> C
         after=after,
         regions=graph.regions(method)[0].cpu().numpy().astype(np.int64),
         noisy=noisy_clusters(weights, before) if regions.denoise != "none" else (),
+        denoised=regions.denoise != "none",
     )
 
 
@@ -222,7 +226,9 @@ def _predictions(graph: Graph, method: Method, words: Words, logit_scale: float)
         graph.prediction(method.model_copy(update=update), words.text, "words", logit_scale)
         for update in (plain, voteless, {})
     ]
-    return Predictions(words.names, words.background, *(each[0].cpu().numpy() for each in maps))
+    of_clip, scr, final = (each[0].cpu().numpy() for each in maps)
+    voted = vote_of(method) != "none"
+    return Predictions(words.names, words.background, of_clip, scr, final, voted)
 
 
 def _array(tensor: torch.Tensor) -> Map:
