@@ -19,6 +19,7 @@ from cliptrase.publish import has_runs, page_pictures, run_report
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.compare import comparables, paired_difference, why_no_pair
 from cliptrase.publish.layout import FLOPS, Panel, sheet_of
+from cliptrase.publish.remarks import NEAR_BEST
 from cliptrase.publish.render import ABSENT, number, sections_of, to_csv, to_latex, to_markdown
 from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.publish.run_report import Folder, Scored
@@ -134,15 +135,20 @@ def _panel(panel: Panel, heat: bool) -> Facts:
 
     def shown(cell: Any) -> Facts:
         value, spread, gap, gap_spread, printed = _cell_texts(cell)
-        marks = ",".join((cell.marks, cell.diff_marks, cell.printed_marks)).split(",")
         zero = bool(gap and cell.diff_low <= 0 <= cell.diff_high)
-        more = [spread, f"{gap} {gap_spread}".strip() + " not significant" * zero]
-        more += [f"paper {printed}"] if printed else []
+        gap = gap or "no difference" * bool(cell.diff_reason)
+        more = [
+            (spread, ""),
+            (f"{gap} {gap_spread}".strip() + " not significant" * zero, cell.diff_marks),
+            (f"paper {printed}" * bool(printed), cell.printed_marks),
+        ]
         return {
             "text": value,
             "best": bool(cell.best),
-            "marks": ",".join(dict.fromkeys(filter(None, marks))),
-            "more": [text for text in more if text],
+            "marks": cell.marks,
+            "more": [
+                (text, marks.replace(NEAR_BEST, "").strip(",")) for text, marks in more if text
+            ],
             "run": cell.run if value != ABSENT else "",
             "value": None if pd.isna(cell.value) else float(cell.value),
             "heat": round((cell.value - low) / span, 2) if heat and span > 0 else None,
