@@ -20,6 +20,7 @@ from cliptrase.evaluate.jobs import Job, operations
 from cliptrase.evaluate.protocols import Maps, Predicted
 from cliptrase.evaluate.tally import AnyResult, ImageResult, RegionResult
 from cliptrase.evaluate.truth import Loaded, Loader
+from cliptrase.model import vision
 from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.provenance import Stages
@@ -104,13 +105,19 @@ class Predictor:
     def flops(self, position: int) -> dict[str, int]:
         """Floating-point operations of each run alone on the image at `position`."""
         different = {job.cost_key: job for job in self.jobs.values()}
+        # Where torch counts, it resizes positions in another order: those are made anew.
+        beside = [network for job in self.jobs.values() for network in job.networks.values()]
+        tables = [getattr(network, "positions", {}) for network in (self.clip, *beside)]
+        before = [dict(table) for table in tables]
         with self._one_fitting():
             count = partial(self.load.protocol.count, self.clip, self.load(position).shown)
             counted = {key: operations(partial(count, job)) for key, job in different.items()}
-        # Where torch counts, it resizes positions in another order: those of a pass are made anew.
-        beside = [network for job in self.jobs.values() for network in job.networks.values()]
-        for network in (self.clip, *beside):
-            getattr(network, "positions", {}).clear()
+        grids = self.clip.positions.keys() - before[0].keys()
+        for table, kept in zip(tables, before, strict=True):
+            table.clear()
+            table.update(kept)
+        for grid in grids:
+            vision.position_embedding(self.clip, *grid)
         return {run: counted[job.cost_key] for run, job in self.jobs.items()}
 
     def _one_fitting(self) -> AbstractContextManager[None]:

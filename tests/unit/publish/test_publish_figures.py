@@ -210,7 +210,7 @@ def test_the_command_draws_charts_and_pictures(
     made = {path.name for path in (tmp_path / "smoke" / "figures").glob("[a-z]*")}
     names = {*CHARTS, "label_maps", "correlation", *FIGURES}
     files = {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
-    files |= {f"{name}.npz" for name in FIGURES}
+    files |= {f"{name}.npz" for name in [*FIGURES, "fig1a_overview"]}
     assert made == files
     assert len(capsys.readouterr().out.splitlines()) == len(files)
 
