@@ -151,7 +151,7 @@ def test_names_of_any_signs_are_single_words_for_the_shell(bare):
     done = snakemake(bare, "all", "--dry-run", "--printshellcmds", suite=name)
     assert done.returncode == 0 and not (bare / "there").exists(), done.stdout
     commands = re.findall("^Shell command: (python.*)", done.stdout, re.MULTILINE)
-    assert len(commands) == 4
+    assert len(commands) == 5
     for words in map(shlex.split, commands):
         assert words[:2] == ["python", "-m"] and name in words
         assert [word for word in words if name in word and words[words.index(word) - 1] == ">"]
