@@ -104,6 +104,7 @@ def test_a_file_without_the_function_is_refused_before_it_runs(
     [
         ("parts.q @", "parts.queries @", r"plain.py, line 10: attention failed: AttributeError"),
         ("from cliptrase.model import", "from nowhere import", "line 2: its import failed"),
+        ("return tokens", "tokens = tokens", "attention returned NoneType; it must return tokens"),
         ("return tokens", "return tokens[:, 1:]", "returned .* values; it must"),
     ],
 )

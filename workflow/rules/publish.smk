@@ -5,6 +5,7 @@ rule publish_runs:
     input:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         tables=rules.render_tables.output,
+        figures=rules.draw_figures.output,
         page=rules.write_page.output,
         marker=lambda wildcards: markers.wandb(SUITE),
     output:

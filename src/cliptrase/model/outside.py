@@ -23,15 +23,19 @@ def outside(original: vision.Original, blocks: range, attention: Attention) -> T
     path, _, name = attention.file.rpartition(":")
     function = _function(path, name, attention.code)
     try:
-        return function(original, blocks, attention)
+        tokens = function(original, blocks, attention)
     except UserError:
         raise
     except Exception as error:
         raise UserError(_told(path, name, error)) from error
+    if not isinstance(tokens, Tensor):
+        kind = type(tokens).__name__
+        raise UserError(f"method.file={path}: {name} returned {kind}; it must return tokens")
+    return tokens
 
 
 @functools.cache
-def _function(path: str, name: str, code: str) -> Callable[..., Tensor]:
+def _function(path: str, name: str, code: str) -> Callable[..., object]:
     """A function of a file, which is run once a process for each version of its code."""
     module = f"cliptrase_outside_{code[:16]}"
     spec = importlib.util.spec_from_file_location(module, path)

@@ -19,7 +19,7 @@ from cliptrase.publish import has_runs, page_pictures, run_report
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.compare import comparables, paired_difference, why_no_pair
 from cliptrase.publish.layout import FLOPS, Panel, sheet_of
-from cliptrase.publish.remarks import NEAR_BEST
+from cliptrase.publish.remarks import NEAR_BEST, PAIRED
 from cliptrase.publish.render import ABSENT, number, sections_of, to_csv, to_latex, to_markdown
 from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.publish.run_report import Folder, Scored
@@ -27,6 +27,10 @@ from cliptrase.runs import bootstrap
 from cliptrase.runs.metrics import class_counts
 
 Facts = dict[str, Any]
+HOW_TO_READ = (
+    "Per cent; the interval is a 95 % bootstrap over images, and a difference is paired, image by "
+    "image. Bold: the best of its column among the rows it stands with, or of the grid."
+)
 QUANTILES = [bootstrap.LOW, bootstrap.MIDDLE, bootstrap.HIGH]
 MOST = 10  # images that differ most between two runs, and that a run is worst on
 IMAGES = "images"  # the stage that is the time of all the others, from the first image to the last
@@ -93,7 +97,7 @@ def _table(suite: Plan, table: Table, frame: pd.DataFrame) -> Facts:
         "facts": sheet.facts,
         "panels": [_panel(panel, table.kind == "grid") for panel in sheet.panels],
         "notes": [(mark, text) for text, mark in sheet.notes.items()],
-        "remarks": sheet.remarks,
+        "remarks": [HOW_TO_READ, *(each for each in sheet.remarks[1:] if PAIRED not in each)],
         "files": {
             "CSV": to_csv(frame),
             "Markdown": to_markdown(sheet),

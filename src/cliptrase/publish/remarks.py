@@ -43,6 +43,9 @@ def _and(numbers: pd.Series) -> str:
     return " and ".join(str(number) for number in sorted(numbers.dropna().unique()))
 
 
+PAIRED = "Differences are paired"
+
+
 def reading(kind: str) -> str:
     """How to read a cell."""
     best = "the grid" if kind == "grid" else "its column among the rows it stands with"
@@ -57,7 +60,7 @@ def remarks_of(frame: pd.DataFrame) -> list[str]:
     remarks = []
     if frame["diff"].notna().any():
         remarks.append(
-            "Differences are paired, image by image, each above its 95 % bootstrap interval. "
+            f"{PAIRED}, image by image, each above its 95 % bootstrap interval. "
             f"{NEAR_BEST} The interval holds 0: the difference is not significant."
         )
     if frame["near_best"].any():

@@ -116,14 +116,15 @@ def test_runs_and_tables_are_published_and_grid_cells_are_not_runs(
 def test_the_page_and_its_pictures_are_an_artifact_of_the_tables(
     results: Path, fake: FakeWandb
 ) -> None:
-    """A page that changed is published again."""
+    """Pictures that changed are published again, with the page."""
     assert run(results).places[OFFLINE] and fake.begun[-1].artifacts == []
     page, kept = results / "paper/index.html", results / "paper/pictures/voc20.npz"
     for path in (page, kept):
         path.parent.mkdir(exist_ok=True)
         path.write_text("shown")
     for content in ("shown", "shown", "shown otherwise"):
-        page.write_text(content)
+        page.write_text(f"{content}, another day")
+        kept.write_text(content)
         run(results)
     published = [one for one in fake.begun if one.artifacts]
     assert [one.name for one in published] == ["paper tables"] * 2

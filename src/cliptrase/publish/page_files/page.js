@@ -265,7 +265,7 @@ function showPair() {
   const order = gaps.map((_, k) => k).sort((a, b) => size(b) - size(a));
   const judged = (low, high) => (low === null || (low <= 0 && high >= 0) ? "not significant" : "significant");
   byId("compared").replaceChildren(
-    make("p", {}, `${first} less ${second}: ${run.images} images, rule ${run.rule}. Better on ${pair.better} images, worse on ${pair.worse}.`),
+    make("p", {}, `${first} minus ${second}: ${run.images} images, rule ${run.rule}. Better on ${pair.better} images, worse on ${pair.worse}.`),
     ...pair.notes.map((note) => make("p", {}, `Note: ${note}.`)),
     table("Metrics of the two runs", ["metric", "first", "second", "difference [95 %]", ""], DATA.metrics.map((metric, place) => {
       const [gap, low, high] = pair.metrics[place];
