@@ -303,7 +303,7 @@ FIGURES = {
     "fig4_scr_attention": PaperFigure(heat_maps, heat_numbers),
     "fig5_clusters": PaperFigure(clusters, cluster_numbers, clusters=True),
     "fig6_local_global": PaperFigure(local_global, local_numbers),
-    "fig9": PaperFigure(_two_across, heat_numbers, most=12),
+    "fig9": PaperFigure(_two_across, heat_numbers, most=8),
     "fig10_denoising": PaperFigure(denoising, denoising_numbers, clusters=True),
 }
 
