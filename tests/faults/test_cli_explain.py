@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.faults.refusals import refused_by
 from tests.undrawn import only_numbers
 
 from cliptrase.cli import main
@@ -28,17 +30,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def refused(folder, capsys, arguments, code=1):
-    """The one line that `cliptrase explain` ends with; nothing else printed, nothing written."""
-    before = sorted(folder.rglob("*"))
-    with pytest.raises(SystemExit) as ended:
-        main(["explain", *arguments])
-    printed = capsys.readouterr()
-    assert ended.value.code == code
-    assert not printed.out
-    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1, printed.err
-    assert sorted(folder.rglob("*")) == before
-    return printed.err
+refused = partial(refused_by, "explain")
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.faults.refusals import refused_by
 
 from cliptrase.cli import main
 
@@ -39,17 +41,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def refused(folder, capsys, arguments, code=1):
-    """The one line that `cliptrase segment` ends with; nothing else printed, nothing written."""
-    before = sorted(folder.rglob("*"))
-    with pytest.raises(SystemExit) as ended:
-        main(["segment", *arguments])
-    printed = capsys.readouterr()
-    assert ended.value.code == code
-    assert not printed.out
-    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1, printed.err
-    assert sorted(folder.rglob("*")) == before
-    return printed.err
+refused = partial(refused_by, "segment")
 
 
 GOOD = ["good.png", "--model", "shapes_clip", "--classes", "zebra, grass"]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cliptrase.errors import UserError, counted, is_read, printable
+from cliptrase.cli.output import tell
+from cliptrase.errors import UserError, counted
 from cliptrase.files import discard, user_path
 
 HELP = "list the runs, pass files and sweep tables that no suite needs; --yes removes them"
@@ -37,12 +38,7 @@ def run(args: argparse.Namespace) -> None:
     for each in unneeded if args.yes else ():
         discard(Path(each["path"]))
     left = [each["path"] for each in unneeded if args.yes and Path(each["path"]).exists()]
-    if args.json:
-        print(json.dumps(unneeded, indent=1))
-    else:
-        for line in _lines(unneeded, args.yes, len(left)):
-            if is_read():
-                print(printable(line))
+    tell(unneeded, _lines(unneeded, args.yes, len(left)), as_json=args.json)
     if left:
         raise UserError(f"{counted(len(left), 'path')} could not be removed: {', '.join(left)}")
 

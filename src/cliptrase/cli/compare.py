@@ -1,14 +1,13 @@
 """`cliptrase compare RUN RUN`: what one run has more than another, image by image."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cliptrase.cli.completion import add_run
+from cliptrase.cli.output import tell
 from cliptrase.cli.show import RUN
-from cliptrase.errors import is_read, printable
 from cliptrase.files import user_path
 
 HELP = "two runs of the same images: paired differences, classes and images that move most"
@@ -29,13 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
     run, other = (find_run(args.results, word) for word in (args.run_word, args.other_word))
     facts = compare(run, other)
-    if args.json:
-        print(json.dumps(facts, indent=1))
-        return
-    for line in _lines(facts):
-        if not is_read():
-            return
-        print(printable(line))
+    tell(facts, _lines(facts), as_json=args.json)
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:

@@ -1,14 +1,14 @@
 """`cliptrase list`: what there is, a line each."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cliptrase import config
+from cliptrase.cli.output import tell
 from cliptrase.data.read.selfcheck import prepared_folder, read_selfcheck
-from cliptrase.errors import counted, is_read, printable
+from cliptrase.errors import counted
 from cliptrase.files import user_path
 
 HELP = "what there is: methods, benchmarks, models, suites, tables or runs, a line each"
@@ -35,14 +35,9 @@ def run(args: argparse.Namespace) -> None:
         listed = list(_runs(args.results))
     else:
         listed = list(_files(GROUPS[args.what], args.data))
-    if args.json:
-        print(json.dumps(listed, indent=1))
-        return
     wide = max((len(each["name"]) for each in listed), default=0)
-    for each in listed:
-        if not is_read():
-            return
-        print(printable(f"{each['name']:<{wide}}  {_told(each)}".rstrip()))
+    lines = (f"{each['name']:<{wide}}  {_told(each)}".rstrip() for each in listed)
+    tell(listed, lines, as_json=args.json)
 
 
 def _files(group: str, data: Path) -> Iterator[Mapping[str, Any]]:

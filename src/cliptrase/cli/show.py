@@ -1,14 +1,14 @@
 """`cliptrase show RUN`: a run in full."""
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cliptrase.cli.completion import add_run
+from cliptrase.cli.output import tell
 from cliptrase.config.metric_names import METRICS
-from cliptrase.errors import counted, is_read, printable
+from cliptrase.errors import counted
 from cliptrase.files import user_path
 
 HELP = "a run in full: scores under all rules, classes, confusions, cost, origin, command"
@@ -27,13 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from cliptrase.publish.run_report import find_run, report  # NumPy: not for --help
 
     facts = report(find_run(args.results, args.run_word))
-    if args.json:
-        print(json.dumps(facts, indent=1))
-        return
-    for line in _lines(facts):
-        if not is_read():
-            return
-        print(printable(line))
+    tell(facts, _lines(facts), as_json=args.json)
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:

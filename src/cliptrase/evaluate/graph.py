@@ -377,7 +377,7 @@ class Graph:
 
         def make() -> Tensor:
             q, k, _ = self.qkv(index)
-            return torch.softmax(q @ k.transpose(2, 3) * q.shape[3] ** -0.5, dim=3).mean(dim=1)
+            return vision.softmax_weights(q, k).mean(dim=1)
 
         return self._once("encode", ("attention", index), make)
 

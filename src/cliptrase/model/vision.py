@@ -109,6 +109,11 @@ def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
     return QKV(q, k, v)
 
 
+def softmax_weights(a: Tensor, b: Tensor) -> Tensor:
+    """softmax(a·bᵀ/√d) of each head: (B, H, L, L), rows sum to 1."""
+    return torch.softmax(a @ b.transpose(2, 3) * a.shape[3] ** -0.5, dim=3)
+
+
 def attend(
     parts: QKV,
     kind: str,

@@ -15,6 +15,7 @@ from cliptrase.config.kinds import vote_of
 from cliptrase.config.method import Correlation, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import UNCHANGED, Graph, Text
+from cliptrase.model import vision
 
 STRIKING = 3.0  # standard deviations above the mean: a patch that is looked at so much is global
 PAPER_PATCH = 6.5 / 14  # of the height and of the width: the middle of patch 90 of 14 × 14
@@ -191,8 +192,7 @@ def quantities(
 def _released(graph: Graph) -> torch.Tensor:
     """The released attention of the last block, mean over heads and its three terms: (B, L, L)."""
     parts = graph.qkv(graph.clip.depth - 1)
-    scale = parts.q.shape[3] ** -0.5
-    each = [torch.softmax(part @ part.transpose(2, 3) * scale, dim=3) for part in parts]
+    each = [vision.softmax_weights(part, part) for part in parts]
     return torch.stack(each).mean(dim=(0, 2))
 
 
