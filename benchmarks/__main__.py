@@ -1,7 +1,8 @@
 """What CLIPtrase costs: `python -m benchmarks` (make bench) writes results/bench/.
 
 `cost` (cost.json and .md) measures an image, the class names, the paper's tables and the memory in
-some 15 minutes on 2 cores, `growth` (growth.json and .md) how that grows in some 5. Everything runs
+some 15 minutes on 2 cores, `growth` (growth.json and .md) how that grows in some 5, `peers`
+(peers.json and .md) what each method costs beside CLIP in some 5. Everything runs
 in one process; contenders take turns; figures are medians of repeated rounds with the least and the
 most. ViT-B/16 with random weights. Nothing else should run on the machine meanwhile. `--quick` does
 the same with a tiny model and hardly any repeats: its numbers mean nothing.
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import cost, growth, pictures, report
+from benchmarks import cost, growth, peers, pictures, report
 from cliptrase.files import atomic_write
 from cliptrase.machine import cores
 from cliptrase.runs.provenance import commit, now, versions
@@ -32,13 +33,14 @@ TRIAL = "**A trial with a tiny model and hardly any repeats: these numbers mean 
 BENCHMARKS = {
     "cost": (cost.measure, report.cost, pictures.cost),
     "growth": (growth.measure, report.growth, pictures.growth),
+    "peers": (peers.measure, report.peers, None),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=BENCHMARKS, help="cost and growth")
+    parser.add_argument("--only", choices=BENCHMARKS, help="all three")
     parser.add_argument("--quick", action="store_true", help="a tiny model, hardly any repeats")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="results/bench")
     parser.add_argument("--threads", type=int, default=cores(), help="as many as cores")
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file.write(json.dumps(figures, indent=1) + "\n")
         with atomic_write(options.out / f"{name}.md", "w") as file:
             file.write((TRIAL if options.quick else "") + markdown(figures))
-        draw(figures, options.out)
+        if draw is not None:
+            draw(figures, options.out)
         log.info("%s written in %s minutes", options.out / f"{name}.json", minutes)
 
 

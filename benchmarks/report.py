@@ -111,6 +111,16 @@ def growth(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def peers(figures: dict[str, Any]) -> str:
+    """A line a method: its pass by a pass of CLIP alone."""
+    lines = _head("method", "needs", f"a pass / that of `clip`, {figures['size']} px")
+    for name, ratio in figures["ratio"].items():
+        needs = ", ".join(f"`{label}`" for label in figures["needs"].get(name, ()))
+        shown = f"`{name}`" if name in figures["needs"] else name
+        lines.append(_row(shown, needs, _span(ratio, 2)))
+    return "\n".join(lines) + "\n"
+
+
 def _steps(
     what: str, steps: Sequence[dict[str, Any]], x: str, key: str, digits: int, more: str
 ) -> str:

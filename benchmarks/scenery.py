@@ -38,7 +38,7 @@ NOISE_BY_EPS = 0.35  # how much that share falls while eps doubles
 MODEL = "ViT-B-16-quickgelu"
 TINY: dict[str, Any] = {
     "embed_dim": 32,
-    "vision_cfg": {"layers": 4, "width": 64, "head_width": 32, "patch_size": 16},
+    "vision_cfg": {"layers": 6, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import __main__ as bench
-from benchmarks import growth, pictures, released, report, scenery, tables, timing
+from benchmarks import growth, peers, pictures, released, report, scenery, tables, timing
 from open_clip.model import CLIP
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from tests.objects import listed_text
 
 from cliptrase import config
+from cliptrase.config.files import names
 from cliptrase.data.read.crop import crop_image
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.textcache import text_of
@@ -254,3 +255,14 @@ def test_quick_writes_everything_that_growth_json_promises(quick):
                 assert 0 < step[name]["min"] <= step[name]["median"] <= step[name]["max"]
     assert report.growth(figures) in (quick / "growth.md").read_text(encoding="utf-8")
     assert (quick / "growth.png").is_file() and (quick / "growth.svg").is_file()
+
+
+@pytest.mark.slow
+def test_quick_times_every_method_that_words_decide(quick):
+    figures = read(quick / "peers.json")
+    ratios, needs = figures["ratio"], figures["needs"]
+    wordless = {"cliptrase_unsupervised", "outside"}
+    assert set(ratios) - {peers.TOGETHER} == set(needs) == set(names("method")) - wordless
+    assert ratios["clip"] == {"median": 1, "min": 1, "max": 1}
+    assert needs["clip"] == [] and needs["cliptrase_sam"] == ["shapes_sam"]
+    assert report.peers(figures) in (quick / "peers.md").read_text(encoding="utf-8")
