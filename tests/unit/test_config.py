@@ -352,6 +352,13 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
             ["method=sfp", "method.attention.kind=sc_clip", "method.attention.most_outliers=5"],
             ["most_outliers=5", "kind sc_clip does not read it; take 10"],
         ),
+        (["method=cliper", "method.attention.ffn=true"], ["the last block alone"]),
+        (["method=cliper", "method.propagate=cliperr"], ["=cliperr", "did you mean 'cliper'"]),
+        (
+            ["method=cliper", "method.attention.kind=identity"],
+            ["method.propagate=cliper", "kind=cliper", "take null"],
+        ),
+        (["method.propagate=cliper"], ["method.propagate is not written", "add the line"]),
         (["method=clip_surgery", "method.attention.ffn=true"], ["method.attention.ffn=false"]),
         (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
         (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),

@@ -62,6 +62,7 @@ ATTENTION = {
         ("most_outliers", "similarity_threshold", "cls_share"),
         last_alone=True,
     ),
+    "cliper": AttentionKind("cliptrase.model.fused:cliper", last_alone=True),
 }
 
 
@@ -96,6 +97,25 @@ VOTE = {
     "hard": VoteKind("cliptrase.segment.vote:hard"),
     "soft": VoteKind("cliptrase.segment.vote:soft", averages=True),
     "none": VoteKind(""),
+}
+
+
+@dataclass(frozen=True)
+class PropagateKind:
+    """function: it takes the graph of a batch of images and the method, and returns what has to be
+    kept of the images until the words are known (`evaluate.propagation.Propagation`), which then
+    makes their logits (B, M, h, w).
+
+    attention: the only kind of attention it is defined with; "" for any.
+    """
+
+    function: str
+    attention: str = ""
+
+
+# How the logits of patches change one another before they are upsampled.
+PROPAGATE = {
+    "cliper": PropagateKind("cliptrase.evaluate.propagation:cliper", attention="cliper"),
 }
 
 

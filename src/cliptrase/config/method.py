@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, TERMS, VOTE
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, PROPAGATE, TERMS, VOTE
 from cliptrase.config.validation import (
     Frozen,
     OptionalText,
@@ -327,10 +327,12 @@ class Unsupervised(Frozen):
 
 
 class Method(Frozen):
-    """sam, dino: networks beside CLIP, which a run's identity has as `backbones`."""
+    """sam, dino: networks beside CLIP, which a run's identity has as `backbones`. propagate: how
+    the logits of patches change one another before they are upsampled; None: they do not."""
 
     name: Text
     attention: Attention
+    propagate: Annotated[str | None, one_of(None, *PROPAGATE)] = None
     regions: Regions | None
     cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
     sam: Backbone | None = Field(None, exclude=True)
@@ -372,6 +374,24 @@ class Method(Frozen):
                     f"{needed}: needs method.{key}=, a label of conf/backbone, auto or "
                     "local-dir:DIR"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _propagates(self) -> Self:
+        """Refuse a propagation beside what it is not defined with."""
+        if self.propagate is None:
+            return self
+        where, kind = f"method.propagate={self.propagate}", PROPAGATE[self.propagate]
+        if self.unsupervised is not None:
+            raise UserError(
+                f"{where}: with method.unsupervised no word decides a pixel, and no logit; take "
+                "null"
+            )
+        if kind.attention not in ("", self.attention.kind):
+            raise UserError(
+                f"{where}: goes with method.attention.kind={kind.attention}, and it is "
+                f"{self.attention.kind}; take null, or method={self.propagate}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -24,7 +24,12 @@ class Clustering(NamedTuple):
 
 def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
     """What logits depend on."""
-    return method.attention, method.cls_logits, text_key, logit_scale
+    return method.attention, method.cls_logits, method.propagate, text_key, logit_scale
+
+
+def propagation_key(method: Method) -> Hashable:
+    """What is kept of images for a propagation depends on this."""
+    return method.attention, method.cls_logits, method.propagate
 
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:
