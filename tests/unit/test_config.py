@@ -359,6 +359,13 @@ def test_a_folder_named_by_a_number_is_a_path(tmp_path, monkeypatch):
             ["method.propagate=cliper", "kind=cliper", "take null"],
         ),
         (["method.propagate=cliper"], ["method.propagate is not written", "add the line"]),
+        (["method=lposs", "method.dino=null"], ["method.propagate=lposs: needs method.dino="]),
+        (["method=lposs", "method.dino=sam_vit_b"], ["method.dino=sam_vit_b", "not a ViT"]),
+        (["method=lposs", "method.solver=cg"], ["method.solver=cg", "cg10"]),
+        (
+            ["method=lposs", "method.propagate=null", "method.solver=exact"],
+            ["method.solver=exact: method.propagate=null solves no equations; take cg10"],
+        ),
         (["method=clip_surgery", "method.attention.ffn=true"], ["method.attention.ffn=false"]),
         (["method=gem", "method.attention.terms=[qk,vv]"], ["take qq, kk, vv"]),
         (["method=gem", "method.attention.terms=qk"], ["terms=qk", "give a list"]),

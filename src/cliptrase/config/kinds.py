@@ -106,16 +106,28 @@ class PropagateKind:
     kept of the images until the words are known (`evaluate.propagation.Propagation`), which then
     makes their logits (B, M, h, w).
 
-    attention: the only kind of attention it is defined with; "" for any.
+    attention: the only kind of attention it is defined with; "" for any. needs: the network beside
+    CLIP that it needs, a key of the method; "" for none. solves: it reads `method.solver`.
+    joined: the function that joins what is kept of the windows of a picture, where it is of the
+    whole picture; "" where each window is by itself.
     """
 
     function: str
     attention: str = ""
+    needs: str = ""
+    solves: bool = False
+    joined: str = ""
 
 
 # How the logits of patches change one another before they are upsampled.
 PROPAGATE = {
     "cliper": PropagateKind("cliptrase.evaluate.propagation:cliper", attention="cliper"),
+    "lposs": PropagateKind(
+        "cliptrase.evaluate.propagation:lposs",
+        needs="dino",
+        solves=True,
+        joined="cliptrase.evaluate.propagation:joined",
+    ),
 }
 
 
@@ -150,6 +162,12 @@ def facts_of(run: "Settings") -> ProtocolFacts:
 def vote_of(method: "Method") -> str:
     """The vote of a method's regions; none where it has no regions."""
     return "none" if method.regions is None else method.regions.vote
+
+
+def joined_by(method: "Method") -> str:
+    """The function that joins what a method keeps of a picture's windows, "" where each window is
+    by itself."""
+    return "" if method.propagate is None else PROPAGATE[method.propagate].joined
 
 
 def has_background(run: "Run") -> bool:

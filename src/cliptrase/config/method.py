@@ -328,11 +328,13 @@ class Unsupervised(Frozen):
 
 class Method(Frozen):
     """sam, dino: networks beside CLIP, which a run's identity has as `backbones`. propagate: how
-    the logits of patches change one another before they are upsampled; None: they do not."""
+    the logits of patches change one another before they are upsampled; None: they do not. solver:
+    of its equations, where it has some (`segment.diffusion.diffused`)."""
 
     name: Text
     attention: Attention
     propagate: Annotated[str | None, one_of(None, *PROPAGATE)] = None
+    solver: Annotated[str, one_of("cg10", "exact")] = "cg10"
     regions: Regions | None
     cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
     sam: Backbone | None = Field(None, exclude=True)
@@ -353,10 +355,13 @@ class Method(Frozen):
 
     @property
     def networks(self) -> list[Backbone]:
-        """The networks that it needs beside CLIP: none where no region votes."""
-        if self.regions is None or self.regions.vote == "none":
-            return []
-        return [each for each in (self.sam, self.dino) if each is not None]
+        """The networks that it needs beside CLIP: those of regions only where these vote."""
+        voting = self.regions is not None and self.regions.vote != "none"
+        needed = {"sam", "dino"} if voting else set()
+        if self.propagate is not None:
+            needed.add(PROPAGATE[self.propagate].needs)
+        named = {"sam": self.sam, "dino": self.dino}
+        return [each for key, each in named.items() if each is not None and key in needed]
 
     @model_validator(mode="after")
     def _has_networks(self) -> Self:
@@ -379,13 +384,23 @@ class Method(Frozen):
     @model_validator(mode="after")
     def _propagates(self) -> Self:
         """Refuse a propagation beside what it is not defined with."""
-        if self.propagate is None:
+        where, usual = f"method.propagate={text_of(self.propagate)}", defaults(Method)["solver"]
+        kind = None if self.propagate is None else PROPAGATE[self.propagate]
+        if self.solver != usual and (kind is None or not kind.solves):
+            raise UserError(
+                f"method.solver={self.solver}: {where} solves no equations; take {usual}"
+            )
+        if kind is None:
             return self
-        where, kind = f"method.propagate={self.propagate}", PROPAGATE[self.propagate]
         if self.unsupervised is not None:
             raise UserError(
                 f"{where}: with method.unsupervised no word decides a pixel, and no logit; take "
                 "null"
+            )
+        if kind.needs and getattr(self, kind.needs) is None:
+            raise UserError(
+                f"{where}: needs method.{kind.needs}=, a label of conf/backbone, auto or "
+                "local-dir:DIR"
             )
         if kind.attention not in ("", self.attention.kind):
             raise UserError(

@@ -186,7 +186,7 @@ class Graph:
         """What `method.propagate` keeps of the images until the words are known."""
         assert method.propagate is not None
         make = partial(function(PROPAGATE[method.propagate].function), self, method)
-        return self._once("encode", ("propagation", keys.propagation_key(method)), make)
+        return self._once("encode", ("propagation", keys.images_key(method)), make)
 
     def patches(self, method: Method) -> Tensor:
         """Patch features (B, N, E), normalised."""
@@ -210,6 +210,12 @@ class Graph:
             return correlation(features(dino, self._dino(network), feature), "cosine", "mean")
 
         return self._once("correlation", (network.key, feature), make)
+
+    def dino_features(self, network: Backbone, feature: str) -> tuple[Tensor, tuple[int, int]]:
+        """A `feature` (B, N', D) of the second network's patches, heads in a row, and its grid."""
+        seen = self._dino(network)
+        (part,) = features(self._networks[network.key], seen, feature)
+        return part[:, 0, 1:], seen.grid
 
     def region_grid(self, method: Method) -> tuple[int, int]:
         """(h, w): how the patches that are clustered lie."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.kinds import DENOISE
+from cliptrase.config.kinds import DENOISE, PROPAGATE
 from cliptrase.config.method import Backbone, Method, Regions
 
 
@@ -24,12 +24,17 @@ class Clustering(NamedTuple):
 
 def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
     """What logits depend on."""
-    return method.attention, method.cls_logits, method.propagate, text_key, logit_scale
+    return images_key(method), text_key, logit_scale
 
 
-def propagation_key(method: Method) -> Hashable:
-    """What is kept of images for a propagation depends on this."""
-    return method.attention, method.cls_logits, method.propagate
+def images_key(method: Method) -> Hashable:
+    """What logits depend on of a method, whatever the words."""
+    propagation: Hashable = None
+    if method.propagate is not None:
+        needs = PROPAGATE[method.propagate].needs
+        network = getattr(method, needs) if needs else None
+        propagation = method.propagate, method.solver, network and network.key
+    return method.attention, method.cls_logits, propagation
 
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:
