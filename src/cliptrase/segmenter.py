@@ -289,7 +289,8 @@ class Segmenter:
                     self.model.label,
                     ", ".join(map(repr, sorted(unseen))),
                 )
-            self._texts[words] = Text(features, torch.tensor(owner, device=features.device))
+            owners = torch.tensor(owner, device=features.device)
+            self._texts[words] = Text(features, owners, words.background_label)
         return self._texts[words]
 
 

@@ -30,7 +30,9 @@ from cliptrase.model.attention import self_self, temperature
 from cliptrase.model.load import Clip
 
 PATCH, WIDTH, HEADS = 8, 24, 3
-PEERS = ("maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip", "sc_clip", "sfp")
+PEERS = (
+    "maskclip", "clearclip", "naclip", "clip_surgery", "gem", "resclip", "sc_clip", "sfp", "cliper",
+)  # fmt: skip
 GRIDS = ((4, 4), (5, 7))
 NUMBERS = {  # of the papers
     "resclip": {"early_share": 0.5},
@@ -219,6 +221,8 @@ def tokens_of(
             similar = cosine_matrix(repaired_patches(entering[at][1:], outliers, grid))
             similar[similar < numbers["similarity_threshold"]] = 0
             return purified(blocks, entering, grid, outliers, similar, "qk", "", numbers)
+        case "cliper":
+            return cliper_layers(blocks, entering)[0][-1]
         case "clip_surgery":
             path = entering[-7]  # the input of the last six blocks
             for block, x in zip(blocks[-6:], entering[-7:-1], strict=True):
@@ -232,6 +236,39 @@ def tokens_of(
                 path = path + project_out(block, gem_heads(block, x))
             return path
     raise AssertionError(name)
+
+
+def cliper_layers(
+    blocks: list[Any], entering: list[np.ndarray]
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Tokens (L, D) of every layer of CLIPer, and the attention (L, L) of the last, mean over
+    heads."""
+    length = len(entering[0])
+    maps = [np.zeros((length, length)) for _ in range(HEADS)]
+    for number in inner_blocks(1, 11, len(blocks)):
+        for head, (q, k, _) in enumerate(head_parts(blocks[number - 1], entering[number - 1])):
+            maps[head] += attention(q, k, scale_of(q))
+    layers, weights = [], []
+    for block, x in zip(blocks, entering[:-1], strict=True):
+        if block is not blocks[-1]:
+            x = np.stack([norm(token, block.ln_1) for token in x])
+        maps, weights = [rows_and_columns(a) for a in maps], []
+        for a in maps:
+            both = (a + a.T) / 2
+            means = [sum(both[:, j]) / length for j in range(length)]
+            above = [[max(x - mean, 0) for x, mean in zip(row, means, strict=True)] for row in both]
+            weights.append(np.array([[each / sum(row) for each in row] for row in above]))
+        parts = head_parts(blocks[-1], x)
+        heads = [b @ v for b, (_, _, v) in zip(weights, parts, strict=True)]
+        layers.append(project_out(blocks[-1], heads))
+    return layers, sum(weights) / HEADS
+
+
+def rows_and_columns(a: np.ndarray) -> np.ndarray:
+    """Divided by its column sums, then by its row sums."""
+    columns = [sum(a[:, j]) for j in range(len(a))]
+    even = [[value / columns[j] for j, value in enumerate(row)] for row in a]
+    return np.array([[value / sum(row) for value in row] for row in even])
 
 
 def purified(
@@ -321,7 +358,8 @@ def test_a_picture_of_one_patch_and_one_of_equal_patches(clip):
     for name in PEERS:
         assert Graph(clip, pixels((1, 1))).patches(method(name)).isfinite().all()
         assert Graph(clip, grey).patches(method(name)).isfinite().all()
-        if name != "naclip" and name != "resclip":  # which prefer near patches
+        # those prefer near patches, or contrast attentions that are equal but for rounding
+        if name not in ("naclip", "resclip", "cliper"):
             features = Graph(alike, grey).patches(method(name))[0]
             torch.testing.assert_close(
                 features, features[:1].expand_as(features), atol=1e-4, rtol=0

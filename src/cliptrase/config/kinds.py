@@ -67,6 +67,7 @@ ATTENTION = {
         ("most_outliers", "similarity_threshold", "cls_share"),
         last_alone=True,
     ),
+    "cliper": AttentionKind("cliptrase.model.fused:cliper", last_alone=True),
     "proxyclip": AttentionKind(
         "cliptrase.model.proxy:proxyclip", last_alone=True, networks=("dino",), grid="dino"
     ),
@@ -111,6 +112,37 @@ VOTE = {
 
 
 @dataclass(frozen=True)
+class PropagateKind:
+    """function: it takes the graph of a batch of images and the method, and returns what has to be
+    kept of the images until the words are known (`evaluate.propagation.Propagation`), which then
+    makes their logits (B, M, h, w).
+
+    attention: the only kind of attention it is defined with; "" for any. networks: those beside
+    CLIP that it reads, keys of the method. solves: it reads `method.solver`.
+    joined: the function that joins what is kept of the windows of a picture, where it is of the
+    whole picture; "" where each window is by itself.
+    """
+
+    function: str
+    attention: str = ""
+    networks: tuple[str, ...] = ()
+    solves: bool = False
+    joined: str = ""
+
+
+# How the logits of patches change one another before they are upsampled.
+PROPAGATE = {
+    "cliper": PropagateKind("cliptrase.evaluate.propagation:cliper", attention="cliper"),
+    "lposs": PropagateKind(
+        "cliptrase.evaluate.propagation:lposs",
+        networks=("dino",),
+        solves=True,
+        joined="cliptrase.evaluate.propagation:joined",
+    ),
+}
+
+
+@dataclass(frozen=True)
 class ProtocolFacts:
     """What a protocol decides beside its settings.
 
@@ -141,6 +173,12 @@ def facts_of(run: "Settings") -> ProtocolFacts:
 def vote_of(method: "Method") -> str:
     """The vote of a method's regions; none where it has no regions."""
     return "none" if method.regions is None else method.regions.vote
+
+
+def joined_by(method: "Method") -> str:
+    """The function that joins what a method keeps of a picture's windows, "" where each window is
+    by itself."""
+    return "" if method.propagate is None else PROPAGATE[method.propagate].joined
 
 
 def has_background(run: "Run") -> bool:

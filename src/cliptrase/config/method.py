@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, TERMS, VOTE
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, PROPAGATE, TERMS, VOTE
 from cliptrase.config.validation import (
     Frozen,
     OptionalText,
@@ -327,10 +327,14 @@ class Unsupervised(Frozen):
 
 
 class Method(Frozen):
-    """sam, dino: networks beside CLIP, which a run's identity has as `backbones`."""
+    """sam, dino: networks beside CLIP, which a run's identity has as `backbones`. propagate: how
+    the logits of patches change one another before they are upsampled; None: they do not. solver:
+    of its equations, where it has some (`segment.diffusion.diffused`)."""
 
     name: Text
     attention: Attention
+    propagate: Annotated[str | None, one_of(None, *PROPAGATE)] = None
+    solver: Annotated[str, one_of("cg10", "exact")] = "cg10"
     regions: Regions | None
     cls_logits: Annotated[bool, one_of("auto", True, False)]  # auto is filled in before
     sam: Backbone | None = Field(None, exclude=True)
@@ -351,9 +355,13 @@ class Method(Frozen):
 
     @property
     def networks(self) -> list[Backbone]:
-        """The networks that it needs beside CLIP: those that its attention reads, and where regions
-        vote all that it names."""
-        read = ("sam", "dino") if self._votes else ATTENTION[self.attention.kind].networks
+        """The networks that it needs beside CLIP: those of its attention and its propagation, and
+        where regions vote all that it names."""
+        read = {*ATTENTION[self.attention.kind].networks}
+        if self.propagate is not None:
+            read |= {*PROPAGATE[self.propagate].networks}
+        if self._votes:
+            read |= {"sam", "dino"}
         named = {"sam": self.sam, "dino": self.dino}
         return [each for role, each in named.items() if each is not None and role in read]
 
@@ -363,9 +371,12 @@ class Method(Frozen):
 
     @model_validator(mode="after")
     def _has_networks(self) -> Self:
-        """Refuse attention and regions of a network that is not named."""
+        """Refuse attention, a propagation and regions of a network that is not named."""
         attention = f"method.attention.kind={self.attention.kind}"
         needs = [(key, attention) for key in ATTENTION[self.attention.kind].networks]
+        if self.propagate is not None:
+            where = f"method.propagate={self.propagate}"
+            needs += [(key, where) for key in PROPAGATE[self.propagate].networks]
         if self.regions is not None and self.regions.kind == "sam":
             needs.append(("sam", "method.regions.kind=sam"))
         if self.regions is not None and self.regions.correlation.source == "dino":
@@ -376,6 +387,29 @@ class Method(Frozen):
                     f"{needed}: needs method.{key}=, a label of conf/backbone, auto or "
                     "local-dir:DIR"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _propagates(self) -> Self:
+        """Refuse a propagation beside what it is not defined with."""
+        where, usual = f"method.propagate={text_of(self.propagate)}", defaults(Method)["solver"]
+        kind = None if self.propagate is None else PROPAGATE[self.propagate]
+        if self.solver != usual and (kind is None or not kind.solves):
+            raise UserError(
+                f"method.solver={self.solver}: {where} solves no equations; take {usual}"
+            )
+        if kind is None:
+            return self
+        if self.unsupervised is not None:
+            raise UserError(
+                f"{where}: with method.unsupervised no word decides a pixel, and no logit; take "
+                "null"
+            )
+        if kind.attention not in ("", self.attention.kind):
+            raise UserError(
+                f"{where}: goes with method.attention.kind={kind.attention}, and it is "
+                f"{self.attention.kind}; take null, or method={self.propagate}"
+            )
         return self
 
     @model_validator(mode="after")

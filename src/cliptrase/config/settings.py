@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from cliptrase.config import backbones, files, outside
 from cliptrase.config.files import Tree
-from cliptrase.config.kinds import ATTENTION, PROTOCOL, VOTE, vote_of
+from cliptrase.config.kinds import ATTENTION, PROTOCOL, VOTE, joined_by, vote_of
 from cliptrase.config.method import BackboneNames, Backbones, Count, Method
 from cliptrase.config.schema import PROTOCOLS, Benchmark, Model, Protocol, Slide, WrittenModel
 from cliptrase.config.validation import Frozen, validated
@@ -77,7 +77,7 @@ def settings_of(
         )
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
-    beside = Backbones(**{each.role: each for each in method.networks})
+    beside = Backbones.model_validate({each.role: each for each in method.networks})
     parts = {"method": method, "model": model, "backbones": beside, "protocol": protocol}
     return validated(Settings, {**parts, "image_size": size, "device": tree["device"]})
 
@@ -191,6 +191,11 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
             "method.regions.sam.sees=network, or protocol=crop"
         )
     vote = vote_of(method)
+    if vote != "none" and joined_by(method):
+        raise UserError(
+            f"method.regions.vote={vote}: method.propagate={method.propagate} is of all windows of "
+            "a picture together, and regions of each; take method.regions.vote=none"
+        )
     if vote != "none" and not VOTE[vote].averages:
         raise UserError(
             f"method.regions.vote={vote}: protocol slide averages the logits of its windows, and a "

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from cliptrase.config.schema import Model
-from cliptrase.evaluate.graph import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.model.backbones import load_networks
@@ -69,7 +68,10 @@ def on_cpu(jobs: dict[str, Job]) -> dict[str, Job]:
     needed = {run: job.method.networks for run, job in jobs.items()}
     networks = load_networks(itertools.chain(*needed.values()), "cpu")
     texts = {job.text_key: job.text for job in jobs.values()}
-    texts = {key: Text(text.features.cpu(), text.owner.cpu()) for key, text in texts.items()}
+    texts = {
+        key: replace(text, features=text.features.cpu(), owner=text.owner.cpu())
+        for key, text in texts.items()
+    }
     return {
         run: replace(
             job, text=texts[job.text_key], networks={key: networks[key] for key in job.networks}

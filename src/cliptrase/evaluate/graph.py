@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, DENOISE, VOTE, function, vote_of
+from cliptrase.config.kinds import (
+    ATTENTION,
+    CLUSTERING,
+    DENOISE,
+    PROPAGATE,
+    VOTE,
+    function,
+    vote_of,
+)
 from cliptrase.config.method import Attention, Backbone, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate import keys
@@ -54,15 +62,24 @@ class Text:
     """Text features (M, E), normalised, and the class (M,) int64 that each name belongs to.
 
     A class may own several names (synonyms, background words): it wins where one of them does.
+    background: which class is the background, where words stand for one.
     """
 
     features: Tensor
     owner: Tensor
+    background: int | None = None
 
     @cached_property
     def classes(self) -> int:
         """How many classes names belong to."""
         return int(self.owner.max()) + 1
+
+
+class Propagation(Protocol):
+    """What is kept of B images until the words are known."""
+
+    def logits(self, text: Text, logit_scale: float) -> Tensor:
+        """Logits (B, M, h, w) of every name, on a grid of patches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +92,14 @@ class Encoded:
     vote: str  # hard | soft | none
     grid: tuple[int, int]
     out_size: tuple[int, int]
+    propagation: Propagation | None  # where the method propagates logits
 
     def classify(self, text: Text, logit_scale: float = 100.0) -> Tensor:
         """Classes (B, H, W) int64, as `text` numbers them."""
-        logits = patch_logits(self.patches, text.features, self.grid, logit_scale, self.cls)
+        if self.propagation is None:
+            logits = patch_logits(self.patches, text.features, self.grid, logit_scale, self.cls)
+        else:
+            logits = self.propagation.logits(text, logit_scale)
         winners = classify(logits, self.out_size, text.owner)
         return voted(self.vote, winners, logits, text, self.regions)
 
@@ -138,9 +159,11 @@ class Graph:
         return self._once("vote", voters, make)
 
     def logits(self, method: Method, text: Text, text_key: str, logit_scale: float) -> Tensor:
-        """Logits (B, M, h, w) of every name on the patch grid."""
+        """Logits (B, M, h, w) of every name on the patch grid, propagated where the method does."""
 
         def make() -> Tensor:
+            if method.propagate is not None:
+                return self.propagation(method).logits(text, logit_scale)
             cls = self.cls(method) if method.cls_logits else None
             patches, grid = self.patches(method), self.feature_grid(method)
             return patch_logits(patches, text.features, grid, logit_scale, cls)
@@ -157,7 +180,14 @@ class Graph:
             vote=vote_of(method),
             grid=self.feature_grid(method),
             out_size=self.out_size,
+            propagation=None if method.propagate is None else self.propagation(method),
         )
+
+    def propagation(self, method: Method) -> Propagation:
+        """What `method.propagate` keeps of the images until the words are known."""
+        assert method.propagate is not None
+        make = partial(function(PROPAGATE[method.propagate].function), self, method)
+        return self._once("encode", ("propagation", keys.images_key(method)), make)
 
     def patches(self, method: Method) -> Tensor:
         """Patch features (B, N, E), normalised, on `feature_grid`."""
@@ -186,6 +216,12 @@ class Graph:
             return correlation(features(dino, self.dino(network), feature), "cosine", "mean")
 
         return self._once("correlation", (network.key, feature), make)
+
+    def dino_features(self, network: Backbone, feature: str) -> tuple[Tensor, tuple[int, int]]:
+        """A `feature` (B, N', D) of the second network's patches, heads in a row, and its grid."""
+        seen = self.dino(network)
+        (part,) = features(self.network(network), seen, feature)
+        return part[:, 0, 1:], seen.grid
 
     def region_grid(self, method: Method) -> tuple[int, int]:
         """(h, w): how the patches that are clustered lie."""

@@ -38,8 +38,10 @@ class Job:
         cls, run: Run, text_key: str, text: Text, networks: Mapping[Key, Network] | None = None
     ) -> Self:
         scale, target = run.protocol.logit_scale, target_key(run)
-        threshold = getattr(run.protocol, "background_threshold", 0.0) * has_background(run)
         method = run.method
+        threshold = getattr(run.protocol, "background_threshold", 0.0)
+        if not has_background(run) or method.propagate is not None:  # whose logits are no cosines
+            threshold = 0.0
         if method.attention.within is not None:  # so that the graph keeps its features by target
             attention = method.attention.model_copy(update={"within": target})
             method = method.model_copy(update={"attention": attention})

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.kinds import ATTENTION, DENOISE
+from cliptrase.config.kinds import ATTENTION, DENOISE, PROPAGATE
 from cliptrase.config.method import Backbone, Method, Regions
 
 
@@ -24,13 +24,25 @@ class Clustering(NamedTuple):
 
 def features_key(method: Method) -> Hashable:
     """What features depend on: the attention, and the networks that it reads."""
-    read = (getattr(method, role) for role in ATTENTION[method.attention.kind].networks)
-    return method.attention, tuple(network.key for network in read)
+    return method.attention, _network_keys(method, ATTENTION[method.attention.kind].networks)
 
 
 def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
     """What logits depend on."""
-    return features_key(method), method.cls_logits, text_key, logit_scale
+    return images_key(method), text_key, logit_scale
+
+
+def images_key(method: Method) -> Hashable:
+    """What logits depend on of a method, whatever the words."""
+    propagation: Hashable = None
+    if method.propagate is not None:
+        networks = _network_keys(method, PROPAGATE[method.propagate].networks)
+        propagation = method.propagate, method.solver, networks
+    return features_key(method), method.cls_logits, propagation
+
+
+def _network_keys(method: Method, roles: tuple[str, ...]) -> Hashable:
+    return tuple(getattr(method, role).key for role in roles)
 
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase.config import Run, schema
-from cliptrase.config.kinds import vote_of
+from cliptrase.config.kinds import function, joined_by, vote_of
 from cliptrase.data.read.crop import crop_box, crop_image, crop_label, whole_image
-from cliptrase.evaluate.graph import Graph, Original
+from cliptrase.evaluate.graph import Graph, Original, Propagation
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.keys import logits_key
+from cliptrase.evaluate.keys import images_key, logits_key
 from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
 from cliptrase.model.backbones import Key, Network
 from cliptrase.model.load import Clip, uploaded
@@ -214,16 +214,35 @@ class Slide(Protocol):
         """The windows of one picture (3, H, W), as each of the jobs sees them."""
         height, width = (min(self.size, side) for side in pixels.shape[-2:])
         windows: dict[Hashable, list[Window]] = {key: [] for key in asked}
+        joining = {  # methods whose logits are made of all windows together
+            images_key(job.method): (job.method, join)
+            for job in asked.values()
+            if (join := joined_by(job.method))
+        }
+        parts: dict[Hashable, list[Propagation]] = {key: [] for key in joining}
         corners = places(_size(pixels[0]), self.size, self.stride)
         for start in range(0, len(corners), batch_size):
             some = corners[start : start + batch_size]
             cut = [pixels[:, y : y + height, x : x + width] for y, x in some]
             graph = Graph(clip, torch.stack(cut), networks=_networks(asked))
+            for images, (method, _) in joining.items():
+                parts[images].append(graph.propagation(method))
             for key, job in asked.items():
+                if images_key(job.method) in joining:
+                    continue
                 logits = graph.logits(job.method, job.text, job.text_key, 1.0)
                 regions = graph.regions(job.method) if vote_of(job.method) != "none" else None
                 windows[key] += Window.each(some, (height, width), logits, regions)
             stages.add(graph.seconds)
+        with stages("classify"):
+            whole: dict[Hashable, Propagation] = {
+                images: function(join)(parts[images], corners, (height, width))
+                for images, (_, join) in joining.items()
+            }
+            for key, job in asked.items():
+                if (propagation := whole.get(images_key(job.method))) is not None:
+                    logits = propagation.logits(job.text, 1.0)
+                    windows[key] += Window.each(corners, (height, width), logits, None)
         return windows
 
 

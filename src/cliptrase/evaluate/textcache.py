@@ -56,8 +56,9 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
     text = Text(
         torch.tensor(arrays["features"][rows], device=clip.device),
         torch.tensor(owner, device=clip.device),
+        background_of(run),
     )
-    owned = sha256_text(json.dumps([rows, owner]))
+    owned = sha256_text(json.dumps([rows, owner, text.background]))
     return f"{key}.{owned[:16]}", text
 
 
@@ -70,6 +71,13 @@ def names_of(run: Run) -> tuple[list[str], list[int]]:
         [name for entry in listed for name in entry],
         background_first=facts_of(run).whole_pictures,
     )
+
+
+def background_of(run: Run) -> int | None:
+    """The class that owns the background words, where there are any."""
+    if run.vocabulary.background is None:
+        return None
+    return 0 if facts_of(run).whole_pictures else run.vocabulary.classes.count
 
 
 def _key(words: list[str], templates: list[str], model: Model, clip: Clip) -> str:

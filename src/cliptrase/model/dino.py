@@ -224,17 +224,18 @@ def _positions(dino: Dino, rows: int, columns: int) -> tuple[Tensor | None, Tens
 
 def features(dino: Dino, seen: Tokens, feature: str) -> tuple[Tensor, ...]:
     """What `segment.correlation.correlation` makes W_D (B, 1 + N', 1 + N') of, by
-    `method.regions.correlation.feature`: each (B, heads, 1 + N', d), registers left out.
+    `method.regions.correlation.feature` (`value` is LPOSS's): each (B, heads, 1 + N', d), registers
+    left out.
 
-    tokens: those after the final norm, as one head. key: keys of the last block, heads in a row, as
-    one head. qkv: queries, keys and values of the second-to-last block. A network without [CLS] has
-    zeros in its place. Queries and keys are those before any rotation (RoPE).
+    tokens: those after the final norm, as one head. key, value: of the last block, heads in a row,
+    as one head. qkv: queries, keys and values of the second-to-last block. A network without [CLS]
+    has zeros in its place. Queries and keys are those before any rotation (RoPE).
     """
     if feature == "tokens":
         parts: tuple[Tensor, ...] = (seen.final[:, None],)
-    elif feature == "key":
-        k = _qkv(dino.model.blocks[-1], seen.last)[1]
-        parts = (k.transpose(1, 2).flatten(2)[:, None],)
+    elif feature in ("key", "value"):
+        _, k, v = _qkv(dino.model.blocks[-1], seen.last)
+        parts = ((k if feature == "key" else v).transpose(1, 2).flatten(2)[:, None],)
     else:
         parts = tuple(_qkv(dino.model.blocks[-2], seen.second_last))
     return tuple(_less_registers(dino, part) for part in parts)

@@ -38,7 +38,7 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of
 from cliptrase.evaluate.targets import Target, target_key
-from cliptrase.evaluate.textcache import names_of
+from cliptrase.evaluate.textcache import background_of, names_of
 from cliptrase.evaluate.truth import Loader, seen_targets
 from cliptrase.machine import cores
 from cliptrase.model.backbones import Key, Network, load_networks
@@ -168,7 +168,7 @@ def random_text(clip: Clip, run: Run) -> Text:
     method = run.method.model_copy(update={"attention": attention})
     patches = Graph(clip, pixels).patches(method)[0]
     chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
-    return Text(chosen, torch.tensor(owner).to(clip.device))
+    return Text(chosen, torch.tensor(owner).to(clip.device), background_of(run))
 
 
 def _without_regions(method: Method) -> Method:

@@ -53,6 +53,15 @@ def test_auto_is_the_embedded_network_beside_the_embedded_clip_and_else_what_the
         choose("sam", "auto", BackboneNames(), others[0].model)
 
 
+def test_a_network_that_only_a_propagation_needs_is_the_run_s():
+    run = resolve(["benchmark=voc20", "model=vit_b16", "method=lposs"])
+    assert [each.label for each in run.method.networks] == ["dino_b16"]
+    assert run.backbones.dino == run.method.dino and run.backbones.sam is None
+    plain = resolve(["benchmark=voc20", "model=vit_b16", "method=lposs", "method.propagate=null"])
+    assert not plain.method.networks and plain.backbones.dino is None
+    assert resolve(["benchmark=shapes", "method=lposs"]).method.dino.label == "shapes_dino"
+
+
 def test_a_run_without_second_networks_says_nothing_of_them():
     text = resolve(["benchmark=shapes", "method=cliptrase"]).text
     assert not {"backbones", "sam:", "dino:", "source"} & set(text.split())

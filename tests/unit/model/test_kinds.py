@@ -18,6 +18,7 @@ REFERENCES = [
     *(kind.kept for kind in kinds.DENOISE.values() if kind.kept),
     *(kind.function for kind in kinds.VOTE.values() if kind.function),
     *kinds.CLUSTERING.values(),
+    *(kind.function for kind in kinds.PROPAGATE.values()),
 ]
 
 
