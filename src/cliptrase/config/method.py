@@ -206,19 +206,48 @@ class SamOptions(Frozen):
     ] = 0.0
 
 
+class CutOptions(Frozen):
+    """threshold: patches with a larger correlation are alike. most: masks that are cut out."""
+
+    threshold: Annotated[
+        float,
+        that(
+            lambda value: is_number(value) and -1 <= value < 1,
+            "must be a number, -1 or more and less than 1",
+        ),
+    ] = 0.3
+    most: Count = 8
+
+
+CLUSTERED = ("cluster", "denoise", "eps", "min_samples")
+MAY_CLUSTER = ("algorithm", "l2_rows", "passes")  # have a default
+REGIONS = {  # what each kind of regions needs beside the correlation and the vote
+    "prototypes": (*CLUSTERED, "upsample", "median"),
+    "sam": (*CLUSTERED, "sam"),
+    "panoptic_cut": ("cut",),
+}
+CURES = {  # a method whose regions are of the kind
+    "prototypes": "cliptrase, whose regions are of kind prototypes",
+    "sam": "cliptrase_sam",
+    "panoptic_cut": "lavg",
+}
+
+
 class Regions(Frozen):
     """How patches are clustered, how clusters become regions, and how regions vote.
 
-    kind: smoothed maps of cluster prototypes (their `upsample` and `median`), or SAM's masks.
+    kind: smoothed maps of cluster prototypes (their `upsample` and `median`), SAM's masks, or
+    masks that are cut out of the graph of patches (`segment.spectral_cuts`).
     """
 
-    kind: Annotated[str, one_of("prototypes", "sam")] = "prototypes"
+    kind: Annotated[str, one_of(*REGIONS)] = "prototypes"
     sam: SamOptions | None = None
+    cut: CutOptions | None = None
     correlation: Correlation
-    cluster: Annotated[str, one_of("rows", "features")]
-    denoise: Annotated[str, one_of(*DENOISE)]
-    eps: Annotated[float, number(0)]
-    min_samples: Count
+    cluster: Annotated[str, one_of("rows", "features")] | None = None
+    denoise: Annotated[str, one_of(*DENOISE)] | None = None
+    eps: Annotated[float, number(0)] | None = None
+    min_samples: Count | None = None
     upsample: Annotated[int, whole(1, 32)] | None = None
     median: (
         Annotated[int, that(lambda value: value % 2 == 1, "the window must be odd"), whole(1, 99)]
@@ -232,19 +261,17 @@ class Regions(Frozen):
     @model_validator(mode="after")
     def _kind_reads(self) -> Self:
         """Refuse keys that the kind does not read, and those that it misses."""
-        needed = ("sam",) if self.kind == "sam" else ("upsample", "median")
-        for key in ("sam", "upsample", "median"):
+        needed = REGIONS[self.kind]
+        read = {*needed, *(MAY_CLUSTER if "cluster" in needed else ())}
+        unread = {*MAY_CLUSTER, *(key for keys in REGIONS.values() for key in keys)} - read
+        for key, default in defaults(Regions).items():
             value, place = getattr(self, key), f"method.regions.{key}"
-            if (value is None) and key in needed:
+            if value is None and key in needed:
                 section = "the other keys of method.regions are"
                 raise UserError(f"{place} is missing; write it where {section}")
-            if (value is not None) and key not in needed:
-                given = text_of(value) if key != "sam" else "…"
-                cure = (
-                    "leave it out, or take method=cliptrase, whose regions are of kind prototypes"
-                )
-                if self.kind == "sam":
-                    cure = "leave it out, or take method=cliptrase_sam"
+            if value != default and key in unread:
+                given = "…" if isinstance(value, Frozen) else text_of(value)
+                cure = f"leave it out, or take method={CURES[self.kind]}"
                 raise UserError(f"{place}={given}: kind {self.kind} does not read it; {cure}")
         return self
 

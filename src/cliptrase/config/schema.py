@@ -14,6 +14,7 @@ from cliptrase.config.method import (
     BackboneNames,
     Correlation,
     Count,
+    CutOptions,
     Flag,
     Method,
     Regions,
@@ -272,6 +273,7 @@ OPTIONAL: dict[str, type[Frozen]] = {
     "method.attention": Attention,
     "method.regions": Regions,
     "method.regions.sam": SamOptions,
+    "method.regions.cut": CutOptions,
     "method.regions.correlation": Correlation,
     "model": Model,
 }

@@ -17,15 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cliptrase.config.kinds import (
-    ATTENTION,
-    CLUSTERING,
-    DENOISE,
-    PROPAGATE,
-    VOTE,
-    function,
-    vote_of,
-)
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, PROPAGATE, VOTE, function, vote_of
 from cliptrase.config.method import Attention, Backbone, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate import keys
@@ -40,7 +32,8 @@ from cliptrase.segment.descriptors import Described, described
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 from cliptrase.segment.sam_regions import sam_regions
-from cliptrase.segment.tiles import bilinear
+from cliptrase.segment.spectral_cuts import spectral_cuts
+from cliptrase.segment.tiles import bilinear, nearest
 
 MAPS = 16  # of each image that are smoothed at once: bounds memory, changes no result
 UNCHANGED = Attention(
@@ -235,10 +228,10 @@ class Graph:
         of = regions.correlation
 
         def make() -> Tensor:
-            rows = function(DENOISE[regions.denoise].rows)
+            rows = function(keys.denoising(regions).rows)
             if of.source == "dino":
                 assert dino is not None
-                check_denoise(self.network(dino), regions.denoise)
+                check_denoise(self.network(dino), regions.denoise or "none")
                 return rows(self.dino_correlation(dino, of.feature))
             assert of.block is not None
             return rows(self.correlation(of.block, of.kind, of.heads))
@@ -247,6 +240,8 @@ class Graph:
 
     def clusters(self, method: Method) -> Tensor:
         """Cluster of every patch (B, N) int64, −1 noise or dropped by the denoising (Eq. 7).
+
+        Of kind panoptic_cut: the masks and, last, the rest.
 
         One pass: what is dropped leaves its cluster. Two: what is kept is clustered again, and
         all else as before. That the second pass also leaves out the noise of the first changes no
@@ -262,10 +257,13 @@ class Graph:
             return Points(F.normalize(rows, dim=-1) if regions.l2_rows else rows)
 
         def labels() -> Tensor:
+            if regions.cut is not None:
+                grid = self.region_grid(method)
+                return spectral_cuts(self.patch_rows(regions, method.dino), grid, regions.cut)
             points = self._once("cluster", ("points", key.rows), clustered)
             if not key.dropped_by:
                 return cluster(points, regions)
-            kept = function(DENOISE[regions.denoise].kept)(self.patch_rows(regions, method.dino))
+            kept = function(keys.denoising(regions).kept)(self.patch_rows(regions, method.dino))
             if key.passes == 1:
                 return without(cluster(points, regions), kept)
             return cluster(points, regions, kept)
@@ -282,8 +280,12 @@ class Graph:
             if not numbers.any():
                 size = (len(labels), *self.out_size)
                 return torch.full(size, -1, device=self._pixels.device)
-            if _regions_of(method).kind == "sam":
+            kind = _regions_of(method).kind
+            if kind == "sam":
                 return self._sam_regions(method, labels)
+            if kind == "panoptic_cut":
+                patches = self.clusters(method).unflatten(1, self.region_grid(method))
+                return nearest(patches, self.out_size)
             maps, places = self._cluster_maps(method, labels, numbers)
             table = np.full((len(labels), numbers.max()), -1)
             table[np.arange(numbers.max()) < numbers[:, None]] = places

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.kinds import ATTENTION, DENOISE, PROPAGATE
+from cliptrase.config.kinds import ATTENTION, DENOISE, PROPAGATE, DenoiseKind
 from cliptrase.config.method import Backbone, Method, Regions
 
 
@@ -15,9 +15,9 @@ class Clustering(NamedTuple):
     """What decides the clusters: what is clustered and how, and which patches take part."""
 
     rows: Hashable  # what is clustered
-    algorithm: str
-    eps: float
-    min_samples: int
+    algorithm: Hashable
+    eps: float | None
+    min_samples: int | None
     dropped_by: Hashable  # what decides which patches are dropped, None where none is
     passes: int  # 1 where none is dropped: a second pass changes nothing
 
@@ -47,11 +47,14 @@ def _network_keys(method: Method, roles: tuple[str, ...]) -> Hashable:
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:
     """What the clusters depend on."""
+    if regions.kind == "panoptic_cut":
+        cut = correlation_key(regions, method.dino), regions.cut
+        return Clustering(*cut, None, None, None, 1)
     rows: Hashable = (rows_key(regions, method.dino), regions.l2_rows)
     if regions.cluster == "features":
         rows = ("features", features_key(method))
     how = (rows, regions.algorithm, regions.eps, regions.min_samples)
-    if not DENOISE[regions.denoise].kept:
+    if not denoising(regions).kept:
         return Clustering(*how, None, 1)
     dropped_by = (correlation_key(regions, method.dino), regions.denoise)
     return Clustering(*how, dropped_by, regions.passes)
@@ -65,7 +68,12 @@ def correlation_key(regions: Regions, dino: Backbone | None) -> Hashable:
 
 def rows_key(regions: Regions, dino: Backbone | None = None) -> Hashable:
     """What correlation rows depend on; kinds that only drop patches change none of them."""
-    return correlation_key(regions, dino), DENOISE[regions.denoise].rows
+    return correlation_key(regions, dino), denoising(regions).rows
+
+
+def denoising(regions: Regions) -> DenoiseKind:
+    """How regions are denoised: not at all where their kind has no such key."""
+    return DENOISE[regions.denoise or "none"]
 
 
 def smoothing_key(method: Method, regions: Regions) -> Hashable:
@@ -73,6 +81,8 @@ def smoothing_key(method: Method, regions: Regions) -> Hashable:
     if regions.kind == "sam":
         assert method.sam is not None
         return method.sam.key, regions.sam
+    if regions.kind == "panoptic_cut":
+        return regions.kind
     return rows_key(regions, method.dino), regions.upsample, regions.median
 
 

@@ -55,8 +55,8 @@ class Shown:
 
     @property
     def clustered(self) -> Run | None:
-        """The first run that clusters, if the model sees its pictures whole."""
-        runs = [run for run in self.runs.values() if run.method.regions is not None]
+        """The first run that clusters CLIP's correlation, if the model sees its pictures whole."""
+        runs = [run for run in self.runs.values() if _clip_correlates(run)]
         return None if not runs or facts_of(runs[0]).whole_pictures else runs[0]
 
     def is_prepared(self, data: Path) -> bool:
@@ -69,6 +69,11 @@ class Shown:
         """Reads the images. Raises UserError where the dataset is not prepared."""
         samples = open_dataset(self.first, data, any_code=True)
         return Loader.of(samples, self.runs.values(), data)
+
+
+def _clip_correlates(run: Run) -> bool:
+    regions = run.method.regions
+    return regions is not None and regions.correlation.source == "clip"
 
 
 def shown_runs(suite: Plan) -> list[Shown]:

@@ -197,6 +197,7 @@ def _released(graph: Graph) -> torch.Tensor:
 
 
 def _clusters(graph: Graph, method: Method, regions: Regions, weights: Map) -> Clusters:
+    denoised = regions.denoise not in (None, "none")
     plain = regions.model_copy(update={"denoise": "none"})
     before = graph.clusters(method.model_copy(update={"regions": plain}))[0].cpu().numpy()
     after = graph.clusters(method)[0].cpu().numpy()
@@ -204,8 +205,8 @@ def _clusters(graph: Graph, method: Method, regions: Regions, weights: Map) -> C
         before=before,
         after=after,
         regions=graph.regions(method)[0].cpu().numpy().astype(np.int64),
-        noisy=noisy_clusters(weights, before) if regions.denoise != "none" else (),
-        denoised=regions.denoise != "none",
+        noisy=noisy_clusters(weights, before) if denoised else (),
+        denoised=denoised,
     )
 
 

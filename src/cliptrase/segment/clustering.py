@@ -95,6 +95,7 @@ def _grown(near: NDArray[np.bool_], core: NDArray[np.bool_]) -> NDArray[np.int64
 
 def dbscan_clusters(points: Points, regions: Regions, kept: Tensor | None = None) -> Tensor:
     """Clusters (B, N) int64 of `points` by the eps and min_samples of `regions`, as `dbscan`."""
+    assert regions.eps is not None and regions.min_samples is not None
     near = neighbours(points.squared, regions.eps)
     return dbscan(near, regions.min_samples, kept)
 

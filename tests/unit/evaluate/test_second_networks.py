@@ -17,6 +17,7 @@ from cliptrase.model.load import load_clip
 from cliptrase.runs import finished
 
 SAM = ["benchmark=shapes", "method=cliptrase_sam", "method.sam=shapes_sam"]
+LAVG = ["benchmark=shapes", "method=lavg", "method.dino=shapes_dino"]
 DINO = ["benchmark=shapes", "method=cliptrase_dinov2", "method.dino=shapes_dino"]
 CLUSTERS = ["method.regions.eps=2", "method.regions.min_samples=2"]  # of the small model's patches
 AUTO = [each[:2] for each in (SAM, DINO)]
@@ -90,6 +91,12 @@ def test_eps_follows_the_patches_of_the_network_that_is_clustered():
     [
         ([*SAM, "method.sam=null"], ["method.regions.kind=sam", "method.sam="]),
         ([*DINO, "method.dino=null"], ["correlation.source=dino", "method.dino="]),
+        ([*LAVG, "method.dino=null"], ["correlation.source=dino", "method.dino="]),
+        ([*LAVG, "method.regions.cut.threshold=1"], ["cut.threshold=1", "-1 or more"]),
+        ([*LAVG, "method.regions.cut.most=0"], ["cut.most=0", "1 or more"]),
+        ([*LAVG, "method.regions.kind=prototypes"], ["method.regions.cut=…", "leave it out"]),
+        ([*SAM, "method.regions.kind=panoptic_cut"], ["method.regions.sam=…", "method=lavg"]),
+        ([*LAVG, "method.regions.vote=hard", "protocol=slide"], ["vote=hard", "soft"]),
         ([*SAM, "method.sam=sam_vit_hh"], ["method.sam=sam_vit_hh", "sam_vit_h"]),
         ([*SAM, "method.sam=dino_b8"], ["method.sam=dino_b8", "timm", "sam_vit_b"]),
         ([*SAM, "method.regions.sam.points=0"], ["method.regions.sam.points=0", "1 or more"]),
@@ -140,7 +147,7 @@ def test_sam_embeds_an_image_once_for_all_runs_of_a_pass(runs_of, make, tmp_path
     assert len(seen) == images + prompted  # flops are counted of each run on one image alone
 
 
-@pytest.mark.parametrize("overrides", [[*SAM, *CLUSTERS], DINO])
+@pytest.mark.parametrize("overrides", [[*SAM, *CLUSTERS], DINO, LAVG])
 def test_a_run_is_the_same_alone_in_company_and_in_batches(overrides, runs_of, make, tmp_path):
     (alone,) = make(runs_of(overrides), tmp_path / "alone", workers=1).values()
     others = (
