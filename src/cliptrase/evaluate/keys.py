@@ -23,8 +23,13 @@ class Clustering(NamedTuple):
 
 
 def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
-    """What logits depend on."""
+    """What logits on the patch grid depend on."""
     return method.attention, method.cls_logits, text_key, logit_scale
+
+
+def classes_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
+    """What the classes of pixels depend on, where no region votes."""
+    return logits_key(method, text_key, logit_scale), method.pamr
 
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:
