@@ -56,8 +56,10 @@ def averaged(
     std: Sequence[float],
     resize: Callable[[np.ndarray, int, int], np.ndarray],
     longest: int = 2048,
+    refine: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda maps, pixels: maps,
 ) -> np.ndarray:
-    """Logits (M, H, W) of a picture (H, W, 3) uint8 at its own size."""
+    """Logits (M, H, W) of a picture (H, W, 3) uint8 at its own size. refine: what changes the
+    averages (M, h, w), given the picture that the windows lie on, before they are resized."""
     original = picture.shape[:2]
     factor = min(longest / max(original), short_side / min(original))
     height, width = (int(side * factor + 0.5) for side in original)
@@ -78,7 +80,7 @@ def averaged(
             sums[:, top:bottom, left:right] += logits
             counts[top:bottom, left:right] += 1
     assert sums is not None and counts.min() >= 1
-    return upsampled(sums / counts, *original)
+    return upsampled(refine(sums / counts, pixels), *original)
 
 
 def probabilities(logits: np.ndarray, owner: Sequence[int], scale: float) -> np.ndarray:

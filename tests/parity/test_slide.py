@@ -15,6 +15,7 @@ import slow_reference
 import torch
 from open_clip.model import CLIP
 from PIL import Image
+from slow_pamr import refined
 from slow_reference import EMBED, HEADS, LAYERS, PATCH, TRAINED, WIDTH, WORDS, Reference, unit
 from slow_slide import averaged, classified, probabilities
 from tests import objects
@@ -83,14 +84,17 @@ def reference(clip: Clip, part: np.ndarray, text: np.ndarray, method: Method) ->
 
 
 def slid(
-    clip: Clip, scene: tuple[np.ndarray, int], encode: Callable[[np.ndarray], np.ndarray]
+    clip: Clip,
+    scene: tuple[np.ndarray, int],
+    encode: Callable[[np.ndarray], np.ndarray],
+    **more: Any,
 ) -> np.ndarray:
     """The slow reference's averaged values (M, H, W) of what `encode` makes of each window."""
     picture, longest = scene
     return averaged(
         picture, encode, window=WINDOW, short_side=SHORT_SIDE, stride=STRIDE, patch=PATCH,
         resize=linear,
-        mean=clip.mean, std=clip.std, longest=longest,
+        mean=clip.mean, std=clip.std, longest=longest, **more,
     )  # fmt: skip
 
 
@@ -158,6 +162,26 @@ def test_averaged_logits(clip, scene, text, expected):
     found = logits_of(clip, scene, text, SCLIP)
     assert found.shape == (WORDS, *scene[0].shape[:2])
     np.testing.assert_allclose(found, expected, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scene", ["lower than a window"], indirect=True)
+def test_pamr_comes_after_the_average_and_before_the_picture_s_own_size(clip, scene, text):
+    """And before the threshold: the probabilities are of refined logits."""
+    method = objects.changed(SCLIP, {"pamr": {"steps": 2, "dilations": [3]}})
+    wanted = slid(
+        clip,
+        scene,
+        lambda part: reference(clip, part, text, SCLIP).logits / 100,
+        refine=lambda maps, pixels: refined(maps, pixels, 2, [3]),
+    )
+    np.testing.assert_allclose(logits_of(clip, scene, text, method), wanted, atol=1e-5, rtol=0)
+    classes = probabilities(wanted, OWNER, 40.0)
+    half = float(np.median(classes.max(axis=0)))
+    labels, close = classified(classes, half)
+    jobs = {name: job(text, own, 40.0, half) for name, own in (("", method), ("plain", SCLIP))}
+    found = ours(clip, scene, jobs)
+    np.testing.assert_array_equal(found[""][~close], labels[~close])
+    assert (found[""] != found["plain"]).any()
 
 
 @pytest.mark.parametrize("scale", [10.0, 40.0])

@@ -16,7 +16,7 @@ from cliptrase.config.validation import (
     that,
     whole,
 )
-from cliptrase.config.written import text_of
+from cliptrase.config.written import text_of, unquoted
 from cliptrase.errors import UserError, nearest
 
 Heads = Annotated[str, one_of("mean", "concatenated")]
@@ -353,10 +353,42 @@ class Unsupervised(Frozen):
     fit: Annotated[str, one_of("val")] = "val"
 
 
+def _dilations(value: Any) -> tuple[int, ...]:
+    """In ascending order, whatever order they are written in: it is one run."""
+    pixels = unquoted(value)
+    fits = isinstance(pixels, list | tuple) and pixels and len(set(map(str, pixels))) == len(pixels)
+    if not fits or not all(is_number(each, int) and 1 <= each <= 1000 for each in pixels):
+        raise ValueError("must be a list of different whole numbers from 1 to 1000, as [8, 16]")
+    return tuple(sorted(pixels))
+
+
+class Pamr(Frozen):
+    """How often logits of pixels are averaged over like neighbours, and how far away these are, in
+    pixels of what CLIP sees (`segment.pamr`)."""
+
+    steps: Annotated[int, whole(1, 100)]
+    dilations: Annotated[tuple[int, ...], BeforeValidator(_dilations)]
+
+
+USUAL_PAMR = {"steps": 10, "dilations": [8, 16]}  # NACLIP's and ResCLIP's
+
+
+def _pamr(value: Any) -> Any:
+    """What is not said is as usual; `true` says nothing."""
+    if unquoted(value) is True:
+        return USUAL_PAMR
+    if not isinstance(value, dict | Pamr | None):
+        raise ValueError(
+            "must be true, null, or {steps: 10, dilations: [8, 16]} with other numbers"
+        )
+    return {**USUAL_PAMR, **value} if isinstance(value, dict) else value
+
+
 class Method(Frozen):
     """sam, dino: networks beside CLIP, which a run's identity has as `backbones`. propagate: how
     the logits of patches change one another before they are upsampled; None: they do not. solver:
-    of its equations, where it has some (`segment.diffusion.diffused`)."""
+    of its equations, where it has some (`segment.diffusion.diffused`). pamr: None where logits of
+    pixels stay as they are."""
 
     name: Text
     attention: Attention
@@ -373,6 +405,7 @@ class Method(Frozen):
             "without it words decide; take method=cliptrase, or another method",
         ),
     ] = None
+    pamr: Annotated[Pamr | None, BeforeValidator(_pamr)] = None
 
     @property
     def sees_original(self) -> bool:
@@ -453,4 +486,6 @@ class Method(Frozen):
             raise UserError(f"method.regions.vote={self.regions.vote}: {why}; take none")
         if self.cls_logits:
             raise UserError(f"method.cls_logits=true: {why}; take false")
+        if self.pamr is not None:
+            raise UserError(f"method.pamr: {why}, and so no logits are refined; take null")
         return self

@@ -189,5 +189,5 @@ def _different(base: Frozen, changed: Frozen) -> list[str]:
         value = mine.get(key)
         if value != plain.get(key):
             text = "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-            parts.append(f"{key.split('.')[-1]}-{text}")
+            parts.append(f"{key.replace('pamr.', 'pamr_').split('.')[-1]}-{text}")
     return parts

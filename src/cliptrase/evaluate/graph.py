@@ -26,6 +26,7 @@ from cliptrase.model.backbones import Key, Network
 from cliptrase.model.dino import Tokens, check_denoise, features, tokens
 from cliptrase.model.load import Clip
 from cliptrase.model.sam import embed, frame, frame_view
+from cliptrase.segment import pamr
 from cliptrase.segment.clustering import Points, without
 from cliptrase.segment.correlation import correlation
 from cliptrase.segment.descriptors import Described, described
@@ -85,7 +86,8 @@ class Encoded:
     vote: str  # hard | soft | none
     grid: tuple[int, int]
     out_size: tuple[int, int]
-    propagation: Propagation | None  # where the method propagates logits
+    propagation: Propagation | None = None  # where the method propagates logits
+    refine: list[pamr.Refinement] | None = None  # of each image; where the method has PAMR
 
     def classify(self, text: Text, logit_scale: float = 100.0) -> Tensor:
         """Classes (B, H, W) int64, as `text` numbers them."""
@@ -93,14 +95,32 @@ class Encoded:
             logits = patch_logits(self.patches, text.features, self.grid, logit_scale, self.cls)
         else:
             logits = self.propagation.logits(text, logit_scale)
-        winners = classify(logits, self.out_size, text.owner)
-        return voted(self.vote, winners, logits, text, self.regions)
+        winners = winning(logits, self.out_size, text, self.refine)
+        return voted(self.vote, winners, logits, text, self.regions, self.refine)
 
 
-def voted(vote: str, winners: Tensor, logits: Tensor, text: Text, regions: Tensor | None) -> Tensor:
+def winning(
+    logits: Tensor, out_size: tuple[int, int], text: Text, refine: list[pamr.Refinement] | None
+) -> Tensor:
+    """Classes (B, H, W) without a vote, by logits (B, M, h, w)."""
+    if refine is None:
+        return classify(logits, out_size, text.owner)
+    return pamr.classify(logits, text.owner, refine)
+
+
+def voted(
+    vote: str,
+    winners: Tensor,
+    logits: Tensor,
+    text: Text,
+    regions: Tensor | None,
+    refine: list[pamr.Refinement] | None = None,
+) -> Tensor:
     """`winners` (B, H, W) after the vote of the regions, where there is one."""
     if vote == "none" or regions is None:
         return winners
+    if refine is not None and VOTE[vote].averages:
+        return pamr.soft_vote(logits, text.owner, winners, regions, refine)
     return function(VOTE[vote].function)(winners, regions, logits, text)
 
 
@@ -141,14 +161,15 @@ class Graph:
     ) -> Tensor:
         """Classes (B, H, W) int64 of one run, as `text` numbers them."""
         logits = self.logits(method, text, text_key, logit_scale)
-        key = keys.logits_key(method, text_key, logit_scale)
-        winners = self._once("classify", key, lambda: classify(logits, self.out_size, text.owner))
+        key, refine = keys.classes_key(method, text_key, logit_scale), self._refinements(method)
+        make_winners = partial(winning, logits, self.out_size, text, refine)
+        winners = self._once("classify", key, make_winners)
         vote = vote_of(method)
         if vote == "none":
             return winners
         regions = self.regions(method)
         voters = vote, key, self._region_key(method)
-        make = partial(voted, vote, winners, logits, text, regions)
+        make = partial(voted, vote, winners, logits, text, regions, refine)
         return self._once("vote", voters, make)
 
     def logits(self, method: Method, text: Text, text_key: str, logit_scale: float) -> Tensor:
@@ -174,6 +195,7 @@ class Graph:
             grid=self.feature_grid(method),
             out_size=self.out_size,
             propagation=None if method.propagate is None else self.propagation(method),
+            refine=self._refinements(method),
         )
 
     def propagation(self, method: Method) -> Propagation:
@@ -389,6 +411,18 @@ class Graph:
     def seen(self) -> NDArray[np.uint8]:
         """The pixels (B, height, width, 3) that CLIP gets, before they are normalised."""
         return self._once("encode", "seen", lambda: self.clip.denormalise(self._pixels))
+
+    def _refinements(self, method: Method) -> list[pamr.Refinement] | None:
+        """PAMR's weights for each image, where the method has it."""
+        options = method.pamr
+        if options is None:
+            return None
+
+        def make() -> list[pamr.Refinement]:
+            pictures = bilinear(self._pixels, self.out_size)
+            return [pamr.Refinement.of(picture, options) for picture in pictures]
+
+        return self._once("classify", options, make)
 
     def _features(self, method: Method) -> vision.Mixed:
         """Features (B, L, E) of all tokens, normalised, and the grid of the patches."""

@@ -28,7 +28,7 @@ def features_key(method: Method) -> Hashable:
 
 
 def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
-    """What logits depend on."""
+    """What logits on the patch grid depend on."""
     return images_key(method), text_key, logit_scale
 
 
@@ -43,6 +43,11 @@ def images_key(method: Method) -> Hashable:
 
 def _network_keys(method: Method, roles: tuple[str, ...]) -> Hashable:
     return tuple(getattr(method, role).key for role in roles)
+
+
+def classes_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
+    """What the classes of pixels depend on, where no region votes."""
+    return logits_key(method, text_key, logit_scale), method.pamr
 
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:

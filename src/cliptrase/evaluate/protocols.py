@@ -18,12 +18,13 @@ from cliptrase.config.kinds import function, joined_by, vote_of
 from cliptrase.data.read.crop import crop_box, crop_image, crop_label, whole_image
 from cliptrase.evaluate.graph import Graph, Original, Propagation
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.keys import images_key, logits_key
+from cliptrase.evaluate.keys import classes_key, images_key
 from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
 from cliptrase.model.backbones import Key, Network
 from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.argmax import first_argmax
+from cliptrase.segment.pamr import Refinement
 
 Jobs = dict[str, Job]  # by run
 Asked = dict[Hashable, Job]  # by what their averaged logits depend on
@@ -188,8 +189,10 @@ class Slide(Protocol):
         windows = self._windows(clip, pixels, asked, batch_size, stages)
         size, seen = _size(pixels[0]), _size(picture.pixels)
         for key, some in alike.items():
+            options = asked[key].method.pamr
             with stages("classify"):
-                logits = averaged(windows.pop(key), size, seen, picture.out_size)
+                refine = options and Refinement.of(pixels[:, : seen[0], : seen[1]], options)
+                logits = averaged(windows.pop(key), size, seen, picture.out_size, refine)
                 scales = {job.logit_scale for job in some.values() if job.threshold}
                 largest = LargestProbability(scales)
                 names = first_argmax(largest.watching(logits))
@@ -275,4 +278,4 @@ def _averaged_key(job: Job) -> Hashable:
     """The same for jobs whose logits, averaged over the windows, are the same."""
     method, voting = job.method, vote_of(job.method) != "none"
     regions = (method.regions, method.sam, method.dino) if voting else None
-    return logits_key(method, job.text_key, 1.0), regions
+    return classes_key(method, job.text_key, 1.0), regions

@@ -4,7 +4,7 @@ All names at all pixels of a large picture would not fit into memory: a few name
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -72,9 +72,16 @@ class Window:
         return torch.where(self.regions >= 0, means, pixels)
 
 
-def averaged(windows: Sequence[Window], size: Size, seen: Size, out_size: Size) -> Iterator[Tensor]:
+def averaged(
+    windows: Sequence[Window],
+    size: Size,
+    seen: Size,
+    out_size: Size,
+    refine: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[Tensor]:
     """Logits (1, k, H, W) of a few names after the others: the mean of the windows at every pixel
-    of a picture of `size`, of which the part `seen` is resized to `out_size` (H, W)."""
+    of a picture of `size`, of which the part `seen` is resized to `out_size` (H, W). refine: what
+    changes that part (k, *seen) before."""
     names, device = len(windows[0].logits), windows[0].logits.device
     counts = torch.zeros(size, device=device)
     for window in windows:
@@ -86,7 +93,7 @@ def averaged(windows: Sequence[Window], size: Size, seen: Size, out_size: Size) 
         for window in windows:
             _at(total, window).add_(window.maps(some))
         mean = total.div_(counts)[:, : seen[0], : seen[1]]
-        yield bilinear(mean[None], out_size)
+        yield bilinear((refine(mean) if refine else mean)[None], out_size)
 
 
 class LargestProbability:

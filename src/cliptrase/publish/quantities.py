@@ -221,7 +221,13 @@ def noisy_clusters(weights: Map, clusters: Labels) -> tuple[int, ...]:
 
 def _predictions(graph: Graph, method: Method, words: Words, logit_scale: float) -> Predictions:
     last = UNCHANGED.model_copy(update={"first_block": LAST, "last_block": LAST})
-    plain = {"attention": last, "regions": None, "cls_logits": False, "propagate": None}
+    plain = {
+        "attention": last,
+        "regions": None,
+        "cls_logits": False,
+        "propagate": None,
+        "pamr": None,
+    }
     voteless = {"regions": None}
     maps = [
         graph.prediction(method.model_copy(update=update), words.text, "words", logit_scale)

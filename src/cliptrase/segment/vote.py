@@ -77,9 +77,14 @@ def soft_vote(logits: Tensor, owner: Tensor, classes: Tensor, regions: Tensor) -
     `logits` (B, K, h, w) of names, `owner` (K,) their classes; pixels of region −1 keep `classes`.
     The first name wins ties.
     """
-    if int(regions.max()) < 0:
+    return vote_by_means(region_means(logits, regions), owner, classes, regions)
+
+
+def vote_by_means(means: Tensor, owner: Tensor, classes: Tensor, regions: Tensor) -> Tensor:
+    """The same of the mean logits (B, R, K) of the regions."""
+    if not means.shape[1]:
         return classes
-    winners = owner[region_means(logits, regions).argmax(dim=2)]
+    winners = owner[means.argmax(dim=2)]
     voted = winners.gather(1, regions.clamp_min(0).flatten(1)).view_as(classes)
     return torch.where(regions >= 0, voted, classes)
 
