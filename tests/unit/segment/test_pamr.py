@@ -171,7 +171,9 @@ def test_a_picture_of_one_patch(clip, text):
 def test_a_name_that_is_nowhere_the_largest_may_be_so_after():
     """So no name is left out before."""
     maps = torch.tensor([[9.0, -9.0, 9.0], [-9.0, 9.0, -9.0], [8.0, 8.0, 8.0]])[:, None]
-    refine = Refinement.of(torch.zeros(3, 1, 3), Pamr.model_validate({"steps": 1, "dilations": [1]}))
+    refine = Refinement.of(
+        torch.zeros(3, 1, 3), Pamr.model_validate({"steps": 1, "dilations": [1]})
+    )
     assert 2 not in maps.argmax(dim=0)
     assert (pamr.classify(maps[None], torch.arange(3), [refine]) == 2).all()
 
