@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -301,7 +302,9 @@ def _patch_at(
     the `box` (left, top, right, bottom)."""
     (x, y), (left, top, right, bottom) = (side + 0.5 for side in at), box
     if not (left <= x < right and top <= y < bottom):
-        seen = f"x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}"
+        first, last = (math.ceil(left - 0.5), math.ceil(top - 0.5)), (right - 0.5, bottom - 0.5)
+        (x_last, y_last) = (math.ceil(each) - 1 for each in last)
+        seen = f"x {first[0]} to {x_last}, y {first[1]} to {y_last}"
         raise UserError(f"at (--at) {at[0]},{at[1]}: outside what the model sees, {seen}")
     return int((y - top) / (bottom - top) * grid[0]), int((x - left) / (right - left) * grid[1])
 

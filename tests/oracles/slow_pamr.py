@@ -1,5 +1,5 @@
-"""PAMR, slowly: a pixel and a neighbour at a time, in float64, from the formula. Shares no line with
-the package."""
+"""PAMR, slowly: a pixel and a neighbour at a time, in float64, from the formula. Shares no line
+with the package."""
 
 from __future__ import annotations
 

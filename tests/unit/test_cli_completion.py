@@ -41,6 +41,8 @@ def test_commands_options_and_words(completed):
     assert completed("cliptrase list m") == ["methods", "models"]
     assert completed("cliptrase clean --") == ["--help", "--results", "--keep", "--yes", "--json"]
     assert sorted(completed("cliptrase estimate ")) == plan.suites()
+    assert completed("cliptrase estimate --d") == ["--device"]
+    assert {"--label-maps", "--results"} <= {*completed("cliptrase figures --")}
     datasets = {"shapes", "shapes_clean", *read_sources().datasets}
     assert {*completed("cliptrase prepare ")} == datasets
 

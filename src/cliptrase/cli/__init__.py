@@ -4,6 +4,7 @@ Nothing heavy is imported before a command is known, so that `cliptrase --help` 
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     if words and not words[0].startswith("-") and words[0] not in OWN:
         parser.error(f"unknown command {words[0]!r}. {nearest(words[0], [*OWN, *HANDED_ON])}")
-    args = parser.parse_args(words)
+    args = parser.parse_args(_with_values(words))
     if args.print_completion:
         print(completion.script(args.print_completion, _parser))
         return
@@ -80,9 +81,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.run(args)
 
 
+def _with_values(words: Sequence[str]) -> list[str]:
+    """The same words; `--patch -1,0` as `--patch=-1,0`, since argparse takes -1,0 for an option."""
+    joined = list[str]()
+    for word in words:
+        if joined and joined[-1] in ("--patch", "--at") and re.match(r"-\d", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _parser(following: Mapping[str, Sequence[str]] | None = None) -> Parser:
     """The parser. following: command that is handed on → the words that may follow it, for shells
-    that complete them."""
+    that complete them and the command's options."""
     parser = Parser(
         prog="cliptrase",
         description="Training-free open-vocabulary segmentation with CLIP, and its benchmarks.",
@@ -102,8 +114,11 @@ def _parser(following: Mapping[str, Sequence[str]] | None = None) -> Parser:
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    for name, (_, text) in HANDED_ON.items():
+    for name, (module, text) in HANDED_ON.items():
         command = commands.add_parser(name, help=text)
-        if following and name in following:
-            command.add_argument("word", choices=following[name])
+        if following is not None:
+            if add_options := getattr(import_module(f"cliptrase.{module}"), "add_options", None):
+                add_options(command)
+            if name in following:
+                command.add_argument("word", choices=following[name])
     return parser

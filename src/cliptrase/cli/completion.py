@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 
 SHELLS = ("bash", "zsh")
-SUITES = ("plan", "estimate", "tables", "figures", "publish")  # commands that take a suite
+SUITES = (  # commands that take a suite
+    "plan", "estimate", "tables", "figures", "pictures", "page", "publish",
+)  # fmt: skip
 NAMES = "ls results/runs 2>/dev/null"
 RUN = {  # what completes the name of a run, as shtab reads it
     "bash": "_cliptrase_runs",

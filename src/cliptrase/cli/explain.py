@@ -20,6 +20,7 @@ examples:
   cliptrase explain photo.jpg --figures 2,4 --at 310,120 --blocks 6,9,12 --out why
   cliptrase explain *.png --model shapes_clip --figures 4 --after attention --out why
 """
+OF_BLOCKS = "fig2_global_patches"
 REPEATED = ("fig1b_heatmaps", "fig9")  # of the same pictures what Figure 4 shows
 
 
@@ -48,6 +49,13 @@ def run(args: argparse.Namespace) -> None:
     blocks = None
     if args.blocks is not None:
         blocks = list(dict.fromkeys(_numbers(args.blocks, "--blocks")))
+    from cliptrase.publish import PAPER_FIGURES  # pydantic: not for --help
+
+    figures = _figures(args.figures, PAPER_FIGURES)
+    if blocks and OF_BLOCKS not in figures:
+        raise UserError(
+            f"--blocks {args.blocks}: is of Figure 2, which --figures {args.figures} leaves out"
+        )
     folder = Path(args.out)
     check_writable(folder / "explanation.txt")
     pictures.check_settings(args)
@@ -58,7 +66,6 @@ def run(args: argparse.Namespace) -> None:
     from cliptrase.publish.explanation import explanation
     from cliptrase.publish.style import SETTINGS
 
-    figures = _figures(args.figures, list(paper_figures.FIGURES))
     segmenter = pictures.segmenter_of(args, classes, background)
     depth = segmenter.depth
     for block in blocks or []:

@@ -63,7 +63,7 @@ def settings_of(
     size = tree["image_size"] = validated(_Size, {"image_size": tree["image_size"]}).image_size
     if size % model.patch:
         down = size // model.patch * model.patch
-        fitting = f"{down or model.patch} or {down + model.patch}"
+        fitting = f"{down} or {down + model.patch}" if down else f"{model.patch}"
         raise UserError(
             f"image_size={size}: not a multiple of the model's patch, {model.patch}; take {fitting}"
         )

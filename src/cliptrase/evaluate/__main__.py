@@ -24,10 +24,16 @@ from cliptrase.evaluate import sweep, sweep_table
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.runs import store
 
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that are not Hydra's."""
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--json", action="store_true")
+
+
 PARSER = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 PARSER.add_argument("overrides", nargs="*")
-PARSER.add_argument("--multirun", "-m", action="store_true")
-PARSER.add_argument("--json", action="store_true")
+add_options(PARSER)
 
 
 @exit_on_user_error

@@ -162,6 +162,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `cliptrase estimate`."""
+    add = parser.add_argument
+    add("--benchmarks", metavar="A,B", help="only the passes that these need (also: [A,B])")
+    add("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    add("--mirror", metavar="URL", help="a server that has every archive")
+    add("--freeze-code", action="store_true", help="other code is no reason to make a run again")
+
+
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """`cliptrase estimate SUITE`."""
@@ -170,13 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="What `snakemake all` will cost on this machine: images, encoder passes, time, "
         "disk, memory. Times the code of the passes first; the start of `all` believes it.",
     )
-    add = parser.add_argument
-    add("suite", metavar="SUITE", nargs="?", default="shapes", help=", ".join(plan.suites()))
-    add("--benchmarks", metavar="A,B", help="only the passes that these need (also: [A,B])")
-    add("--cores", type=int, metavar="N", help="Snakemake's --cores (all)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    add("--mirror", metavar="URL", help="a server that has every archive")
-    add("--freeze-code", action="store_true", help="other code is no reason to make a run again")
+    suites = ", ".join(plan.suites())
+    parser.add_argument("suite", metavar="SUITE", nargs="?", default="shapes", help=suites)
+    add_options(parser)
     options = parser.parse_args(arguments)
     names = ("suite", "benchmarks", "mirror", "freeze_code", "device")
     settings = read_settings({name: getattr(options, name) for name in names})

@@ -12,11 +12,21 @@ its HTML, CSS and script are in page_files/). W&B: `tracking`. Nothing here star
 
 from pathlib import Path
 
+from cliptrase.errors import UserError, nearest
 from cliptrase.plan import Plan, Table
 
 PAGE_FILES = Path(__file__).with_name("page_files")  # the template of a page, its style and script
 MAIN_RESULTS, OVERVIEW = "main_results", "fig1a_overview"
 OVERVIEW_ROWS = ("CLIP", "CLIPtrase")
+PAPER_FIGURES = (  # of pictures, as `paper_figures` draws them
+    "fig1b_heatmaps",
+    "fig2_global_patches",
+    "fig4_scr_attention",
+    "fig5_clusters",
+    "fig6_local_global",
+    "fig9",
+    "fig10_denoising",
+)
 MODES = ("offline", "online", "disabled")  # how W&B publishes
 
 
@@ -42,3 +52,19 @@ def has_overview(plan: Plan) -> bool:
 def has_runs(table: Table) -> bool:
     """Whether a table has a cell of a run: it has none of quoted rows, or in an empty role."""
     return any(cell.kind != "quoted" for row in table.rows for cell in row.cells)
+
+
+def pictured(suite: Plan) -> dict[str, Table]:
+    """The tables whose rows can be pictured. Raises UserError where there are only grids."""
+    tables = suite.tables.items()
+    if some := {name: each for name, each in tables if each.kind != "grid" and has_runs(each)}:
+        return some
+    raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
+
+
+def check_pictured(suite: Plan, benchmark: str, table: str | None) -> None:
+    """Raise UserError for a benchmark or a table that is not there to picture."""
+    suite.check_benchmarks([benchmark])
+    tables = pictured(suite)
+    if table is not None and table not in tables:
+        raise UserError(f"no table {table!r} to picture; {nearest(table, tables)}")

@@ -1,15 +1,17 @@
 """What may be compared with what: runs in pairs, and the lines of a table side by side."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from cliptrase.plan.tables import in_words
 from cliptrase.publish.results import FinishedRun, Values
 from cliptrase.runs import bootstrap
 from cliptrase.runs.provenance import COMPUTING
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second: not for what compares runs alone
 
 SHORT = 10  # digits of a digest, as of a commit
 
@@ -85,10 +87,10 @@ class Comparable(NamedTuple):
     protocol: str
     rule: str
     title: str
-    lines: pd.DataFrame
+    lines: "pd.DataFrame"
 
 
-def comparables(frame: pd.DataFrame) -> list[Comparable]:
+def comparables(frame: "pd.DataFrame") -> list[Comparable]:
     """The lines of a table that may stand side by side, in order of appearance, but for the quoted.
 
     A row of another rule than most stands with the others only where the row itself sets

@@ -15,12 +15,20 @@ from cliptrase import plan
 from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.machine import positive
 from cliptrase.plan import Plan
-from cliptrase.publish import MAIN_RESULTS, OVERVIEW, has_overview, has_runs, main_table
+from cliptrase.publish import (
+    MAIN_RESULTS,
+    OVERVIEW,
+    check_pictured,
+    has_overview,
+    has_runs,
+    main_table,
+)
 from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.tables import command_line
+from cliptrase.publish.tables import add_places, command_line
 
 log = logging.getLogger(__name__)
+MOST_PICTURES = 40  # with their label maps in one figure: what a PNG can hold
 
 
 def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
@@ -46,23 +54,29 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
     return paths
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_line("figures", __doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `cliptrase figures`."""
+    add_places(parser)
     only = "draw label maps of this benchmark, and nothing else"
     parser.add_argument("--label-maps", metavar="BENCHMARK", help=only)
     first = "with --label-maps: of which table (the first that has the benchmark)"
     parser.add_argument("--table", metavar="NAME", help=first)
     every = "with --label-maps: only this row; repeats (all that see what the first sees)"
     parser.add_argument("--row", action="append", metavar="NAME", help=every)
-    count = "with --label-maps: of the first N images (4)"
+    count = f"with --label-maps: of the first N images (4; at most {MOST_PICTURES})"
     parser.add_argument("--pictures", type=positive, metavar="N", help=count)
-    return parser
 
 
 def _label_maps(suite: Plan, args: argparse.Namespace, folder: Path, data: Path) -> list[Path]:
     """Draw what --label-maps asks for. Raises UserError for a name that is not there."""
     if args.label_maps is None:
         raise UserError("--table, --row and --pictures need --label-maps BENCHMARK")
+    if args.pictures and args.pictures > MOST_PICTURES:
+        raise UserError(
+            f"--pictures {args.pictures}: one figure has at most {MOST_PICTURES}; keep label maps "
+            "of more with save_maps=N"
+        )
+    check_pictured(suite, args.label_maps, args.table)
     import matplotlib
 
     import cliptrase.model.lean  # noqa: F401
@@ -78,7 +92,7 @@ def _label_maps(suite: Plan, args: argparse.Namespace, folder: Path, data: Path)
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the figures of a suite; a picture that cannot be drawn is a warning."""
-    args = _parser().parse_args(arguments)
+    args = command_line("figures", __doc__, add_options).parse_args(arguments)
     start_log("warning: %(message)s")
     suite = plan.load(args.suite)
     folder, data = args.results / suite.suite / "figures", args.data or Path(suite.data)

@@ -21,7 +21,8 @@ from cliptrase.publish import page_pictures
 from cliptrase.publish.page_pictures import STEPS, Kept
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.run_report import Folder, by_image
-from cliptrase.publish.tables import add_benchmarks, command_line, planned
+from cliptrase.publish.tables import add_benchmarks as add_options
+from cliptrase.publish.tables import command_line, planned
 
 if TYPE_CHECKING:
     from cliptrase.publish.pictures import Shown
@@ -139,9 +140,7 @@ def _is_counted(
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Keep the pictures of a suite; a benchmark that has none is a warning."""
-    parser = command_line("pictures", __doc__)
-    add_benchmarks(parser)
-    args = parser.parse_args(arguments)
+    args = command_line("pictures", __doc__, add_options).parse_args(arguments)
     start_log("warning: %(message)s")
     suite, shelf = planned(args)
     if not suite.pictures:

@@ -13,7 +13,8 @@ from cliptrase.errors import TURNING, counted, exit_on_user_error, printable
 from cliptrase.files import atomic_write
 from cliptrase.publish import PAGE_FILES
 from cliptrase.publish.rendered import remember
-from cliptrase.publish.tables import add_benchmarks, command_line, planned
+from cliptrase.publish.tables import add_benchmarks as add_options
+from cliptrase.publish.tables import command_line, planned
 
 if TYPE_CHECKING:
     from cliptrase.publish.layout import Column
@@ -69,9 +70,7 @@ def _names_of(benchmark: dict[str, Any], picture: dict[str, Any]) -> str:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the page of a suite, whole or not at all, and print its path."""
-    parser = command_line("page", __doc__)
-    add_benchmarks(parser)
-    args = parser.parse_args(arguments)
+    args = command_line("page", __doc__, add_options).parse_args(arguments)
     suite, shelf = planned(args)
     from cliptrase.publish.page_data import page_facts  # pandas: after what fails quickly
 

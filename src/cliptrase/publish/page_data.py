@@ -358,7 +358,8 @@ def _classes(folder: Folder) -> Facts:
 
 
 def _worst_class(folder: Folder) -> Facts | None:
-    """The scored class of the lowest IoU, None where none is scored."""
+    """The scored class of the lowest IoU and its share of the scored pixels, None where none is
+    scored."""
     values = [each["value"] for each in folder.metrics["iou"]]
     scored = [place for place, value in enumerate(values) if value is not None]
     if not scored:
@@ -368,6 +369,7 @@ def _worst_class(folder: Folder) -> Facts | None:
     return {
         "name": names[place],
         "iou": f"{values[place]:.1f}",
+        "share": f"{100 * facts['gt'][place] / max(1, sum(facts['gt'])):.2f}",
         "taken": names[facts["taken"][place]] if facts["taken"][place] >= 0 else "",
         "of": f"{facts['of'][place]:.1f}",
     }

@@ -115,7 +115,7 @@ def global_patches(pictures: Sequence[Quantities], wanted: Wanted) -> Figure:
     if words:
         maps = {"CLIP": words.plain, "the method": words.final}
         if words.voted and each.clusters:
-            maps = {"CLIP": words.plain, "+ SCR": words.scr, "with votes": words.final}
+            maps = {"CLIP": words.plain, "before votes": words.scr, "with votes": words.final}
     across = max(len(blocks), 1 + len(maps))
     heads = [[f"block {block}" for block in blocks] + [""] * (across - len(blocks))]
     heads += [[""] * across] * 3

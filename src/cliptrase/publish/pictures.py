@@ -27,7 +27,7 @@ from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
-from cliptrase.publish import has_runs
+from cliptrase.publish import check_pictured, pictured
 from cliptrase.publish.attention import attention_figure, look, patch_classes, shown_patch
 from cliptrase.publish.label_maps import Labels, Picture, label_maps
 from cliptrase.publish.paper_figures import FIGURES, Wanted, draw, shown_blocks
@@ -82,7 +82,7 @@ def shown_runs(suite: Plan) -> list[Shown]:
     Shown are the rows that see what the first sees. Raises UserError for a suite that has
     only grids.
     """
-    table = next(iter(_pictured(suite).values()))
+    table = next(iter(pictured(suite).values()))
     shown = {name: _runs_of(suite, table, name) for name in table.benchmarks}
     return [Shown(name, _like_the_first(runs)) for name, runs in shown.items()]
 
@@ -96,10 +96,8 @@ def chosen_runs(
     Raises UserError for a table, benchmark or row that is not there, and for rows that do not see
     the same.
     """
-    suite.check_benchmarks([benchmark])
-    tables = _pictured(suite)
-    if table is not None and table not in tables:
-        raise UserError(f"no table {table!r} to picture; {nearest(table, tables)}")
+    check_pictured(suite, benchmark, table)
+    tables = pictured(suite)
     looked_at = [tables[table]] if table is not None else list(tables.values())
     runs: dict[str, Run] = {}
     for each in looked_at:
@@ -119,14 +117,6 @@ def chosen_runs(
             "protocol or ground truth; draw them one after the other"
         )
     return Shown(benchmark, chosen)
-
-
-def _pictured(suite: Plan) -> dict[str, Table]:
-    """The tables whose rows can be pictured. Raises UserError where there are only grids."""
-    tables = suite.tables.items()
-    if some := {name: each for name, each in tables if each.kind != "grid" and has_runs(each)}:
-        return some
-    raise UserError(f"suite {suite.suite} has no table but grids: there is nothing to picture")
 
 
 def _like_the_first(runs: dict[str, Run]) -> dict[str, Run]:

@@ -4,6 +4,7 @@ Plain values, as JSON has them: the commands print them, the page shows them. Lo
 """
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.metrics import class_counts, class_iou, scores
 from cliptrase.runs.provenance import COMPUTING
 
+RUN_NAME = f"[!.]*.{store.NAME_END}/"  # the pattern of a run's folder
 WORST = 10  # confusions that are told
 DIGITS = 10  # of its identity, at the end of a run's name
 Facts = dict[str, Any]
@@ -66,18 +68,26 @@ class Folder:
 
 def run_folders(results: Path) -> list[Path]:
     """The folders of runs, by name, damaged ones too."""
-    return sorted((results / "runs").glob(f"[!.]*.{store.NAME_END}/"))
+    return sorted((results / "runs").glob(RUN_NAME))
+
+
+def found_folders(results: Path) -> list[Path]:
+    """The same, and those that `out=` wrote into the folder itself."""
+    return sorted([*run_folders(results), *results.glob(RUN_NAME)], key=lambda each: each.name)
 
 
 def find_run(results: Path, word: str) -> Folder:
     """The run that a word means: a folder, a name (with or without the digits at its end), or the
-    only name that has the word in it.
+    only name that has the word in it, of a results folder or of one that `out=` named.
 
     Raises UserError for none, several, and one whose files are not those that were written.
     """
     folder = Path(word)
     if not any((folder / name).is_file() for name in finished.FILES):
-        names = [path.name for path in run_folders(results)]
+        if not word.strip("./"):
+            raise UserError(f"run {word!r}: this folder holds no run; give the folder of one")
+        folders = {path.name: path for path in found_folders(results)}
+        names = list(folders)
         whole = [name for name in names if word in (name, name[: -1 - DIGITS])]
         holding = whole or [name for name in names if word in name]
         if not holding:
@@ -87,7 +97,7 @@ def find_run(results: Path, word: str) -> Folder:
         if len(holding) > 1:
             some = ", ".join(holding[:5]) + ", …" * (len(holding) > 5)
             raise UserError(f"run {word!r}: {len(holding)} runs have it in their names: {some}")
-        folder = results / "runs" / holding[0]
+        folder = folders[holding[0]]
     if reason := finished.damage_of(folder):
         raise UserError(f"{folder}: {reason}; delete it and make the run again")
     return Folder(folder.resolve())
@@ -130,13 +140,15 @@ def report(run: Folder) -> Facts:
 def command_of(made: Mapping[str, Any]) -> str | None:
     """The command that makes a run again, None for one of a version that did not write it down.
 
-    Its paths are relative to the working folder that the run was made in, but for the data folder.
+    Its paths are relative to the working folder that the run was made in.
     """
     overrides = made.get("overrides")
     if overrides is None:
         return None
     words = [override for override in overrides if not override.startswith("data=")]
     data = str(made["data_folder"])
+    if made.get("working_folder"):
+        data = os.path.relpath(data, made["working_folder"])
     quoted = data if re.fullmatch(r"[\w./-]+", data) else f"'{data}'"  # as Hydra reads it
     return shlex.join(["python", "-m", "cliptrase.evaluate", *words, f"data={quoted}"])
 

@@ -5,7 +5,7 @@ Where there is none, nothing is rendered, and the exit code is 1.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,17 +57,25 @@ def summary(frame: "pd.DataFrame") -> str:
     return "\n".join(out)
 
 
-def command_line(name: str, about: str | None) -> argparse.ArgumentParser:
-    """`cliptrase NAME`, with what every step of publishing takes: SUITE, --results and --data."""
+def command_line(
+    name: str, about: str | None, add_options: Callable[[argparse.ArgumentParser], None]
+) -> argparse.ArgumentParser:
+    """`cliptrase NAME SUITE` and its options."""
     parser = argparse.ArgumentParser(prog=f"cliptrase {name}", description=about)
     parser.add_argument("suite", metavar="SUITE", help=f"one of {', '.join(plan.suites())}")
-    parser.add_argument("--results", type=user_path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--data", type=user_path, metavar="DIR", help="data folder (the suite's)")
+    add_options(parser)
     return parser
 
 
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """What every step of publishing takes: --results and --data."""
+    parser.add_argument("--results", type=user_path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--data", type=user_path, metavar="DIR", help="data folder (the suite's)")
+
+
 def add_benchmarks(parser: argparse.ArgumentParser) -> None:
-    """The option that says which benchmarks a start was for."""
+    """The same, and the option that says which benchmarks a start was for."""
+    add_places(parser)
     only = "those that were asked for: empty cells of others say that they were not"
     parser.add_argument("--benchmarks", metavar="A,B", help=only)
 
@@ -85,13 +93,16 @@ def planned(args: argparse.Namespace) -> tuple[Plan, Shelf]:
     return suite, shelf
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `cliptrase tables`."""
+    parser.add_argument("--table", action="append", metavar="NAME", help="only this one; repeats")
+    add_benchmarks(parser)
+
+
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Render the tables of a suite and say what is missing."""
-    parser = command_line("tables", __doc__)
-    parser.add_argument("--table", action="append", metavar="NAME", help="only this one; repeats")
-    add_benchmarks(parser)
-    args = parser.parse_args(arguments)
+    args = command_line("tables", __doc__, add_options).parse_args(arguments)
     tables = read_suite(args.suite).tables
     for name in args.table or ():
         if name not in tables:

@@ -6,6 +6,7 @@ account, no network; `wandb sync` can send the offline folders later. Where W&B 
 warning, and the next time tries again.
 """
 
+import argparse
 import logging
 import shutil
 import sys
@@ -23,7 +24,7 @@ from cliptrase.files import check_writable, read_json, sha256_file, sha256_text,
 from cliptrase.plan import Plan
 from cliptrase.publish import MODES
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.tables import command_line
+from cliptrase.publish.tables import add_places, command_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -261,12 +262,17 @@ def read_tracking(mode: str | None, overrides: Sequence[str]) -> Tracking:
     return validated(Tracking, content, "tracking")
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `cliptrase publish`."""
+    add_places(parser)
+    parser.add_argument("--mode", choices=MODES, help="the same as tracking.mode=")
+
+
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Publish a suite. Exit code 0 also where W&B failed: stderr and the ledger say what."""
-    parser = command_line("publish", __doc__)
+    parser = command_line("publish", __doc__, add_options)
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE")
-    parser.add_argument("--mode", choices=MODES, help="the same as tracking.mode=")
     args = parser.parse_intermixed_args(arguments)
     start_log("warning: %(message)s")
     logging.raiseExceptions = False  # W&B's log files on a full disk: pages of tracebacks

@@ -216,6 +216,7 @@ def test_the_command_that_show_prints(small, capsys):
     typed = command_of(json.loads((folder / "provenance.json").read_text()))
     program, dash, module, *overrides = shlex.split(typed)
     assert (program, dash, module) == ("python", "-m", "cliptrase.evaluate")
+    assert not Path(overrides[-1].removeprefix("data=").strip("'")).is_absolute()
     shutil.rmtree(folder)
     subprocess.run([sys.executable, dash, module, *overrides], check=True, capture_output=True)
     assert {name: sha256_file(folder / name) for name in FILES} == written

@@ -14,7 +14,14 @@ from cliptrase.config.metric_names import METRICS
 from cliptrase.files import sha256_file
 from cliptrase.publish.compare import paired_difference
 from cliptrase.publish.results import FinishedRun
-from cliptrase.publish.run_report import Folder, compare, find_run, report
+from cliptrase.publish.run_report import (
+    Folder,
+    compare,
+    find_run,
+    found_folders,
+    report,
+    run_folders,
+)
 from cliptrase.runs import bootstrap, store
 
 WORDS = {
@@ -326,6 +333,8 @@ def test_a_run_is_found_by_folder_name_and_part(runs, results, monkeypatch):
     path = runs["slide"].path.resolve()
     for word in (str(path), f"{path}/", path.name, path.name[:-11], ".slide.stri", path.name[-10:]):
         assert find_run(results, word).path == path, word
+    assert find_run(path.parent, path.name).path == path  # `out=` wrote runs into a folder
+    assert found_folders(path.parent) == run_folders(results)
     monkeypatch.chdir(path.parent)
     assert find_run(results, f"./{path.name}").path == path
 
@@ -336,6 +345,7 @@ def test_a_run_is_found_by_folder_name_and_part(runs, results, monkeypatch):
     [
         ("local.112", " runs have it in their names: "),
         ("nothing", "no such run in "),
+        (".", "this folder holds no run"),
         ("shapes.clip.local.112.limit-4", "did you mean 'shapes.clip.local.112.limit-3."),
     ],
 )

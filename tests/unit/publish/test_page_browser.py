@@ -331,6 +331,12 @@ def test_a_tap_shows_a_patch(opened, results):
     assert page.locator("#patch").inner_text().startswith("Patch 0,")
 
 
+def test_an_address_that_cannot_be_read_names_nothing(page):
+    page.evaluate("location.hash = '#run=%zz'")
+    page.wait_for_function("location.hash === '#run=%zz'")
+    assert not page.locator("dialog[open]").count()
+
+
 def test_a_run_goes_to_the_comparison(page):
     link = page.locator("#table1_main td a").last
     name = link.get_attribute("href").removeprefix("#run=")

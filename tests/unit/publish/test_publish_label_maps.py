@@ -62,5 +62,8 @@ def test_label_maps_of_a_benchmark_need_no_run_and_leave_the_suite_s_alone(
     with pytest.raises(SystemExit):
         main([*words, *rows])
     assert "need --label-maps BENCHMARK" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "--label-maps", "shapes_fine", "--pictures", "41"])
+    assert "--pictures 41: one figure has at most 40" in capsys.readouterr().err
     draw_label_maps(chosen_runs(shapes, "shapes"), folder, data, "some", 1)
     assert (folder / "some.svg").read_text().count("% of pixels right") == 3

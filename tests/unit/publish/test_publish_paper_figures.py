@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from cliptrase.publish import paper_figures
+from cliptrase.publish import PAPER_FIGURES, paper_figures
 from cliptrase.publish.paper_figures import (
     FIGURES,
     OVERLAY,
@@ -167,7 +167,12 @@ def test_headings_name_what_is_correlated(name):
 def test_figure_2_promises_no_scr_and_no_votes_of_a_method_without_regions():
     wanted = Wanted("a model", (11, 12))
     draw_2 = FIGURES["fig2_global_patches"].draw
-    assert titles(draw_2([picture()], wanted))[-4:] == ["picture", "CLIP", "+ SCR", "with votes"]
+    assert titles(draw_2([picture()], wanted))[-4:] == [
+        "picture",
+        "CLIP",
+        "before votes",
+        "with votes",
+    ]
     plain = draw_2([replace(picture(), clusters=None)], wanted)
     assert titles(plain)[-3:] == ["picture", "CLIP", "the method"]
 
@@ -270,3 +275,7 @@ def test_no_text_is_cut_off_or_lies_over_another(name, case, tmp_path, monkeypat
         down = min(here.y1, there.y1) - max(here.y0, there.y0)
         assert across <= 1 or down <= 1, f"{one!r} lies over {other!r}"
     assert width < 1100 and height < 2.5 * width
+
+
+def test_a_command_knows_the_figures_before_they_can_be_drawn():
+    assert tuple(FIGURES) == PAPER_FIGURES

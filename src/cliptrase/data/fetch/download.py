@@ -89,10 +89,14 @@ def alone(path: Path, name: str) -> Iterator[None]:
         yield
 
 
-def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """A command line with --data and --mirror, also as data.mirror=URL; then shows progress."""
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Where archives come from and go: --data and --mirror."""
     parser.add_argument("--data", type=user_path, default=Path("data"), help="data folder (data)")
     parser.add_argument("--mirror", metavar="URL", help="a server that has all archives")
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """A command line with `add_places`, also as data.mirror=URL; then shows progress."""
     words = sys.argv[1:] if arguments is None else arguments
     words = [re.sub(r"^data\.mirror=", "--mirror=", word) for word in words]
     start_log("%(message)s")
@@ -108,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Fetch archives of conf/sources.yaml into <data>/raw, or check those there.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="file names, see cliptrase verify")
+    add_places(parser)
     options = parsed(parser, arguments)
     sources = read_sources(options.data)
     for archive in [sources.archive(name) for name in options.names]:

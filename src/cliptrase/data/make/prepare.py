@@ -72,14 +72,8 @@ def prepare(
     return target
 
 
-@exit_on_user_error
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
-    )
-    names = ", ".join((*recipes.DRAWN, *read_sources().datasets))
-    parser.add_argument("dataset", metavar="DATASET", help=names)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `cliptrase prepare`."""
     parser.add_argument("--force", action="store_true", help="make it again where it exists")
     parser.add_argument(
         "--without-optional",
@@ -97,6 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "given several times",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="as many as cores, 4 at most")
+    download.add_places(parser)
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="cliptrase prepare", description="Prepare a dataset: data/prepared/DATASET."
+    )
+    names = ", ".join((*recipes.DRAWN, *read_sources().datasets))
+    parser.add_argument("dataset", metavar="DATASET", help=names)
+    add_options(parser)
     options = vars(download.parsed(parser, arguments))
     with at_most(options.pop("threads")):
         folder = prepare(**options)
