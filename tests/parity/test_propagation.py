@@ -280,6 +280,19 @@ def test_what_does_not_go_together_is_refused(change, message):
         changed(CLIPER, change)
 
 
+def test_regions_of_a_window_do_not_vote_on_logits_of_all(tmp_path, monkeypatch):
+    text = (config.files.CONF / "method" / "cliptrase.yaml").read_text()
+    (tmp_path / "method").mkdir()
+    mine = "name: mine\npropagate: lposs\ndino: shapes_dino\n"
+    (tmp_path / "method" / "mine.yaml").write_text(text.replace("name: cliptrase\n", mine))
+    monkeypatch.setenv(config.files.OWN, str(tmp_path))
+    run = ["benchmark=shapes", "method=mine", "protocol=slide", "image_size=112"]
+    assert config.resolve(run).method.propagate == "lposs"
+    assert config.resolve(run[:2]).method.regions.vote == "hard"
+    with pytest.raises(UserError, match=r"vote=soft: .*=lposs is of all windows .*take .*=none"):
+        config.resolve([*run, "method.regions.vote=soft"])
+
+
 def test_no_background_threshold_applies():
     overrides = ["benchmark=shapes_bg", "protocol=slide", "image_size=112"]
     for name, threshold in (("clip", 0.1), ("cliper", 0), ("lposs", 0)):

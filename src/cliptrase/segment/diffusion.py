@@ -23,13 +23,15 @@ def affinity(features: Tensor, places: Tensor, neighbours: int = NEIGHBOURS) -> 
     least = likeness.topk(count, dim=1).values[:, -1:]
     near, tied = likeness > least, likeness == least
     first = tied.cumsum(dim=1, dtype=torch.int32) <= count - near.sum(dim=1, keepdim=True)
+    # in place: the windows of a large picture have 7,000 patches, 400 MB a matrix
+    strength = likeness.masked_fill_(~(near | tied & first), 0).clamp_min_(0).double()
+    strength.pow_(SHARPNESS)
     distance = torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist").double()
-    strength = likeness.clamp_min(0).double() ** SHARPNESS * torch.exp(-NEARNESS * distance)
-    strength = strength.masked_fill(~(near | tied & first), 0)
+    strength.mul_(distance.mul_(-NEARNESS).exp_())
     weights = (strength + strength.T).fill_diagonal_(0)
     sums = weights.sum(dim=1)
     root = torch.where(sums > 0, sums, 1).rsqrt()
-    return root[:, None] * weights * root
+    return weights.mul_(root[:, None]).mul_(root)
 
 
 def diffused(affinity: Tensor, seeds: Tensor, solver: str) -> Tensor:
