@@ -38,6 +38,7 @@ TABLES = (
     "table_discrepancies",
     "table_peers",
     "table_peers_slide",
+    "table_peers_own",
 )
 
 
@@ -321,7 +322,7 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:13] == [
+    assert out[:14] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
         "table3_sam: 80 of 80 cells",
@@ -335,8 +336,9 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
         "table_discrepancies: 97 of 97 cells",
         "table_peers: 121 of 121 cells",
         "table_peers_slide: 96 of 96 cells",
+        "table_peers_own: 49 of 49 cells",
     ]
-    assert out[13] == "0 cells of 935 missing"
+    assert out[14] == "0 cells of 984 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     files = [f"{table}.{kind}" for table in TABLES for kind in ("csv", "md", "tex")]
     assert sorted(written) == sorted([".rendered.json", *files])
@@ -392,6 +394,21 @@ def test_unknown_names_are_refused_with_the_nearest(
     assert not any(tmp_path.iterdir())
 
 
+def test_what_a_peer_prints_stands_beside_its_run(
+    sheets: dict[str, tuple[list[Line], Sheet]],
+) -> None:
+    lines, sheet = sheets["table_peers_own"]
+    printed = {(line.row, line.benchmark): line.published for line in lines}
+    assert printed["SCLIP", "voc21_standard"] == "59.63"
+    assert printed["ResCLIP (RCS)", "voc20"] == "85.5"
+    assert printed["SFP", "coco_stuff"] == printed["GEM", "pc60"] == ""  # not read anywhere
+    assert {panel.title for panel in sheet.panels} >= {
+        "protocol slide",
+        "protocol slide, logit_scale 65",
+    }
+    assert all(line.delta == line.value - float(line.published) for line in lines if line.published)
+
+
 def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(whole_paper / "runs")
     code = (
@@ -402,7 +419,7 @@ def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0 cells of 935 missing" in done.stdout
+    assert "0 cells of 984 missing" in done.stdout
 
 
 @pytest.mark.parametrize(
