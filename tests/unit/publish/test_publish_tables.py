@@ -137,7 +137,7 @@ def test_markdown_has_every_number_at_its_place_and_in_its_table(
     assert sum(map(len, shown["Diff"])) == sum(
         line.diff is not None and line.kind != "best" for line in lines
     )
-    protocol = "slide" if name.endswith("_slide") else "crop"
+    protocol = "slide" if name.endswith(("_slide", "_own")) else "crop"
     unsupervised = name.startswith("table8")
     rule = "mmseg" if protocol == "slide" or unsupervised else "cliptrase"
     scored = "coco27" if unsupervised else "voc20"
