@@ -43,6 +43,7 @@ check: setup  ## lint, types, formats, dry runs
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
+	$(PY) -m benchmarks.literature --check
 	$(PY) -m snakefmt --check Snakefile workflow
 	$(PY) -m snakemake --lint
 	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules

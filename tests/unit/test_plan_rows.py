@@ -265,6 +265,30 @@ def test_keys_of_a_table_are_validated(expand, keys, message):
         expand([CLIP], **keys)
 
 
+def test_a_column_may_have_overrides_of_its_own(expand):
+    other = {"per_benchmark": {"voc20": ["method.attention.early_share=0.6"]}}
+    table = expand([{"row": "resclip", "run": ["method=resclip"]} | other])
+    shares = {
+        column: cell.settings[0].method.attention.early_share
+        for column, cell in cells(table, "resclip").items()
+        if cell.kind == "run"
+    }
+    assert shares == {"voc21": 0.5, "voc20": 0.6, "pc59": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("per_benchmark", "message"),
+    [
+        ({"voc2": ["method=clip"]}, "row 'clip', per_benchmark: unknown benchmark 'voc2'"),
+        ({"voc20": ["image_size=448"]}, "per_benchmark, voc20: `run` must not set image_size="),
+        ({"voc20": "method=clip"}, "row 'clip': per_benchmark="),
+    ],
+)
+def test_overrides_of_a_column_are_validated(expand, per_benchmark, message):
+    with pytest.raises(UserError, match=message):
+        expand([CLIP | {"per_benchmark": per_benchmark}])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -273,7 +297,10 @@ def test_keys_of_a_table_are_validated(expand, keys, message):
         ("model.path=elsewhere", "of the model it may set model.precision="),
         ("protocol=crop", "a table has one, its own `protocol` or the suite's"),
         ("protocol.name=crop", "a table has one, its own `protocol` or the suite's"),
-        ("protocol.stride=9", "of the protocol it may set protocol.rule= protocol.logit_scale="),
+        (
+            "protocol.vocabularies=null",
+            "of the protocol it may set protocol.rule= ",
+        ),
     ],
 )
 def test_what_else_a_row_may_not_set_is_said(expand, override, message):

@@ -47,10 +47,11 @@ def chosen_passes(plan: Plan, benchmarks: Collection[str] | None) -> list[str]:
 
 
 def table_files(plan: Plan) -> list[str]:
-    """The files that say what the tables of a suite are, and what the paper printed."""
+    """The files that say what the tables of a suite are, and what papers printed."""
     tables = [files.find("table", name) for name in plan.tables]
     suite = files.find("suite", plan.suite)
-    needed = (*tables, suite, resource("published", "published.csv"))
+    printed = (resource("published", name) for name in ("published.csv", "peers.csv"))
+    needed = (*tables, suite, *printed)
     # a checkout that moves runs nothing again
     return [os.path.relpath(file) for file in needed if file is not None]
 

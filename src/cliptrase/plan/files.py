@@ -51,7 +51,7 @@ class Suite(Frozen):
 
 class RowFile(Frozen):
     """One row of a table's YAML. only: the columns that it stands in, or column → the benchmark
-    that is scored there."""
+    that is scored there. per_benchmark: column → overrides of that column alone, after `run`."""
 
     row: Text
     run: Overrides
@@ -61,6 +61,9 @@ class RowFile(Frozen):
     )
     otherwise: Name | None = Field(
         None, description="the reason, as text, that other columns stay empty for"
+    )
+    per_benchmark: dict[Name, Overrides] = Field(
+        {}, description="a mapping from columns to lists of overrides"
     )
     note: Name | None = Field(None, description="text, the footnote of the row")
 
@@ -144,7 +147,7 @@ OF_THE_PLAN = {
 OF_A_ROW: dict[str, tuple[str, ...]] = {
     "benchmark": ("background",),
     "model": ("precision",),
-    "protocol": ("rule", "logit_scale", "background_threshold", "short_side"),
+    "protocol": ("rule", "logit_scale", "background_threshold", "short_side", "stride"),
 }
 
 
@@ -205,6 +208,9 @@ def _check_group(table: str, group: Group, versus: str) -> None:
 
 def _check_row(where: str, row: RowFile) -> None:
     _refuse_overrides(where, "run", row.run)
+    for benchmark, overrides in row.per_benchmark.items():
+        _exists(f"{where}, per_benchmark", "benchmark", benchmark)
+        _refuse_overrides(f"{where}, per_benchmark, {benchmark}", "run", overrides)
     if (row.only is None) != (row.otherwise is None):
         there, gone = ("only", "otherwise") if row.only is not None else ("otherwise", "only")
         wanted = RowFile.model_fields[gone].description

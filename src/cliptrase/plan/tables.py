@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from cliptrase import config
 from cliptrase.config import Run
@@ -125,7 +126,7 @@ class Expander:
                 columns, reason = row.only or self.roles[spec.role], row.otherwise or ""
                 if not_here := self._of_hub(spec, overrides, size):
                     columns, reason = (), not_here
-                runs = self._run_each(spec, overrides, size, columns)
+                runs = self._run_each(spec, overrides, size, columns, row.per_benchmark)
                 cells = list(self._cells(table, row.row, spec, size, runs, overrides, reason))
                 first_runs = first_runs or runs
                 if group.flops:
@@ -174,12 +175,16 @@ class Expander:
         overrides: Sequence[str],
         size: int,
         where: Sequence[str] | Mapping[str, str],
+        per_benchmark: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> dict[str, Run]:
         """column → run, for the columns of the table's role, remembered for the plan. `where`: the
-        columns, or column → the benchmark that is scored there."""
+        columns, or column → the benchmark that is scored there. `per_benchmark`: column → more
+        overrides."""
         where = where if isinstance(where, Mapping) else {column: column for column in where}
         runs = {
-            column: self._resolve(spec, overrides, size, where[column])
+            column: self._resolve(
+                spec, [*overrides, *per_benchmark.get(column, ())], size, where[column]
+            )
             for column in self.roles[spec.role]
             if column in where
         }
@@ -315,9 +320,10 @@ def _quoted(table: str, group: str, spec: TableFile, wanted: dict[str, str]) -> 
         yield Row(name, group, "quoted", cells[0].image_size, cells=tuple(cells))
 
 
-def published() -> list[dict[str, str]]:
-    """The lines of published/published.csv: every number that the paper prints."""
-    with open(resource("published", "published.csv"), encoding="utf-8", newline="") as file:
+def published(name: str = "published.csv") -> list[dict[str, str]]:
+    """The lines of a file of published/: every number that the paper prints; of peers.csv, those
+    that the papers of other methods print."""
+    with open(resource("published", name), encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

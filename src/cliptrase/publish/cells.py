@@ -15,7 +15,7 @@ from cliptrase.config.schema import Crop, Slide
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.tables import Cell, Row
 from cliptrase.publish import compare
-from cliptrase.publish.published import Key, Printed, read_published
+from cliptrase.publish.published import Key, Printed, read_peers, read_published
 from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.runs import bootstrap
 from cliptrase.runs.scoring import vocabulary_digest
@@ -92,7 +92,7 @@ TYPES = {field.name: NUMBERS[field.type] for field in fields(Line) if field.type
 
 def tidy(plan: Plan, shelf: Shelf, table: Table) -> pd.DataFrame:
     """The cells of one table, a line each, in the plan's order; the columns are those of `Line`."""
-    printed = read_published()
+    printed = read_published() | read_peers()
     frame = to_frame(
         _fill(plan, shelf, table, printed, row, cell) for row in table.rows for cell in row.cells
     )

@@ -1,10 +1,11 @@
-"""The numbers that the paper prints, as it prints them: published/published.csv."""
+"""The numbers that papers print, as they print them: published/published.csv and peers.csv."""
 
 from dataclasses import dataclass
 
 from cliptrase.plan.tables import published
 
 Key = tuple[str, str, str, str]  # table, row, benchmark, metric
+PEERS = "table_peers_own"  # the table that has the rows of peers.csv
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,13 @@ def read_published() -> dict[Key, Printed]:
         text, size = line["value"], line["image_size"]
         printed[key] = Printed(text, float(text), line["note"], int(size) if size else None)
     return printed
+
+
+def read_peers() -> dict[Key, Printed]:
+    """What the papers of other methods print with their own settings, in the same form."""
+    return {
+        (PEERS, line["row"], line["benchmark"], "mIoU"): Printed(
+            line["value"], float(line["value"]), line["note"], None
+        )
+        for line in published("peers.csv")
+    }

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.publish.conftest import make_runs
 from tests.unit.publish.reading import lines_in, lines_of, markdown_tables, table_titled
 
 from cliptrase.errors import UserError
-from cliptrase.plan import Plan
+from cliptrase.plan import Plan, load
 from cliptrase.publish.cells import Line, to_frame
 from cliptrase.publish.layout import Sheet, sheet_of
 from cliptrase.publish.render import PRINTED, number, tex, to_csv, to_latex, to_markdown
@@ -390,6 +391,22 @@ def test_unknown_names_are_refused_with_the_nearest(
         main(["paper", "--results", str(tmp_path), "--table", "table1"])
     assert exit_.value.code == 1 and "table1_main" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_what_a_peer_prints_stands_beside_its_run(tmp_path: Path) -> None:
+    suite = load("peers")
+    make_runs(suite, tmp_path)
+    lines = lines_of(suite, tmp_path, "table_peers_own")
+    sheet = sheet_of(suite, suite.tables["table_peers_own"], to_frame(lines))
+    printed = {(line.row, line.benchmark): line.published for line in lines}
+    assert printed["SCLIP", "voc21_standard"] == "59.63"
+    assert printed["ResCLIP (RCS)", "voc20"] == "85.5"
+    assert printed["SFP", "coco_stuff"] == printed["GEM", "pc60"] == ""  # not read anywhere
+    assert {panel.title for panel in sheet.panels} >= {
+        "protocol slide",
+        "protocol slide, logit_scale 65",
+    }
+    assert all(line.delta == line.value - float(line.published) for line in lines if line.published)
 
 
 def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
