@@ -191,7 +191,8 @@ class Slide(Protocol):
         for key, some in alike.items():
             options = asked[key].method.pamr
             with stages("classify"):
-                refine = options and Refinement.of(pixels[:, : seen[0], : seen[1]], options)
+                cut = pixels[:, : seen[0], : seen[1]]
+                refine = None if options is None else Refinement.of(cut, options)
                 logits = averaged(windows.pop(key), size, seen, picture.out_size, refine)
                 scales = {job.logit_scale for job in some.values() if job.threshold}
                 largest = LargestProbability(scales)
