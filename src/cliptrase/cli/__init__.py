@@ -114,10 +114,10 @@ def _parser(following: Mapping[str, Sequence[str]] | None = None) -> Parser:
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    for name, (module, text) in HANDED_ON.items():
+    for name, (place, text) in HANDED_ON.items():
         command = commands.add_parser(name, help=text)
         if following is not None:
-            if add_options := getattr(import_module(f"cliptrase.{module}"), "add_options", None):
+            if add_options := getattr(import_module(f"cliptrase.{place}"), "add_options", None):
                 add_options(command)
             if name in following:
                 command.add_argument("word", choices=following[name])

@@ -200,8 +200,8 @@ class Slide(Protocol):
         for key, some in alike.items():
             options = asked[key].method.pamr
             with stages("classify"):
-                own = windows.pop(key)
-                refine = options and Refinement.of(pixels[:, : seen[0], : seen[1]], options)
+                own, cut = windows.pop(key), pixels[:, : seen[0], : seen[1]]
+                refine = None if options is None else Refinement.of(cut, options)
                 logits = averaged(own, covered(own), seen, picture.out_size, refine)
                 scales = {job.logit_scale for job in some.values() if job.threshold}
                 largest = LargestProbability(scales)

@@ -59,8 +59,9 @@ class Refinement:
 
     def upsampled(self, logits: Tensor) -> Iterator[Tensor]:
         """Logits (1, k, H, W) of a few names after the others, of those (K, h, w) of patches."""
+        height, width = self.weights.shape[1:]
         for some in logits.split(AT_ONCE):
-            yield self._refined(bilinear(some[None], self.weights.shape[1:])[0])[None]
+            yield self._refined(bilinear(some[None], (height, width))[0])[None]
 
     def _refined(self, maps: Tensor) -> Tensor:
         for _ in range(self.steps):
