@@ -65,7 +65,7 @@ def evaluate(overrides: Sequence[str], multirun: bool, as_json: bool = False) ->
         elif not as_json:
             print(printable(summary(outcome, was_there)), flush=True)
     errors = [outcome for outcome in outcomes if isinstance(outcome, UserError)]
-    lines = sweep_table.lines_of(points, outcomes)
+    lines = sweep_table.lines_of(points, outcomes) if multirun or as_json else []
     if multirun and len(errors) < len(points):
         paths = sweep_table.write(points, lines)
         if not as_json:

@@ -141,8 +141,7 @@ class Crop(Protocol):
     def predictions(
         self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, batch_size: int, stages: Stages
     ) -> Iterator[Prediction]:
-        pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
-        graph = self._graph(clip, shown, pixels, (self.size, self.size), jobs)
+        graph = self.graph(clip, shown, jobs)
         predicted = {run: job.predict(graph) for run, job in jobs.items()}
         described = {run: job.describe(graph) for run, job in jobs.items()}
         alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
@@ -153,14 +152,17 @@ class Crop(Protocol):
             yield Prediction(runs, predicted[runs[0]], described[runs[0]])
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
-        side, pixels = self.size // clip.patch, clip.normalise(shown.pixels[None])
-        job.predict(self._graph(clip, [shown], pixels, (side, side), {"": job}))
+        side = self.size // clip.patch
+        job.predict(self.graph(clip, [shown], {"": job}, (side, side)))
 
-    def _graph(
-        self, clip: Clip, shown: Sequence[Shown], pixels: Tensor, out_size: Size, jobs: Jobs
+    def graph(
+        self, clip: Clip, shown: Sequence[Shown], jobs: Jobs, out_size: Size | None = None
     ) -> Graph:
+        """Of some pictures, for some jobs; label maps come out as large as the crop by default."""
+        pixels = clip.normalise(np.stack([picture.pixels for picture in shown]))
         originals = [each.original for each in shown if each.original is not None]
         truths, networks = _truths(clip, shown), _networks(jobs)
+        out_size = out_size or (self.size, self.size)
         return Graph(clip, pixels, out_size, truths, networks=networks, originals=originals)
 
 

@@ -17,8 +17,6 @@ from scipy.stats import rankdata
 
 from cliptrase.config import Run
 from cliptrase.evaluate.graph import Graph
-from cliptrase.evaluate.truth import Loaded
-from cliptrase.model.load import Clip
 from cliptrase.publish.label_maps import Labels
 from cliptrase.publish.style import INK, image_grid
 
@@ -40,19 +38,17 @@ class Look:
     correlation: Weights  # (N, N), rows: cosine correlation, of the block that is clustered
 
 
-def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
+def look(graph: Graph, pixels: NDArray[np.uint8], run: Run, truth: Labels) -> Look:
     """Both weightings of an image that the model sees whole, the correlation as the `run` clusters
     it."""
     assert run.method.regions is not None
     correlation = run.method.regions.correlation
     assert correlation.block is not None
-    pixels = clip.normalise(loaded.shown.pixels[None])
-    graph = Graph(clip, pixels, loaded.shown.out_size)
     with torch.inference_mode():
         w = graph.correlation(correlation.block, correlation.kind, correlation.heads)[0, 1:, 1:]
-        attended = graph.attention(clip.depth - 1)[0, 1:, 1:]
+        attended = graph.attention(graph.clip.depth - 1)[0, 1:, 1:]
     weights = attended.double().numpy(), w.double().numpy()
-    return Look(loaded.shown.pixels, truth, patch_classes(truth, clip.patch), *weights)
+    return Look(pixels, truth, patch_classes(truth, graph.clip.patch), *weights)
 
 
 def patch_classes(truth: Labels, patch: int) -> Labels:

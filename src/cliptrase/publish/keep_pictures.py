@@ -97,29 +97,29 @@ def _predicted(shown: "Shown", places: Sequence[int], data: Path, about: dict[st
     import torch
 
     from cliptrase.evaluate.device import single_threaded_pool
-    from cliptrase.evaluate.graph import Graph
     from cliptrase.model.load import load_clip
-    from cliptrase.publish.pictures import predict
+    from cliptrase.publish.pictures import graph_of, jobs_of, truth_map
     from cliptrase.publish.quantities import CLUSTERED, USUAL
 
-    pictures, attention, correlation = [], [], []
+    pixels, truth, maps, attention, correlation = [], [], [], [], []
     with single_threaded_pool(1), torch.inference_mode():
         clip, loader = load_clip(shown.first.model, torch.device("cpu")), shown.loader(data)
+        jobs = jobs_of(shown.runs, clip, data)
         for place in places:
-            seen = loader(place).shown
-            graph = Graph(clip, clip.normalise(seen.pixels[None]), seen.out_size)
-            pictures.append(predict(clip, shown, loader, place, data))
+            loaded = loader(place)
+            graph = graph_of(clip, loader, loaded, jobs)
+            pixels.append(loaded.shown.pixels)
+            truth.append(truth_map(loaded, shown.first))
+            maps.append([job.predict(graph)[0].numpy() for job in jobs.values()])
             attention.append(graph.attention(clip.depth - 1)[0, 1:, 1:].float().numpy())
             weights = graph.correlation(CLUSTERED, USUAL.kind)
             correlation.append(weights[0, 1:, 1:].float().numpy())
     top = np.array([each.max() for each in attention], np.float32)
     return Kept(
         about | {"grid": graph.grid},
-        pixels=np.stack([picture.pixels for picture in pictures]),
-        truth=np.stack([picture.truth for picture in pictures]).astype(np.int16),
-        maps=np.array(
-            [[picture.maps[row] for picture in pictures] for row in shown.runs], np.int16
-        ),
+        pixels=np.stack(pixels),
+        truth=np.stack(truth).astype(np.int16),
+        maps=np.stack(maps, axis=1).astype(np.int16),
         attention=np.rint(np.stack(attention) / top[:, None, None] * STEPS).astype(np.uint8),
         attention_top=top,
         correlation=np.rint((np.stack(correlation).clip(-1, 1) + 1) / 2 * STEPS).astype(np.uint8),

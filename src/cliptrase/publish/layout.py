@@ -34,7 +34,7 @@ class Column(NamedTuple):
     group: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panel:
     """A block of rows under its own head: numbers that may stand side by side.
 
@@ -191,18 +191,17 @@ def _is_best(cells: pd.DataFrame, place: list[str]) -> pd.Series:
 
 def _with_marks(cells: pd.DataFrame, notes: Notes, chosen: str = "") -> pd.DataFrame:
     """The cells with the marks of their rows and their own; `chosen`: a grid's marked point."""
-    rows = []
-    for _, row in cells.groupby("down"):
-        versus = [name for name in row["versus"] if name]
-        to = max(versus, key=versus.count, default="")
+    to, label_marks, marks = [], [], []
+    for _, cells_of_row in itertools.groupby(cells.itertuples(), lambda cell: cell.down):
+        row = list(cells_of_row)
+        versus = [cell.versus for cell in row if cell.versus]
+        to += [max(versus, key=versus.count, default="")] * len(row)
         signs = NEAR_BEST * _row_is_near_best(row)
-        label_marks = _marks(notes, signs, row["row_note"].unique())
-        marks = []
-        for cell in row.itertuples():
+        label_marks += [_marks(notes, signs, dict.fromkeys(c.row_note for c in row))] * len(row)
+        for cell in row:
             signs = "†" * (cell.row == chosen) + NEAR_BEST * cell.near_best
             marks.append(_marks(notes, signs, _footnotes(cell)))
-        rows.append(row.assign(to=to, label_marks=label_marks, marks=marks))
-    cells = pd.concat(rows)
+    cells = cells.assign(to=to, label_marks=label_marks, marks=marks)
     on_printed = cells["note"].mask(cells["kind"] == "quoted", "")
     return cells.assign(
         diff_marks=[_difference_marks(notes, cell) for cell in cells.itertuples()],
@@ -226,7 +225,7 @@ def _difference_marks(notes: Notes, cell: Any) -> str:
     return _marks(notes, signs, [elsewhere, cell.versions_note])
 
 
-def _row_is_near_best(row: pd.DataFrame) -> bool:
+def _row_is_near_best(row: Iterable[Any]) -> bool:
     """Whether a row is as good as the best: its average is, or its only number."""
-    near_best = row.loc[row["place"] != FLOPS].set_index("place")["near_best"]
-    return bool(near_best["avg"]) if "avg" in near_best else near_best.tolist() == [True]
+    near_best = {cell.place: bool(cell.near_best) for cell in row if cell.place != FLOPS}
+    return near_best.get("avg", [*near_best.values()] == [True])

@@ -113,23 +113,27 @@ def interval(low: float, high: float, sign: bool = False) -> str:
     return f"[{number(low, sign)}, {number(high, sign)}]"
 
 
-def _cell_texts(cell: Any) -> tuple[str, str, str, str, str]:
-    """What a cell says; "" for what it does not have: its value, the interval of it, the
-    difference, the interval of that, and what the paper prints."""
+def _value(cell: Any) -> str:
+    """The value of a cell, of a quoted one what the paper prints; "" where none is meant to be."""
     if cell.kind == "quoted":
-        return cell.published, "", "", "", ""
+        return cell.published
     if pd.isna(cell.value):
-        value = "" if cell.kind == "absent" else ABSENT
-    else:
-        value = number(cell.value) + "×" * (cell.metric == FLOPS)
-    delta = "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
-    return (
-        value,
-        interval(cell.ci_low, cell.ci_high),
-        "" if pd.isna(cell.diff) else number(cell.diff, True),
-        interval(cell.diff_low, cell.diff_high, True),
-        cell.published and cell.published + delta,
-    )
+        return "" if cell.kind == "absent" else ABSENT
+    return number(cell.value) + "×" * (cell.metric == FLOPS)
+
+
+def _below(cell: Any) -> Iterator[tuple[str, str]]:
+    """What stands below the value of a cell, each with its marks; "" for what it does not have: its
+    interval, the difference, what the paper prints."""
+    yield interval(cell.ci_low, cell.ci_high), ""
+    gap = "no difference" * bool(cell.diff_reason)
+    if not pd.isna(cell.diff):
+        gap = f"{number(cell.diff, True)} {interval(cell.diff_low, cell.diff_high, True)}".strip()
+        gap += " not significant" * bool(cell.diff_low <= 0 <= cell.diff_high)
+    yield gap, cell.diff_marks
+    if cell.published and cell.kind != "quoted":
+        delta = "" if pd.isna(cell.delta) else f" ({number(cell.delta, True)})"
+        yield f"paper {cell.published}{delta}", cell.printed_marks
 
 
 def _panel(panel: Panel, heat: bool) -> Facts:
@@ -138,20 +142,15 @@ def _panel(panel: Panel, heat: bool) -> Facts:
     low, span = values.min(), values.max() - values.min()
 
     def shown(cell: Any) -> Facts:
-        value, spread, gap, gap_spread, printed = _cell_texts(cell)
-        zero = bool(gap and cell.diff_low <= 0 <= cell.diff_high)
-        gap = gap or "no difference" * bool(cell.diff_reason)
-        more = [
-            (spread, ""),
-            (f"{gap} {gap_spread}".strip() + " not significant" * zero, cell.diff_marks),
-            (f"paper {printed}" * bool(printed), cell.printed_marks),
-        ]
+        value = _value(cell)
         return {
             "text": value,
             "best": bool(cell.best),
             "marks": cell.marks,
             "more": [
-                (text, marks.replace(NEAR_BEST, "").strip(",")) for text, marks in more if text
+                (text, marks.replace(NEAR_BEST, "").strip(","))
+                for text, marks in _below(cell)
+                if text
             ],
             "run": cell.run if value != ABSENT else "",
             "value": None if pd.isna(cell.value) else float(cell.value),

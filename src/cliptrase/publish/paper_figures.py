@@ -345,7 +345,8 @@ def draw(
         for place, group in enumerate(groups, start=1):
             file = f"{name}_{place}" if len(groups) > 1 else name
             drawn = figure.draw(group, wanted)
-            drawn.draw_without_rendering()  # the layout settles in the second drawing
+            engine: Any = drawn.get_layout_engine()
+            engine.execute(drawn)  # it settles the second time
             paths += save(drawn, folder, file, numbers_of(name, group, wanted))
     return paths
 

@@ -4,8 +4,9 @@ Computed on the prepared dataset by the graph that passes use, one image and one
 so a map is that of the run: the only figures that need torch and the model.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.passes import shared
+from cliptrase.evaluate.protocols import Crop, Jobs
 from cliptrase.evaluate.targets import background_of, target_key
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loaded, Loader
@@ -179,9 +181,9 @@ def _draw_label_maps(
     name: str = "label_maps",
     count: int = PICTURED,
 ) -> list[Path]:
-    loader, run = shown.loader(data), shown.first
-    count = min(count, len(loader.dataset))
-    pictures = [predict(clip, shown, loader, position, data) for position in range(count)]
+    loader, run, jobs = shown.loader(data), shown.first, jobs_of(shown.runs, clip, data)
+    loaded = map(loader, range(min(count, len(loader.dataset))))
+    pictures = [predicted(clip, loader, jobs, each, run) for each in loaded]
     title = f"The first images of {shown.benchmark} · {clip.label} · {run.image_size} px"
     figure = label_maps(pictures, class_names(run), background_of(run), title)
     return save(figure, folder, name)
@@ -192,7 +194,10 @@ def _draw_correlation(clip: Clip, shown: Shown, folder: Path, data: Path) -> lis
     if run is None:
         return []
     count = min(RANKED, len(loader.dataset))
-    looks = [look(clip, each, run, truth_map(each, run)) for each in map(loader, range(count))]
+    looks = [
+        look(graph_of(clip, loader, each, {}), each.shown.pixels, run, truth_map(each, run))
+        for each in map(loader, range(count))
+    ]
     title = (
         f"{shown.benchmark} · {clip.label} · {run.image_size} px · "
         f"AUC: how well each patch ranks its own class first, mean over {counted(count, 'image')}"
@@ -216,22 +221,31 @@ def explained(
 ) -> Iterator[Quantities]:
     """What the run makes of the images at some positions, on its way; the patch that is shown is
     the middle of the smallest class, if one fills enough patches."""
-    networks = load_networks(run.method.networks, clip.device)
-    words = Words(text_of(run, clip, data)[1], tuple(class_names(run)), background_of(run))
+    jobs = jobs_of({run.name: run}, clip, data)
+    words = Words(jobs[run.name].text, tuple(class_names(run)), background_of(run))
     for position in positions:
         loaded = loader(position)
-        seen, truth = loaded.shown, truth_map(loaded, run)
-        pixels = clip.normalise(seen.pixels[None])
-        originals = [seen.original] if seen.original else []
         yield quantities(
-            Graph(clip, pixels, seen.out_size, networks=networks, originals=originals),
+            graph_of(clip, loader, loaded, jobs),
             run.method,
             loader.dataset[position].id,
-            seen.pixels,
+            loaded.shown.pixels,
             words=words,
             logit_scale=run.protocol.logit_scale,
-            patch=shown_patch(patch_classes(truth, clip.patch)),
+            patch=shown_patch(patch_classes(truth_map(loaded, run), clip.patch)),
         )
+
+
+def graph_of(clip: Clip, loader: Loader, loaded: Loaded, jobs: Jobs) -> Graph:
+    """What everything that is shown of an image comes from; the model sees it whole."""
+    assert isinstance(loader.protocol, Crop)
+    return loader.protocol.graph(clip, [loaded.shown], jobs)
+
+
+def jobs_of(runs: Mapping[str, Run], clip: Clip, data: Path) -> Jobs:
+    """What a pass does for the runs; they share their networks."""
+    networks = load_networks(chain(*(run.method.networks for run in runs.values())), clip.device)
+    return {row: Job.of(run, *text_of(run, clip, data), networks) for row, run in runs.items()}
 
 
 def truth_map(loaded: Loaded, run: Run) -> Labels:
@@ -240,14 +254,9 @@ def truth_map(loaded: Loaded, run: Run) -> Labels:
     return labels_of(loaded.truths[target_key(run)], size).astype(np.int64).reshape(size)
 
 
-def predict(clip: Clip, shown: Shown, loader: Loader, position: int, data: Path) -> Picture:
-    """The image at one position with the maps of all the runs."""
-    loaded = loader(position)
-    jobs = {
-        row: Job.of(run, *text_of(run, clip, data), load_networks(run.method.networks, clip.device))
-        for row, run in shown.runs.items()
-    }
+def predicted(clip: Clip, loader: Loader, jobs: Jobs, loaded: Loaded, run: Run) -> Picture:
+    """An image with the maps of all the runs, and the ground truth of one."""
     with torch.inference_mode():
         maps = loader.protocol.maps(clip, [loaded.shown], jobs, 1, Stages())
     labels = {row: each.classes[0].astype(np.int64) for row, each in maps.items()}
-    return Picture(loaded.shown.pixels, truth_map(loaded, shown.first), labels)
+    return Picture(loaded.shown.pixels, truth_map(loaded, run), labels)

@@ -7,6 +7,7 @@ prints. The cells of each become text, which is pivoted to rows × columns, and 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -92,7 +93,8 @@ def _printed(cell: Any) -> tuple[str, str, str, str]:
     return cell.published, delta, "", cell.printed_marks
 
 
-def _tables(panel: Panel) -> Iterator[Panel]:
+@lru_cache(maxsize=64)  # Markdown and LaTeX have the same
+def _tables(panel: Panel) -> tuple[Panel, ...]:
     """The tables of a panel that say something: of values, differences, and printed numbers.
 
     The row that differences are to is named in the title where it is the same for all.
@@ -108,7 +110,7 @@ def _tables(panel: Panel) -> Iterator[Panel]:
         _table(panel, title, bare.assign(to=to), _difference),
         _table(panel, PRINTED, bare.assign(to=""), _printed),
     )
-    return (table for table in tables if table.columns)
+    return tuple(table for table in tables if table.columns)
 
 
 def _table(panel: Panel, title: str, cells: pd.DataFrame, says: Callable[..., Any]) -> Panel:

@@ -108,11 +108,12 @@ def report(run: Folder) -> Facts:
     where it comes from, and the command that makes it."""
     metrics, made, counts = run.metrics, run.made, run.counts
     totals = class_counts(run.confusion)
+    resampled = bootstrap.totals(counts.tp, counts.gt, counts.pred)
     rows = zip(metrics["iou"], totals[1].tolist(), totals[2].tolist(), strict=True)
     return {
         "run": run.path.name,
         "rule": metrics["rule"],
-        "scores": {rule: _intervals(rule, totals, counts) for rule in RULES},
+        "scores": {rule: _intervals(rule, totals, resampled) for rule in RULES},
         "images": metrics["images"],
         "skipped": metrics["skipped"],
         "classes": [
@@ -154,13 +155,10 @@ def command_of(made: Mapping[str, Any]) -> str | None:
 
 
 def _intervals(
-    rule: str, totals: Sequence[NDArray[Any]], counts: ImageCounts
+    rule: str, totals: Sequence[NDArray[Any]], resampled: Sequence[Values]
 ) -> dict[str, list[float | None]]:
-    """metric → value, low, high in per cent."""
-    points, values = (
-        scores(rule, *totals),
-        bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred),
-    )
+    """metric → value, low, high in per cent, of the totals of a run and of its resamples."""
+    points, values = scores(rule, *totals), scores(rule, *resampled)
     return {
         metric: [
             _plain(number)

@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
@@ -147,16 +149,17 @@ def image_grid(
 
 def save(figure: Figure, folder: Path, name: str, numbers: Numbers | None = None) -> list[Path]:
     """Write <folder>/<name>.svg and .png, and its numbers as .npz, without dates or versions."""
-    kinds: Any = {"svg": {"metadata": {"Date": None, "Creator": None}}}
-    kinds |= {"png": {"metadata": {"Software": None}, "dpi": PNG_DPI}}
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     paths = []
-    for kind, options in kinds.items():
-        path = folder / f"{name}.{kind}"
-        with matplotlib.rc_context(SETTINGS), atomic_write(path) as file:
-            figure.savefig(file, format=kind, **options)
-        paths.append(path)
+    with matplotlib.rc_context(SETTINGS):
+        # not by savefig, which draws everything twice: once for the layout, which a drawing does
+        with atomic_write(svg := folder / f"{name}.svg") as file:
+            FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None, "Creator": None})
+        figure.dpi = PNG_DPI
+        with atomic_write(png := folder / f"{name}.png") as file:
+            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+    paths = [svg, png]
     if numbers is not None:
         paths.append(folder / f"{name}.npz")
         with atomic_write(paths[-1]) as file:

@@ -39,8 +39,16 @@ def weights(images: int) -> NDArray[np.uint8]:
 def resampled(rule: str, tp: Counts, gt: Counts, pred: Counts) -> dict[str, Values]:
     """Each metric of each resample, (1000,) in per cent, from counts (images, K).
 
-    NaN where a resample holds no scored pixel. The sums are whole numbers below 2^53, so float64
-    products are exact in any order, on any number of threads, and for a few images at a time.
+    NaN where a resample holds no scored pixel.
+    """
+    return scores(rule, *totals(tp, gt, pred))
+
+
+def totals(tp: Counts, gt: Counts, pred: Counts) -> list[Values]:
+    """The counts (images, K) of each resample added up, (1000, K) each.
+
+    They are whole numbers below 2^53, so float64 products are exact in any order, on any number of
+    threads, and for a few images at a time.
     """
     images, classes = tp.shape
     table, sums = weights(images), np.zeros((RESAMPLES, 3 * classes))
@@ -48,7 +56,7 @@ def resampled(rule: str, tp: Counts, gt: Counts, pred: Counts) -> dict[str, Valu
         some = slice(start, start + BLOCK)
         stacked = np.concatenate([tp[some], gt[some], pred[some]], axis=1, dtype=np.float64)
         sums += table[:, some].astype(np.float64) @ stacked
-    return scores(rule, *np.split(sums, [classes, 2 * classes], axis=1))
+    return np.split(sums, [classes, 2 * classes], axis=1)
 
 
 def interval(point: float, values: Values) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,15 +97,20 @@ def test_the_command_says_why_a_benchmark_has_none(made, monkeypatch, caplog):
 
 def test_a_map_with_one_pixel_of_another_class_is_refused(made, monkeypatch):
     suite, results, data = made
-    predict = pictures.predict
+    jobs_of = pictures.jobs_of
 
     def changed(*arguments):
-        picture = predict(*arguments)
-        row, column = np.argwhere(picture.truth >= 0)[0]
-        picture.maps["SCLIP"][row, column] = (picture.maps["SCLIP"][row, column] + 1) % 20
-        return picture
+        jobs = jobs_of(*arguments)
+        right = jobs["SCLIP"]
 
-    monkeypatch.setattr(pictures, "predict", changed)
+        def predict(graph):
+            labels = right.predict(graph).clone()
+            labels[0, 0, 0] = (labels[0, 0, 0] + 1) % 20  # every pixel of a scene is scored
+            return labels
+
+        return jobs | {"SCLIP": SimpleNamespace(networks={}, predict=predict)}
+
+    monkeypatch.setattr(pictures, "jobs_of", changed)
     reasons = keep_pictures.keep(suite, Shelf(suite, results, data), data)
     assert all("sclip" in reason for reason in reasons.values())
     assert all("has other pixel counts than the run" in reason for reason in reasons.values())
