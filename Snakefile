@@ -6,6 +6,7 @@
 --config freeze_code=true     an edit of the code makes nothing run again
 --config device=cpu           auto | cpu | cuda | cuda:N
 --config gpus=1               passes share the first so many GPUs; 0: the CPU
+--config shards=7             every pass is cut into so many jobs, each of a part of the images
 --config save_maps=4          every run keeps the label maps of its first pictures
 --config tracking=online      how W&B publishes: offline | online | disabled
 
@@ -24,6 +25,7 @@ from cliptrase.pipeline import data as pipeline_data
 from cliptrase.pipeline import markers, progress, start
 from cliptrase.pipeline.announcement import announcement
 from cliptrase.pipeline.settings import read_settings
+from cliptrase.runs import code
 
 min_version("9.27")
 

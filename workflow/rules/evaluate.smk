@@ -9,7 +9,45 @@ DEVICE = pipeline.limit_gpus(SETTINGS.device, SETTINGS.gpus)
 GPUS = machine.usable_gpus(DEVICE)
 # A pass has its share of the cores, so that as many start as there are GPUs. Where the cores do not
 # divide evenly there may be more, which wait for the lock of a GPU.
-WORKERS = pipeline.workers(LEFT or PASSES, GPUS, CORES)
+WORKERS = pipeline.workers((LEFT or PASSES) * SETTINGS.shards, GPUS, CORES)
+RUNS_OF = {name: sorted(each.runs) for name, each in PLAN.passes.items()}
+
+
+# A part of the images of a pass. The pass deletes it when all are added up. It is made again where
+# other code is in use: the pass would refuse it.
+rule evaluate_shard:
+    input:
+        data=lambda wildcards: pipeline_data.prepared(PLAN.passes[wildcards.name], DATA),
+        weights=lambda wildcards: pipeline_data.weights(PLAN.passes[wildcards.name], DATA),
+    output:
+        f"results/passes/{SUITE}/{{name}}.shard-{{number}}-of-{{shards}}.npz",
+    log:
+        f"results/logs/{SUITE}/evaluate_shard/{{name}}.{{number}}-of-{{shards}}.log",
+    conda:
+        "../../environment.yml"
+    threads: pipeline.claim(WORKERS, CORES)
+    resources:
+        gpu=min(1, GPUS),
+        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN, None),
+    params:
+        runs=lambda wildcards: RUNS_OF[wildcards.name],
+        code=lambda wildcards: code.prediction_digest(),
+    message:
+        "evaluate {wildcards.name}, part {wildcards.number} of {wildcards.shards}: its log is {log}"
+    shell:
+        f"python -m cliptrase.evaluate.planned {SUITE_WORD} {{wildcards.name:q}}"
+        " --shard {wildcards.number}/{wildcards.shards} {resources.options} > {log:q} 2>&1"
+
+
+# Stands for the shards of a pass, whatever their number: Snakemake makes again what has other inputs.
+rule count_shards:
+    input:
+        lambda wildcards: pipeline.shard_files(SUITE, wildcards.name, SETTINGS.shards),
+    output:
+        temp(f"results/passes/{SUITE}/{{name}}.counted"),
+    localrule: True
+    shell:
+        "touch {output:q}"
 
 
 rule evaluate_pass:
@@ -17,6 +55,7 @@ rule evaluate_pass:
         data=lambda wildcards: pipeline_data.prepared(PLAN.passes[wildcards.name], DATA),
         weights=lambda wildcards: pipeline_data.weights(PLAN.passes[wildcards.name], DATA),
         marker=lambda wildcards: markers.evaluation(SUITE, wildcards.name, STALE),
+        counted=lambda wildcards: pipeline.counted(SUITE, wildcards.name, SETTINGS.shards),
     output:
         f"results/passes/{SUITE}/{{name}}.json",
     log:
@@ -27,9 +66,9 @@ rule evaluate_pass:
     resources:
         gpu=min(1, GPUS),
         # Not a param: what cannot change a number must not make a pass run again.
-        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN, SETTINGS.save_maps),
+        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN, SETTINGS.save_maps, SETTINGS.shards),
     params:
-        runs=lambda wildcards: sorted(PLAN.passes[wildcards.name].runs),
+        runs=lambda wildcards: RUNS_OF[wildcards.name],
     message:
         "evaluate {wildcards.name}: its log is {log}"
     shell:

@@ -1,6 +1,7 @@
 """A pass: the images of a dataset streamed once through a model, for all the runs that share them.
 
 Runs that are finished are skipped; a pass that was killed goes on where its counts were last saved.
+A pass may be cut into shards (shards.py).
 """
 
 import contextlib
@@ -8,7 +9,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,23 +19,23 @@ from tqdm import tqdm
 
 from cliptrase.config import Run
 from cliptrase.data import open_dataset
-from cliptrase.data.read.selfcheck import subset_digests
 from cliptrase.errors import PassError, UserError, counted
 from cliptrase.evaluate import agreement
+from cliptrase.evaluate.addition import basis_of, tally_of, write_runs
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
-from cliptrase.evaluate.tally import Progress, RegionTally, Tally
-from cliptrase.evaluate.targets import scored_classes
+from cliptrase.evaluate.shards import add_up, part_of
+from cliptrase.evaluate.tally import Progress
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
-from cliptrase.files import clear_leftovers, make_ready, sha256_file
+from cliptrase.files import clear_leftovers, make_ready
 from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
-from cliptrase.runs import code, finished, store
-from cliptrase.runs.provenance import BESIDE, COMPUTING, Stages, describe, now, origin, versions
-from cliptrase.runs.scoring import result_of
+from cliptrase.plan.shards import WHOLE, Shard
+from cliptrase.runs import finished, store
+from cliptrase.runs.provenance import Stages, describe, now
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def run_pass(
     freeze_code: bool = False,
     batched: bool | None = None,
     save_every: int = SAVE_EVERY,
+    counted_shards: Sequence[Path] = (),
 ) -> dict[str, Path]:
     """Make the run folders of `runs` (name → resolved run) in `out`; returns name → folder.
 
@@ -73,7 +75,8 @@ def run_pass(
     the end. batch_size: images at once on a GPU, None for what the runs say. workers: threads that
     compute (CPU) or decode and count (GPU), None for as many as cores. freeze_code: let finished
     runs stand whatever code made them. batched: whole batches instead of one image a thread, None
-    for what the device does best.
+    for what the device does best. counted_shards: files of `count_shard`, all of a pass, which are
+    added up in the place of streaming the images.
 
     Raises UserError, with nothing half-written: an `out` or a folder of `partial` that cannot be
     written (before the pass), an image that cannot be read, a run folder of another configuration,
@@ -84,7 +87,10 @@ def run_pass(
     todo = store.rescore(runs, out, data, freeze_code=freeze_code)
     there = len(runs) - len(todo)
     log.info("%s to make, %d already there", counted(len(todo), "run"), there)
-    if todo:
+    if todo and counted_shards:
+        make_ready(Path(out))
+        add_up(todo, counted_shards, Path(out), Path(data), any_code=freeze_code)
+    elif todo:
         make_ready(Path(out))
         make_ready(Path(partial).parent)
         if Path(partial).is_dir():
@@ -102,6 +108,34 @@ def run_pass(
         Path(partial).unlink(missing_ok=True)
         clear_leftovers(Path(partial))  # of a pass that was killed as it saved
     return {name: Path(out) / name for name in runs}
+
+
+def count_shard(
+    runs: dict[str, Run],
+    shard: Shard,
+    file: Path,
+    *,
+    partial: Path,
+    data: Path | str = "data",
+    device: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    freeze_code: bool = False,
+) -> None:
+    """Count the images of a shard for all of `runs`, and write the counts to `file`.
+
+    Options, and what is raised, as `run_pass`.
+    """
+    _check_shared(runs)
+    make_ready(file.parent)
+    workers = workers or cores()
+    batch_size = batch_size or next(iter(runs.values())).batch_size
+    with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
+        _Pass(runs, Path(data), chosen, batch_size, workers, pool, freeze_code, shard).keep(
+            partial, SAVE_EVERY, chosen.type == "cuda", file
+        )
+    partial.unlink(missing_ok=True)
+    clear_leftovers(partial)
 
 
 @contextlib.contextmanager
@@ -125,25 +159,14 @@ class _Pass:
         workers: int,
         pool: Executor,
         any_code: bool,
+        shard: Shard = WHOLE,
     ) -> None:
         self.started, self.stages = now(), Stages()
-        self.compared: dict[str, object] = {}  # with the CPU, for provenance.json
         self.runs, self.device, self.workers, self.pool = runs, device, workers, pool
         self.folder = data
         first = next(iter(runs.values()))
-        dataset = first.benchmark.dataset
         self.data = {name: finished.data_digest(run, data) for name, run in runs.items()}
-        networks = any(run.method.networks for run in runs.values())
-        computing = (*COMPUTING, *BESIDE) if networks else COMPUTING
-        self.basis: dict[str, object] = {
-            "code": code.prediction_digest(),
-            "versions": {package: versions()[package] for package in computing},
-            "data": finished.dataset_digest(dataset, data),
-            # of all subsets and tables: some of the runs may be finished by the next start
-            "subsets": subset_digests(dataset, data),
-            "labels": [sha256_file(table) for table in sorted(finished.TABLES.glob("*.csv"))],
-            "device": device.type,
-        }
+        self.basis = basis_of(runs, data, device.type)
         with self.stages("open"):
             self.dataset = open_dataset(first, data, any_code=any_code)
             loader = Loader.of(self.dataset, runs.values(), data)
@@ -168,22 +191,34 @@ class _Pass:
                 for name, run in runs.items()
             }
         self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
-        images = len(self.dataset)
-        self.progress = Progress({name: _tally(run, images) for name, run in runs.items()})
+        self.shard, self.images = shard, shard.images(len(self.dataset))
+        self.basis |= part_of(shard, len(self.dataset))
+        images = len(self.images)
+        self.progress = Progress({name: tally_of(run, images) for name, run in runs.items()})
 
     @_shared_errors()
     def make(self, partial: Path, save_every: int, batched: bool, out: Path) -> None:
         """Add up every image, from where `partial` was saved, and write the run folders."""
-        with self.stages("flops"):
-            flops = self.predictor.flops(0)
-        progress, total = self.progress, len(self.dataset)
+        self._stream(partial, save_every, batched)
+        about = {"workers": self.workers, "runs_in_pass": len(self.runs)}
+        provenance = describe(self.stages, self.started, str(self.device), **about)
+        write_runs(self.runs, self.progress, self.dataset.ids, out, self.folder, provenance)
+
+    @_shared_errors()
+    def keep(self, partial: Path, save_every: int, batched: bool, file: Path) -> None:
+        """Add up the images of the shard, from where `partial` was saved, and write `file`."""
+        self._stream(partial, save_every, batched)
+        self.progress.seconds = dict(self.stages.seconds)
+        self.progress.save(file, self.basis)
+
+    def _stream(self, partial: Path, save_every: int, batched: bool) -> None:
+        """Count the images, from where `partial` was saved."""
+        progress, total = self.progress, len(self.images)
         progress.resume(partial, self.basis)
         self.stages.add(progress.seconds)
-        positions = range(progress.position, total)
-        if batched and positions and agreement.needed(self.device):
-            with self.stages("compare"):
-                model = next(iter(self.runs.values())).model
-                self.compared["unlike_cpu"] = agreement.with_cpu(self.predictor, model, positions)
+        positions = self.images[progress.position :]
+        if self.shard.number == 1:
+            progress.facts |= self._facts(batched, positions)
         if batched:
             results = self.predictor.batched(self.pool, positions)
         else:
@@ -191,9 +226,10 @@ class _Pass:
         with contextlib.closing(results):
             since = saved = time.perf_counter()
             for position, counts in _shown(results, progress.position, total):
+                here = position - self.images.start
                 for name, tally in progress.tallies.items():
-                    tally.add(position, counts[name])
-                progress.position = position + 1
+                    tally.add(here, counts[name])
+                progress.position = here + 1
                 self.stages.add({"images": time.perf_counter() - since})
                 since = time.perf_counter()
                 due = progress.position % save_every == 0 or since - saved > SAVE_AFTER
@@ -201,24 +237,18 @@ class _Pass:
                     saved = since
                     progress.seconds = dict(self.stages.seconds)
                     progress.save(partial, self.basis)
-        about = {"workers": self.workers, "runs_in_pass": len(self.runs)} | self.compared
-        provenance = describe(self.stages, self.started, str(self.device), **about)
-        # last what may fail: of too few regions no clusters can be made
-        for name in sorted(self.runs, key=lambda name: _is_unsupervised(self.runs[name])):
-            run, tally = self.runs[name], progress.tallies[name]
-            result = result_of(run, tally.counted(self.dataset.ids), flops[name])
-            made = provenance | {"data": self.data[name]} | origin(run, self.folder)
-            store.write(out, run, result, made)
-        log.info("%s written to %s", counted(len(self.runs), "run"), out)
 
-
-def _is_unsupervised(run: Run) -> bool:
-    return run.method.unsupervised is not None
-
-
-def _tally(run: Run, images: int) -> Tally | RegionTally:
-    """What adds up a run."""
-    return RegionTally(images) if _is_unsupervised(run) else Tally(images, scored_classes(run))
+    def _facts(self, batched: bool, positions: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """By run, what is known of them before an image is counted: their operations and data; and
+        what a GPU's first image says compared with the CPU."""
+        with self.stages("flops"):
+            flops = self.predictor.flops(0)
+        compared = dict[str, object]()
+        if batched and positions and agreement.needed(self.device):
+            with self.stages("compare"):
+                model = next(iter(self.runs.values())).model
+                compared["unlike_cpu"] = agreement.with_cpu(self.predictor, model, positions)
+        return {"flops": flops, "data": self.data, "compared": compared}
 
 
 def shared(run: Run) -> tuple[Any, ...]:

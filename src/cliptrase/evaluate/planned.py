@@ -1,6 +1,8 @@
 """One pass of a suite, as Snakemake starts it: python -m cliptrase.evaluate.planned SUITE PASS.
 
 Writes OUT/passes/SUITE/PASS.json (run → sha256 of its metrics.json) once every run stands.
+With `--shard 2/7` it only counts that part of the images, into a file beside it; with `--shards 7`
+it adds up the seven files in the place of streaming the images.
 """
 
 import argparse
@@ -14,8 +16,9 @@ from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
 from cliptrase.errors import UserError, counted, exit_on_user_error, nearest
 from cliptrase.evaluate.console import interruptible, log_to_stderr
-from cliptrase.files import local_path
+from cliptrase.files import local_path, write_text
 from cliptrase.machine import check_gpu, positive
+from cliptrase.plan.shards import Shard, shards_of
 from cliptrase.runs import finished, store
 
 
@@ -27,12 +30,16 @@ def make_pass(
     *,
     freeze_code: bool = False,
     save_maps: int | None = None,
+    shard: str | None = None,
+    shards: int = 1,
     **options: Any,
 ) -> Path:
     """Make the runs of a planned pass that are not finished, then its pass file, which is returned.
 
     `data`: the data folder, None for the suite's own; `save_maps`: label maps of each run, None for
-    what the suite says; `options`: device, batch_size and workers, as `run_pass` takes them.
+    what the suite says; `shard`: count this part of the images alone, "2/7", and return the file of
+    the counts; `shards`: add up so many of these, 1 for none; `options`: device, batch_size and
+    workers, as `run_pass` takes them.
     Raises UserError for an unknown suite or pass, as `run_pass`, and, once the others are made, for
     runs on a part of the dataset that is not there, or whose folder holds something else.
     """
@@ -46,7 +53,11 @@ def make_pass(
     free = {run: runs[run] for run in runs if run not in lost}
     todo = store.rescore(free, out, data, freeze_code=freeze_code)
     lost |= _without_their_images(todo, data)
+    if shard is not None:
+        counting = {run: runs[run] for run in todo if run not in lost}
+        return _count(counting, Shard.of(shard), file, data, freeze_code, options)
     made = {run: runs[run] for run in runs if run not in lost}
+    parts = [each.file(file) for each in shards_of(shards)] if shards > 1 else []
     if todo.keys() - lost.keys() or finished.without_maps(made, out, data, freeze_code=freeze_code):
         check_gpu(options.get("device", "auto"))
         import cliptrase.model.lean  # noqa: F401
@@ -54,15 +65,41 @@ def make_pass(
         from cliptrase.evaluate.passes import run_pass
 
         partial = file.with_name(f".{name}.partial.npz")
-        run_pass(made, partial=partial, out=out, data=data, freeze_code=freeze_code, **options)
-        saved_maps.save_maps(made, out=out, data=data, freeze_code=freeze_code, **options)
+        shared = {"out": out, "data": data, "freeze_code": freeze_code, **options}
+        run_pass(made, partial=partial, counted_shards=parts, **shared)
+        saved_maps.save_maps(made, **shared)
     if lost:
         reasons = "; ".join(dict.fromkeys(lost.values()))
         raise UserError(
             f"{len(lost)} of the {counted(len(runs), 'run')} of {name} left out: {reasons}"
         )
     finished.write_pass(file, runs, out)
+    for part in parts:
+        part.unlink(missing_ok=True)
     return file
+
+
+def _count(
+    runs: dict[str, Run],
+    shard: Shard,
+    file: Path,
+    data: Path | str,
+    freeze_code: bool,
+    options: Mapping[str, Any],
+) -> Path:
+    """Write the counts of a shard of a pass; an empty file where no run is to be made."""
+    counts = shard.file(file)
+    if not runs:
+        write_text(counts, "")
+        return counts
+    check_gpu(options.get("device", "auto"))
+    import cliptrase.model.lean  # noqa: F401
+    from cliptrase.evaluate.passes import count_shard
+
+    partial = counts.with_name(f".{counts.stem}.partial.npz")
+    shared = {"partial": partial, "data": data, "freeze_code": freeze_code}
+    count_shard(runs, shard, counts, **shared, **options)
+    return counts
 
 
 def _taken(runs: Mapping[str, Run], out: Path) -> dict[str, str]:
@@ -109,6 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--freeze-code", action="store_true", help="let runs stand that other code made"
     )
+    parser.add_argument("--shard", metavar="I/N", help="only count this part of the images")
+    parser.add_argument("--shards", type=positive, default=1, metavar="N", help="add up N of them")
     options = parser.parse_args(arguments)
     with interruptible():
         log_to_stderr()

@@ -113,12 +113,13 @@ class Tally:
         tables[:, image, self.entries[:, 0]] = self.entries[:, 1:].T
         return ImageCounts(np.array(ids, np.str_), self.skipped, *tables)
 
-    def load(self, saved: dict[str, NDArray[Any]]) -> None:
-        """Take over ARRAYS."""
-        self.confusion[:] = saved["confusion"]
-        self.skipped[: len(saved["skipped"])] = saved["skipped"]
-        self._entries = array("i", saved["entries"].astype(np.int32).tobytes())
-        self._ends = array("q", saved["ends"].astype(np.int64).tobytes())
+    def extend(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Add the images that come next, as ARRAYS of another tally."""
+        self.confusion += saved["confusion"]
+        _extend_skipped(self.skipped, len(self._ends), saved)
+        before = len(self._entries) // 4
+        self._entries.frombytes(saved["entries"].astype(np.int32).tobytes())
+        self._ends.frombytes((saved["ends"] + before).astype(np.int64).tobytes())
 
 
 class RegionTally:
@@ -178,26 +179,38 @@ class RegionTally:
         named = np.array(ids, np.str_), self.skipped, image.astype(np.int32)
         return RegionCounts(*named, self.pixels, self.truth, self.descriptors)
 
-    def load(self, saved: dict[str, NDArray[Any]]) -> None:
-        """Take over ARRAYS."""
-        self.skipped[: len(saved["skipped"])] = saved["skipped"]
-        self._ends = array("q", saved["ends"].astype(np.int64).tobytes())
+    def extend(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Add the images that come next, as ARRAYS of another tally."""
+        before = self._ends[-1] if self._ends else 0
+        _extend_skipped(self.skipped, len(self._ends), saved)
+        self._ends.frombytes((saved["ends"] + before).astype(np.int64).tobytes())
         if len(saved["pixels"]):
             keys = ("pixels", "truth", "descriptors")
-            self._results = [RegionResult(*(saved[key] for key in keys))]
+            self._results.append(RegionResult(*(saved[key] for key in keys)))
+
+
+def _extend_skipped(
+    skipped: NDArray[np.bool_], done: int, saved: Mapping[str, NDArray[Any]]
+) -> None:
+    """Take over which images are skipped of those that follow the `done` ones."""
+    more = len(saved["ends"])
+    skipped[done : done + more] = saved["skipped"][:more]
 
 
 @dataclass
 class Progress:
-    """How far a pass is: tallies by run, images done, seconds spent by stage."""
+    """How far a pass is, or a shard of it: tallies by run, how many images they hold, seconds spent
+    by stage, and the facts that are known by now (the runs' operations)."""
 
     tallies: dict[str, Tally | RegionTally]
     position: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path, basis: Mapping[str, object]) -> None:
         """Write everything to `path`. `basis` is what must be equal for a resume to be right."""
-        done = {"runs": list(self.tallies), "position": self.position, "seconds": self.seconds}
+        runs, seconds, facts = list(self.tallies), self.seconds, self.facts
+        done = {"runs": runs, "position": self.position, "seconds": seconds, "facts": facts}
         arrays: dict[str, Any] = {"about": np.array(json.dumps({"basis": basis, **done}))}
         for name, tally in self.tallies.items():
             arrays |= {f"{name}.{key}": getattr(tally, key) for key in tally.ARRAYS}
@@ -212,7 +225,14 @@ class Progress:
         if about["basis"] != basis or not set(self.tallies) <= set(about["runs"]):
             log.info("%s is from other code, data or runs: starting over", path)
             return
-        for name, tally in self.tallies.items():
-            tally.load({key: saved[f"{name}.{key}"] for key in tally.ARRAYS})
-        self.position, self.seconds = about["position"], about["seconds"]
+        self.extend(about, saved)
         log.info("going on from image %d", self.position)
+
+    def extend(self, about: Mapping[str, Any], saved: Mapping[str, NDArray[Any]]) -> None:
+        """Add the images that come next, as `save` wrote them."""
+        for name, tally in self.tallies.items():
+            tally.extend({key: saved[f"{name}.{key}"] for key in tally.ARRAYS})
+        self.position += about["position"]
+        for stage, took in about["seconds"].items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + took
+        self.facts |= about["facts"]

@@ -16,6 +16,7 @@ from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError
 from cliptrase.pipeline.data import selfcheck
 from cliptrase.plan import Pass, Plan
+from cliptrase.plan.shards import shards_of
 from cliptrase.publish import PAGE_FILES
 from cliptrase.resources import resource
 from cliptrase.runs import finished
@@ -73,6 +74,17 @@ def stale_passes(plan: Plan, *, frozen: bool = False) -> dict[str, str]:
         for name, each in plan.passes.items()
     }
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def shard_files(suite: str, name: str, shards: int) -> list[str]:
+    """The files with the counts of a pass that is cut into shards."""
+    file = finished.pass_file(suite, name)
+    return [str(shard.file(file)) for shard in shards_of(shards)]
+
+
+def counted(suite: str, name: str, shards: int) -> list[str]:
+    """The file that stands for the shards of a pass, whatever their number; none for one."""
+    return [str(finished.pass_file(suite, name).with_suffix(".counted"))] if shards > 1 else []
 
 
 def has_run(plan: Plan) -> bool:
@@ -147,7 +159,12 @@ def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> 
 
 
 def options(
-    device: str, cores: int, gpus: int, freeze_code: bool, save_maps: int | None = None
+    device: str,
+    cores: int,
+    gpus: int,
+    freeze_code: bool,
+    save_maps: int | None = None,
+    shards: int = 1,
 ) -> str:
     """The part of a pass's command line that cannot change a number.
 
@@ -157,6 +174,7 @@ def options(
     """
     device, threads = (device, max(1, cores - 1)) if gpus else ("cpu", cores)
     kept = "" if save_maps is None else f" --save-maps {save_maps}"
+    kept += f" --shards {shards}" * (shards > 1)
     return f"--device {device} --workers {threads}{kept}" + " --freeze-code" * freeze_code
 
 

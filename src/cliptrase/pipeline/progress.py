@@ -63,13 +63,18 @@ def progress(plan: Plan, made: Sequence[Pass], since: float, seconds: float) -> 
 
 
 def _logged(plan: Plan, a_pass: Pass, since: float) -> tuple[int, int]:
-    """Images of a pass that were done before it was started, and until now, by its log."""
-    log = Path("results/logs", plan.suite, "evaluate_pass", f"{a_pass.name}.log")
-    if not _changed(log, since):
-        return 0, 0
-    text = log.read_text(encoding="utf-8", errors="replace")
-    before, done = ([0, *map(int, pattern.findall(text))] for pattern in (BEFORE, DONE))
-    return before[-1], max(before[-1], done[-1])
+    """Images of a pass that were done before it was started, and until now, by its log or those of
+    its shards."""
+    logs = Path("results/logs", plan.suite)
+    files = [logs / "evaluate_pass" / f"{a_pass.name}.log"]
+    files += (logs / "evaluate_shard").glob(f"{a_pass.name}.*-of-*.log")
+    before = done = 0
+    for file in files:
+        if _changed(file, since):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            first, last = ([0, *map(int, pattern.findall(text))][-1] for pattern in (BEFORE, DONE))
+            before, done = before + first, done + max(first, last)
+    return before, done
 
 
 def _changed(file: Path, since: float) -> bool:

@@ -32,9 +32,16 @@ def _count_of(what: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _shards(value: Any) -> int:
+    """A whole number from 1, also as text."""
+    if not (text_of(value).isascii() and text_of(value).isdigit()) or int(value) < 1:
+        raise ValueError("must be how many parts each pass is cut into, 1 for none")
+    return int(value)
+
+
 class Settings(Frozen):
     """The settings of a start. benchmarks: None for all. mirror: a server that has every archive.
-    gpus: how many the passes share, None for all. save_maps: label maps that each run keeps, None
+    gpus: how many the passes share, None for all. shards: that each pass is cut into. save_maps: label maps that each run keeps, None
     for what the suite says. tracking: how W&B publishes."""
 
     suite: Text = "shapes"
@@ -43,6 +50,7 @@ class Settings(Frozen):
     freeze_code: Annotated[bool, BeforeValidator(_flag)] = False
     device: Annotated[str, BeforeValidator(check_device)] = "auto"
     gpus: Annotated[int | None, _count_of("how many GPUs the passes share, 0 for the CPU")] = None
+    shards: Annotated[int, BeforeValidator(_shards)] = 1
     save_maps: Annotated[int | None, _count_of("how many label maps each run keeps")] = None
     tracking: Annotated[str, one_of(*MODES)] = "offline"
 
