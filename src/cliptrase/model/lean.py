@@ -19,7 +19,7 @@ def _is_compile_supported(device_type: str) -> bool:
     """torch._dynamo.utils.is_compile_supported, imported when torchvision's roi_align asks."""
     from torch._dynamo.utils import is_compile_supported
 
-    return is_compile_supported(device_type)
+    return bool(is_compile_supported(device_type))
 
 
 def _import_open_clip() -> None:

@@ -191,7 +191,7 @@ def _is_best(cells: pd.DataFrame, place: list[str]) -> pd.Series:
 
 def _with_marks(cells: pd.DataFrame, notes: Notes, chosen: str = "") -> pd.DataFrame:
     """The cells with the marks of their rows and their own; `chosen`: a grid's marked point."""
-    to, label_marks, marks = [], [], []
+    to, label_marks, marks = list[str](), list[str](), list[str]()
     for _, cells_of_row in itertools.groupby(cells.itertuples(), lambda cell: cell.down):
         row = list(cells_of_row)
         versus = [cell.versus for cell in row if cell.versus]

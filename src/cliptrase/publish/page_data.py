@@ -116,7 +116,7 @@ def interval(low: float, high: float, sign: bool = False) -> str:
 def _value(cell: Any) -> str:
     """The value of a cell, of a quoted one what the paper prints; "" where none is meant to be."""
     if cell.kind == "quoted":
-        return cell.published
+        return str(cell.published)
     if pd.isna(cell.value):
         return "" if cell.kind == "absent" else ABSENT
     return number(cell.value) + "×" * (cell.metric == FLOPS)
