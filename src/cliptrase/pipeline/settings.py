@@ -41,8 +41,8 @@ def _shards(value: Any) -> int:
 
 class Settings(Frozen):
     """The settings of a start. benchmarks: None for all. mirror: a server that has every archive.
-    gpus: how many the passes share, None for all. shards: that each pass is cut into. save_maps: label maps that each run keeps, None
-    for what the suite says. tracking: how W&B publishes."""
+    gpus: how many the passes share, None for all. shards: that each pass is cut into. save_maps:
+    label maps that each run keeps, None for what the suite says. tracking: how W&B publishes."""
 
     suite: Text = "shapes"
     benchmarks: Annotated[tuple[str, ...] | None, BeforeValidator(benchmark_names)] = None
