@@ -59,6 +59,14 @@ def test_images_are_added_up_and_time_goes_by_runs(small):
     assert told(small)[1]
 
 
+def test_images_of_shards_are_added_up(small):
+    for shard, done in (("1-of-2", 2), ("2-of-2", 1)):
+        file = Path("results/logs/small/evaluate_shard", f"three.{shard}.log")
+        write(file, f"{done} of 2 images, 1.0 a second\n", 1)
+    # in 30 s 3 images of three runs; 1 × 3 + 4 × 1 are left
+    assert told(small) == ("3 of 8 images (37 %), about 23 seconds left", False)
+
+
 def test_images_of_an_earlier_start_cost_no_time(small):
     log("three", "going on from image 2\n3 of 4 images, 1.0 a second\n")
     # in 30 s 1 image of three runs; 4 × 1 + 1 × 3 are left

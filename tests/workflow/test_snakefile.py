@@ -291,6 +291,20 @@ def test_the_device_and_the_number_of_cores_rerun_nothing(tree):
     assert planned_jobs(tree, "--cores", "1", "all") == {}
 
 
+def test_a_pass_in_shards_has_the_same_bytes_and_is_finished(tree, bare):
+    name = "shapes.shapes_clip.224.crop"
+    (bare / "data").symlink_to(tree / "data")
+    target, shards = f"results/passes/smoke/{name}.json", {"shards": "3"}
+    jobs = {"evaluate_shard": 3, "count_shards": 1, "evaluate_pass": 1}
+    assert planned_jobs(bare, target, **shards) == jobs
+    done = snakemake(bare, target, **shards)
+    assert done.returncode == 0, done.stdout
+    made, before = bytes_of_runs(bare), bytes_of_runs(tree)
+    assert made and made == {run: before[run] for run in made}
+    assert not planned_jobs(bare, target, **shards)
+    assert [each.name for each in (bare / target).parent.iterdir()] == [f"{name}.json"]
+
+
 def test_label_maps_are_due_where_they_are_asked_for(tree):
     done = snakemake(tree, "all", "--dry-run", "--printshellcmds", save_maps="1")
     commands = re.findall(r"cliptrase.evaluate.planned .*", done.stdout)
@@ -416,6 +430,7 @@ def test_a_signal_ends_the_passes_and_nothing_is_published(tree, bare, number):
         ({"benchmarks": "[shapes_gb]"}, "did you mean 'shapes_bg'"),
         ({"mirror": "ftp://lab"}, "error: mirror=ftp://lab: must be"),
         ({"gpus": "-1"}, "gpus=-1: must be"),
+        ({"shards": "0"}, "shards=0: must be"),
         ({"suit": "paper"}, "did you mean 'suite'"),
         ({"tracking": "offline; touch there"}, "did you mean 'offline'"),
     ],
