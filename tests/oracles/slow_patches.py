@@ -22,8 +22,8 @@ def averaged_over_like(similarity: np.ndarray, patches: np.ndarray, threshold: f
     return np.array(out)
 
 
-def centred_softmax(similarity: np.ndarray) -> np.ndarray:
-    mean, rows = similarity.mean(), []
+def centred_softmax(similarity: np.ndarray, times: float = 1) -> np.ndarray:
+    mean, rows = times * similarity.mean(), []
     for i, row in enumerate(similarity):
         scores = [3 * (s - mean) for s in row]
         powers = [math.exp(s) if s >= 0 or j == i else 0.0 for j, s in enumerate(scores)]
@@ -72,3 +72,25 @@ def repaired_patches(patches: np.ndarray, outliers: set[int], grid: tuple[int, i
         if good:
             out[place] = sum(good) / len(good)
     return out
+
+
+def resized_patches(
+    patches: np.ndarray, grid: tuple[int, int], other: tuple[int, int]
+) -> np.ndarray:
+    """Bilinear, corners not aligned, not antialiased."""
+    out = []
+    for y in range(other[0]):
+        for x in range(other[1]):
+            weights = np.zeros(grid)
+            for row, down in _between(y, grid[0], other[0]):
+                for column, across in _between(x, grid[1], other[1]):
+                    weights[row, column] += down * across
+            out.append(weights.reshape(-1) @ patches)
+    return np.array(out)
+
+
+def _between(place: int, old: int, new: int) -> list[tuple[int, float]]:
+    """The two places of `old` that a place of `new` lies between, and their weights."""
+    at = max((place + 0.5) * old / new - 0.5, 0.0)
+    first = math.floor(at)
+    return [(first, 1 - (at - first)), (min(first + 1, old - 1), at - first)]

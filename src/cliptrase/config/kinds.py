@@ -25,7 +25,10 @@ class AttentionKind:
 
     shares_heads: one matrix serves all heads; regions may be made of it. two_paths: blocks add up
     on a path of their own, beside the unmodified one: always with a residual, never with an FFN.
-    last_alone: it replaces the last block, and drops its residual and its FFN.
+    last_alone: it replaces the last block, and drops its residual and its FFN. networks: those
+    beside CLIP that it reads (dino | sam), each a key of the method; the function takes them after
+    `method.attention`. grid: whose patches its features lie on (clip | dino | sam); on a grid of
+    their own where it is not CLIP's, which the function returns with the tokens (`vision.Mixed`).
     """
 
     function: str
@@ -33,6 +36,8 @@ class AttentionKind:
     shares_heads: bool = False
     two_paths: bool = False
     last_alone: bool = False
+    networks: tuple[str, ...] = ()
+    grid: str = "clip"
 
 
 IN_PLACE = "cliptrase.model.attention:in_place"
@@ -61,6 +66,9 @@ ATTENTION = {
         "cliptrase.model.purified:sfp",
         ("most_outliers", "similarity_threshold", "cls_share"),
         last_alone=True,
+    ),
+    "proxyclip": AttentionKind(
+        "cliptrase.model.proxy:proxyclip", last_alone=True, networks=("dino",), grid="dino"
     ),
 }
 

@@ -374,27 +374,31 @@ class Method(Frozen):
     def sees_original(self) -> bool:
         """Whether a network looks at the picture as it was before it was resized for CLIP."""
         sam = None if self.regions is None else self.regions.sam
-        return bool(self.networks) and sam is not None and sam.sees == "original"
+        return self._votes and sam is not None and sam.sees == "original"
 
     @property
     def networks(self) -> list[Backbone]:
-        """The networks that it needs beside CLIP: none where no region votes."""
-        if self.regions is None or self.regions.vote == "none":
-            return []
-        return [each for each in (self.sam, self.dino) if each is not None]
+        """The networks that it needs beside CLIP: those that its attention reads, and where regions
+        vote all that it names."""
+        read = ("sam", "dino") if self._votes else ATTENTION[self.attention.kind].networks
+        named = {"sam": self.sam, "dino": self.dino}
+        return [each for role, each in named.items() if each is not None and role in read]
+
+    @property
+    def _votes(self) -> bool:
+        return self.regions is not None and self.regions.vote != "none"
 
     @model_validator(mode="after")
     def _has_networks(self) -> Self:
-        """Refuse regions of a network that is not named."""
-        if self.regions is None:
-            return self
-        needs = {
-            "sam": self.regions.kind == "sam" and "method.regions.kind=sam",
-            "dino": self.regions.correlation.source == "dino"
-            and "method.regions.correlation.source=dino",
-        }
-        for key, needed in needs.items():
-            if needed and getattr(self, key) is None:
+        """Refuse attention and regions of a network that is not named."""
+        attention = f"method.attention.kind={self.attention.kind}"
+        needs = [(key, attention) for key in ATTENTION[self.attention.kind].networks]
+        if self.regions is not None and self.regions.kind == "sam":
+            needs.append(("sam", "method.regions.kind=sam"))
+        if self.regions is not None and self.regions.correlation.source == "dino":
+            needs.append(("dino", "method.regions.correlation.source=dino"))
+        for key, needed in needs:
+            if getattr(self, key) is None:
                 raise UserError(
                     f"{needed}: needs method.{key}=, a label of conf/backbone, auto or "
                     "local-dir:DIR"

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from cliptrase.config import backbones, files, outside
 from cliptrase.config.files import Tree
-from cliptrase.config.kinds import PROTOCOL, VOTE, vote_of
+from cliptrase.config.kinds import ATTENTION, PROTOCOL, VOTE, vote_of
 from cliptrase.config.method import BackboneNames, Backbones, Count, Method
 from cliptrase.config.schema import PROTOCOLS, Benchmark, Model, Protocol, Slide, WrittenModel
 from cliptrase.config.validation import Frozen, validated
@@ -77,8 +77,7 @@ def settings_of(
         )
     if isinstance(protocol, Slide):
         _check_slide(protocol, size, method)
-    needed = bool(method.networks)
-    beside = Backbones(sam=method.sam, dino=method.dino) if needed else Backbones()
+    beside = Backbones(**{each.role: each for each in method.networks})
     parts = {"method": method, "model": model, "backbones": beside, "protocol": protocol}
     return validated(Settings, {**parts, "image_size": size, "device": tree["device"]})
 
@@ -149,15 +148,24 @@ def _check_blocks(method: Method, model: Model) -> None:
 
 
 def _check_grids(method: Method, model: Model) -> None:
-    """Refuse to cluster CLIP's features by the patches of another network."""
-    regions, dino = method.regions, method.dino
-    if regions is None or dino is None or regions.correlation.source != "dino":
+    """Refuse to cluster features that lie on other patches than the correlation."""
+    regions = method.regions
+    if regions is None or regions.cluster != "features":
         return
-    if regions.cluster == "features" and dino.patch != model.patch:
+    patches = {"clip": (model.label, model.patch), "sam": ("SAM", None)}
+    if method.dino is not None:
+        patches["dino"] = (method.dino.label, method.dino.patch)
+    source = regions.correlation.source
+    (name, side), (other, other_side) = (
+        patches[ATTENTION[method.attention.kind].grid],
+        patches[source],
+    )
+    if side != other_side:
+        of = "" if side is None else f" of {side} pixels"
         raise UserError(
-            f"method.regions.cluster=features: with correlation.source=dino needs one grid, but "
-            f"{dino.label} has patches of {dino.patch} pixels and {model.label} of {model.patch}; "
-            "take method.regions.cluster=rows"
+            f"method.regions.cluster=features: with correlation.source={source} needs one grid, "
+            f"but features lie on the patches{of} of {name}, and the correlation on those of "
+            f"{other_side} pixels of {other}; take method.regions.cluster=rows"
         )
 
 

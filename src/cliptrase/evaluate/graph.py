@@ -143,7 +143,8 @@ class Graph:
 
         def make() -> Tensor:
             cls = self.cls(method) if method.cls_logits else None
-            return patch_logits(self.patches(method), text.features, self.grid, logit_scale, cls)
+            patches, grid = self.patches(method), self.feature_grid(method)
+            return patch_logits(patches, text.features, grid, logit_scale, cls)
 
         key = "logits", keys.logits_key(method, text_key, logit_scale)
         return self._once("classify", key, make)
@@ -155,17 +156,22 @@ class Graph:
             cls=self.cls(method) if method.cls_logits else None,
             regions=self.regions(method) if vote_of(method) != "none" else None,
             vote=vote_of(method),
-            grid=self.grid,
+            grid=self.feature_grid(method),
             out_size=self.out_size,
         )
 
     def patches(self, method: Method) -> Tensor:
-        """Patch features (B, N, E), normalised."""
-        return self._features(method)[:, 1:]
+        """Patch features (B, N, E), normalised, on `feature_grid`."""
+        return self._features(method).tokens[:, 1:]
+
+    def feature_grid(self, method: Method) -> tuple[int, int]:
+        """(h, w): how the patches lie that have features."""
+        return self._features(method).grid
 
     def cls(self, method: Method) -> Tensor:
-        """[CLS] features (B, E), normalised, from the same changed blocks as the patches."""
-        return self._features(method)[:, 0]
+        """[CLS] features (B, E), normalised, from the same changed blocks as the patches; of the
+        unmodified model where the features have a grid of their own."""
+        return self._features(method).tokens[:, 0]
 
     def correlation(self, block: int, kind: str, heads: str = "mean") -> Tensor:
         """W (B, L, L) of `block` (as in a 12-block model) of the unmodified model."""
@@ -175,17 +181,17 @@ class Graph:
 
     def dino_correlation(self, network: Backbone, feature: str) -> Tensor:
         """W (B, 1 + N', 1 + N') of a `feature` of the second network, [CLS] first."""
-        dino = self._networks[network.key]
+        dino = self.network(network)
 
         def make() -> Tensor:
-            return correlation(features(dino, self._dino(network), feature), "cosine", "mean")
+            return correlation(features(dino, self.dino(network), feature), "cosine", "mean")
 
         return self._once("correlation", (network.key, feature), make)
 
     def region_grid(self, method: Method) -> tuple[int, int]:
         """(h, w): how the patches that are clustered lie."""
         if method.dino is not None and _regions_of(method).correlation.source == "dino":
-            return self._dino(method.dino).grid
+            return self.dino(method.dino).grid
         return self.grid
 
     def patch_rows(self, regions: Regions, dino: Backbone | None = None) -> Tensor:
@@ -197,7 +203,7 @@ class Graph:
             rows = function(keys.denoising(regions).rows)
             if of.source == "dino":
                 assert dino is not None
-                check_denoise(self._networks[dino.key], regions.denoise or "none")
+                check_denoise(self.network(dino), regions.denoise or "none")
                 return rows(self.dino_correlation(dino, of.feature))
             assert of.block is not None
             return rows(self.correlation(of.block, of.kind, of.heads))
@@ -218,7 +224,7 @@ class Graph:
 
         def clustered() -> Points:
             if regions.cluster == "features":
-                return Points(self.patches(method))
+                return Points(self._clustered_patches(method))
             rows = self.patch_rows(regions, method.dino)
             return Points(F.normalize(rows, dim=-1) if regions.l2_rows else rows)
 
@@ -265,11 +271,25 @@ class Graph:
 
         def make() -> Described:
             numbers = self._labels(method).max(axis=1) + 1
-            patches, clusters = self.patches(method), self.clusters(method)
-            return described(patches, self.grid, clusters, numbers, self.regions(method))
+            patches, clusters = self._clustered_patches(method), self.clusters(method)
+            grid = self.feature_grid(method)
+            return described(patches, grid, clusters, numbers, self.regions(method))
 
-        key = "described", method.attention, self._region_key(method)
+        key = "described", keys.features_key(method), self._region_key(method)
         return self._once("regions", key, make)
+
+    def _clustered_patches(self, method: Method) -> Tensor:
+        """Features (B, N, E) of the patches that are clustered. Raises UserError where the
+        features have another grid."""
+        grids = self.feature_grid(method), self.region_grid(method)
+        if grids[0] != grids[1]:
+            (rows, columns), (others, across) = grids
+            raise UserError(
+                f"method={method.name}: its features lie on {rows} × {columns} patches, and the "
+                f"correlation that is clustered on {others} × {across}; take "
+                "method.regions.cluster=rows, and no method.unsupervised"
+            )
+        return self.patches(method)
 
     def _region_key(self, method: Method) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
@@ -307,7 +327,7 @@ class Graph:
         """The masks that SAM makes of each image's clusters (B, N), as regions (B, H, W)."""
         options = _regions_of(method).sam
         assert method.sam is not None and options is not None
-        sam, grid = self._networks[method.sam.key], self.region_grid(method)
+        sam, grid = self.network(method.sam), self.region_grid(method)
         embeddings = self._sam_embeddings(method.sam, options.sees)
         maps = [
             sam_regions(sam, embedding, each, grid, self._size, self.out_size, options)
@@ -317,7 +337,7 @@ class Graph:
 
     def _sam_embeddings(self, network: Backbone, sees: str) -> Sequence[Tensor]:
         """SAM's embedding (1, C, g, g) of each image."""
-        sam = self._networks[network.key]
+        sam = self.network(network)
 
         def make() -> Sequence[Tensor]:
             framed = (
@@ -329,46 +349,56 @@ class Graph:
 
         return self._once("sam", (network.key, sees), make)
 
-    def _dino(self, network: Backbone) -> Tokens:
+    def network(self, backbone: Backbone) -> Network:
+        """A loaded network beside CLIP."""
+        return self._networks[backbone.key]
+
+    def dino(self, backbone: Backbone) -> Tokens:
         """What the second network sees of the images."""
-        dino = self._networks[network.key]
-        return self._once("dino", network.key, lambda: tokens(dino, dino.normalise(self._seen())))
+        dino = self.network(backbone)
+        return self._once("dino", backbone.key, lambda: tokens(dino, dino.normalise(self._seen())))
 
     def _seen(self) -> NDArray[np.uint8]:
         """The pixels (B, height, width, 3) that CLIP gets, before they are normalised."""
         return self._once("encode", "seen", lambda: self.clip.denormalise(self._pixels))
 
-    def _features(self, method: Method) -> Tensor:
-        """Features (B, L, E) of all tokens, normalised."""
-        changed = method.attention
+    def _features(self, method: Method) -> vision.Mixed:
+        """Features (B, L, E) of all tokens, normalised, and the grid of the patches."""
 
-        def make() -> Tensor:
-            return F.normalize(vision.project(self.clip, self._changed(changed)), dim=-1)
+        def make() -> vision.Mixed:
+            changed = self._changed(method)
+            features = F.normalize(vision.project(self.clip, changed.tokens), dim=-1)
+            return changed._replace(tokens=features)
 
-        return self._once("encode", ("features", changed), make)
+        return self._once("encode", ("features", keys.features_key(method)), make)
 
-    def _changed(self, attention: Attention) -> Tensor:
+    def _changed(self, method: Method) -> vision.Mixed:
         """Tokens (B, L, D) after the last block that changes, with the attention of its kind.
 
         Raises UserError where the function of the kind returns no tokens.
         """
+        attention = method.attention
         first = self.clip.block_index(attention.first_block)
         stop = self.clip.block_index(attention.last_block) + 1
         blocks = {"first_block": attention.first_block, "last_block": attention.last_block}
         if attention == UNCHANGED.model_copy(update=blocks):
-            return self.entering(stop)  # what CLIP computes anyway
+            return vision.Mixed(self.entering(stop), self.grid)  # what CLIP computes anyway
         kind = ATTENTION[attention.kind]
-        tokens = function(kind.function)(self, range(first, stop), attention)
-        wanted = self.entering(0).shape
+        networks = [getattr(method, role) for role in kind.networks]
+        returned = function(kind.function)(self, range(first, stop), attention, *networks)
+        own = isinstance(returned, vision.Mixed)
+        tokens, grid = returned if own else (returned, self.grid)
+        batch, _, width = self.entering(0).shape
+        wanted = batch, 1 + grid[0] * grid[1], width
         # in fp16 numbers may be too large, which `project` says
         finite = self.clip.precision == "fp16" or bool(tokens.isfinite().all())
         if tokens.shape != wanted or not finite:
             what = f"{tuple(tokens.shape)} values" if tokens.shape != wanted else "NaN or infinity"
             raise UserError(
                 f"method.attention.kind={attention.kind}: {kind.function} returned {what}; it must "
-                f"return tokens {tuple(wanted)}, [CLS] first, all finite"
+                f"return tokens {wanted}, [CLS] first, all finite"
             )
-        return tokens
+        return vision.Mixed(tokens, grid)
 
     def entering(self, index: int) -> Tensor:
         """Tokens (B, L, D) of the unmodified model entering block `index`; at depth, its output."""

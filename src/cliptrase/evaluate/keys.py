@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.kinds import DENOISE, DenoiseKind
+from cliptrase.config.kinds import ATTENTION, DENOISE, DenoiseKind
 from cliptrase.config.method import Backbone, Method, Regions
 
 
@@ -22,9 +22,15 @@ class Clustering(NamedTuple):
     passes: int  # 1 where none is dropped: a second pass changes nothing
 
 
+def features_key(method: Method) -> Hashable:
+    """What features depend on: the attention, and the networks that it reads."""
+    read = (getattr(method, role) for role in ATTENTION[method.attention.kind].networks)
+    return method.attention, tuple(network.key for network in read)
+
+
 def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
     """What logits depend on."""
-    return method.attention, method.cls_logits, text_key, logit_scale
+    return features_key(method), method.cls_logits, text_key, logit_scale
 
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:
@@ -34,7 +40,7 @@ def clustering_key(method: Method, regions: Regions) -> Clustering:
         return Clustering(*cut, None, None, None, 1)
     rows: Hashable = (rows_key(regions, method.dino), regions.l2_rows)
     if regions.cluster == "features":
-        rows = ("features", method.attention)
+        rows = ("features", features_key(method))
     how = (rows, regions.algorithm, regions.eps, regions.min_samples)
     if not denoising(regions).kept:
         return Clustering(*how, None, 1)

@@ -14,8 +14,10 @@ from cliptrase.errors import UserError
 from cliptrase.model import vision
 
 
-def outside(original: vision.Original, blocks: range, attention: Attention) -> Tensor:
-    """Tokens (B, L, D) after `blocks`, as the file's function makes them.
+def outside(
+    original: vision.Original, blocks: range, attention: Attention
+) -> Tensor | vision.Mixed:
+    """Tokens (B, L, D) after `blocks`, as the file's function makes them, or with their grid.
 
     Raises UserError, with the line, for a file or a function that fails.
     """
@@ -23,15 +25,15 @@ def outside(original: vision.Original, blocks: range, attention: Attention) -> T
     path, _, name = attention.file.rpartition(":")
     function = _function(path, name, attention.code)
     try:
-        tokens = function(original, blocks, attention)
+        returned = function(original, blocks, attention)
     except UserError:
         raise
     except Exception as error:
         raise UserError(_told(path, name, error)) from error
-    if not isinstance(tokens, Tensor):
-        kind = type(tokens).__name__
+    if not isinstance(returned, Tensor | vision.Mixed):
+        kind = type(returned).__name__
         raise UserError(f"method.file={path}: {name} returned {kind}; it must return tokens")
-    return tokens
+    return returned
 
 
 @functools.cache

@@ -4,7 +4,7 @@ Shapes: B images, h × w patches, L = 1 + h·w tokens ([CLS] first), D width, H 
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,11 @@ from cliptrase.errors import UserError
 from cliptrase.model.load import Clip
 from cliptrase.model.precision import linear
 
+if TYPE_CHECKING:
+    from cliptrase.config.method import Backbone
+    from cliptrase.model.backbones import Network
+    from cliptrase.model.dino import Tokens
+
 T = TypeVar("T")
 
 
@@ -24,6 +29,13 @@ class QKV(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
+
+
+class Mixed(NamedTuple):
+    """Tokens (B, 1 + h'·w', D), [CLS] first, whose patches lie on a grid of their own."""
+
+    tokens: Tensor
+    grid: tuple[int, int]  # h', w'
 
 
 class Original(Protocol):
@@ -48,6 +60,12 @@ class Original(Protocol):
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed once for all that ask for the same `key`."""
+
+    def network(self, backbone: "Backbone") -> "Network":
+        """The loaded network that a method names beside CLIP."""
+
+    def dino(self, backbone: "Backbone") -> "Tokens":
+        """What that network, of kind timm, makes of the pixels that CLIP gets."""
 
     def truth(self, target: str) -> Tensor:
         """Class of every pixel (B, H, W) in the ground truth of a target, −1 where it is ignored:
@@ -97,6 +115,16 @@ def resized(table: Tensor, trained: tuple[int, int], grid: tuple[int, int]) -> T
     )
     assert square.shape[-2:] == grid
     return square[0].flatten(1).T
+
+
+def regridded(patches: Tensor, grid: tuple[int, int], other: tuple[int, int]) -> Tensor:
+    """Patches (B, N, D) of a `grid`, resized bilinearly to another one: (B, N', D)."""
+    if grid == other:
+        return patches
+    # each channel by itself: beside others it would round otherwise
+    maps = patches.transpose(1, 2).reshape(-1, 1, *grid)
+    maps = F.interpolate(maps, size=other, mode="bilinear", align_corners=False)
+    return maps.view(len(patches), -1, other[0] * other[1]).transpose(1, 2).contiguous()
 
 
 def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:

@@ -156,13 +156,13 @@ def random_sample(size: tuple[int, int], label: int = 0) -> Sample:
     return Sample("random", Image.fromarray(noisy), np.full(size[::-1], label, np.int32))
 
 
-def random_text(clip: Clip, run: Run) -> Text:
+def random_text(clip: Clip, run: Run, networks: Mapping[Key, Network]) -> Text:
     """Features for the names of a run's vocabulary, each that of a patch of a picture."""
     names, owner = names_of(run)
     pixels = clip.normalise(np.asarray(random_sample((224, 224)).image)[None])
     attention = run.method.attention.model_copy(update={"within": None})  # it has no labels
     method = run.method.model_copy(update={"attention": attention})
-    patches = Graph(clip, pixels).patches(method)[0]
+    patches = Graph(clip, pixels, networks=networks).patches(method)[0]
     chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
     return Text(chosen, torch.tensor(owner).to(clip.device))
 
@@ -185,10 +185,10 @@ def timing(
     loader = Loader(samples, dataset, protocol_of(first), targets, oracles=oracles)
     seconds = partial(_seconds, device)
     with torch.inference_mode(), single_threaded_pool(cores()) as pool:
-        texts = {key: random_text(clip, run) for key, run in vocabularies.items()}
-        jobs, prompted = dict[str, Job](), list[Method]()
         networks = {each.key: each for run in runs.values() for each in run.method.networks}
         dinos = {k: random_network(each, device) for k, each in networks.items() if k[0] != "sam"}
+        texts = {key: random_text(clip, run, dinos) for key, run in vocabularies.items()}
+        jobs, prompted = dict[str, Job](), list[Method]()
         for name, run in runs.items():
             job = Job.of(run, words[name], texts[words[name]], dinos)
             if run.method.sam in run.method.networks:

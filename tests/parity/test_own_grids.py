@@ -1,0 +1,247 @@
+"""Methods whose features lie on the patches of a network beside CLIP, against their formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from random_dinos import MEAN, STD, named, random_dino
+from slow_patches import centred_softmax, cosine_matrix, resized_patches
+from tests.objects import changed, listed_text, method
+from tests.parity.test_peers import (
+    PATCH,
+    array,
+    clip_block,
+    head_parts,
+    norm,
+    project_out,
+    random_clip,
+    unit_rows,
+)
+
+from cliptrase.config import resolve
+from cliptrase.errors import UserError
+from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.jobs import operations
+from cliptrase.model import vision
+from cliptrase.model.dino import Dino
+from cliptrase.model.load import Clip
+from cliptrase.segment.logits import patch_logits
+
+GRIDS = ((4, 4), (5, 7))
+DINO = named("dino", "random", 4)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return random_clip(2)  # of few blocks: the patches of a random one become alike in more
+
+
+@pytest.fixture(scope="module", params=GRIDS, ids=str)
+def grid(request) -> tuple[int, int]:
+    return request.param
+
+
+def pictures(grid: tuple[int, int], count: int = 2) -> np.ndarray:
+    """(count, H, W, 3) uint8, each patch one of four, and noise: some patches are like others."""
+    random = np.random.default_rng(sum(grid))
+    which = random.integers(0, 4, (count, *grid)).repeat(PATCH, 1).repeat(PATCH, 2)
+    y, x = np.indices(which.shape[1:]) % PATCH
+    textures = random.integers(0, 256, (4, PATCH, PATCH, 3))[which, y, x]
+    noisy = textures + random.normal(0, 20, textures.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def graph_of(clip: Clip, dino: Dino, seen: np.ndarray) -> Graph:
+    return Graph(clip, clip.normalise(seen), networks={DINO.key: dino})
+
+
+def proxyclip(**changes):
+    return changed(method("proxyclip"), {"dino": DINO, **changes})
+
+
+# ---------------------------------------------------------------- the oracle
+
+
+def dino_tokens(dino: Dino, seen: np.ndarray) -> np.ndarray:
+    """timm's own forward on a picture (H, W, 3), without [CLS]: (N', D)."""
+    pixels = (seen / 255.0 - np.array(MEAN)) / np.array(STD)
+    pixels = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
+    return array(dino.model.forward_features(pixels)[0, 1:])
+
+
+def blocks_of(clip: Clip, seen: np.ndarray) -> list[np.ndarray]:
+    """The tokens entering each block, and those after the last, of one picture."""
+    entering = [array(vision.embed_tokens(clip, clip.normalise(seen[None]))[0])]
+    for block in clip.blocks:
+        entering.append(clip_block(block, entering[-1]))
+    return entering
+
+
+def projected(clip: Clip, tokens: np.ndarray) -> np.ndarray:
+    joint = [norm(token, clip.visual.ln_post) @ array(clip.visual.proj) for token in tokens]
+    return unit_rows(np.stack(joint))
+
+
+def proxied(
+    clip: Clip,
+    before: np.ndarray,
+    similar: np.ndarray,
+    grid: tuple[int, int],
+    other: tuple[int, int],
+) -> np.ndarray:
+    """Patches of the last block, `before` those entering it, mixed on another grid."""
+    weights, block = centred_softmax(similar, 1.2), clip.blocks[-1]
+    heads = [weights @ resized_patches(v[1:], grid, other) for _, _, v in head_parts(block, before)]
+    return project_out(block, heads)
+
+
+def expected_proxyclip(
+    clip: Clip, dino: Dino, seen: np.ndarray, grid: tuple[int, int], other: tuple[int, int]
+) -> np.ndarray:
+    entering = blocks_of(clip, seen)
+    similar = cosine_matrix(dino_tokens(dino, seen))
+    patches = proxied(clip, entering[-2], similar, grid, other)
+    return projected(clip, np.stack([entering[-1][0], *patches]))
+
+
+# ---------------------------------------------------------------- the comparison
+
+
+@pytest.mark.parametrize("patch", [4, 8])  # a grid of its own, and CLIP's
+def test_proxyclip(clip, grid, patch):
+    seen = pictures(grid)
+    dino = random_dino(patch, seen.shape[1:3])
+    other = (seen.shape[1] // patch, seen.shape[2] // patch)
+    expected = np.stack([expected_proxyclip(clip, dino, each, grid, other) for each in seen])
+    similar = cosine_matrix(dino_tokens(dino, seen[0]))
+    kept = (similar >= 1.2 * similar.mean()).mean()
+    assert 0.1 < kept < 0.9 and np.abs(expected[0] - expected[1]).max() > 0.01
+    for count in (1, 2):
+        graph, asked = graph_of(clip, dino, seen[:count]), proxyclip()
+        assert graph.feature_grid(asked) == other
+        ours = torch.cat([graph.cls(asked)[:, None], graph.patches(asked)], dim=1)
+        np.testing.assert_allclose(ours, expected[:count], atol=2e-5, rtol=0)
+
+
+def test_a_picture_in_a_batch_is_the_picture_alone_bit_for_bit(clip, grid):
+    seen = pictures(grid, 3)
+    dino = random_dino(4, seen.shape[1:3])
+    together = graph_of(clip, dino, seen).patches(proxyclip())
+    for picture, features in zip(seen, together, strict=True):
+        assert torch.equal(graph_of(clip, dino, picture[None]).patches(proxyclip())[0], features)
+
+
+def test_one_patch_and_equal_patches_attend_to_themselves(clip):
+    """1.2 times the mean of equal similarities is above all of them: the attention is the
+    identity, where the released code gives NaN."""
+    one = pictures((1, 1))
+    dino = random_dino(8, (PATCH, PATCH))
+    expected = [expected_proxyclip(clip, dino, each, (1, 1), (1, 1)) for each in one]
+    features = graph_of(clip, dino, one).patches(proxyclip())
+    np.testing.assert_allclose(features, np.stack(expected)[:, 1:], atol=2e-5, rtol=0)
+    alike = random_dino(4, (40, 56))
+    alike.model.norm.weight.zero_()  # every token is the norm's bias
+    seen = pictures((5, 7), 1)
+    values = head_parts(clip.blocks[-1], blocks_of(clip, seen[0])[-2])
+    own = [resized_patches(v[1:], (5, 7), (10, 14)) for _, _, v in values]
+    features = graph_of(clip, alike, seen).patches(proxyclip())[0]
+    np.testing.assert_allclose(
+        features, projected(clip, project_out(clip.blocks[-1], own)), atol=2e-5, rtol=0
+    )
+
+
+# ---------------------------------------------------------------- features on a grid of their own
+
+
+def words_of(features: torch.Tensor) -> Text:
+    """Names that are what sets some of the patches (N, E) apart."""
+    apart = features[::20] - features.mean(dim=0)
+    return listed_text(torch.nn.functional.normalize(apart, dim=-1), len(apart))
+
+
+def test_logits_classes_and_what_is_encoded_lie_on_the_grid_of_the_features(clip):
+    seen, asked = pictures((5, 7)), proxyclip(cls_logits=True)
+    graph = graph_of(clip, random_dino(4, seen.shape[1:3]), seen)
+    text = words_of(graph.patches(asked)[0])
+    logits = graph.logits(asked, text, "words", 100.0)
+    cls = graph.cls(method("clip"))  # of the unmodified model
+    expected = patch_logits(graph.patches(asked), text.features, (10, 14), 100.0, cls)
+    assert logits.shape[2:] == (10, 14) and torch.equal(logits, expected)
+    for each, least in ((asked, 1), (proxyclip(), 3)):
+        classes = graph.prediction(each, text, "words")
+        assert classes.shape == (2, 40, 56) and len(classes.unique()) >= least
+        assert torch.equal(graph.encode(each).classify(text), classes)
+
+
+def test_regions_of_clip_vote_on_features_of_another_grid(clip):
+    """The soft vote: the class with the largest mean of the upsampled logits in the region."""
+    seen = pictures((5, 7))
+    regions = changed(method().regions, {"vote": "soft", "eps": 0.3, "min_samples": 2})
+    asked = proxyclip(regions=regions)
+    graph = graph_of(clip, random_dino(4, seen.shape[1:3]), seen)
+    text = words_of(graph.patches(asked)[0])
+    logits = graph.logits(asked, text, "words", 100.0)
+    pixels = torch.nn.functional.interpolate(logits.double(), size=(40, 56), mode="bilinear")
+    found, classes = graph.regions(asked), graph.prediction(asked, text, "words")
+    assert int(found.max()) > 0
+    for each, where, maps in zip(classes, found, pixels, strict=True):
+        for region in where.unique().tolist():
+            inside = where == region
+            if region >= 0:
+                assert (each[inside] == text.owner[maps[:, inside].mean(dim=1).argmax()]).all()
+    on_features = changed(asked, {"regions.cluster": "features"})
+    with pytest.raises(UserError, match=r"10 × 14 patches, .* 5 × 7; take method.regions.cluster="):
+        graph.clusters(on_features)
+
+
+def test_two_networks_in_one_pass_share_no_features(clip):
+    seen = pictures((4, 4), 1)
+    networks = {
+        named("dino", name).key: random_dino(4, (32, 32), seed)
+        for seed, name in enumerate(("a", "b"))
+    }
+    graph = Graph(clip, clip.normalise(seen), networks=networks)
+    first, second = (graph.patches(proxyclip(dino=named("dino", name, 4))) for name in ("a", "b"))
+    assert (first - second).abs().max() > 0.01
+
+
+def test_operations_are_counted(clip):
+    """More than those of CLIP alone: the blocks of the second network and the mixing."""
+    seen = pictures((4, 4), 1)
+    dino = random_dino(4, (32, 32))
+    counts = [
+        operations(lambda asked=asked: graph_of(clip, dino, seen).patches(asked))
+        for asked in (method("clearclip"), proxyclip())
+    ]
+    assert counts[1] > counts[0] + 2 * 64 * 64 * 24  # A·v alone
+
+
+# ---------------------------------------------------------------- configuration
+
+
+def test_a_run_names_the_network_that_its_attention_reads():
+    run = resolve(["benchmark=voc20", "model=vit_b16", "method=proxyclip"])
+    assert run.backbones.dino.label == "dino_b8" and run.backbones.sam is None
+    assert [each.label for each in run.method.networks] == ["dino_b8"]
+    assert run.identity["backbones"].keys() == {"dino"}
+    other = resolve([*run.overrides, "method.dino=dino_b16"])
+    assert other.sha256 != run.sha256 and "dino-dino_b16" in other.name
+    embedded = resolve(["benchmark=shapes", "method=proxyclip"])
+    assert embedded.backbones.dino.label == "shapes_dino"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method.dino=null"], ["attention.kind=proxyclip: needs method.dino=", "auto"]),
+        (["method.dino=sam_vit_b"], ["method.dino=sam_vit_b", "not a ViT of timm"]),
+        (["method.attention.ffn=true"], ["the last block alone"]),
+        (["method.attention.kind=sc_clip", "method.attention.terms=[kk]"], ["take []"]),
+    ],
+)
+def test_what_cannot_be_is_one_message(overrides, words):
+    with pytest.raises(UserError) as caught:
+        resolve(["benchmark=voc20", "model=vit_b16", "method=proxyclip", *overrides])
+    for word in words:
+        assert word in str(caught.value)
