@@ -47,8 +47,9 @@ RENAMED = (  # transformers → released
 )
 
 
-def random_sam(seed: int = 0) -> Sam:
-    """A SAM whose every parameter is random: one left out, or taken for another, would show."""
+def random_sam(seed: int = 0, whole: tuple[int, ...] = GLOBAL) -> Sam:
+    """A SAM whose every parameter is random: one left out, or taken for another, would show.
+    whole: the blocks of its encoder that attend over the whole picture."""
     from transformers import (
         SamConfig,
         SamMaskDecoderConfig,
@@ -60,7 +61,7 @@ def random_sam(seed: int = 0) -> Sam:
     vision = SamVisionConfig(
         image_size=SIDE, patch_size=PATCH, hidden_size=WIDTH, output_channels=WIDTH,
         num_hidden_layers=DEPTH, num_attention_heads=HEADS, mlp_dim=2 * WIDTH, window_size=WINDOW,
-        global_attn_indexes=GLOBAL, num_pos_feats=WIDTH // 2, initializer_range=0.02,
+        global_attn_indexes=whole, num_pos_feats=WIDTH // 2, initializer_range=0.02,
     )  # fmt: skip
     prompt = SamPromptEncoderConfig(hidden_size=WIDTH, image_size=SIDE, patch_size=PATCH)
     decoder = SamMaskDecoderConfig(
@@ -96,7 +97,8 @@ def released(sam: Sam) -> ReleasedSam:
         ImageEncoderViT(
             img_size=SIDE, patch_size=PATCH, embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS,
             mlp_ratio=2, out_chans=WIDTH, norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True, window_size=WINDOW, global_attn_indexes=GLOBAL,
+            use_rel_pos=True, window_size=WINDOW,
+            global_attn_indexes=sam.model.config.vision_config.global_attn_indexes,
         ),
         PromptEncoder(WIDTH, (grid, grid), (SIDE, SIDE), mask_in_chans=16),
         MaskDecoder(

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from random_dinos import MEAN, STD, named, random_dino
+from random_sams import SIDE, WIDTH, random_sam, released
+from segment_anything import SamPredictor
 from slow_patches import centred_softmax, cosine_matrix, resized_patches
 from tests.objects import changed, listed_text, method
 from tests.parity.test_peers import (
@@ -16,6 +18,7 @@ from tests.parity.test_peers import (
     norm,
     project_out,
     random_clip,
+    softmax,
     unit_rows,
 )
 
@@ -26,10 +29,11 @@ from cliptrase.evaluate.jobs import operations
 from cliptrase.model import vision
 from cliptrase.model.dino import Dino
 from cliptrase.model.load import Clip
+from cliptrase.model.sam import Sam
 from cliptrase.segment.logits import patch_logits
 
 GRIDS = ((4, 4), (5, 7))
-DINO = named("dino", "random", 4)
+DINO, SAM = named("dino", "random", 4), named("sam", "random")
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +56,17 @@ def pictures(grid: tuple[int, int], count: int = 2) -> np.ndarray:
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def graph_of(clip: Clip, dino: Dino, seen: np.ndarray) -> Graph:
-    return Graph(clip, clip.normalise(seen), networks={DINO.key: dino})
+def graph_of(clip: Clip, dino: Dino, seen: np.ndarray, sam: Sam | None = None) -> Graph:
+    networks = {DINO.key: dino, SAM.key: sam}
+    return Graph(clip, clip.normalise(seen), networks=networks)
 
 
 def proxyclip(**changes):
     return changed(method("proxyclip"), {"dino": DINO, **changes})
+
+
+def trident():
+    return changed(method("trident"), {"dino": DINO, "sam": SAM})
 
 
 # ---------------------------------------------------------------- the oracle
@@ -105,6 +114,72 @@ def expected_proxyclip(
     return projected(clip, np.stack([entering[-1][0], *patches]))
 
 
+def sam_heads(sam: Sam, seen: np.ndarray) -> tuple[list, tuple[int, int]]:
+    """(attention (N, N), values (N, d)) of each head in the last block of the released encoder,
+    pair by pair; of the N patches that lie wholly in the picture (H, W, 3)."""
+    network = released(sam)
+    encoder, predictor = network.image_encoder, SamPredictor(network)
+    pixels = torch.as_tensor(predictor.transform.apply_image(seen)).permute(2, 0, 1)
+    tokens = encoder.patch_embed(network.preprocess(pixels[None].float())) + encoder.pos_embed
+    for block in encoder.blocks[:-1]:
+        tokens = block(tokens)
+    block, side = encoder.blocks[-1], tokens.shape[1]
+    places = [(y, x) for y in range(side) for x in range(side)]
+    joint = [block.attn.qkv(block.norm1(tokens[0, y, x])) for y, x in places]
+    q, k, v = (
+        array(torch.stack(joint)).reshape(len(places), 3, block.attn.num_heads, -1)[:, part]
+        for part in range(3)
+    )
+    down, across = array(block.attn.rel_pos_h), array(block.attn.rel_pos_w)
+    grid = tuple(max(1, pixels.shape[axis] // (SIDE // side)) for axis in (1, 2))
+    inside = [i for i, (y, x) in enumerate(places) if y < grid[0] and x < grid[1]]
+    heads = []
+    for head in range(block.attn.num_heads):
+        rows = []
+        for i in inside:
+            query, (y, x) = q[i, head], places[i]
+            scores = [
+                query @ k[j, head] * len(query) ** -0.5
+                + query @ down[y - places[j][0] + side - 1]
+                + query @ across[x - places[j][1] + side - 1]
+                for j in range(len(places))
+            ]
+            rows.append(softmax(scores)[inside])
+        heads.append((np.array(rows), v[inside, head]))
+    return heads, grid
+
+
+def refined_rows(heads: list) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of Trident's attention, and which entries of each head are kept."""
+    alike = np.array([cosine_matrix(values) for _, values in heads])
+    kept, rows = np.zeros(alike.shape, bool), []
+    for i in range(alike.shape[1]):
+        least = min(1.2 * alike[:, i].mean(), 0.9)
+        row = np.zeros(alike.shape[2])
+        for head, (attention, _) in enumerate(heads):
+            for j in range(len(row)):
+                if alike[head, i, j] > least:
+                    row[j] += attention[i, j] / len(heads)
+                    kept[head, i, j] = True
+        rows.append(row / row.sum())
+    return np.array(rows), kept
+
+
+def expected_trident(
+    clip: Clip,
+    dino: Dino,
+    heads: tuple[list, tuple[int, int]],
+    seen: np.ndarray,
+    grid: tuple[int, int],
+) -> np.ndarray:
+    entering = blocks_of(clip, seen)
+    other = tuple(side // dino.patch for side in seen.shape[:2])
+    similar = cosine_matrix(dino_tokens(dino, seen))
+    patches = proxied(clip, entering[-2], similar, grid, other)
+    refined = refined_rows(heads[0])[0] @ resized_patches(patches, other, heads[1])
+    return projected(clip, np.stack([entering[-1][0], *refined]))
+
+
 # ---------------------------------------------------------------- the comparison
 
 
@@ -124,12 +199,57 @@ def test_proxyclip(clip, grid, patch):
         np.testing.assert_allclose(ours, expected[:count], atol=2e-5, rtol=0)
 
 
-def test_a_picture_in_a_batch_is_the_picture_alone_bit_for_bit(clip, grid):
+@pytest.fixture(scope="module")
+def sam() -> Sam:
+    return random_sam(whole=(1, 2))
+
+
+# the last grid is so long that no patch of SAM lies wholly in the picture
+@pytest.mark.parametrize("grid", [*GRIDS, (1, 1), (1, 20)])
+def test_trident(clip, sam, grid):
+    seen = pictures(grid)
+    dino = random_dino(4, seen.shape[1:3])
+    heads = [sam_heads(sam, each) for each in seen]
+    lie = {(4, 4): (8, 8), (5, 7): (5, 8), (1, 1): (8, 8), (1, 20): (1, 8)}[grid]
+    assert {each[1] for each in heads} == {lie}
+    assert 0.1 < refined_rows(heads[0][0])[1].mean() < 0.9
+    expected = np.stack(
+        [expected_trident(clip, dino, *pair, grid) for pair in zip(heads, seen, strict=True)]
+    )
+    for count in (1, 2):
+        graph, asked = graph_of(clip, dino, seen[:count], sam), trident()
+        assert graph.feature_grid(asked) == lie
+        ours = torch.cat([graph.cls(asked)[:, None], graph.patches(asked)], dim=1)
+        np.testing.assert_allclose(ours, expected[:count], atol=2e-5, rtol=0)
+
+
+def test_values_that_are_all_alike_keep_the_whole_attention_of_sam(clip):
+    """0.9 is asked of them, not 1.2 times their mean."""
+    sam = random_sam(whole=(2,))
+    sam.model.vision_encoder.layers[-1].attn.qkv.weight[2 * WIDTH :] = 0  # values: the bias
+    seen = pictures((5, 7), 1)
+    dino = random_dino(4, (40, 56))
+    heads = sam_heads(sam, seen[0])
+    assert refined_rows(heads[0])[1].all()
+    expected = expected_trident(clip, dino, heads, seen[0], (5, 7))
+    ours = graph_of(clip, dino, seen, sam).patches(trident())[0]
+    np.testing.assert_allclose(ours, expected[1:], atol=2e-5, rtol=0)
+
+
+def test_a_sam_whose_last_block_sees_windows_is_refused(clip):
+    graph = graph_of(clip, random_dino(4, (32, 32)), pictures((4, 4)), random_sam(whole=(1,)))
+    with pytest.raises(UserError, match=r"method.sam: the last encoder block of random .* windows"):
+        graph.patches(trident())
+
+
+@pytest.mark.parametrize("asked", [proxyclip, trident])
+def test_a_picture_in_a_batch_is_the_picture_alone_bit_for_bit(clip, sam, grid, asked):
     seen = pictures(grid, 3)
     dino = random_dino(4, seen.shape[1:3])
-    together = graph_of(clip, dino, seen).patches(proxyclip())
+    together = graph_of(clip, dino, seen, sam).patches(asked())
     for picture, features in zip(seen, together, strict=True):
-        assert torch.equal(graph_of(clip, dino, picture[None]).patches(proxyclip())[0], features)
+        alone = graph_of(clip, dino, picture[None], sam).patches(asked())
+        assert torch.equal(alone[0], features)
 
 
 def test_one_patch_and_equal_patches_attend_to_themselves(clip):
@@ -195,7 +315,7 @@ def test_regions_of_clip_vote_on_features_of_another_grid(clip):
         graph.clusters(on_features)
 
 
-def test_two_networks_in_one_pass_share_no_features(clip):
+def test_two_networks_in_one_pass_share_no_features(clip, sam):
     seen = pictures((4, 4), 1)
     networks = {
         named("dino", name).key: random_dino(4, (32, 32), seed)
@@ -204,17 +324,29 @@ def test_two_networks_in_one_pass_share_no_features(clip):
     graph = Graph(clip, clip.normalise(seen), networks=networks)
     first, second = (graph.patches(proxyclip(dino=named("dino", name, 4))) for name in ("a", "b"))
     assert (first - second).abs().max() > 0.01
+    beside = {
+        DINO.key: random_dino(4, (32, 32)),
+        SAM.key: sam,
+        named("sam", "other").key: random_sam(1, whole=(2,)),
+    }
+    graph = Graph(clip, clip.normalise(seen), networks=beside)
+    first, second = (
+        graph.patches(changed(trident(), {"sam": named("sam", name)}))
+        for name in ("random", "other")
+    )
+    assert (first - second).abs().max() > 0.01
 
 
-def test_operations_are_counted(clip):
-    """More than those of CLIP alone: the blocks of the second network and the mixing."""
+def test_operations_are_counted(clip, sam):
+    """More than those of CLIP alone: the blocks of the second networks and the mixing."""
     seen = pictures((4, 4), 1)
     dino = random_dino(4, (32, 32))
     counts = [
-        operations(lambda asked=asked: graph_of(clip, dino, seen).patches(asked))
-        for asked in (method("clearclip"), proxyclip())
+        operations(lambda asked=asked: graph_of(clip, dino, seen, sam).patches(asked))
+        for asked in (method("clearclip"), proxyclip(), trident())
     ]
     assert counts[1] > counts[0] + 2 * 64 * 64 * 24  # A·v alone
+    assert counts[2] > counts[1] + 3 * 2 * 64 * 64 * 32  # q·k, u·u and Â·z alone
 
 
 # ---------------------------------------------------------------- configuration
@@ -227,21 +359,25 @@ def test_a_run_names_the_network_that_its_attention_reads():
     assert run.identity["backbones"].keys() == {"dino"}
     other = resolve([*run.overrides, "method.dino=dino_b16"])
     assert other.sha256 != run.sha256 and "dino-dino_b16" in other.name
-    embedded = resolve(["benchmark=shapes", "method=proxyclip"])
-    assert embedded.backbones.dino.label == "shapes_dino"
+    both = resolve(["benchmark=voc20", "model=vit_b16", "method=trident"])
+    assert (both.backbones.dino.label, both.backbones.sam.label) == ("dino_b16", "sam_vit_b")
+    embedded = resolve(["benchmark=shapes", "method=trident"]).backbones
+    assert (embedded.dino.label, embedded.sam.label) == ("shapes_dino", "shapes_sam")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("name", "override", "words"),
     [
-        (["method.dino=null"], ["attention.kind=proxyclip: needs method.dino=", "auto"]),
-        (["method.dino=sam_vit_b"], ["method.dino=sam_vit_b", "not a ViT of timm"]),
-        (["method.attention.ffn=true"], ["the last block alone"]),
-        (["method.attention.kind=sc_clip", "method.attention.terms=[kk]"], ["take []"]),
+        ("proxyclip", "dino=null", ["attention.kind=proxyclip: needs method.dino=", "auto"]),
+        ("proxyclip", "dino=sam_vit_b", ["method.dino=sam_vit_b", "not a ViT of timm"]),
+        ("proxyclip", "attention.ffn=true", ["the last block alone"]),
+        ("trident", "sam=null", ["attention.kind=trident: needs method.sam=", "auto"]),
+        ("trident", "dino=null", ["attention.kind=trident: needs method.dino=", "auto"]),
+        ("trident", "attention.terms=[kk]", ["take []"]),
     ],
 )
-def test_what_cannot_be_is_one_message(overrides, words):
+def test_what_cannot_be_is_one_message(name, override, words):
     with pytest.raises(UserError) as caught:
-        resolve(["benchmark=voc20", "model=vit_b16", "method=proxyclip", *overrides])
+        resolve(["benchmark=voc20", "model=vit_b16", f"method={name}", f"method.{override}"])
     for word in words:
         assert word in str(caught.value)

@@ -87,7 +87,7 @@ def test_names_compete_for_the_pixels(shapes):
     torch.manual_seed(0)
     clip = probe.random_clip(run.model, CPU)
     with torch.inference_mode():
-        text = probe.random_text(clip, run, {})
+        text = probe.random_text(clip, run)
         pixels = clip.normalise(np.asarray(probe.random_sample((224, 224)).image)[None])
         classes = Graph(clip, pixels).prediction(run.method, text, "words")
     assert len(text.owner) >= run.vocabulary.classes.count

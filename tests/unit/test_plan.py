@@ -25,7 +25,7 @@ def paper():
     return plan.load("paper")
 
 
-def test_the_whole_paper_is_fourteen_passes_and_four_of_sliding_windows(paper):
+def test_the_whole_paper_is_fourteen_passes_and_eight_of_sliding_windows(paper):
     crop = {
         f"{dataset}.vit_b16.{size}.crop"
         for dataset in ("coco", "voc2012", "pcontext", "ade2016", "ade2021")
@@ -34,7 +34,9 @@ def test_the_whole_paper_is_fourteen_passes_and_four_of_sliding_windows(paper):
     crop |= {"coco.vit_b16.320.crop"}
     crop |= {f"cityscapes.vit_b16.{size}.crop" for size in (224, 320, 336)}
     slide = {
-        f"{dataset}.vit_b16.224.slide" for dataset in ("coco", "voc2012", "pcontext", "ade2016")
+        f"{dataset}.vit_b16.{size}.slide"
+        for dataset in ("coco", "voc2012", "pcontext", "ade2016")
+        for size in (224, 336)
     }
     assert sorted(paper.passes) == sorted(crop | slide)
 

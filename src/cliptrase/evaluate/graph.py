@@ -343,7 +343,7 @@ class Graph:
             framed = (
                 [frame_view(each.image, each.box, self._size, sam.side) for each in self._originals]
                 if sees == "original"
-                else [frame(each, sam.side) for each in self._seen()]
+                else [frame(each, sam.side) for each in self.seen()]
             )
             return [embed(sam, picture) for picture, _ in framed]
 
@@ -356,9 +356,9 @@ class Graph:
     def dino(self, backbone: Backbone) -> Tokens:
         """What the second network sees of the images."""
         dino = self.network(backbone)
-        return self._once("dino", backbone.key, lambda: tokens(dino, dino.normalise(self._seen())))
+        return self._once("dino", backbone.key, lambda: tokens(dino, dino.normalise(self.seen())))
 
-    def _seen(self) -> NDArray[np.uint8]:
+    def seen(self) -> NDArray[np.uint8]:
         """The pixels (B, height, width, 3) that CLIP gets, before they are normalised."""
         return self._once("encode", "seen", lambda: self.clip.denormalise(self._pixels))
 

@@ -1,16 +1,20 @@
-"""The last block's values mixed by how like the patches of a second network are: ProxyCLIP.
+"""The last block's values mixed by how like the patches of a second network are: ProxyCLIP; and
+once more by what SAM's patches attend to: Trident.
 
 Shapes as in vision.py; N' = h'·w' patches of the second network.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cliptrase.config.method import Attention, Backbone
 from cliptrase.model import vision
 from cliptrase.model.affinity import centred_attention, cosines
+from cliptrase.model.sam import Sam, frame, last_block
 
 TIMES = 1.2  # the mean similarity: less alike patches are not attended to
+MOST = 0.9  # that Trident asks of two patches' values
 
 
 def proxyclip(
@@ -18,12 +22,53 @@ def proxyclip(
 ) -> vision.Mixed:
     """Tokens on the grid of the network `dino` (ProxyCLIP, ECCV 2024), [CLS] of the unmodified
     model: `proxied` by the cosines of that network's last patch tokens."""
-    grid = original.dino(dino).grid
-    prefix = original.network(dino).prefix
-    weights = centred_attention(cosines(original.dino(dino).final[:, prefix:]), TIMES)
-    patches = proxied(original, blocks.start, weights, grid)
+    patches, grid = _by_dino(original, blocks, dino)
     cls = original.entering(blocks.stop)[:, :1]
     return vision.Mixed(torch.cat([cls, patches], dim=1), grid)
+
+
+def trident(
+    original: vision.Original, blocks: range, attention: Attention, dino: Backbone, sam: Backbone
+) -> vision.Mixed:
+    """Tokens on the grid of SAM (Trident, ICCV 2025, without its SAM refinement of the label map),
+    [CLS] of the unmodified model: patches of `proxyclip`, resized bilinearly to the grid of SAM,
+    and there Â·z, Â of `refining`."""
+    patches, grid = _by_dino(original, blocks, dino)
+    network, refined = original.network(sam), []
+    for tokens, pixels in zip(patches, original.seen(), strict=True):
+        weights, fine = refining(network, *frame(pixels, network.side))
+        refined.append(weights @ vision.regridded(tokens[None], grid, fine)[0])
+    cls = original.entering(blocks.stop)[:, :1]
+    return vision.Mixed(torch.cat([cls, torch.stack(refined)], dim=1), fine)
+
+
+def refining(sam: Sam, framed: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """Â (N, N) of a framed picture, rows sum to 1, and the grid of its N patches (`last_block`).
+
+    With a_h what SAM's patches attend to in its last block, u_h their values, Σ_h the cosines of
+    u_h: Â is the mean over heads of a_h where Σ_h > θ, else 0, its rows divided by their sums; θ_i
+    the smaller of 0.9 and 1.2 times the mean of Σ_h,ij over heads and j. A row of zeros keeps its
+    diagonal.
+    """
+    grid, values, attended = last_block(sam, framed, size)
+    unit = F.normalize(values, dim=-1)
+    mean = (unit @ unit.mean(dim=1).unsqueeze(2)).mean(dim=0)  # (N, 1)
+    least = (TIMES * mean).clamp_max(MOST)
+    total = torch.zeros(len(mean), len(mean), device=mean.device)
+    for each, attention in zip(unit, attended, strict=True):
+        total += attention.masked_fill_(each @ each.T <= least, 0)
+    sums = total.sum(dim=1, keepdim=True)
+    itself = torch.eye(len(total), device=total.device)
+    return torch.where(sums > 0, total / sums, itself), grid
+
+
+def _by_dino(
+    original: vision.Original, blocks: range, dino: Backbone
+) -> tuple[Tensor, tuple[int, int]]:
+    """`proxied` (B, N', D) by the cosines of the last patch tokens of `dino`, and their grid."""
+    tokens, prefix = original.dino(dino), original.network(dino).prefix
+    weights = centred_attention(cosines(tokens.final[:, prefix:]), TIMES)
+    return proxied(original, blocks.start, weights, tokens.grid), tokens.grid
 
 
 def proxied(

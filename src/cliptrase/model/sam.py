@@ -126,6 +126,50 @@ def embed(sam: Sam, framed: Tensor) -> Tensor:
     return torch.cat([sam.model.get_image_embeddings(picture) for picture in each])
 
 
+def last_block(sam: Sam, framed: Tensor, size: Size) -> tuple[Size, Tensor, Iterator[Tensor]]:
+    """How the patches of one picture attend in SAM's last encoder block, of the framed picture
+    (1, 3, side, side) and its `size` (T_h, T_w) in the frame: the grid (h, w) of the N whole
+    patches that lie in it, at least one; their values (H, N, d); and head by head, so that one
+    exists at a time, their softmax attention (N, N), whose rows lack what the padding draws.
+
+    Raises UserError where that block attends in windows.
+    """
+    encoder = sam.model.vision_encoder
+    block, attn = encoder.layers[-1], encoder.layers[-1].attn
+    if block.window_size > 0:
+        raise UserError(
+            f"method.sam: the last encoder block of {sam.label} attends in windows, and not over "
+            f"the whole picture; {CURE}"
+        )
+    tokens = encoder.patch_embed(framed.to(sam.device))
+    if encoder.pos_embed is not None:
+        tokens = tokens + encoder.pos_embed
+    for layer in encoder.layers[:-1]:
+        tokens = layer(tokens)
+    tokens = block.layer_norm1(tokens)
+    _, rows, columns, _ = tokens.shape
+    patch = encoder.config.patch_size
+    grid = max(1, size[0] // patch), max(1, size[1] // patch)
+    inside = torch.zeros(rows, columns, dtype=torch.bool, device=sam.device)
+    inside[: grid[0], : grid[1]] = True
+    kept = inside.flatten().nonzero()[:, 0]
+    joint = attn.qkv(tokens).view(rows * columns, 3, attn.num_attention_heads, -1)
+    queries, keys, values = joint.permute(1, 2, 0, 3)
+
+    def attended() -> Iterator[Tensor]:
+        frame = rows, columns
+        for query, key in zip(queries, keys, strict=True):
+            weights = (query * attn.scale) @ key.T
+            if attn.use_rel_pos:
+                bias = attn.get_decomposed_rel_pos(
+                    query[None], attn.rel_pos_h, attn.rel_pos_w, frame, frame
+                )
+                weights = weights + bias.reshape_as(weights)
+            yield weights.softmax(dim=1)[kept][:, kept]
+
+    return grid, values[:, kept], attended()
+
+
 def patch_centres(grid: Size, framed: Size) -> NDArray[np.float32]:
     """Points (N, 2), x before y, of the centres of grid = (h, w) patches over a framed picture of
     (T_h, T_w) pixels.

@@ -6,8 +6,10 @@ Shapes: B images, h × w patches, L = 1 + h·w tokens ([CLS] first), D width, H 
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.config.kinds import TERMS
@@ -60,6 +62,9 @@ class Original(Protocol):
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, computed once for all that ask for the same `key`."""
+
+    def seen(self) -> NDArray[np.uint8]:
+        """The pixels (B, height, width, 3) that CLIP gets, before they are normalised."""
 
     def network(self, backbone: "Backbone") -> "Network":
         """The loaded network that a method names beside CLIP."""

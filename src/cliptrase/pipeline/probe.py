@@ -24,6 +24,7 @@ from torch import Tensor
 import cliptrase.model.lean  # noqa: F401
 from cliptrase import plan
 from cliptrase.config import Run
+from cliptrase.config.kinds import ATTENTION
 from cliptrase.config.method import Backbone, Method
 from cliptrase.config.schema import Model
 from cliptrase.config.weights import architecture
@@ -32,7 +33,7 @@ from cliptrase.data.read.crop import crop_box, crop_image
 from cliptrase.data.read.samples import Sample
 from cliptrase.data.read.vocabularies import read_templates
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
-from cliptrase.evaluate.graph import Graph, Original, Text
+from cliptrase.evaluate.graph import UNCHANGED, Graph, Original, Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of
@@ -109,16 +110,16 @@ class SamCosts:
         self._regions: dict[tuple[Method, int], float] = {}
 
     def __call__(
-        self, clip: Clip, methods: Iterable[Method], size: int, dinos: Mapping[Key, Dino]
+        self, clip: Clip, methods: Iterable[Method], size: int, beside: Mapping[Key, Network]
     ) -> tuple[float, float]:
         """Seconds of an image for all these methods, which share embeddings, and of each alone,
-        added up, as their operations are counted. dinos: what they may be clustered by."""
+        added up, as their operations are counted. beside: what they may be clustered by."""
         encoders, regions, alone = dict[tuple[Key, bool], float](), 0.0, 0.0
         for method in dict.fromkeys(methods):
             assert method.sam is not None
             sam, encoder = self._encoder(method.sam, size)
             if (method, size) not in self._regions:
-                networks = {**dinos, method.sam.key: sam}
+                networks = {**beside, method.sam.key: sam}
                 self._regions[method, size] = self._region_seconds(clip, networks, method, size)
             encoders[method.sam.key, method.sees_original] = encoder
             regions += self._regions[method, size]
@@ -156,15 +157,22 @@ def random_sample(size: tuple[int, int], label: int = 0) -> Sample:
     return Sample("random", Image.fromarray(noisy), np.full(size[::-1], label, np.int32))
 
 
-def random_text(clip: Clip, run: Run, networks: Mapping[Key, Network]) -> Text:
-    """Features for the names of a run's vocabulary, each that of a patch of a picture."""
+def random_text(clip: Clip, run: Run) -> Text:
+    """Features for the names of a run's vocabulary, each that of a patch of a picture, which CLIP
+    alone sees."""
     names, owner = names_of(run)
     pixels = clip.normalise(np.asarray(random_sample((224, 224)).image)[None])
     attention = run.method.attention.model_copy(update={"within": None})  # it has no labels
+    if ATTENTION[attention.kind].networks:
+        attention = UNCHANGED
     method = run.method.model_copy(update={"attention": attention})
-    patches = Graph(clip, pixels, networks=networks).patches(method)[0]
+    patches = Graph(clip, pixels).patches(method)[0]
     chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
     return Text(chosen, torch.tensor(owner).to(clip.device))
+
+
+def _without_regions(method: Method) -> Method:
+    return method.model_copy(update={"regions": None})
 
 
 def timing(
@@ -186,14 +194,21 @@ def timing(
     seconds = partial(_seconds, device)
     with torch.inference_mode(), single_threaded_pool(cores()) as pool:
         networks = {each.key: each for run in runs.values() for each in run.method.networks}
-        dinos = {k: random_network(each, device) for k, each in networks.items() if k[0] != "sam"}
-        texts = {key: random_text(clip, run, dinos) for key, run in vocabularies.items()}
+        voteless = {name: _without_regions(run.method) for name, run in runs.items()}
+        attended = {each.key for method in voteless.values() for each in method.networks}
+        beside = {
+            key: random_network(each, device)
+            for key, each in networks.items()
+            if each.kind != "sam" or key in attended
+        }
+        texts = {key: random_text(clip, run) for key, run in vocabularies.items()}
         jobs, prompted = dict[str, Job](), list[Method]()
         for name, run in runs.items():
-            job = Job.of(run, words[name], texts[words[name]], dinos)
-            if run.method.sam in run.method.networks:
+            job = Job.of(run, words[name], texts[words[name]], beside)
+            regions = run.method.regions
+            if regions and regions.kind == "sam" and run.method.sam in run.method.networks:
                 prompted.append(run.method)
-                job = replace(job, method=run.method.model_copy(update={"regions": None}))
+                job = replace(job, method=voteless[name])
             jobs[name] = job
         predictor = Predictor(clip, loader, jobs, Stages(), first.batch_size)
         predicted = predictor.batched if gpu else partial(predictor.singly, ahead=count)
@@ -210,7 +225,7 @@ def timing(
                 once += seconds(encode) * len(texts[key].owner) / SOME
         encoded |= vocabularies.keys()
         windows = loader.protocol.units([loader(0).shown])
-        sam, alone = sams(clip, prompted, first.image_size, dinos)
+        sam, alone = sams(clip, prompted, first.image_size, beside)
     return {"image": image + windows * sam, "once": once + alone, "windows": windows}
 
 
