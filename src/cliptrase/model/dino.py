@@ -227,14 +227,16 @@ def features(dino: Dino, seen: Tokens, feature: str) -> tuple[Tensor, ...]:
     `method.regions.correlation.feature`: each (B, heads, 1 + N', d), registers left out.
 
     tokens: those after the final norm, as one head. key: keys of the last block, heads in a row, as
-    one head. qkv: queries, keys and values of the second-to-last block. A network without [CLS] has
-    zeros in its place. Queries and keys are those before any rotation (RoPE).
+    one head. qkv: queries, keys and values of the second-to-last block. "query + key": as key, of
+    their sum. A network without [CLS] has zeros in its place. Queries and keys are those before any
+    rotation (RoPE).
     """
     if feature == "tokens":
         parts: tuple[Tensor, ...] = (seen.final[:, None],)
-    elif feature == "key":
-        k = _qkv(dino.model.blocks[-1], seen.last)[1]
-        parts = (k.transpose(1, 2).flatten(2)[:, None],)
+    elif feature in ("key", "query + key"):
+        q, k, _ = _qkv(dino.model.blocks[-1], seen.last)
+        compared = k if feature == "key" else q + k
+        parts = (compared.transpose(1, 2).flatten(2)[:, None],)
     else:
         parts = tuple(_qkv(dino.model.blocks[-2], seen.second_last))
     return tuple(_less_registers(dino, part) for part in parts)

@@ -43,9 +43,8 @@ class Look:
 def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
     """Both weightings of an image that the model sees whole, the correlation as the `run` clusters
     it."""
-    assert run.method.regions is not None
-    correlation = run.method.regions.correlation
-    assert correlation.block is not None
+    correlation = run.method.regions and run.method.regions.correlation
+    assert correlation is not None and correlation.block is not None
     pixels = clip.normalise(loaded.shown.pixels[None])
     graph = Graph(clip, pixels, loaded.shown.out_size)
     with torch.inference_mode():
