@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import yaml
 from random_dinos import MEAN, STD, named, random_dino
-from random_sams import SIDE, WIDTH, random_sam, released
+from random_sams import SIDE, random_sam, released
+from random_sams import WIDTH as SAM_WIDTH
 from segment_anything import SamPredictor
 from slow_patches import centred_softmax, cosine_matrix, resized_patches
 from tests.objects import changed, listed_text, method
 from tests.parity.test_peers import (
     PATCH,
+    WIDTH,
     array,
     clip_block,
     head_parts,
@@ -23,13 +26,16 @@ from tests.parity.test_peers import (
 )
 
 from cliptrase.config import resolve
+from cliptrase.config.files import CONF
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph, Text
-from cliptrase.evaluate.jobs import operations
+from cliptrase.evaluate.jobs import Job, operations
+from cliptrase.evaluate.protocols import Shown, Slide
 from cliptrase.model import vision
 from cliptrase.model.dino import Dino
 from cliptrase.model.load import Clip
 from cliptrase.model.sam import Sam
+from cliptrase.runs.provenance import Stages
 from cliptrase.segment.logits import patch_logits
 
 GRIDS = ((4, 4), (5, 7))
@@ -79,9 +85,9 @@ def dino_tokens(dino: Dino, seen: np.ndarray) -> np.ndarray:
     return array(dino.model.forward_features(pixels)[0, 1:])
 
 
-def blocks_of(clip: Clip, seen: np.ndarray) -> list[np.ndarray]:
-    """The tokens entering each block, and those after the last, of one picture."""
-    entering = [array(vision.embed_tokens(clip, clip.normalise(seen[None]))[0])]
+def blocks_of(clip: Clip, pixels: torch.Tensor) -> list[np.ndarray]:
+    """The tokens entering each block, and those after the last, of normalised pixels (3, H, W)."""
+    entering = [array(vision.embed_tokens(clip, pixels[None])[0])]
     for block in clip.blocks:
         entering.append(clip_block(block, entering[-1]))
     return entering
@@ -98,9 +104,12 @@ def proxied(
     similar: np.ndarray,
     grid: tuple[int, int],
     other: tuple[int, int],
+    mean: float | None = None,
 ) -> np.ndarray:
-    """Patches of the last block, `before` those entering it, mixed on another grid."""
-    weights, block = centred_softmax(similar, 1.2), clip.blocks[-1]
+    """Patches of the last block, `before` those entering it, mixed on another grid. mean: of the
+    similarity, where it is not of this picture alone."""
+    times = 1.2 if mean is None else 1.2 * mean / similar.mean()
+    weights, block = centred_softmax(similar, times), clip.blocks[-1]
     heads = [weights @ resized_patches(v[1:], grid, other) for _, _, v in head_parts(block, before)]
     return project_out(block, heads)
 
@@ -108,7 +117,7 @@ def proxied(
 def expected_proxyclip(
     clip: Clip, dino: Dino, seen: np.ndarray, grid: tuple[int, int], other: tuple[int, int]
 ) -> np.ndarray:
-    entering = blocks_of(clip, seen)
+    entering = blocks_of(clip, clip.normalise(seen[None])[0])
     similar = cosine_matrix(dino_tokens(dino, seen))
     patches = proxied(clip, entering[-2], similar, grid, other)
     return projected(clip, np.stack([entering[-1][0], *patches]))
@@ -172,7 +181,7 @@ def expected_trident(
     seen: np.ndarray,
     grid: tuple[int, int],
 ) -> np.ndarray:
-    entering = blocks_of(clip, seen)
+    entering = blocks_of(clip, clip.normalise(seen[None])[0])
     other = tuple(side // dino.patch for side in seen.shape[:2])
     similar = cosine_matrix(dino_tokens(dino, seen))
     patches = proxied(clip, entering[-2], similar, grid, other)
@@ -226,7 +235,7 @@ def test_trident(clip, sam, grid):
 def test_values_that_are_all_alike_keep_the_whole_attention_of_sam(clip):
     """0.9 is asked of them, not 1.2 times their mean."""
     sam = random_sam(whole=(2,))
-    sam.model.vision_encoder.layers[-1].attn.qkv.weight[2 * WIDTH :] = 0  # values: the bias
+    sam.model.vision_encoder.layers[-1].attn.qkv.weight[2 * SAM_WIDTH :] = 0  # values: the bias
     seen = pictures((5, 7), 1)
     dino = random_dino(4, (40, 56))
     heads = sam_heads(sam, seen[0])
@@ -263,12 +272,70 @@ def test_one_patch_and_equal_patches_attend_to_themselves(clip):
     alike = random_dino(4, (40, 56))
     alike.model.norm.weight.zero_()  # every token is the norm's bias
     seen = pictures((5, 7), 1)
-    values = head_parts(clip.blocks[-1], blocks_of(clip, seen[0])[-2])
+    values = head_parts(clip.blocks[-1], blocks_of(clip, clip.normalise(seen)[0])[-2])
     own = [resized_patches(v[1:], (5, 7), (10, 14)) for _, _, v in values]
     features = graph_of(clip, alike, seen).patches(proxyclip())[0]
     np.testing.assert_allclose(
         features, projected(clip, project_out(clip.blocks[-1], own)), atol=2e-5, rtol=0
     )
+
+
+# ---------------------------------------------------------------- sliding windows
+
+
+@pytest.mark.parametrize("patch", [4, 8, 16])  # of DINO: finer than CLIP's, CLIP's, coarser
+def test_trident_sees_a_picture_of_windows_whole(clip, sam, patch):
+    """Windows of 32 every 16 pixels over 44 × 58, which is padded to 48 × 64: windows are averaged
+    on CLIP's patches, then SAM sees all of the picture."""
+    picture = pictures((6, 8), 1)[0, :44, :58]
+    pixels = torch.zeros(3, 48, 64)
+    pixels[:, :44, :58] = clip.normalise(picture[None])[0]
+    whole = clip.denormalise(pixels[None])[0]
+    dino, (grid, other) = random_dino(patch, (32, 32)), ((4, 4), (32 // patch, 32 // patch))
+    corners = [(y, x) for y in (0, 16) for x in (0, 16, 32)]
+    cut = [(slice(y, y + 32), slice(x, x + 32)) for y, x in corners]
+    similar = [cosine_matrix(dino_tokens(dino, whole[each])) for each in cut]
+    mean = float(np.mean(similar))
+    assert np.ptp([each.mean() for each in similar]) > 0.01
+    total, count, cls = np.zeros((6, 8, WIDTH)), np.zeros((6, 8, 1)), []
+    for (y, x), each, alike in zip(corners, cut, similar, strict=True):
+        entering = blocks_of(clip, pixels[:, *each])
+        patches = proxied(clip, entering[-2], alike, grid, other, mean)
+        rows, columns = slice(y // 8, y // 8 + 4), slice(x // 8, x // 8 + 4)
+        total[rows, columns] += resized_patches(patches, other, grid).reshape(4, 4, -1)
+        count[rows, columns] += 1
+        cls.append(entering[-1][0])
+    heads, lie = sam_heads(sam, whole)
+    patches = resized_patches((total / count).reshape(48, -1), (6, 8), lie)
+    tokens = np.stack([np.mean(cls, axis=0), *(refined_rows(heads)[0] @ patches)])
+    expected = projected(clip, tokens)
+
+    features = torch.from_numpy(expected[1:]).float()
+    text = words_of(features)
+    networks = {DINO.key: dino, SAM.key: sam}
+    jobs = {
+        name: Job(asked, 40.0, "", "words", text, networks=networks)
+        for name, asked in (("trident", trident()), ("proxyclip", proxyclip()))
+    }
+    shown = Shown(picture, (90, 110))
+    windows = Slide(32, 44, 16)._windows(
+        clip, clip.normalise(picture[None])[0], {"": jobs["trident"]}, 2, Stages()
+    )
+    (only,) = windows[""]
+    logits = expected[1:] @ text.features.double().numpy().T
+    assert only.size == (48, 64) and only.logits.shape[1:] == lie == (6, 8)
+    np.testing.assert_allclose(only.logits.flatten(1).T, logits, atol=2e-5, rtol=0)
+
+    maps = torch.from_numpy(logits).T.unflatten(1, lie)[None]
+    maps = torch.nn.functional.interpolate(maps, size=(48, 64), mode="bilinear")[..., :44, :58]
+    maps = torch.nn.functional.interpolate(maps, size=(90, 110), mode="bilinear")
+    labels = text.owner[maps.argmax(dim=1)]
+    together = Slide(32, 44, 16).maps(clip, [shown], jobs, 4, Stages())
+    for name, job in jobs.items():
+        alone = Slide(32, 44, 16).maps(clip, [shown], {name: job}, 1, Stages())
+        np.testing.assert_array_equal(together[name].classes, alone[name].classes)
+    assert (together["trident"].classes != labels.numpy()).mean() < 0.002  # ties, but for rounding
+    assert len(np.unique(labels)) > 1
 
 
 # ---------------------------------------------------------------- features on a grid of their own
@@ -366,18 +433,52 @@ def test_a_run_names_the_network_that_its_attention_reads():
 
 
 @pytest.mark.parametrize(
-    ("name", "override", "words"),
+    ("overrides", "words"),
     [
-        ("proxyclip", "dino=null", ["attention.kind=proxyclip: needs method.dino=", "auto"]),
-        ("proxyclip", "dino=sam_vit_b", ["method.dino=sam_vit_b", "not a ViT of timm"]),
-        ("proxyclip", "attention.ffn=true", ["the last block alone"]),
-        ("trident", "sam=null", ["attention.kind=trident: needs method.sam=", "auto"]),
-        ("trident", "dino=null", ["attention.kind=trident: needs method.dino=", "auto"]),
-        ("trident", "attention.terms=[kk]", ["take []"]),
+        ("proxyclip method.dino=null", ["kind=proxyclip: needs method.dino=", "auto"]),
+        ("proxyclip method.dino=sam_vit_b", ["method.dino=sam_vit_b", "not a ViT of timm"]),
+        ("proxyclip method.attention.ffn=true", ["the last block alone"]),
+        ("trident method.sam=null", ["attention.kind=trident: needs method.sam=", "auto"]),
+        ("trident method.dino=null", ["attention.kind=trident: needs method.dino=", "auto"]),
+        ("trident method.attention.terms=[kk]", ["take []"]),
+        ("trident protocol=slide protocol.stride=100", ["stride=100", "take a multiple of 16"]),
     ],
 )
-def test_what_cannot_be_is_one_message(name, override, words):
+def test_what_cannot_be_is_one_message(overrides, words):
     with pytest.raises(UserError) as caught:
-        resolve(["benchmark=voc20", "model=vit_b16", f"method={name}", f"method.{override}"])
+        resolve(["benchmark=voc20", "model=vit_b16", *f"method={overrides}".split()])
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "words"),
+    [
+        ("proxyclip", "clip", ["of 8 pixels of dino_b8", "those of 16 pixels of vit_b16"]),
+        ("trident", "clip", ["features lie on the patches of SAM"]),
+        ("trident", "dino", ["features lie on the patches of SAM", "of 8 pixels of dino_b8"]),
+        ("proxyclip", "dino", []),
+    ],
+)
+def test_only_features_on_the_patches_of_the_correlation_are_clustered(
+    kind, source, words, tmp_path, monkeypatch
+):
+    """A method of one's own; where all lie on DINO's patches, they are."""
+    mine = yaml.safe_load((CONF / "method" / "cliptrase.yaml").read_text())
+    other = {"kind": kind, "terms": [], "residual": False, "ffn": False}
+    mine["attention"] = {"first_block": 12, "last_block": 12, **other}
+    mine["regions"]["cluster"] = "features"
+    if source == "dino":
+        mine["regions"]["correlation"] = {"source": "dino", "kind": "cosine"}
+    mine |= {"name": "mine", "dino": "dino_b8", "sam": "sam_vit_b"}
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text(yaml.safe_dump(mine))
+    monkeypatch.setenv("CLIPTRASE_CONF", str(tmp_path))
+    asked = ["benchmark=voc20", "model=vit_b16", "method=mine"]
+    if not words:
+        assert resolve(asked).method.regions.cluster == "features"
+        return
+    with pytest.raises(UserError, match=r"regions\.cluster=features") as caught:
+        resolve(asked)
     for word in words:
         assert word in str(caught.value)

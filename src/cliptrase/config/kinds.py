@@ -29,6 +29,7 @@ class AttentionKind:
     beside CLIP that it reads (dino | sam), each a key of the method; the function takes them after
     `method.attention`. grid: whose patches its features lie on (clip | dino | sam); on a grid of
     their own where it is not CLIP's, which the function returns with the tokens (`vision.Mixed`).
+    whole: under protocol slide it takes all windows of a picture at once, and returns one image.
     """
 
     function: str
@@ -38,6 +39,7 @@ class AttentionKind:
     last_alone: bool = False
     networks: tuple[str, ...] = ()
     grid: str = "clip"
+    whole: bool = False
 
 
 IN_PLACE = "cliptrase.model.attention:in_place"
@@ -74,7 +76,11 @@ ATTENTION = {
         "cliptrase.segment.scopes:corrclip", last_alone=True, networks=("dino", "sam"), grid="dino"
     ),
     "trident": AttentionKind(
-        "cliptrase.model.proxy:trident", last_alone=True, networks=("dino", "sam"), grid="sam"
+        "cliptrase.model.proxy:trident",
+        last_alone=True,
+        networks=("dino", "sam"),
+        grid="sam",
+        whole=True,
     ),
 }
 

@@ -76,7 +76,7 @@ def settings_of(
             "Table 4, for benchmarks under protocol crop"
         )
     if isinstance(protocol, Slide):
-        _check_slide(protocol, size, method)
+        _check_slide(protocol, size, method, model)
     beside = Backbones(**{each.role: each for each in method.networks})
     parts = {"method": method, "model": model, "backbones": beside, "protocol": protocol}
     return validated(Settings, {**parts, "image_size": size, "device": tree["device"]})
@@ -169,7 +169,7 @@ def _check_grids(method: Method, model: Model) -> None:
         )
 
 
-def _check_slide(protocol: Slide, size: int, method: Method) -> None:
+def _check_slide(protocol: Slide, size: int, method: Method, model: Model) -> None:
     if method.unsupervised is not None:
         raise UserError(
             f"method={method.name}: it clusters the regions of whole crops, and protocol slide has "
@@ -191,6 +191,18 @@ def _check_slide(protocol: Slide, size: int, method: Method) -> None:
             "method.regions.sam.sees=network, or protocol=crop"
         )
     vote = vote_of(method)
+    if ATTENTION[method.attention.kind].whole:
+        kind = (
+            f"method.attention.kind={method.attention.kind}: joins windows on one grid of patches"
+        )
+        if vote != "none":
+            raise UserError(
+                f"method.regions.vote={vote}: {kind}, and regions are of windows; take none"
+            )
+        if protocol.stride % model.patch:
+            raise UserError(
+                f"protocol.stride={protocol.stride}: {kind}; take a multiple of {model.patch}"
+            )
     if vote != "none" and not VOTE[vote].averages:
         raise UserError(
             f"method.regions.vote={vote}: protocol slide averages the logits of its windows, and a "

@@ -104,13 +104,16 @@ class Graph:
         *,
         networks: Mapping[Key, Network] | None = None,
         originals: Sequence[Original] = (),
+        windows: vision.Windows | None = None,
     ) -> None:
         """`pixels` (B, 3, height, width) float32, normalised, sides multiples of the patch; label
         maps come out at `out_size` (H, W), the pixels' own size where it is None. truths: for runs
         that see it, ground truth (B, height, width) by target, −1 where it is ignored. networks:
         those beside CLIP that methods name. originals: of each image, where a method asks for them.
+        windows: how the images lie in one picture, for methods that then see it whole.
         """
         self.clip = clip
+        self.windows = windows
         self.grid = vision.grid(clip, pixels)
         height, width = pixels.shape[-2:]
         self.out_size = (height, width) if out_size is None else out_size
@@ -408,7 +411,7 @@ class Graph:
             returned = vision.Mixed(returned, self.grid)
         tokens, grid, _ = returned
         batch, _, width = self.entering(0).shape
-        wanted = batch, 1 + grid[0] * grid[1], width
+        wanted = batch if self.windows is None else 1, 1 + grid[0] * grid[1], width
         # in fp16 numbers may be too large, which `project` says
         finite = self.clip.precision == "fp16" or bool(tokens.isfinite().all())
         if tokens.shape != wanted or not finite:

@@ -14,12 +14,21 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase.config import Run, schema
-from cliptrase.config.kinds import vote_of
+from cliptrase.config.kinds import ATTENTION, vote_of
 from cliptrase.data.read.crop import crop_box, crop_image, crop_label, whole_image
 from cliptrase.evaluate.graph import Graph, Original
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import logits_key
-from cliptrase.evaluate.slide import LargestProbability, Size, Window, averaged, padded, places
+from cliptrase.evaluate.slide import (
+    LargestProbability,
+    Size,
+    Window,
+    averaged,
+    covered,
+    padded,
+    places,
+)
+from cliptrase.model import vision
 from cliptrase.model.backbones import Key, Network
 from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.provenance import Stages
@@ -186,10 +195,11 @@ class Slide(Protocol):
             alike.setdefault(_averaged_key(job), {})[run] = job
         asked = {key: next(iter(some.values())) for key, some in alike.items()}
         windows = self._windows(clip, pixels, asked, batch_size, stages)
-        size, seen = _size(pixels[0]), _size(picture.pixels)
+        seen = _size(picture.pixels)
         for key, some in alike.items():
             with stages("classify"):
-                logits = averaged(windows.pop(key), size, seen, picture.out_size)
+                own = windows.pop(key)
+                logits = averaged(own, covered(own), seen, picture.out_size)
                 scales = {job.logit_scale for job in some.values() if job.threshold}
                 largest = LargestProbability(scales)
                 names = first_argmax(largest.watching(logits))
@@ -211,9 +221,15 @@ class Slide(Protocol):
     def _windows(
         self, clip: Clip, pixels: Tensor, asked: Asked, batch_size: int, stages: Stages
     ) -> dict[Hashable, list[Window]]:
-        """The windows of one picture (3, H, W), as each of the jobs sees them."""
+        """The windows of one picture (3, H, W), as each of the jobs sees them; of a job that sees
+        it whole a single one."""
+        whole = {key: job for key, job in asked.items() if _is_whole(job)}
+        asked = {key: job for key, job in asked.items() if key not in whole}
         height, width = (min(self.size, side) for side in pixels.shape[-2:])
-        windows: dict[Hashable, list[Window]] = {key: [] for key in asked}
+        windows = self._whole(clip, pixels, whole, stages) if whole else {}
+        if not asked:
+            return windows
+        windows |= {key: [] for key in asked}
         corners = places(_size(pixels[0]), self.size, self.stride)
         for start in range(0, len(corners), batch_size):
             some = corners[start : start + batch_size]
@@ -224,6 +240,28 @@ class Slide(Protocol):
                 regions = graph.regions(job.method) if vote_of(job.method) != "none" else None
                 windows[key] += Window.each(some, (height, width), logits, regions)
             stages.add(graph.seconds)
+        return windows
+
+    def _whole(
+        self, clip: Clip, pixels: Tensor, asked: Asked, stages: Stages
+    ) -> dict[Hashable, list[Window]]:
+        """A window that is the whole picture (3, H, W), as each of the jobs sees it, whose sides
+        are padded to whole patches: all its windows are one batch, on one grid of patches."""
+        patch = clip.patch
+        pixels = padded(pixels, max(pixels.shape) + 1, patch)  # every side, however long
+        size = _size(pixels[0])
+        height, width = (min(self.size, side) for side in size)
+        corners = places(size, self.size, self.stride)
+        cut = torch.stack([pixels[:, y : y + height, x : x + width] for y, x in corners])
+        grid = size[0] // patch, size[1] // patch
+        picture = clip.denormalise(pixels[None])[0]
+        lie = vision.Windows([(y // patch, x // patch) for y, x in corners], grid, picture)
+        graph = Graph(clip, cut, networks=_networks(asked), windows=lie)
+        windows: dict[Hashable, list[Window]] = {}
+        for key, job in asked.items():
+            logits = graph.logits(job.method, job.text, job.text_key, 1.0)
+            windows[key] = Window.each([(0, 0)], size, logits, None)
+        stages.add(graph.seconds)
         return windows
 
 
@@ -246,6 +284,11 @@ def _truths(clip: Clip, shown: Sequence[Shown]) -> dict[str, Tensor]:
         target: uploaded(np.stack([picture.truths[target] for picture in shown]), clip.device)
         for target in shown[0].truths
     }
+
+
+def _is_whole(job: Job) -> bool:
+    """Whether a job takes all windows of a picture at once."""
+    return ATTENTION[job.method.attention.kind].whole
 
 
 def _size(picture: Tensor | NDArray[Any]) -> Size:

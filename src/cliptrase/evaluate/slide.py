@@ -72,6 +72,12 @@ class Window:
         return torch.where(self.regions >= 0, means, pixels)
 
 
+def covered(windows: Sequence[Window]) -> Size:
+    """(H, W) of the picture that some windows cover."""
+    ends = [(each.place[0] + each.size[0], each.place[1] + each.size[1]) for each in windows]
+    return max(down for down, _ in ends), max(across for _, across in ends)
+
+
 def averaged(windows: Sequence[Window], size: Size, seen: Size, out_size: Size) -> Iterator[Tensor]:
     """Logits (1, k, H, W) of a few names after the others: the mean of the windows at every pixel
     of a picture of `size`, of which the part `seen` is resized to `out_size` (H, W)."""

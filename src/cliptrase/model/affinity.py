@@ -33,13 +33,15 @@ def averaged(patches: Tensor, similarity: Tensor, threshold: float) -> Tensor:
     return (weights / (weights.sum(dim=2, keepdim=True) + 1e-6)) @ patches
 
 
-def centred_attention(similarity: Tensor, times: float = 1.0) -> Tensor:
+def centred_attention(similarity: Tensor, times: float = 1.0, together: bool = False) -> Tensor:
     """A (B, N, N) = softmax(3·(S − m)) over the entries that are at least 0 (SC-CLIP, ProxyCLIP).
 
-    m is the mean of all entries of a picture's S, `times` a factor. A patch always attends to
-    itself: all of S may be below m, and rounding may put equal patches below their mean.
+    m is the mean of all entries of a picture's S, `times` a factor; together: of all B, windows of
+    one picture. A patch always attends to itself: all of S may be below m, and rounding may put
+    equal patches below their mean.
     """
     mean = similarity.mean(dim=2).mean(dim=1)[:, None, None]
+    mean = mean.mean() if together else mean
     centred = SHARPNESS * (similarity - times * mean)
     itself = torch.eye(similarity.shape[1], dtype=torch.bool, device=similarity.device)
     return centred.masked_fill((centred < 0) & ~itself, -torch.inf).softmax(dim=2)

@@ -32,13 +32,21 @@ def trident(
 ) -> vision.Mixed:
     """Tokens on the grid of SAM (Trident, ICCV 2025, without its SAM refinement of the label map),
     [CLS] of the unmodified model: patches of `proxyclip`, resized bilinearly to the grid of SAM,
-    and there Â·z, Â of `refining`."""
+    and there Â·z, Â of `refining`.
+
+    Of a picture in windows z is their mean on CLIP's grid, to which it is resized before, and [CLS]
+    is theirs; the mean similarity is of all windows.
+    """
     patches, grid = _by_dino(original, blocks, dino)
+    cls, pictures = original.entering(blocks.stop)[:, :1], original.seen()
+    if original.windows is not None:
+        patches = joined(vision.regridded(patches, grid, original.grid), original)
+        cls, grid = cls.mean(dim=0, keepdim=True), original.windows.grid
+        pictures = original.windows.pixels[None]
     network, refined = original.network(sam), []
-    for tokens, pixels in zip(patches, original.seen(), strict=True):
+    for tokens, pixels in zip(patches, pictures, strict=True):
         weights, fine = refining(network, *frame(pixels, network.side))
         refined.append(weights @ vision.regridded(tokens[None], grid, fine)[0])
-    cls = original.entering(blocks.stop)[:, :1]
     return vision.Mixed(torch.cat([cls, torch.stack(refined)], dim=1), fine)
 
 
@@ -67,7 +75,8 @@ def _by_dino(
 ) -> tuple[Tensor, tuple[int, int]]:
     """`proxied` (B, N', D) by the cosines of the last patch tokens of `dino`, and their grid."""
     tokens, prefix = original.dino(dino), original.network(dino).prefix
-    weights = centred_attention(cosines(tokens.final[:, prefix:]), TIMES)
+    similar, together = cosines(tokens.final[:, prefix:]), original.windows is not None
+    weights = centred_attention(similar, TIMES, together)
     return proxied(original, blocks.start, weights, tokens.grid), tokens.grid
 
 
@@ -88,3 +97,17 @@ def proxied(
     values = parts.v[:, :, 1:].transpose(1, 2).flatten(2)
     mixed = weights @ vision.regridded(values, original.grid, grid)
     return vision.finish(original.clip, index, mixed, mixed, residual=False, ffn=False)
+
+
+def joined(patches: Tensor, original: vision.Original) -> Tensor:
+    """Patches (1, N, D) of the picture whose windows have `patches` (B, n, D): where windows
+    overlap their mean."""
+    windows = original.windows
+    assert windows is not None
+    total = patches.new_zeros(*windows.grid, patches.shape[2] + 1)
+    rows, columns = original.grid
+    counted = F.pad(patches, (0, 1), value=1).unflatten(1, original.grid)
+    for (top, left), each in zip(windows.corners, counted, strict=True):
+        total[top : top + rows, left : left + columns] += each
+    total = total.flatten(0, 1)
+    return (total[:, :-1] / total[:, -1:])[None]

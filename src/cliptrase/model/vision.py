@@ -41,6 +41,14 @@ class Mixed(NamedTuple):
     normed: bool = False  # whether they are after LN_post
 
 
+class Windows(NamedTuple):
+    """One picture that is seen in windows of equal size, each of which is an image of a batch."""
+
+    corners: Sequence[tuple[int, int]]  # top, left of each, in patches
+    grid: tuple[int, int]  # of the picture, in patches
+    pixels: NDArray[np.uint8]  # (H, W, 3), the picture
+
+
 class Original(Protocol):
     """The unmodified model on a batch of images; every block is computed when first asked for."""
 
@@ -50,6 +58,11 @@ class Original(Protocol):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
+
+    @property
+    def windows(self) -> Windows | None:
+        """How the images are windows of one picture, whose tokens a kind of `whole` pictures then
+        returns as one image; None where each is a picture."""
 
     def entering(self, index: int) -> Tensor:
         """Tokens (B, L, D) entering block `index` (0-based); the last one's output at the depth."""

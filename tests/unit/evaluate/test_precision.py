@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from tests.objects import changed
 from cliptrase import config
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
+from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.runs import finished
 
 RUN = ["benchmark=shapes_bg", "method=cliptrase"]
-SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=56", "limit=2"]
+SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=48", "limit=2"]
 BESIDE = {"outside", "cliptrase_sam", "cliptrase_dinov2", "cliptrase_unsupervised"}
 # a file of the user's, and methods whose part of CLIP is that of cliptrase, are beside these
 METHODS = sorted({file.stem for file in (config.files.CONF / "method").glob("*.yaml")} - BESIDE)
@@ -117,7 +119,9 @@ def test_features_of_every_method_stay_close_to_those_of_fp32(precision):
     model = run_of("clip").model
     plain, low = (load_clip(changed(model, {"precision": each})) for each in ("fp32", precision))
     pixels = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
-    graphs = Graph(plain, pixels), Graph(low, pixels)
+    needed = chain(*(run_of(name).method.networks for name in METHODS))
+    networks = load_networks(needed, "cpu")
+    graphs = [Graph(clip, pixels, networks=networks) for clip in (plain, low)]
     for name in METHODS:
         method = run_of(name).method
         ours, theirs = (graph.patches(method) for graph in graphs)
