@@ -43,8 +43,10 @@ class Look:
 def look(clip: Clip, loaded: Loaded, run: Run, truth: Labels) -> Look:
     """Both weightings of an image that the model sees whole, the correlation as the `run` clusters
     it."""
-    correlation = run.method.regions and run.method.regions.correlation
-    assert correlation is not None and correlation.block is not None
+    regions = run.method.regions
+    assert regions is not None and regions.correlation is not None
+    correlation = regions.correlation
+    assert correlation.block is not None
     pixels = clip.normalise(loaded.shown.pixels[None])
     graph = Graph(clip, pixels, loaded.shown.out_size)
     with torch.inference_mode():

@@ -40,7 +40,8 @@ def corrclip(
     weights = scoped_attention(cosines(compared), regions)
 
     def middle() -> Tensor:
-        total, each = 0, range(clip.inner_index(6), clip.inner_index(10) + 1)
+        each = range(clip.inner_index(6), clip.inner_index(10) + 1)
+        total = torch.zeros_like(original.entering(last))
         for index in each:
             total = total + original.entering(index + 1)
         return total / len(each)
