@@ -222,7 +222,8 @@ def expected_corrclip(
     unit = unit_rows(q + k)
     similar = np.array([[a @ b for b in unit] for a in unit])
     regions = merged(under_middles(numbers, other).ravel(), unit)
-    weights, entering, block = scoped(similar, regions), blocks_of(clip, clip.normalise(seen[None])[0]), clip.blocks[-1]
+    weights, block = scoped(similar, regions), clip.blocks[-1]
+    entering = blocks_of(clip, clip.normalise(seen[None])[0])
 
     def mixed(tokens: np.ndarray) -> np.ndarray:
         heads = [
