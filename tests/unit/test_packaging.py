@@ -29,7 +29,6 @@ HEAVY |= {"datasets", "pyarrow", "matplotlib", "wandb", "snakemake", "timm", "tr
 NOT_IMPORTED = {
     "pygments": "snakemake --report",
     "snakemake": "the Snakefile",
-    "torchvision": "imported by open_clip",
 }
 
 

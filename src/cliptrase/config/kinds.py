@@ -73,6 +73,9 @@ ATTENTION = {
     "proxyclip": AttentionKind(
         "cliptrase.model.proxy:proxyclip", last_alone=True, networks=("dino",), grid="dino"
     ),
+    "corrclip": AttentionKind(
+        "cliptrase.segment.scopes:corrclip", last_alone=True, networks=("dino", "sam"), grid="dino"
+    ),
     "trident": AttentionKind(
         "cliptrase.model.proxy:trident",
         last_alone=True,

@@ -221,29 +221,32 @@ class CutOptions(Frozen):
 
 CLUSTERED = ("cluster", "denoise", "eps", "min_samples")
 MAY_CLUSTER = ("algorithm", "l2_rows", "passes")  # have a default
-REGIONS = {  # what each kind of regions needs beside the correlation and the vote
-    "prototypes": (*CLUSTERED, "upsample", "median"),
-    "sam": (*CLUSTERED, "sam"),
-    "panoptic_cut": ("cut",),
+REGIONS = {  # what each kind of regions needs beside the vote
+    "prototypes": ("correlation", *CLUSTERED, "upsample", "median"),
+    "sam": ("correlation", *CLUSTERED, "sam"),
+    "panoptic_cut": ("correlation", "cut"),
+    "sam_grid": (),
 }
 CURES = {  # a method whose regions are of the kind
     "prototypes": "cliptrase, whose regions are of kind prototypes",
     "sam": "cliptrase_sam",
     "panoptic_cut": "lavg",
+    "sam_grid": "corrclip",
 }
 
 
 class Regions(Frozen):
     """How patches are clustered, how clusters become regions, and how regions vote.
 
-    kind: smoothed maps of cluster prototypes (their `upsample` and `median`), SAM's masks, or
-    masks that are cut out of the graph of patches (`segment.spectral_cuts`).
+    kind: smoothed maps of cluster prototypes (their `upsample` and `median`), SAM's masks of the
+    clusters, masks that are cut out of the graph of patches (`segment.spectral_cuts`), or SAM's
+    masks of a grid of points, without any correlation (`segment.grid_masks`).
     """
 
     kind: Annotated[str, one_of(*REGIONS)] = "prototypes"
     sam: SamOptions | None = None
     cut: CutOptions | None = None
-    correlation: Correlation
+    correlation: Correlation | None = None
     cluster: Annotated[str, one_of("rows", "features")] | None = None
     denoise: Annotated[str, one_of(*DENOISE)] | None = None
     eps: Annotated[float, number(0)] | None = None
@@ -257,6 +260,11 @@ class Regions(Frozen):
     algorithm: Annotated[str, one_of(*CLUSTERING)] = "dbscan"
     l2_rows: Flag = False
     passes: Annotated[int, one_of(1, 2)] = 1
+
+    @property
+    def source(self) -> str:
+        """What is correlated: clip | dino; "" where nothing is."""
+        return "" if self.correlation is None else self.correlation.source
 
     @model_validator(mode="after")
     def _kind_reads(self) -> Self:
@@ -437,9 +445,9 @@ class Method(Frozen):
         if self.propagate is not None:
             where = f"method.propagate={self.propagate}"
             needs += [(key, where) for key in PROPAGATE[self.propagate].networks]
-        if self.regions is not None and self.regions.kind == "sam":
-            needs.append(("sam", "method.regions.kind=sam"))
-        if self.regions is not None and self.regions.correlation.source == "dino":
+        if self.regions is not None and self.regions.kind in ("sam", "sam_grid"):
+            needs.append(("sam", f"method.regions.kind={self.regions.kind}"))
+        if self.regions is not None and self.regions.source == "dino":
             needs.append(("dino", "method.regions.correlation.source=dino"))
         for key, needed in needs:
             if getattr(self, key) is None:

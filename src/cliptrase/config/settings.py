@@ -137,7 +137,7 @@ def _check_blocks(method: Method, model: Model) -> None:
     """Refuse blocks that the model has not."""
     keys, first = ("first_block", "last_block"), 13 - model.depth
     blocks = {f"method.attention.{key}": getattr(method.attention, key) for key in keys}
-    if method.regions is not None:
+    if method.regions is not None and method.regions.correlation is not None:
         blocks["method.regions.correlation.block"] = method.regions.correlation.block
     for key, block in blocks.items():
         if block is not None and block < first:
@@ -155,7 +155,7 @@ def _check_grids(method: Method, model: Model) -> None:
     patches = {"clip": (model.label, model.patch), "sam": ("SAM", None)}
     if method.dino is not None:
         patches["dino"] = (method.dino.label, method.dino.patch)
-    source = regions.correlation.source
+    source = regions.source
     (name, side), (other, other_side) = (
         patches[ATTENTION[method.attention.kind].grid],
         patches[source],

@@ -30,6 +30,7 @@ from cliptrase.segment import pamr
 from cliptrase.segment.clustering import Points, without
 from cliptrase.segment.correlation import correlation
 from cliptrase.segment.descriptors import Described, described
+from cliptrase.segment.grid_masks import grid_masks, uncovered
 from cliptrase.segment.logits import classify, patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 from cliptrase.segment.sam_regions import sam_regions
@@ -243,7 +244,7 @@ class Graph:
 
     def region_grid(self, method: Method) -> tuple[int, int]:
         """(h, w): how the patches that are clustered lie."""
-        if method.dino is not None and _regions_of(method).correlation.source == "dino":
+        if method.dino is not None and _regions_of(method).source == "dino":
             return self.dino(method.dino).grid
         return self.grid
 
@@ -251,6 +252,7 @@ class Graph:
         """M (B, N, N), the correlation rows that prototypes are made of. dino: the network whose
         correlation it is where the source is that."""
         of = regions.correlation
+        assert of is not None
 
         def make() -> Tensor:
             rows = function(keys.denoising(regions).rows)
@@ -300,12 +302,15 @@ class Graph:
         where no mask of SAM's lies."""
 
         def make() -> Tensor:
+            kind = _regions_of(method).kind
+            if kind == "sam_grid":
+                assert method.sam is not None
+                return uncovered(nearest(self.sam_masks(method.sam), self.out_size))
             labels = self._labels(method)
             numbers = labels.max(axis=1) + 1  # of clusters, by image
             if not numbers.any():
                 size = (len(labels), *self.out_size)
                 return torch.full(size, -1, device=self._pixels.device)
-            kind = _regions_of(method).kind
             if kind == "sam":
                 return self._sam_regions(method, labels)
             if kind == "panoptic_cut":
@@ -347,6 +352,8 @@ class Graph:
     def _region_key(self, method: Method) -> Hashable:
         """What the region map depends on: cells of a grid that cluster alike share it."""
         key = keys.smoothing_key(method, _regions_of(method))
+        if _regions_of(method).correlation is None:  # nothing is clustered
+            return key
         return key, self.region_grid(method), self._labels(method).tobytes()
 
     def _labels(self, method: Method) -> NDArray[np.int64]:
@@ -387,6 +394,17 @@ class Graph:
             for embedding, each in zip(embeddings, labels, strict=True)
         ]
         return torch.stack(maps)
+
+    def sam_masks(self, backbone: Backbone) -> Tensor:
+        """Masks (B, height, width) int64 of a SAM, 1 or more, and 0 for no mask, of every pixel
+        that CLIP gets (`segment.grid_masks`)."""
+        sam = self.network(backbone)
+
+        def make() -> Tensor:
+            embeddings = self._sam_embeddings(backbone, "network")
+            return torch.stack([grid_masks(sam, each, self._size) for each in embeddings])
+
+        return self._once("sam", ("masks", backbone.key), make)
 
     def _sam_embeddings(self, network: Backbone, sees: str) -> Sequence[Tensor]:
         """SAM's embedding (1, C, g, g) of each image."""
@@ -432,8 +450,8 @@ class Graph:
 
         def make() -> vision.Mixed:
             changed = self._changed(method)
-            features = F.normalize(vision.project(self.clip, changed.tokens), dim=-1)
-            return changed._replace(tokens=features)
+            features = vision.project(self.clip, changed.tokens, normed=changed.normed)
+            return changed._replace(tokens=F.normalize(features, dim=-1))
 
         return self._once("encode", ("features", keys.features_key(method)), make)
 
@@ -451,8 +469,9 @@ class Graph:
         kind = ATTENTION[attention.kind]
         networks = [getattr(method, role) for role in kind.networks]
         returned = function(kind.function)(self, range(first, stop), attention, *networks)
-        own = isinstance(returned, vision.Mixed)
-        tokens, grid = returned if own else (returned, self.grid)
+        if not isinstance(returned, vision.Mixed):
+            returned = vision.Mixed(returned, self.grid)
+        tokens, grid, _ = returned
         batch, _, width = self.entering(0).shape
         wanted = batch if self.windows is None else 1, 1 + grid[0] * grid[1], width
         # in fp16 numbers may be too large, which `project` says
@@ -463,7 +482,7 @@ class Graph:
                 f"method.attention.kind={attention.kind}: {kind.function} returned {what}; it must "
                 f"return tokens {wanted}, [CLS] first, all finite"
             )
-        return vision.Mixed(tokens, grid)
+        return returned
 
     def entering(self, index: int) -> Tensor:
         """Tokens (B, L, D) of the unmodified model entering block `index`; at depth, its output."""

@@ -67,7 +67,7 @@ def clustering_key(method: Method, regions: Regions) -> Clustering:
 
 def correlation_key(regions: Regions, dino: Backbone | None) -> Hashable:
     """What a correlation depends on; `dino`: the network that it may be of."""
-    of_dino = dino is not None and regions.correlation.source == "dino"
+    of_dino = dino is not None and regions.source == "dino"
     return regions.correlation, dino.key if of_dino and dino else None
 
 
@@ -86,6 +86,9 @@ def smoothing_key(method: Method, regions: Regions) -> Hashable:
     if regions.kind == "sam":
         assert method.sam is not None
         return method.sam.key, regions.sam
+    if regions.kind == "sam_grid":
+        assert method.sam is not None
+        return regions.kind, method.sam.key
     if regions.kind == "panoptic_cut":
         return regions.kind
     return rows_key(regions, method.dino), regions.upsample, regions.median

@@ -97,8 +97,7 @@ def _count(
     from cliptrase.evaluate.passes import count_shard
 
     partial = counts.with_name(f".{counts.stem}.partial.npz")
-    shared = {"partial": partial, "data": data, "freeze_code": freeze_code}
-    count_shard(runs, shard, counts, **shared, **options)
+    count_shard(runs, shard, counts, partial=partial, data=data, freeze_code=freeze_code, **options)
     return counts
 
 

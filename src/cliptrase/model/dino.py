@@ -228,14 +228,16 @@ def features(dino: Dino, seen: Tokens, feature: str) -> tuple[Tensor, ...]:
     left out.
 
     tokens: those after the final norm, as one head. key, value: of the last block, heads in a row,
-    as one head. qkv: queries, keys and values of the second-to-last block. A network without [CLS]
-    has zeros in its place. Queries and keys are those before any rotation (RoPE).
+    as one head; "query + key": as these, of the sum. qkv: queries, keys and values of the
+    second-to-last block. A network without [CLS] has zeros in its place. Queries and keys are those
+    before any rotation (RoPE).
     """
     if feature == "tokens":
         parts: tuple[Tensor, ...] = (seen.final[:, None],)
-    elif feature in ("key", "value"):
-        _, k, v = _qkv(dino.model.blocks[-1], seen.last)
-        parts = ((k if feature == "key" else v).transpose(1, 2).flatten(2)[:, None],)
+    elif feature in ("key", "value", "query + key"):
+        q, k, v = _qkv(dino.model.blocks[-1], seen.last)
+        chosen = {"key": k, "value": v, "query + key": q + k}[feature]
+        parts = (chosen.transpose(1, 2).flatten(2)[:, None],)
     else:
         parts = tuple(_qkv(dino.model.blocks[-2], seen.second_last))
     return tuple(_less_registers(dino, part) for part in parts)

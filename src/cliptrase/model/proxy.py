@@ -81,11 +81,20 @@ def _by_dino(
 
 
 def proxied(
-    original: vision.Original, index: int, weights: Tensor, grid: tuple[int, int]
+    original: vision.Original,
+    index: int,
+    weights: Tensor,
+    grid: tuple[int, int],
+    tokens: Tensor | None = None,
 ) -> Tensor:
-    """OP(A·v) (B, N', D) in block `index`: A (B, N', N') are the `weights` of all heads, v CLIP's
-    values of patches, resized bilinearly to the `grid` of A. No residual, no FFN."""
-    values = original.qkv(index).v[:, :, 1:].transpose(1, 2).flatten(2)
+    """OP(A·v) (B, N', D) in block `index`: A (B, N', N') are the `weights` of all heads, v the
+    values of CLIP's patches, resized bilinearly to the `grid` of A. No residual, no FFN.
+
+    tokens: (B, L, D), in the place of those that enter the block.
+    """
+    clip = original.clip
+    parts = original.qkv(index) if tokens is None else vision.qkv(clip, index, tokens)
+    values = parts.v[:, :, 1:].transpose(1, 2).flatten(2)
     mixed = weights @ vision.regridded(values, original.grid, grid)
     return vision.finish(original.clip, index, mixed, mixed, residual=False, ffn=False)
 

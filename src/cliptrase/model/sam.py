@@ -189,7 +189,8 @@ def decode(
 ) -> tuple[Tensor, Tensor]:
     """Mask logits (K, l, l) over SAM's frame, and predicted IoUs (K,), of K prompts at once.
 
-    embedding: (1, C, g, g) of one picture. points: (m, 2), which all prompts share. labels: (K, m)
+    embedding: (1, C, g, g) of one picture. points: (m, 2), which all prompts share, or (K, m, 2).
+    labels: (K, m)
     int64, 1 for a point on the object and 0 beside it. (Prompts padded to a common length would
     have other masks.) multimask: of SAM's three masks for an ambiguous prompt the one with the
     largest predicted IoU, the first on ties, and not its single mask. Raises UserError for masks

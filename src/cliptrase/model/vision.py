@@ -38,6 +38,7 @@ class Mixed(NamedTuple):
 
     tokens: Tensor
     grid: tuple[int, int]  # h', w'
+    normed: bool = False  # whether they are after LN_post
 
 
 class Windows(NamedTuple):
@@ -81,6 +82,10 @@ class Original(Protocol):
 
     def network(self, backbone: "Backbone") -> "Network":
         """The loaded network that a method names beside CLIP."""
+
+    def sam_masks(self, backbone: "Backbone") -> Tensor:
+        """The masks (B, height, width) int64 that a SAM makes of the pixels that CLIP gets, 0 where
+        there is none."""
 
     def dino(self, backbone: "Backbone") -> "Tokens":
         """What that network, of kind timm, makes of the pixels that CLIP gets."""
@@ -260,13 +265,13 @@ def block(clip: Clip, index: int, tokens: Tensor, parts: QKV | None = None) -> T
     return finish(clip, index, tokens, attend(parts, "softmax", ["qk"]))
 
 
-def project(clip: Clip, tokens: Tensor) -> Tensor:
+def project(clip: Clip, tokens: Tensor, *, normed: bool = False) -> Tensor:
     """f(x) = LN_post(x)·proj: tokens (B, L, D) in the joint space (B, L, E), not normalised.
 
-    Raises UserError where they are not finite: fp16's largest number is 65504, and weights may be
-    damaged.
+    normed: whether they are after LN_post. Raises UserError where they are not finite: fp16's
+    largest number is 65504, and weights may be damaged.
     """
-    features = clip.visual.ln_post(tokens) @ clip.visual.proj
+    features = (tokens if normed else clip.visual.ln_post(tokens)) @ clip.visual.proj
     if bool(features.isfinite().all()):
         return features
     if clip.precision == "fp16":

@@ -41,8 +41,9 @@ class Look:
 def look(graph: Graph, pixels: NDArray[np.uint8], run: Run, truth: Labels) -> Look:
     """Both weightings of an image that the model sees whole, the correlation as the `run` clusters
     it."""
-    assert run.method.regions is not None
-    correlation = run.method.regions.correlation
+    regions = run.method.regions
+    assert regions is not None and regions.correlation is not None
+    correlation = regions.correlation
     assert correlation.block is not None
     with torch.inference_mode():
         w = graph.correlation(correlation.block, correlation.kind, correlation.heads)[0, 1:, 1:]

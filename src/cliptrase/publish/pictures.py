@@ -74,8 +74,7 @@ class Shown:
 
 
 def _clip_correlates(run: Run) -> bool:
-    regions = run.method.regions
-    return regions is not None and regions.correlation.source == "clip"
+    return run.method.regions is not None and run.method.regions.source == "clip"
 
 
 def shown_runs(suite: Plan) -> list[Shown]:

@@ -158,19 +158,22 @@ def quantities(
     shown = usual_patch(graph.grid) if patch is None else patch
     blocks = range(13 - graph.clip.depth, 13)
     regions, correlated = method.regions, graph.grid
-    if regions is not None and regions.correlation.source == "dino":
+    compared = None if regions is None else regions.correlation
+    if compared is not None and compared.source == "dino":
         assert method.dino is not None
-        weights = graph.dino_correlation(method.dino, regions.correlation.feature)
+        weights = graph.dino_correlation(method.dino, compared.feature)
         correlated = graph.region_grid(method)
-        source = f"DINO's {regions.correlation.feature}"
+        source = f"DINO's {compared.feature}"
     else:
-        of = USUAL if regions is None else regions.correlation
+        of = compared or USUAL
         assert of.block is not None
         weights = graph.correlation(of.block, of.kind, of.heads)
         source = f"block {of.block}"
     if (1, 1) in (graph.grid, correlated):
         raise UserError("a picture of one patch has no patches to compare; enlarge it")
-    made = _clusters(graph, method, regions, _array(weights)) if regions is not None else None
+    made = None
+    if regions is not None and compared is not None:
+        made = _clusters(graph, method, regions, _array(weights))
     predictions = None
     if words is not None:
         predictions = _predictions(graph, method, words, logit_scale)

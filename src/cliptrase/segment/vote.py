@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.segment import ways
+from cliptrase.segment.grid_masks import POINTS
 
 AT_ONCE = 8  # regions of each image whose masks exist at once: bounds memory, changes no result
 
@@ -30,8 +31,8 @@ class Names(Protocol):
 
 def hard(winners: Tensor, regions: Tensor, logits: Tensor, names: Names) -> Tensor:
     """The vote `hard`: a region takes the class that most of its pixels have."""
-    patches = logits.shape[-2] * logits.shape[-1]
-    return hard_vote(winners, regions, most=(patches, names.classes))
+    patches = logits.shape[-2] * logits.shape[-1]  # as many clusters there can be
+    return hard_vote(winners, regions, most=(max(patches, POINTS + 1), names.classes))
 
 
 def soft(winners: Tensor, regions: Tensor, logits: Tensor, names: Names) -> Tensor:

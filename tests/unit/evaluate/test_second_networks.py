@@ -21,6 +21,7 @@ LAVG = ["benchmark=shapes", "method=lavg", "method.dino=shapes_dino"]
 DINO = ["benchmark=shapes", "method=cliptrase_dinov2", "method.dino=shapes_dino"]
 CLUSTERS = ["method.regions.eps=2", "method.regions.min_samples=2"]  # of the small model's patches
 TRIDENT = ["benchmark=shapes", "method=trident", SAM[2], DINO[2]]
+CORRCLIP = ["benchmark=shapes", "method=corrclip", SAM[2], DINO[2]]
 AUTO = [each[:2] for each in (SAM, DINO)]
 real = graph.embed
 
@@ -148,7 +149,7 @@ def test_sam_embeds_an_image_once_for_all_runs_of_a_pass(runs_of, make, tmp_path
     assert len(seen) == images + prompted  # flops are counted of each run on one image alone
 
 
-@pytest.mark.parametrize("overrides", [[*SAM, *CLUSTERS], DINO, LAVG, TRIDENT])
+@pytest.mark.parametrize("overrides", [[*SAM, *CLUSTERS], DINO, LAVG, TRIDENT, CORRCLIP])
 def test_a_run_is_the_same_alone_in_company_and_in_batches(overrides, runs_of, make, tmp_path):
     (alone,) = make(runs_of(overrides), tmp_path / "alone", workers=1).values()
     others = (

@@ -334,10 +334,10 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
         "table8_without_names: 2 of 2 cells",
         "fig7_sensitivity: 65 of 65 cells",
         "table_discrepancies: 97 of 97 cells",
-        "table_peers: 141 of 141 cells",
-        "table_peers_slide: 128 of 128 cells",
+        "table_peers: 181 of 181 cells",
+        "table_peers_slide: 144 of 144 cells",
     ]
-    assert out[13] == "0 cells of 987 missing"
+    assert out[13] == "0 cells of 1043 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     files = [f"{table}.{kind}" for table in TABLES for kind in ("csv", "md", "tex")]
     assert sorted(written) == sorted([".rendered.json", *files])
@@ -419,7 +419,7 @@ def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0 cells of 987 missing" in done.stdout
+    assert "0 cells of 1043 missing" in done.stdout
 
 
 @pytest.mark.parametrize(
