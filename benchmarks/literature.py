@@ -48,14 +48,14 @@ LHT-CLIP) were left out too. Of some texts no address is known; `paper` names th
 The numbers do not share a protocol. Most follow SCLIP (short side 336, windows of 224, stride 112);
 CLIPtrase crops; ClearCLIP has 448; ProxyCLIP has windows of 336; the words differ as well. `VOC21`
 and `Object` are the usual definitions (`voc21_standard`, `coco_object_standard`), the last two
-columns those of the CLIPtrase paper ([protocols.md](protocols.md)). What a method's own paper
-prints stands beside our runs in the table `table_peers_own` of `suite=peers`, from
-[published/peers.csv](../published/peers.csv).
+columns those of the CLIPtrase paper ([protocols.md](protocols.md)). What a method's authors print,
+or papers that quote them, stands beside our runs in the table `table_peers_own` of `suite=peers`,
+from [published/peers.csv](../published/peers.csv).
 
 ## Ranges
 
 From the smallest to the largest printed value, and the number of papers. ViT-B/16 or not said,
-unless the row says more. *Slanted*: read in notes alone; where there is first-hand text, notes do
+unless the row says more. *Italic*: read in notes alone; where there is first-hand text, notes do
 not count. † trained, the others train nothing. A method on top of another (`SCLIP + FreeCP`) is in
 the file only; PAMR is post-processing.
 
@@ -63,7 +63,8 @@ the file only; PAMR is post-processing.
 BETWEEN = """
 ## Where papers disagree
 
-First-hand values that differ by {far} or more for one method and one benchmark. {small} smaller
+Values read in a paper or a README, often quoted there from another paper, that differ by {far} or
+more for one method and one benchmark. {small} smaller
 disagreements are in the file. The table does not say who is right: protocol, words, model and
 post-processing differ, and papers copy numbers of another setting. (With PAMR, SCLIP and NACLIP are
 rows of their own above; T2S prints NACLIP's numbers with PAMR as NACLIP's.)

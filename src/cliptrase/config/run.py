@@ -189,5 +189,6 @@ def _different(base: Frozen, changed: Frozen) -> list[str]:
         value = mine.get(key)
         if value != plain.get(key):
             text = "+".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-            parts.append(f"{key.replace('pamr.', 'pamr_').split('.')[-1]}-{text}")
+            said = key.replace("pamr.", "pamr_")  # "steps" alone says nothing
+            parts.append(f"{said.split('.')[-1]}-{text}")
     return parts

@@ -217,7 +217,7 @@ class _Pass:
         progress.resume(partial, self.basis)
         self.stages.add(progress.seconds)
         positions = self.images[progress.position :]
-        if self.shard.number == 1:
+        if self.shard.number == 1 and not progress.facts:
             progress.facts |= self._facts(batched, positions)
         if batched:
             results = self.predictor.batched(self.pool, positions)

@@ -270,7 +270,8 @@ class Slide(Protocol):
         self, clip: Clip, pixels: Tensor, asked: Asked, stages: Stages
     ) -> dict[Hashable, list[Window]]:
         """A window that is the whole picture (3, H, W), as each of the jobs sees it, whose sides
-        are padded to whole patches: all its windows are one batch, on one grid of patches."""
+        are padded to whole patches: all its windows are one batch, whatever the batch size (some 30
+        MB a window of ViT-B/16 at 224), on one grid of patches."""
         patch = clip.patch
         pixels = padded(pixels, max(pixels.shape) + 1, patch)  # every side, however long
         size = _size(pixels[0])

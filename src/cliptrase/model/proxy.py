@@ -40,7 +40,7 @@ def trident(
     patches, grid = _by_dino(original, blocks, dino)
     cls, pictures = original.entering(blocks.stop)[:, :1], original.seen()
     if original.windows is not None:
-        patches = joined(vision.regridded(patches, grid, original.grid), original)
+        patches = mean_of_windows(vision.regridded(patches, grid, original.grid), original)
         cls, grid = cls.mean(dim=0, keepdim=True), original.windows.grid
         pictures = original.windows.pixels[None]
     network, refined = original.network(sam), []
@@ -65,9 +65,8 @@ def refining(sam: Sam, framed: Tensor, size: tuple[int, int]) -> tuple[Tensor, t
     total = torch.zeros(len(mean), len(mean), device=mean.device)
     for each, attention in zip(unit, attended, strict=True):
         total += attention.masked_fill_(each @ each.T <= least, 0)
-    sums = total.sum(dim=1, keepdim=True)
-    itself = torch.eye(len(total), device=total.device)
-    return torch.where(sums > 0, total / sums, itself), grid
+    total.diagonal().masked_fill_(total.sum(dim=1) == 0, 1)
+    return total / total.sum(dim=1, keepdim=True), grid
 
 
 def _by_dino(
@@ -99,7 +98,7 @@ def proxied(
     return vision.finish(original.clip, index, mixed, mixed, residual=False, ffn=False)
 
 
-def joined(patches: Tensor, original: vision.Original) -> Tensor:
+def mean_of_windows(patches: Tensor, original: vision.Original) -> Tensor:
     """Patches (1, N, D) of the picture whose windows have `patches` (B, n, D): where windows
     overlap their mean."""
     windows = original.windows

@@ -84,15 +84,22 @@ def random_clip(model: Model, device: torch.device) -> Clip:
     return Clip(module, SimpleTokenizer(), device, "", half, half, precision=model.precision)
 
 
-def random_network(network: Backbone, device: torch.device) -> Any:
-    """A network beside CLIP: its own where it lies in a folder, else one with random weights; of
-    SAM's encoder, whose largest takes minutes of a core, a quarter."""
+def random_network(network: Backbone, device: torch.device, *, quarter: bool = False) -> Any:
+    """A network beside CLIP: its own where it lies in a folder, else one with random weights.
+
+    quarter: of the blocks of such a SAM's encoder, whose largest takes minutes of a core.
+    """
     if network.path is not None:
         return load_networks([network], device)[network.key]
     if network.kind == "sam":
         from transformers import SamConfig, SamModel, SamVisionConfig
 
         sizes = SAMS.get(network.name, SAMS["facebook/sam-vit-huge"])
+        if not quarter:
+            blocks = sizes["num_hidden_layers"]
+            last = [blocks * number - 1 for number in range(1, QUARTERS + 1)]
+            more = {"num_hidden_layers": QUARTERS * blocks, "global_attn_indexes": last}
+            sizes = {**sizes, **more}
         vision = SamVisionConfig(**sizes, initializer_range=0.02).to_dict()
         sam = SamModel(SamConfig(vision_config=vision)).eval().requires_grad_(False).to(device)
         return Sam(sam, device, network.label, sam.config.vision_config.image_size)
@@ -129,7 +136,7 @@ class SamCosts:
 
     def _encoder(self, network: Backbone, size: int) -> tuple[Sam, float]:
         if network.key not in self._encoders:
-            sam, embedding = random_network(network, self._device), list[Tensor]()
+            sam, embedding = random_network(network, self._device, quarter=True), list[Tensor]()
             picture = frame(np.asarray(random_sample((size, size)).image), sam.side)[0]
             if self._device.type == "cuda":  # the first call waits for the libraries
                 embed(sam, picture)

@@ -87,7 +87,7 @@ COLUMNS = tuple(FIELDS[: FIELDS.index("run") + 1])  # of the CSV
 NUMBERS: Any = {float | None: "float64", int | None: "Int64"}
 OF_CELL = ("table", "row", "benchmark", "metric", "image_size", "kind", "column", "protocol")
 OF_ROW = ("group", "eps", "min_samples", "chooses_rule")
-pd.set_option("mode.string_storage", "python")
+pd.set_option("mode.string_storage", "python")  # Arrow's strings make tables three times as slow
 TYPES = {field.name: NUMBERS[field.type] for field in fields(Line) if field.type in NUMBERS}
 
 

@@ -16,7 +16,7 @@ from cliptrase.model.proxy import proxied
 from cliptrase.segment.clustering import dbscan
 from cliptrase.segment.tiles import nearest
 
-EPS = 0.2  # masks whose mean features are as near as that, less the nearest two, are one region
+EPS = 0.2  # of DBSCAN; a distance is the largest cosine of two masks less theirs
 SHARPNESS = 4.0  # what similarities are multiplied by before their softmax
 OF_CLS = 0.5  # what the [CLS] token of a region counts beside its patches
 

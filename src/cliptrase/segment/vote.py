@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.segment import ways
-from cliptrase.segment.grid_masks import POINTS
 
 AT_ONCE = 8  # regions of each image whose masks exist at once: bounds memory, changes no result
 
@@ -31,8 +30,7 @@ class Names(Protocol):
 
 def hard(winners: Tensor, regions: Tensor, logits: Tensor, names: Names) -> Tensor:
     """The vote `hard`: a region takes the class that most of its pixels have."""
-    patches = logits.shape[-2] * logits.shape[-1]  # as many clusters there can be
-    return hard_vote(winners, regions, most=(max(patches, POINTS + 1), names.classes))
+    return hard_vote(winners, regions)
 
 
 def soft(winners: Tensor, regions: Tensor, logits: Tensor, names: Names) -> Tensor:
@@ -40,15 +38,14 @@ def soft(winners: Tensor, regions: Tensor, logits: Tensor, names: Names) -> Tens
     return soft_vote(logits, names.owner, winners, regions)
 
 
-def hard_vote(classes: Tensor, regions: Tensor, most: tuple[int, int] | None = None) -> Tensor:
+def hard_vote(classes: Tensor, regions: Tensor) -> Tensor:
     """Classes (B, H, W) int64 after the vote of `regions` (B, H, W); region −1 stays as it is.
 
-    Ties go to the smallest class. most: how many regions and classes there can be at most, so that
-    a GPU need not be asked; None: what there is.
+    Ties go to the smallest class.
     """
     if ways.one_by_one(classes.device):
         return torch.from_numpy(_hard_vote_on_cpu(classes.numpy(), regions.numpy()))
-    count, width = most or (int(regions.max()) + 1, int(classes.max()) + 1)
+    count, width = int(regions.max()) + 1, int(classes.max()) + 1
     rows = len(classes) * (count + 1)  # of each image; its region −1 has a row, unused
     first = torch.arange(0, rows, count + 1, device=classes.device)
     row = (regions + (first + 1).view(-1, 1, 1)).flatten()

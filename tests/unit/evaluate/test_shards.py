@@ -150,6 +150,6 @@ def test_a_shard_that_is_lost_damaged_or_lacks_a_run_is_refused(
 
 @pytest.mark.parametrize("text", ["", "0/2", "3/2", "1", "1/0", "-1/2", "1/2/3", "a/b", "1.0/2"])
 def test_what_is_no_shard_is_refused(text):
-    with pytest.raises(UserError, match="must be one of some, as 2/7"):
+    with pytest.raises(UserError, match="must be a shard such as 2/7"):
         Shard.of(text)
     assert Shard.of("2/7") == Shard(2, 7)

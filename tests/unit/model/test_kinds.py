@@ -19,6 +19,7 @@ REFERENCES = [
     *(kind.function for kind in kinds.VOTE.values() if kind.function),
     *kinds.CLUSTERING.values(),
     *(kind.function for kind in kinds.PROPAGATE.values()),
+    *(kind.joined for kind in kinds.PROPAGATE.values() if kind.joined),
 ]
 
 
