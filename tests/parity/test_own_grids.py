@@ -27,6 +27,7 @@ from tests.parity.test_peers import (
 
 from cliptrase.config import resolve
 from cliptrase.config.files import CONF
+from cliptrase.config.method import Pamr
 from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.jobs import Job, operations
@@ -402,6 +403,30 @@ def test_two_networks_in_one_pass_share_no_features(clip, sam):
         for name in ("random", "other")
     )
     assert (first - second).abs().max() > 0.01
+
+
+def test_runs_of_one_pass_share_nothing_that_another_network_or_option_decides(clip, sam):
+    """Spread logits, cut masks, scopes and refined pixels."""
+    seen = pictures((4, 4), 1)
+    ones, others = named("dino", "a", 4), named("dino", "b", 4)
+    networks = {key: random_dino(4, (32, 32), s) for s, key in enumerate((ones.key, others.key))}
+    graph = Graph(clip, clip.normalise(seen), networks={**networks, SAM.key: sam})
+    text = listed_text(graph.patches(method("clearclip"))[0, ::5], 4)
+
+    def logits(asked):
+        return graph.logits(asked, text, "words", 100.0)
+
+    for name, made in (("lposs", logits), ("lavg", graph.clusters), ("corrclip", graph.patches)):
+        asked = [changed(method(name), {"dino": each, "sam": SAM}) for each in (ones, others)]
+        assert not torch.equal(*map(made, asked)), name
+    lposs = changed(method("lposs"), {"dino": ones})
+    assert not torch.equal(logits(lposs), logits(changed(lposs, {"solver": "exact"})))
+    refined = Pamr(steps=3, dilations=(1, 2))
+    plain, smooth = (
+        graph.prediction(changed(method("clearclip"), {"pamr": pamr}), text, "words")
+        for pamr in (None, refined)
+    )
+    assert not torch.equal(plain, smooth)
 
 
 def test_operations_are_counted(clip, sam):
