@@ -33,9 +33,9 @@ from cliptrase.files import clear_leftovers, make_ready
 from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
-from cliptrase.plan.shards import WHOLE, Shard
 from cliptrase.runs import finished, store
 from cliptrase.runs.provenance import Stages, describe, now
+from cliptrase.runs.shards import WHOLE, Shard
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from cliptrase.errors import UserError, counted, exit_on_user_error, nearest
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.files import local_path, write_text
 from cliptrase.machine import check_gpu, positive
-from cliptrase.plan.shards import Shard, shards_of
 from cliptrase.runs import finished, store
+from cliptrase.runs.shards import Shard, shards_of
 
 
 def make_pass(

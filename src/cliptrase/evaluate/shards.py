@@ -18,8 +18,8 @@ from cliptrase.errors import UserError, counted
 from cliptrase.evaluate import kept
 from cliptrase.evaluate.addition import basis_of, tally_of, write_runs
 from cliptrase.evaluate.tally import Progress
-from cliptrase.plan.shards import Shard, shards_of
 from cliptrase.runs.provenance import Stages, describe, now
+from cliptrase.runs.shards import Shard, shards_of
 
 CURE = "delete it and start again: it is counted anew"
 

@@ -16,10 +16,10 @@ from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError
 from cliptrase.pipeline.data import selfcheck
 from cliptrase.plan import Pass, Plan
-from cliptrase.plan.shards import shards_of
 from cliptrase.publish import PAGE_FILES
 from cliptrase.resources import resource
 from cliptrase.runs import finished
+from cliptrase.runs.shards import shards_of
 
 RUNS = Path("results/runs")
 THREADS = (  # how many threads the mathematics, the tokenizer and W&B's server may start

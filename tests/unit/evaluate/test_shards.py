@@ -9,8 +9,8 @@ import pytest
 
 from cliptrase.errors import UserError
 from cliptrase.evaluate import kept, passes
-from cliptrase.plan.shards import Shard, shards_of
 from cliptrase.runs import finished
+from cliptrase.runs.shards import Shard, shards_of
 
 SOME = (
     ["benchmark=shapes_bg", "method=cliptrase"],
