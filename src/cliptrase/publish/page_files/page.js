@@ -212,11 +212,11 @@ byId("heat").addEventListener("keydown", (event) => {
 byId("blend").addEventListener("input", () => heat(seen.patch));
 
 // The address names the run or the picture that is open.
-function decoded(text) {
+function plain(text) {
   try { return decodeURIComponent(text); } catch { return ""; } // such an address names nothing
 }
 function follow() {
-  const [kind, value = ""] = location.hash.slice(1).split("=").map(decoded), comma = value.indexOf(",");
+  const [kind, value = ""] = location.hash.slice(1).split("=").map(plain), comma = value.indexOf(",");
   for (const other of ["run", "picture"]) if (other !== kind) byId(other).close();
   if (kind === "run" && value in DATA.runs) showRun(value);
   if (kind === "picture") showPicture(Number(value.slice(0, comma)), value.slice(comma + 1));
