@@ -94,7 +94,7 @@ def test_two_protocols_or_rules_never_share_a_column_or_a_group_of_bars(
     panels = [ax for ax in row_bars("T", to_frame(lines)).axes if ax.get_visible()]
     assert len(panels) == 2 * columns
     counts = [len(ax.patches) for ax in panels]
-    assert counts == [*[15 if name == "voc20" else 14 for name in names_of(lines)], *[2] * columns]
+    assert counts == [*[17 if name == "voc20" else 16 for name in names_of(lines)], *[2] * columns]
 
 
 def test_a_row_that_chooses_its_rule_stands_beside_another(paper: Plan, peers: list[Line]) -> None:

@@ -24,7 +24,7 @@ def test_the_rows_of_any_table_can_be_pictured(shapes: Plan) -> None:
     assert methods == {"SCR+D+SAM": "cliptrase_sam", "CLIP": "clip"}
     assert {run.benchmark.name for run in sam.runs.values()} == {"shapes_fine"}
     slide = chosen_runs(shapes, "shapes", "table_peers_slide").runs
-    assert {run.protocol.name for run in slide.values()} == {"slide"} and len(slide) == 16
+    assert {run.protocol.name for run in slide.values()} == {"slide"} and len(slide) == 18
     sizes = chosen_runs(shapes, "shapes", "table2_ablation").runs
     assert "224" in sizes and "336" not in sizes, "the first row is of 224 pixels"
     assert [*chosen_runs(shapes, "shapes", "table2_ablation", ["336"]).runs] == ["336"]

@@ -19,7 +19,7 @@ def test_rows_of_one_name_in_two_groups_are_two_bars(peers: list[Line]) -> None:
     names = [text.get_text() for text in bars("T", few).axes[0].get_legend().get_texts()]
     assert names == ["CLIP (a)", "GEM (a)", "CLIP (b)", "GEM (b)"]
     names = [text.get_text() for text in bars("T", to_frame(two)).axes[0].get_yticklabels()]
-    assert "CLIP (a)" in names and "CLIP (b)" in names and len(names) == 34
+    assert "CLIP (a)" in names and "CLIP (b)" in names and len(names) == 38
 
 
 def test_rows_of_bars_stand_at_their_values(peers: list[Line], discrepancies: list[Line]) -> None:
@@ -33,7 +33,7 @@ def test_rows_of_bars_stand_at_their_values(peers: list[Line], discrepancies: li
         wanted = (f"{x.value:.1f}" + " ≈" * x.near_best for x in own.values())
         assert shown == sorted(wanted)
     names = [text.get_text() for text in axes[0].get_yticklabels()]
-    assert len(names) == 17 and names[0] == "CLIP"
+    assert len(names) == 19 and names[0] == "CLIP"
     steps = row_bars("T", to_frame(discrepancies)).axes
     assert len([bar for ax in steps for bar in ax.patches]) == 97
 
