@@ -17,11 +17,6 @@ def test_every_method_has_a_line_with_all_its_cells():
     assert TEXT.count("\n| `") == len(rows)  # none is there twice
 
 
-def test_every_method_takes_pamr_from_the_command_line():
-    for file in (files.CONF / "method").glob("*.yaml"):
-        assert "\npamr: null" in file.read_text(encoding="utf-8"), file.name
-
-
 def test_costs_fill_their_column_alone():
     filled = with_costs(TEXT, {"sclip": 1.037, "unknown": 9.0})
     before, after = lines_of(TEXT), lines_of(filled)
