@@ -61,8 +61,9 @@ def of_suite(smoke, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, single_threaded_pool(1):
         patch.setattr(paper_figures, "save", only_numbers)
         suite_pictures._draw_paper_figures(clip, shown, folder, data)
+        loader, jobs = shown.loader(data), suite_pictures.jobs_of(shown.runs, clip, data)
         maps = [
-            suite_pictures.predict(clip, shown, shown.loader(data), place, data).maps
+            suite_pictures.predicted(clip, loader, jobs, loader(place), shown.first).maps
             for place in range(len(SCENES))
         ]
     return shown, {name: numbers(folder / f"{name}.npz") for name in FIGURES}, maps
