@@ -45,6 +45,10 @@ rule count_shards:
         lambda wildcards: pipeline.shard_files(SUITE, wildcards.name, SETTINGS.shards),
     output:
         temp(f"results/passes/{SUITE}/{{name}}.counted"),
+    log:
+        f"results/logs/{SUITE}/count_shards/{{name}}.log",
+    conda:
+        "../../environment.yml"
     localrule: True
     shell:
         "touch {output:q}"
