@@ -47,9 +47,9 @@ rule count_shards:
         temp(f"results/passes/{SUITE}/{{name}}.counted"),
     log:
         f"results/logs/{SUITE}/count_shards/{{name}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
-    localrule: True
     shell:
         "touch {output:q}"
 
