@@ -12,6 +12,8 @@ from cliptrase.data.fetch.sources import mirror_of
 from cliptrase.plan import benchmark_names
 from cliptrase.publish import MODES
 
+MOST_SHARDS = 1000
+
 
 def _flag(value: Any) -> bool:
     """Snakemake hands on true and false as they were typed, and only True and False as values."""
@@ -33,10 +35,11 @@ def _count_of(what: str) -> BeforeValidator:
 
 
 def _shards(value: Any) -> int:
-    """A whole number from 1, also as text."""
-    if not (text_of(value).isascii() and text_of(value).isdigit()) or int(value) < 1:
-        raise ValueError("must be how many parts each pass is cut into, 1 for none")
-    return int(value)
+    """A whole number, also as text; every shard is a job that Snakemake plans at each start."""
+    text = text_of(value)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_SHARDS):
+        raise ValueError(f"must be into how many parts each pass is cut, 1 to {MOST_SHARDS}")
+    return int(text)
 
 
 class Settings(Frozen):
