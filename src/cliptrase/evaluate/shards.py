@@ -61,9 +61,11 @@ def add_up(
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """What a shard's file says of its counts, and they."""
+    if not file.is_file():
+        raise UserError(f"{file}: missing; count this shard first, with --shard")
     saved = kept.read(file, CURE)
     if saved is None:
-        raise UserError(f"{file}: missing or damaged; {CURE}")
+        raise UserError(f"{file}: damaged; {CURE}")
     return json.loads(str(saved["about"])), saved
 
 

@@ -23,7 +23,8 @@ def explanation(each: Quantities) -> str:
         count = int(looks.is_global.sum())
         lines += [f"    block {block:>2}: {count} ({share:.1f} %, {of_cls:.1f} %)"]
     if each.clusters is None:
-        return "\n".join([*lines, "  the method clusters no patches"])
+        said = "the method clusters no patches: attention is CLIP's, its own are the label maps"
+        return "\n".join([*lines, f"  {said}"])
     lines += [f"  {line}" for line in _of_clusters(each.clusters)]
     if each.predictions is None:
         return "\n".join([*lines, "  without words nothing is voted on"])
