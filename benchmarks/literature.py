@@ -39,7 +39,8 @@ the protocol and the words as far as the source says them, the table, the paper,
 which the value was read. An empty cell means that the source does not say.
 
 {lines} values of {methods} methods and sizes, as {papers} papers or repositories print them. Those
-of {first} were read in the text of the paper or the README of its authors (`read` is `paper` or `readme`),
+of {first} were read in the text of the paper or the README of its authors (`read` is `paper` or
+`readme`),
 those of {notes} only in notes that others wrote about them (`notes`). Such notes are machine-made
 in part; two were left out because they contradict other texts. Rows that stand under the wrong
 heads of their table (GroupViT and ReCo in RAG-OVS) or repeat another method's row (CLIP Surgery in

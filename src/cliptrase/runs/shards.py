@@ -23,7 +23,7 @@ class Shard:
             number, count = int(match[1]), int(match[2])
             if number <= count:
                 return cls(number, count)
-        raise UserError(f"--shard {text}: must be a shard such as 2/7, its number at most the count")
+        raise UserError(f"--shard {text}: must be a shard such as 2/7, or 7/7 at most")
 
     def images(self, total: int) -> range:
         """The positions of its images among `total`; shards differ by one image at most."""
