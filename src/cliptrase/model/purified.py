@@ -81,12 +81,6 @@ def _purified(
     near = original.once("cosines of block 4", lambda: cosines(_output(original, 4)[:, 1:]))
     centred = centred_attention(similar).unsqueeze(1)
 
-    def summed() -> Tensor:
-        total = _output(original, 4)
-        for index in range(clip.inner_index(4) + 1, clip.inner_index(10) + 1):
-            total = total + original.entering(index + 1)
-        return total
-
     def attended(parts: vision.QKV, terms: Sequence[str]) -> Tensor:
         mixed = (centred @ parts.v).transpose(1, 2).flatten(2)
         if terms:
@@ -99,7 +93,7 @@ def _purified(
         return averaged(out, near, threshold)
 
     mended = averaged(repaired(before[:, 1:], outliers, original.grid), similar, threshold)
-    total = original.once("sum of blocks 4 to 10", summed)
+    total = vision.summed(original, clip.inner_index(4), clip.inner_index(10))
     of_total = original.once("q, k, v of the sum", lambda: vision.qkv(clip, last, total[:, 1:]))
     patches = path(vision.qkv(clip, last, mended), terms, before[:, :1])
     patches = patches + path(of_total, terms_of_sum, total[:, :1])

@@ -150,6 +150,19 @@ def regridded(patches: Tensor, grid: tuple[int, int], other: tuple[int, int]) ->
     return maps.view(len(patches), -1, other[0] * other[1]).transpose(1, 2).contiguous()
 
 
+def summed(original: Original, first: int, last: int) -> Tensor:
+    """Sum of the outputs (B, L, D) of the blocks `first` to `last` (0-based), one after the
+    other: a sum over a stack rounds by the batch's size."""
+
+    def make() -> Tensor:
+        total = original.entering(first + 1)
+        for index in range(first + 1, last + 1):
+            total = total + original.entering(index + 1)
+        return total
+
+    return original.once(("summed", first, last), make)
+
+
 def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
     """Queries, keys, values of block `index` (0-based) for the `tokens` (B, L, D) entering it."""
     block = clip.blocks[index]

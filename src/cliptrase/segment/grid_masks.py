@@ -8,7 +8,6 @@ from cliptrase.model.sam import Sam, Size, decode, framed_size, patch_centres
 from cliptrase.segment.sam_regions import PROMPTS, whole_masks
 
 GRID = 8  # points a side
-POINTS = GRID**2
 LEAST_IOU = 0.4  # that SAM predicts of a mask that is kept
 STABLE = 0.4  # least share of the pixels above −1 whose logit is above 1
 OVERLAP = 0.7  # IoU of boxes, above which the mask with the larger predicted IoU stays

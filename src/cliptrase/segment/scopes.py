@@ -39,14 +39,8 @@ def corrclip(
     regions = torch.stack([merged_masks(*each) for each in zip(masks, unit, strict=True)])
     weights = scoped_attention(cosines(compared), regions)
 
-    def middle() -> Tensor:
-        each = range(clip.inner_index(6), clip.inner_index(10) + 1)
-        total = torch.zeros_like(original.entering(last))
-        for index in each:
-            total = total + original.entering(index + 1)
-        return total / len(each)
-
-    inner = original.once("mean of blocks 6 to 10", middle)
+    first, stop = clip.inner_index(6), clip.inner_index(10)
+    inner = vision.summed(original, first, stop) / (stop - first + 1)
     main = proxied(original, last, weights, seen.grid)
     spatial = proxied(original, last, weights, seen.grid, inner)
     on_clip = nearest(regions.unflatten(1, seen.grid), original.grid)
