@@ -105,8 +105,7 @@ def run_pass(
                 _Pass(todo, Path(data), chosen, batch_size, workers, pool, freeze_code).make(
                     Path(partial), save_every, in_batches, Path(out)
                 )
-        Path(partial).unlink(missing_ok=True)
-        clear_leftovers(Path(partial))  # of a pass that was killed as it saved
+        _forget(Path(partial))
     return {name: Path(out) / name for name in runs}
 
 
@@ -134,6 +133,11 @@ def count_shard(
         _Pass(runs, Path(data), chosen, batch_size, workers, pool, freeze_code, shard).keep(
             partial, SAVE_EVERY, chosen.type == "cuda", file
         )
+    _forget(partial)
+
+
+def _forget(partial: Path) -> None:
+    """Delete the saved counts, and what a pass left that was killed as it saved them."""
     partial.unlink(missing_ok=True)
     clear_leftovers(partial)
 

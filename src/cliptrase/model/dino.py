@@ -236,7 +236,7 @@ def features(dino: Dino, seen: Tokens, feature: str) -> tuple[Tensor, ...]:
         parts: tuple[Tensor, ...] = (seen.final[:, None],)
     elif feature in ("key", "value", "query + key"):
         q, k, v = _qkv(dino.model.blocks[-1], seen.last)
-        chosen = {"key": k, "value": v, "query + key": q + k}[feature]
+        chosen = q + k if feature == "query + key" else k if feature == "key" else v
         parts = (chosen.transpose(1, 2).flatten(2)[:, None],)
     else:
         parts = tuple(_qkv(dino.model.blocks[-2], seen.second_last))
