@@ -1,4 +1,4 @@
-"""What each method costs beside CLIP, and all that need CLIP alone in one pass: peers.json."""
+"""What each method costs beside CLIP, and all peers without a network of their own: peers.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.per_image import MIDDLE
 from benchmarks.scenery import SIZES, Eps, Models, Patchworks, job, models
-from benchmarks.timing import passing, ratios, spread, taking_turns, ways
+from benchmarks.timing import Spread, encoding, passing, ratios, spread, taking_turns, ways
 from cliptrase import config
 from cliptrase.config.files import names
 from cliptrase.config.method import Method
@@ -15,7 +15,8 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.model.backbones import Key, Network
 from cliptrase.pipeline.probe import random_network
 
-PLAIN, TOGETHER = "clip", "all that need CLIP alone"
+PLAIN, TOGETHER = "clip", "clip and peers"
+NAMES = (21, MIDDLE)  # of VOC21, on which peers are compared most, and as many as elsewhere here
 
 
 def measure(threads: int, quick: bool) -> dict[str, Any]:
@@ -23,7 +24,8 @@ def measure(threads: int, quick: bool) -> dict[str, Any]:
 
     Methods with networks beside CLIP, of random weights as CLIP, see one picture once: their
     networks take most of the time. `cliptrase_unsupervised` is left out, as it costs what
-    `cliptrase` does.
+    `cliptrase` does. `together`: by the number of names, the encodes of one image that a pass with
+    all peers without such networks takes more than one with `clip` alone.
     """
     size, pictures, rounds, pool = SIZES[0], *((1, 1, 2) if quick else (8, 5, 8))
     loaded = models(quick, sizes=(size,))
@@ -32,10 +34,14 @@ def measure(threads: int, quick: bool) -> dict[str, Any]:
     alone = {name: eps.fitted(each) for name, each in methods.items() if not each.networks}
     beside = {name: each for name, each in methods.items() if each.networks}
     jobs = {name: {name: job(each, loaded.clip, MIDDLE)} for name, each in alone.items()}
-    jobs[TOGETHER] = {name: one for each in jobs.values() for name, one in each.items()}
     figures = {"pictures": pictures, "rounds": rounds, "classes": MIDDLE, "size": size}
     figures |= {"needs": {name: needs(each) for name, each in methods.items()}}
     figures["ratio"] = compared(loaded, jobs, size, threads, pictures, rounds)
+    peers = {name: each for name, each in alone.items() if not name.startswith("cliptrase")}
+    figures["peers"] = [name for name in peers if name != PLAIN]
+    figures["together"] = {
+        str(names): encodes_more(loaded, peers, names, threads, pictures, rounds) for names in NAMES
+    }
     networks: dict[Key, Network] = {}
     for name, each in beside.items():
         for network in each.networks:
@@ -68,6 +74,25 @@ def with_networks(method: Method, loaded: Models, networks: dict[Key, Network]) 
     return Job(
         method, asked.logit_scale, asked.target, asked.text_key, asked.text, networks=networks
     )
+
+
+def encodes_more(
+    loaded: Models, methods: dict[str, Method], names: int, threads: int, pictures: int, rounds: int
+) -> Spread:
+    """What a pass with all `methods` takes more than one with `clip` alone, in encodes: round by
+    round, encodes by open_clip's `encode_image`, one image a thread as in the pass."""
+    drawn = Patchworks.draw(SIZES[0], range(pictures), {str(names): names})
+    shown = [each.shown.pixels for each in drawn.loaded]
+    jobs = {name: job(method, loaded.clip, names) for name, method in methods.items()}
+    way = ways(loaded.clip.device, threads)[0]
+    turns = {
+        "encode": partial(encoding, loaded.clip, loaded.encoders[SIZES[0]], shown, way),
+        PLAIN: partial(passing, loaded.clip, drawn, {PLAIN: jobs[PLAIN]}, way),
+        TOGETHER: partial(passing, loaded.clip, drawn, jobs, way),
+    }
+    seconds = taking_turns(turns, rounds, warm_up=rounds > 1)
+    more = [both - plain for both, plain in zip(seconds[TOGETHER], seconds[PLAIN], strict=True)]
+    return spread(ratios(more, seconds["encode"]))
 
 
 def compared(

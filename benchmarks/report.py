@@ -118,6 +118,11 @@ def peers(figures: dict[str, Any]) -> str:
         needs = ", ".join(f"`{label}`" for label in figures["needs"].get(name, ()))
         shown = f"`{name}`" if name in figures["needs"] else name
         lines.append(_row(shown, needs, _span(ratio, 2)))
+    peers = ", ".join(f"`{name}`" for name in figures["peers"])
+    lines += ["", f"Together {peers} take, in encodes of an image more than `clip` alone:", ""]
+    more = figures["together"]
+    lines += _head("names", "encodes more")
+    lines += [_row(names, _span(encodes, 2)) for names, encodes in more.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -27,9 +27,9 @@ from cliptrase.evaluate.keys import clustering_key
 from cliptrase.evaluate.protocols import Crop, Shown
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model import vision
+from cliptrase.model.affinity import squared_distances
 from cliptrase.model.load import Clip
 from cliptrase.runs.counts import GroundTruth
-from cliptrase.segment.clustering import squared_distances
 
 SIZES = (224, 336)
 CLASSES = (20, 171, 847)

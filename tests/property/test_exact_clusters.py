@@ -15,8 +15,9 @@ import torch
 from scipy.ndimage import median_filter as scipy_median
 from slow_stages import clustered, left
 
+from cliptrase.model.affinity import squared_distances
 from cliptrase.segment import ways
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
+from cliptrase.segment.clustering import dbscan, neighbours, without
 from cliptrase.segment.median import median_filter
 
 

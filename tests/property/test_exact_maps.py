@@ -21,7 +21,7 @@ from slow_stages import segmented, upsampled
 from tests.objects import changed, listed_text, method
 
 from cliptrase.evaluate.graph import Graph
-from cliptrase.segment.clustering import squared_distances
+from cliptrase.model.affinity import squared_distances
 
 BATCHES = (1, 2, 3, 5, 8, 16)
 EVERYTHING = max(BATCHES)

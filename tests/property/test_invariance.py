@@ -20,11 +20,12 @@ from tests.objects import method
 from cliptrase.config.method import Method
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.model import vision
+from cliptrase.model.affinity import squared_distances
 from cliptrase.model.load import Clip
 from cliptrase.model.vision import QKV
 from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts, scores
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
+from cliptrase.segment.clustering import dbscan, neighbours
 from cliptrase.segment.correlation import correlation, eq7_kept, patch_part
 
 EXAMPLES = settings(deadline=None, max_examples=60)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import median_filter as scipy_median
 from sklearn.cluster import DBSCAN
 
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
+from cliptrase.model.affinity import squared_distances
+from cliptrase.segment.clustering import dbscan, neighbours
 from cliptrase.segment.median import median_filter
 
 # Eighths: sums of their squares are exact, so every implementation must agree at eps itself.

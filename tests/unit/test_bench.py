@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import __main__ as bench
-from benchmarks import growth, peers, pictures, released, report, scenery, tables, timing
+from benchmarks import growth, pictures, released, report, scenery, tables, timing
 from open_clip.model import CLIP
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -19,8 +19,8 @@ from cliptrase.config.files import names
 from cliptrase.data.read.crop import crop_image
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.textcache import text_of
+from cliptrase.model.affinity import squared_distances
 from cliptrase.model.load import Clip, load_clip
-from cliptrase.segment.clustering import squared_distances
 from cliptrase.shapes.scenes import evaluation_scene
 
 NEAR = 1e-4  # of the pixels: two logits may be equal to the last bit
@@ -262,7 +262,10 @@ def test_quick_times_every_method_that_words_decide(quick):
     figures = read(quick / "peers.json")
     ratios, needs = figures["ratio"], figures["needs"]
     wordless = {"cliptrase_unsupervised", "outside"}
-    assert set(ratios) - {peers.TOGETHER} == set(needs) == set(names("method")) - wordless
+    assert set(ratios) == set(needs) == set(names("method")) - wordless
+    beside = {name for name in ratios if not needs[name] and not name.startswith("cliptrase")}
+    assert set(figures["peers"]) == beside - {"clip"} and len(beside) == 11
+    assert list(figures["together"]) == ["21", "171"]
     assert ratios["clip"] == {"median": 1, "min": 1, "max": 1}
     assert needs["clip"] == [] and needs["cliptrase_sam"] == ["shapes_sam"]
     assert report.peers(figures) in (quick / "peers.md").read_text(encoding="utf-8")

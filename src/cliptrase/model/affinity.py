@@ -21,6 +21,18 @@ def cosines(patches: Tensor) -> Tensor:
     return unit @ unit.transpose(1, 2)
 
 
+def squared_distances(rows: Tensor) -> Tensor:
+    """Squared Euclidean distances (B, N, N) float64 of float32 `rows` (B, N, C).
+
+    In float64 and by the expansion |a|² − 2ab + |b|², clamped at 0: what scikit-learn computes for
+    float32 input, so that eps decides alike.
+    """
+    exact = rows.double()
+    norms = exact.square().sum(dim=-1)
+    products = exact @ exact.transpose(1, 2)
+    return (norms.unsqueeze(2) - 2 * products + norms.unsqueeze(1)).clamp_min(0)
+
+
 def thresholded(similarity: Tensor, threshold: float) -> Tensor:
     """`similarity` with zeros where it is below `threshold`."""
     return similarity.masked_fill(similarity < threshold, 0)
@@ -56,9 +68,11 @@ def local_outliers(patches: Tensor, quantile: float) -> Tensor:
     """
     count = patches.shape[1]
     neighbours = min(NEIGHBOURS, count - 1)
-    exact = "donot_use_mm_for_euclid_dist"
-    distances = torch.cdist(patches, patches, compute_mode=exact).square()
-    distances, order = distances.sort(dim=2, stable=True)
+    squared = squared_distances(patches)
+    # of equal patches 0, which the expansion misses by rounding; what float32 cannot tell is equal
+    norms = patches.double().square().sum(dim=2)
+    squared = torch.where(squared > 1e-12 * (norms[:, :, None] + norms[:, None]), squared, 0)
+    distances, order = squared.to(patches.dtype).sort(dim=2, stable=True)
     reach = distances[:, :, neighbours].clamp_min(1e-12)
     nearest = order[:, :, 1 : neighbours + 1]
     # in order: two patches with the same neighbours have equal factors to the last bit

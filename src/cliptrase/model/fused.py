@@ -5,7 +5,6 @@ Shapes as in vision.py.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cliptrase.config.method import Attention
@@ -40,17 +39,21 @@ def fused(original: vision.Original) -> Fused:
 def _fused(original: vision.Original) -> Fused:
     clip, last = original.clip, original.clip.block_index(12)
     each = range(clip.inner_index(1), clip.inner_index(11) + 1)
-    # one after the other: a sum over a stack rounds by the batch's size
-    total = sum((_attention(original, index) for index in each), torch.zeros(()))
+    total = _attention(original, each[0])
+    for index in each[1:]:  # in turn: a sum over a stack rounds by the batch's size
+        total += _attention(original, index)
     layers = []
     for index in range(clip.depth):
         tokens = original.entering(index)
         if index < last:
             tokens = clip.blocks[index].ln_1(tokens)
-        total = total / total.sum(dim=2, keepdim=True)
-        total = total / total.sum(dim=3, keepdim=True)
+            values = vision.values(clip, last, tokens)
+        else:
+            values = original.qkv(last).v
+        total /= total.sum(dim=2, keepdim=True)
+        total /= total.sum(dim=3, keepdim=True)
         weights = contrasted(total)
-        mixed = (weights @ vision.qkv(clip, last, tokens).v).transpose(1, 2).flatten(2)
+        mixed = (weights @ values).transpose(1, 2).flatten(2)
         layers.append(vision.finish(clip, last, tokens, mixed, residual=False, ffn=False))
     return Fused(layers, weights.mean(dim=1))
 
@@ -63,8 +66,10 @@ def _attention(original: vision.Original, index: int) -> Tensor:
 def contrasted(attention: Tensor) -> Tensor:
     """B (B, H, L, L), rows sum to 1: (A + Aᵀ)/2 less the means of its columns, entries below 0
     set to 0, rows divided by their sums. A token above no mean attends to itself."""
-    both = (attention + attention.transpose(2, 3)) / 2
-    above = (both - both.mean(dim=2, keepdim=True)).clamp_min(0)
+    above = attention + attention.transpose(2, 3)  # twice that: the rows are scaled anyway
+    above -= above.mean(dim=2, keepdim=True)
+    above.clamp_min_(0)
     sums = above.sum(dim=3, keepdim=True)
-    itself = torch.eye(above.shape[3], device=above.device)
-    return torch.where(sums > 0, above / sums, itself)
+    empty = (sums == 0).to(above.dtype)
+    above.diagonal(dim1=2, dim2=3).add_(empty.squeeze(3))
+    return above.div_(sums + empty)

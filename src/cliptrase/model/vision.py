@@ -173,6 +173,14 @@ def qkv(clip: Clip, index: int, tokens: Tensor) -> QKV:
     return QKV(q, k, v)
 
 
+def values(clip: Clip, index: int, tokens: Tensor) -> Tensor:
+    """Values (B, H, L, d) alone of block `index` for the `tokens` (B, L, D) entering it."""
+    block = clip.blocks[index]
+    attn, start = block.attn, 2 * tokens.shape[2]
+    v = linear(block.ln_1(tokens), attn.in_proj_weight[start:], attn.in_proj_bias[start:])
+    return v.unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
+
+
 def softmax_weights(a: Tensor, b: Tensor) -> Tensor:
     """softmax(a·bᵀ/√d) of each head: (B, H, L, L), rows sum to 1."""
     return torch.softmax(a @ b.transpose(2, 3) * a.shape[3] ** -0.5, dim=3)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.config.method import Regions
+from cliptrase.model.affinity import squared_distances
 from cliptrase.segment import ways
 
 
@@ -23,18 +24,6 @@ class Points:
     def squared(self) -> Tensor:
         """Squared Euclidean distances (B, N, N) float64."""
         return squared_distances(self.rows)
-
-
-def squared_distances(rows: Tensor) -> Tensor:
-    """Squared Euclidean distances (B, N, N) float64 of float32 `rows` (B, N, C).
-
-    In float64 and by the expansion |a|² − 2ab + |b|², clamped at 0: what scikit-learn computes for
-    float32 input, so that eps decides alike.
-    """
-    exact = rows.double()
-    norms = exact.square().sum(dim=-1)
-    products = exact @ exact.transpose(1, 2)
-    return (norms.unsqueeze(2) - 2 * products + norms.unsqueeze(1)).clamp_min(0)
 
 
 def neighbours(squared: Tensor, eps: float) -> Tensor:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.cluster import DBSCAN
 
+from cliptrase.model.affinity import squared_distances
 from cliptrase.segment import ways
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances
+from cliptrase.segment.clustering import dbscan, neighbours
 
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["a CPU's way", "a GPU's way"])

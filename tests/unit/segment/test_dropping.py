@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from sklearn.cluster import DBSCAN
 
-from cliptrase.segment.clustering import dbscan, neighbours, squared_distances, without
+from cliptrase.model.affinity import squared_distances
+from cliptrase.segment.clustering import dbscan, neighbours, without
 
 
 def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, float, int]:
