@@ -152,7 +152,7 @@ def _beside(
                 pixels += int(np.count_nonzero(one != two))
                 if len(listed) < LISTED:
                     predictor = predictor_of({name: run}, data, torch.device("cpu"))
-                    listed += differing(predictor, name, position, one, two)
+                    listed += differing(predictor, name, position, file.stem, (one, two))
     return Comparison(environment.name, matrices, pixels, listed[:LISTED], environment.instructions)
 
 

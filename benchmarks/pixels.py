@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from cliptrase.config import Run
 from cliptrase.data import open_dataset
+from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
+from cliptrase.evaluate.protocols import Maps
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.backbones import load_networks
@@ -52,29 +54,37 @@ def predictor_of(runs: Mapping[str, Run], data: Path, device: torch.device) -> P
     return Predictor(clip, loader, jobs, Stages(), first.batch_size)
 
 
-def label_maps(predictor: Predictor, positions: Sequence[int], together: int) -> LabelMaps:
-    """The classes of the images at these positions, so many computed at once."""
-    protocol, maps = predictor.load.protocol, []
-    for start in range(0, len(positions), together):
-        shown = [predictor.load(at).shown for at in positions[start : start + together]]
+def label_maps(
+    predictor: Predictor, positions: Sequence[int], together: int = 1, threads: int = 1
+) -> LabelMaps:
+    """The classes of the images at these positions: so many computed together, or one a thread."""
+
+    def predicted(batch: Sequence[int]) -> Maps:
+        shown = [predictor.load(position).shown for position in batch]
+        protocol, jobs = predictor.load.protocol, predictor.jobs
         with torch.inference_mode():
-            maps.append(protocol.maps(predictor.clip, shown, predictor.jobs, together, Stages()))
+            return protocol.maps(predictor.clip, shown, jobs, together, Stages())
+
+    batches = [positions[start : start + together] for start in range(0, len(positions), together)]
+    with single_threaded_pool(threads) as pool:
+        maps = list(pool.map(predicted, batches) if together == 1 else map(predicted, batches))
     return {run: np.concatenate([each[run].classes for each in maps]) for run in predictor.jobs}
 
 
 def differing(
-    predictor: Predictor, run: str, position: int, one: NDArray[np.int16], other: NDArray[np.int16]
-) -> Iterable[Pixel]:
-    """The pixels of an image whose class (H, W) is another in `other`, with the margins that
-    `predictor` gives them."""
-    places = np.argwhere(one != other)
-    if not len(places):
-        return
-    image = str(predictor.load.dataset.ids[position])
-    won = margins(predictor, predictor.jobs[run], position)
-    for y, x in places.tolist():
-        classes = int(one[y, x]), int(other[y, x])
-        yield Pixel(run, image, y, x, classes, float(won[y, x]))
+    predictor: Predictor,
+    run: str,
+    position: int,
+    image: str,
+    maps: tuple[NDArray[np.int16], NDArray[np.int16]],
+) -> Iterator[Pixel]:
+    """The pixels of an image whose classes (H, W) differ, with the margins that `predictor` has."""
+    places = np.argwhere(maps[0] != maps[1])
+    if len(places):
+        won = margins(predictor, predictor.jobs[run], position)
+        for y, x in places.tolist():
+            classes = int(maps[0][y, x]), int(maps[1][y, x])
+            yield Pixel(run, image, y, x, classes, float(won[y, x]))
 
 
 def margins(predictor: Predictor, job: Job, position: int) -> NDArray[np.float32]:

@@ -50,7 +50,7 @@ def test_each_pixel_that_differs_is_listed_with_the_margin_of_its_logits(runs, d
     name, run = next((name, run) for name, run in runs.items() if run.method.name == "clip")
     predictor = predictor_of({name: run}, data, torch.device("cpu"))
     position, job = 1, predictor.jobs[name]
-    (before,) = label_maps(predictor, [position], 1)[name]
+    (before,) = label_maps(predictor, [position])[name]
     pixels = predictor.clip.normalise(predictor.load(position).shown.pixels[None])
     with torch.inference_mode():
         logits = Graph(predictor.clip, pixels).logits(job.method, job.text, "", job.logit_scale)
@@ -64,12 +64,12 @@ def test_each_pixel_that_differs_is_listed_with_the_margin_of_its_logits(runs, d
     after, places = before.copy(), [(0, 3), (100, 7)]
     for place in places:
         after[place] += 1
-    listed = list(differing(predictor, name, position, before, after))
+    listed = list(differing(predictor, name, position, "one", (before, after)))
     assert [(pixel.y, pixel.x) for pixel in listed] == places
     assert [pixel.classes[1] - pixel.classes[0] for pixel in listed] == [1, 1]
     for pixel, place in zip(listed, places, strict=True):
         assert pixel.margin == pytest.approx(expected[place], abs=1e-4) and pixel.run == name
-    assert not list(differing(predictor, name, position, before, before))
+    assert not list(differing(predictor, name, position, "one", (before, before)))
 
 
 @pytest.mark.slow
