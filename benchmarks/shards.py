@@ -2,8 +2,9 @@
 
 A pass of the embedded benchmark is made whole and in 2, 4 and 8 shards, two processes at a time, as
 `--config shards=N` makes it: CPU seconds, which other programs change little, time by the clock,
-and the bytes of the shards' files. What is counted of ten times the images and ten times the
-classes is simulated: drawn counts through the code of a pass, saved, added up and scored.
+and the bytes of the shards' files. Then ten times the images and ten times the classes: CPU seconds
+of ViT-B/16 with random weights, and drawn counts through the code of a pass, saved, added up and
+scored.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.growth import slope
-from benchmarks.timing import Spread, spread
+from benchmarks.per_image import Setting
+from benchmarks.scenery import Eps, models
+from benchmarks.timing import Spread, Way, spread, taking_turns
 from cliptrase.config.files import OWN
 from cliptrase.evaluate.tally import ImageResult, Progress, Tally
 from cliptrase.files import write_json, write_text
@@ -44,6 +48,7 @@ NAME = "shapes.shapes_clip.336.crop"
 SHARDS = (1, 2, 4, 8)
 AT_ONCE = 2
 CLASSES_OF_AN_IMAGE = 12  # that it shows or that are predicted in it
+PREDICTED = ((4, 171), (40, 171), (4, 1_710))  # images, classes
 SIMULATED = ((2_000, 171), (20_000, 171), (2_000, 1_710))  # images, classes
 
 
@@ -71,6 +76,23 @@ class Simulated:
     add: float
     score: float
     memory: int
+
+
+def predicted(tiny: bool, rounds: int) -> dict[str, Spread]:
+    """CPU seconds an image of CLIPtrase at 224 px on one thread, by images and classes."""
+    loaded, most = models(tiny, sizes=(224,)), max(images for images, _ in PREDICTED)
+    whole = Setting.of(loaded, Eps(loaded.clip, 224, 8), most, rounds, 1)
+
+    def timed(call: Callable[[], float], images: int) -> float:
+        start = time.process_time()
+        call()
+        return (time.process_time() - start) / images
+
+    turns = {}
+    for images, classes in PREDICTED:
+        call = replace(whole, pictures=images).cliptrase(classes, Way(1))
+        turns[f"{images} images, {classes:,} classes"] = partial(timed, call, images)
+    return {name: spread(each) for name, each in taking_turns(turns, rounds).items()}
 
 
 def simulated(images: int, classes: int, folder: Path) -> Simulated:
@@ -159,11 +181,17 @@ def measured(images: int, rounds: int, shards: Sequence[int] = SHARDS) -> list[M
     ]
 
 
-def markdown(passes: Sequence[Made], counts: Sequence[Simulated], images: int) -> str:
-    """Two tables."""
+def markdown(
+    passes: Sequence[Made],
+    pictures: Mapping[str, Spread],
+    counts: Sequence[Simulated],
+    images: int,
+) -> str:
+    """Three tables."""
 
-    def span(each: Spread) -> str:
-        return f"{each['median']:.1f} <sub>{each['min']:.1f} – {each['max']:.1f}</sub>"
+    def span(each: Spread, digits: int = 1) -> str:
+        median, least, most = (f"{each[key]:.{digits}f}" for key in ("median", "min", "max"))
+        return f"{median} <sub>{least} – {most}</sub>"
 
     lines = [
         f"| shards of {images} images | CPU s | of them to add up | s by the clock | bytes |",
@@ -175,6 +203,9 @@ def markdown(passes: Sequence[Made], counts: Sequence[Simulated], images: int) -
         for each in passes
     ]
     lines += ["", f"One more shard: {overhead(passes):.1f} CPU s.", ""]
+    lines += ["| ViT-B/16, 224 px, one thread | CPU s an image |", "|---|---:|"]
+    lines += [f"| {name} | {span(each, 3)} |" for name, each in pictures.items()]
+    lines.append("")
     lines += [
         "| images | classes | bytes an image | save, s | add, s | score, s | memory |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -201,13 +232,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="counts.") as folder:
         counts = [simulated(*size, Path(folder)) for size in SIMULATED]
+    pictures = predicted(False, options.rounds)
     passes = measured(options.images, options.rounds)
     said = {"images": options.images, "overhead_s": overhead(passes)}
     said |= {"by_shards": [asdict(each) for each in passes]}
+    said |= {"predicted": pictures}
     said |= {"simulated": [asdict(each) for each in counts], "load": os.getloadavg()[0]}
     write_json(options.out / "shards.json", said)
-    write_text(options.out / "shards.md", markdown(passes, counts, options.images))
-    print(markdown(passes, counts, options.images))
+    write_text(options.out / "shards.md", markdown(passes, pictures, counts, options.images))
+    print(markdown(passes, pictures, counts, options.images))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def test_one_more_shard_is_the_slope_over_passes_that_are_cut():
     cpu = {1: 100.0, 2: 120.0, 4: 130.0, 8: 150.0}
     passes = [Made(n, spread(s), spread(4.0), spread(60.0), 7000 * n) for n, s in cpu.items()]
     assert shards.overhead(passes) == 5.0
-    table = shards.markdown(passes, [], 96)
+    table = shards.markdown(passes, {"4 images": spread(0.4)}, [], 96)
+    assert "| 4 images | 0.400 <sub>0.400 – 1.400</sub> |" in table
     assert "| 8 | 150.0 <sub>150.0 – 151.0</sub> | 4.0 " in table and "56,000 |" in table
     assert "One more shard: 5.0 CPU s." in table
