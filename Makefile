@@ -13,7 +13,7 @@ DONE := .venv/setup.done
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature test bench check train-shapes-clip train-shapes-sam train-shapes-dino
+.PHONY: help setup demo miniature test bench gpu check train-shapes-clip train-shapes-sam train-shapes-dino
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -38,6 +38,9 @@ test: setup  ## the tests, two at a time
 
 bench: setup  ## time an image, the class names and the tables, and how they grow; nothing else should run (20 minutes)
 	$(PY) -m benchmarks
+
+gpu: setup  ## what only a GPU can show: exactness, speed, memory, locks; needs one, no network (8 minutes)
+	$(PY) -m benchmarks.gpu
 
 check: setup  ## lint, types, formats, dry runs
 	$(PY) -m ruff check

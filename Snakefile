@@ -7,6 +7,7 @@
 --config device=cpu           auto | cpu | cuda | cuda:N
 --config gpus=1               passes share the first so many GPUs; 0: the CPU
 --config shards=7             every pass is cut into so many jobs, each of a part of the images
+--config hours=2              … into as many as it needs for none to take longer
 --config save_maps=4          every run keeps the label maps of its first pictures
 --config tracking=online      how W&B publishes: offline | online | disabled
 
@@ -22,7 +23,7 @@ from snakemake.utils import min_version
 
 from cliptrase import errors, machine, pipeline, plan
 from cliptrase.pipeline import data as pipeline_data
-from cliptrase.pipeline import markers, progress, start
+from cliptrase.pipeline import division, markers, progress, start
 from cliptrase.pipeline.announcement import announcement
 from cliptrase.pipeline.settings import read_settings
 from cliptrase.runs import code

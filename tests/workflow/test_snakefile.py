@@ -22,6 +22,8 @@ import yaml
 from PIL import Image
 
 from cliptrase import plan
+from cliptrase.pipeline import division, estimate
+from cliptrase.pipeline.settings import read_settings
 
 PLAN = plan.load("smoke")
 
@@ -303,6 +305,23 @@ def test_a_pass_in_shards_has_the_same_bytes_and_is_finished(tree, bare):
     assert made and made == {run: before[run] for run in made}
     assert not planned_jobs(bare, target, **shards)
     assert [each.name for each in (bare / target).parent.iterdir()] == [f"{name}.json"]
+
+
+def test_a_pass_is_cut_by_hours_as_it_was_when_it_began(bare, monkeypatch):
+    names = list(PLAN.passes)
+    monkeypatch.chdir(bare)
+    timing = estimate.Timing(image=60.0, once=10.0)
+    speed = estimate.Speed(device="cpu", start=5.0, memory=1e9, passes=dict.fromkeys(names, timing))
+    monkeypatch.setattr(estimate, "_ask", lambda question: speed)
+    cut = division.shards(PLAN, names, read_settings({"hours": 0.05}), "auto")
+    assert set(cut.values()) == {2}
+    (bare / "results/speed.json").unlink()
+    done = snakemake(bare, "all", "--dry-run", "--printshellcmds", hours="0.05")
+    assert done.returncode == 0 and "timing this machine" not in done.stdout, done.stdout
+    commands = re.findall(r"cliptrase.evaluate.planned smoke (\S+) (.*)", done.stdout)
+    counts = [name for name, options in commands if re.match(r"--shard [12]/2 ", options)]
+    assert sorted(counts) == sorted(names * 2)
+    assert [name for name, options in commands if "--shards 2 " in options] == names
 
 
 def test_label_maps_are_due_where_they_are_asked_for(tree):

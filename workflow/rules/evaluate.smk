@@ -9,7 +9,10 @@ DEVICE = pipeline.limit_gpus(SETTINGS.device, SETTINGS.gpus)
 GPUS = machine.usable_gpus(DEVICE)
 # A pass has its share of the cores, so that as many start as there are GPUs. Where the cores do not
 # divide evenly there may be more, which wait for the lock of a GPU.
-WORKERS = pipeline.workers((LEFT or PASSES) * SETTINGS.shards, GPUS, CORES)
+SHARDS = errors.exit_on_user_error(division.shards)(PLAN, LEFT, SETTINGS, DEVICE)  # of each pass
+WORKERS = pipeline.workers(
+    [name for name in LEFT or PASSES for _ in range(SHARDS[name])], GPUS, CORES
+)
 RUNS_OF = {name: sorted(each.runs) for name, each in PLAN.passes.items()}
 
 
@@ -42,7 +45,7 @@ rule evaluate_shard:
 # Stands for the shards of a pass, whatever their number: Snakemake makes again what has other inputs.
 rule count_shards:
     input:
-        lambda wildcards: pipeline.shard_files(SUITE, wildcards.name, SETTINGS.shards),
+        lambda wildcards: pipeline.shard_files(SUITE, wildcards.name, SHARDS[wildcards.name]),
     output:
         temp(f"results/passes/{SUITE}/{{name}}.counted"),
     log:
@@ -59,7 +62,7 @@ rule evaluate_pass:
         data=lambda wildcards: pipeline_data.prepared(PLAN.passes[wildcards.name], DATA),
         weights=lambda wildcards: pipeline_data.weights(PLAN.passes[wildcards.name], DATA),
         marker=lambda wildcards: markers.evaluation(SUITE, wildcards.name, STALE),
-        counted=lambda wildcards: pipeline.counted(SUITE, wildcards.name, SETTINGS.shards),
+        counted=lambda wildcards: pipeline.counted(SUITE, wildcards.name, SHARDS[wildcards.name]),
     output:
         f"results/passes/{SUITE}/{{name}}.json",
     log:
@@ -70,7 +73,9 @@ rule evaluate_pass:
     resources:
         gpu=min(1, GPUS),
         # Not a param: what cannot change a number must not make a pass run again.
-        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN, SETTINGS.save_maps, SETTINGS.shards),
+        options=lambda wildcards: pipeline.options(
+            DEVICE, WORKERS, GPUS, FROZEN, SETTINGS.save_maps, SHARDS[wildcards.name]
+        ),
     params:
         runs=lambda wildcards: RUNS_OF[wildcards.name],
     message:

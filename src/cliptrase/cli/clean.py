@@ -3,9 +3,9 @@
 import argparse
 import fnmatch
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cliptrase.cli.output import tell
 from cliptrase.errors import UserError, counted
@@ -18,6 +18,15 @@ A run is needed if a suite of conf/suite has it in a table. Runs that you made b
 no suite: --keep 'shapes.*' keeps those whose names fit the pattern. Datasets and archives stay, and
 so does what is no file of a run, lies behind a link, or stands outside the results folder.
 """
+
+
+@dataclass(frozen=True)
+class Unneeded:
+    """A file or folder that no suite needs, and why."""
+
+    path: str
+    bytes: int
+    reason: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,17 +45,18 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--results {args.results}: no such folder")
     unneeded = list(_unneeded(args.results, args.keep))
     for each in unneeded if args.yes else ():
-        discard(Path(each["path"]))
-    left = [each["path"] for each in unneeded if args.yes and Path(each["path"]).exists()]
-    tell(unneeded, _lines(unneeded, args.yes, len(left)), as_json=args.json)
+        discard(Path(each.path))
+    left = [each.path for each in unneeded if args.yes and Path(each.path).exists()]
+    lines = _lines(unneeded, args.yes, len(left))
+    tell([asdict(each) for each in unneeded], lines, as_json=args.json)
     if left:
         raise UserError(f"{counted(len(left), 'path')} could not be removed: {', '.join(left)}")
 
 
-def _lines(unneeded: list[dict[str, Any]], removed: bool, left: int) -> Iterator[str]:
+def _lines(unneeded: Sequence[Unneeded], removed: bool, left: int) -> Iterator[str]:
     for each in unneeded:
-        yield f"{each['bytes'] / 1e6:9.2f} MB  {each['path']}  ({each['reason']})"
-    total = sum(each["bytes"] for each in unneeded) / 1e6
+        yield f"{each.bytes / 1e6:9.2f} MB  {each.path}  ({each.reason})"
+    total = sum(each.bytes for each in unneeded) / 1e6
     if not unneeded:
         yield "nothing to remove"
     elif removed:
@@ -56,7 +66,7 @@ def _lines(unneeded: list[dict[str, Any]], removed: bool, left: int) -> Iterator
         yield f"{paths}, {total:.1f} MB; with --yes the same command removes them"
 
 
-def _unneeded(results: Path, keep: list[str]) -> Iterator[dict[str, Any]]:
+def _unneeded(results: Path, keep: list[str]) -> Iterator[Unneeded]:
     """The folders of runs that no suite has, the pass files of passes that no suite has, and the
     tables of sweeps none of whose runs stays."""
     from cliptrase import plan  # pydantic and all of conf/: not for --help
@@ -106,7 +116,7 @@ def _swept(file: Path) -> list[str]:
         return []
 
 
-def _entry(path: Path, reason: str) -> dict[str, Any]:
+def _entry(path: Path, reason: str) -> Unneeded:
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     size = sum(file.lstat().st_size for file in files)
-    return {"path": str(path), "bytes": size, "reason": reason}
+    return Unneeded(str(path), size, reason)

@@ -5,7 +5,7 @@ Torch-free: what a file holds is known before torch is imported.
 
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +97,7 @@ def architecture(path: Path) -> Tree:
         ) from None
 
 
-def _blocks(names: dict[str, Any], prefix: str) -> int:
+def _blocks(names: Iterable[str], prefix: str) -> int:
     return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})
 
 
@@ -125,7 +125,7 @@ class _Unpickler(pickle.Unpickler):
         return str(pid[1]), str(pid[2])
 
 
-def _named(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Stored]]:
+def _named(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Stored]]:
     for name, value in tree.items():
         if isinstance(value, Stored):
             yield f"{prefix}{name}", value

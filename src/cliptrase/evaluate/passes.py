@@ -26,7 +26,7 @@ from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.shards import add_up, part_of
-from cliptrase.evaluate.tally import Progress
+from cliptrase.evaluate.tally import Facts, Progress
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import clear_leftovers, make_ready
@@ -242,7 +242,7 @@ class _Pass:
                     progress.seconds = dict(self.stages.seconds)
                     progress.save(partial, self.basis)
 
-    def _facts(self, batched: bool, positions: Sequence[int]) -> dict[str, dict[str, Any]]:
+    def _facts(self, batched: bool, positions: Sequence[int]) -> Facts:
         """By run, what is known of them before an image is counted: their operations and data; and
         what a GPU's first image says compared with the CPU."""
         with self.stages("flops"):

@@ -17,7 +17,7 @@ from cliptrase.data import open_dataset
 from cliptrase.errors import UserError, counted
 from cliptrase.evaluate import kept
 from cliptrase.evaluate.addition import basis_of, tally_of, write_runs
-from cliptrase.evaluate.tally import Progress
+from cliptrase.evaluate.tally import About, Progress
 from cliptrase.runs.provenance import Stages, describe, now
 from cliptrase.runs.shards import Shard, shards_of
 
@@ -45,7 +45,7 @@ def add_up(
     basis: dict[str, object] = {}
     for shard, file in zip(shards_of(len(files)), files, strict=True):
         about, saved = _read(file)
-        basis = basis or basis_of(runs, data, about["basis"]["device"])
+        basis = basis or basis_of(runs, data, str(about["basis"]["device"]))
         expected = basis | part_of(shard, len(dataset))
         if differ := [key for key in expected if about["basis"].get(key) != expected[key]]:
             raise UserError(f"{file}: counted with another {_listed(differ)}; {CURE}")
@@ -54,12 +54,12 @@ def add_up(
             raise UserError(f"{file}: lacks {some}; {CURE}")
         progress.extend(about, saved)
     stages.add(progress.seconds)
-    about = {"runs_in_pass": len(runs), "shards": len(files)}
-    provenance = describe(stages, started, str(basis["device"]), **about)
+    cost = {"runs_in_pass": len(runs), "shards": len(files)}
+    provenance = describe(stages, started, str(basis["device"]), **cost)
     write_runs(runs, progress, dataset.ids, out, data, provenance)
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _read(file: Path) -> tuple[About, dict[str, NDArray[Any]]]:
     """What a shard's file says of its counts, and they."""
     if not file.is_file():
         raise UserError(f"{file}: missing; count this shard first, with --shard")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Hashable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import TypedDict, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, OverrideType, RangeSweep
@@ -110,9 +110,24 @@ def _pass_key(run: Run) -> Hashable:
     return shared(run), *_options(run).values()
 
 
-def _options(run: Run) -> dict[str, Any]:
+class _Options(TypedDict):
     """What `run_pass` and `save_maps` are told beside the runs."""
-    return {key: getattr(run, key) for key in ("out", "data", "device", "batch_size", "workers")}
+
+    out: str
+    data: str
+    device: str
+    batch_size: int
+    workers: int | None
+
+
+def _options(run: Run) -> _Options:
+    return _Options(
+        out=run.out,
+        data=run.data,
+        device=run.device,
+        batch_size=run.batch_size,
+        workers=run.workers,
+    )
 
 
 def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:

@@ -6,10 +6,10 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cliptrase.evaluate import kept
 from cliptrase.runs.counts import GroundTruth, ImageCounts, RegionCounts
@@ -197,21 +197,45 @@ def _extend_skipped(
     skipped[done : done + more] = saved["skipped"][:more]
 
 
+class Facts(TypedDict, total=False):
+    """What is known of the runs before an image is counted, by run: their operations, and the
+    digest of their data. compared: what a GPU's first image says beside the CPU's."""
+
+    flops: dict[str, int]
+    data: dict[str, str | None]
+    compared: dict[str, object]
+
+
+class About(TypedDict):
+    """What a file of counts says of them. basis: what must be equal for them to be added."""
+
+    basis: dict[str, object]
+    runs: list[str]
+    position: int
+    seconds: dict[str, float]
+    facts: Facts
+
+
 @dataclass
 class Progress:
     """How far a pass is, or a shard of it: tallies by run, how many images they hold, seconds spent
-    by stage, and the facts that are known by now (the runs' operations)."""
+    by stage, and the facts that are known by now."""
 
     tallies: dict[str, Tally | RegionTally]
     position: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
     def save(self, path: Path, basis: Mapping[str, object]) -> None:
         """Write everything to `path`. `basis` is what must be equal for a resume to be right."""
-        runs, seconds, facts = list(self.tallies), self.seconds, self.facts
-        done = {"runs": runs, "position": self.position, "seconds": seconds, "facts": facts}
-        arrays: dict[str, Any] = {"about": np.array(json.dumps({"basis": basis, **done}))}
+        about = About(
+            basis=dict(basis),
+            runs=list(self.tallies),
+            position=self.position,
+            seconds=self.seconds,
+            facts=self.facts,
+        )
+        arrays: dict[str, ArrayLike] = {"about": json.dumps(about)}
         for name, tally in self.tallies.items():
             arrays |= {f"{name}.{key}": getattr(tally, key) for key in tally.ARRAYS}
         kept.write(path, arrays)
@@ -221,14 +245,14 @@ class Progress:
         saved = kept.read(path, "starting over")
         if saved is None:
             return
-        about = json.loads(str(saved["about"]))
+        about: About = json.loads(str(saved["about"]))
         if about["basis"] != basis or not set(self.tallies) <= set(about["runs"]):
             log.info("%s is from other code, data or runs: starting over", path)
             return
         self.extend(about, saved)
         log.info("going on from image %d", self.position)
 
-    def extend(self, about: Mapping[str, Any], saved: Mapping[str, NDArray[Any]]) -> None:
+    def extend(self, about: About, saved: Mapping[str, NDArray[Any]]) -> None:
         """Add the images that come next, as `save` wrote them."""
         for name, tally in self.tallies.items():
             tally.extend({key: saved[f"{name}.{key}"] for key in tally.ARRAYS})

@@ -42,7 +42,7 @@ def fetch_weights(name: str, pretrained: str | None) -> tuple[Path, dict[str, An
             f"weights {pretrained!r} were trained {'with' if quick else 'without'} QuickGELU; "
             f"take model.name={right}"
         )
-    if cached := _cached(source):
+    if cached := _cached(source["hf_hub"]):
         return cached, source
     with asking_hub(f"the weights of {name} ({pretrained}) are", CURE), quiet():
         return Path(open_clip.download_pretrained(source)), source
@@ -67,9 +67,10 @@ def quiet() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def _cached(source: dict[str, Any]) -> Path | None:
-    """The file that open_clip would take from the hub's cache, safetensors first."""
-    repository, _, filename = source["hf_hub"].rpartition("/")
+def _cached(place: str) -> Path | None:
+    """The file that open_clip would take from the hub's cache, safetensors first. place: on the
+    hub, as open_clip writes it."""
+    repository, _, filename = place.rpartition("/")
     filename = filename or "open_clip_pytorch_model.bin"
     safe = f"{filename.rpartition('.')[0]}.safetensors".replace("pytorch_model", "model")
     for candidate in (safe, filename):

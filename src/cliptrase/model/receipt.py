@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cliptrase import config
 from cliptrase.config import files
@@ -27,7 +27,18 @@ HUB = {
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
-def write_receipt(model: str, file: Path) -> dict[str, Any]:
+class Receipt(TypedDict):
+    """What the weights of a model are. checksum_verified: the name of the checksum that the hub
+    names, None where it names none."""
+
+    model: str
+    file: str
+    bytes: int
+    sha256: str
+    checksum_verified: str | None
+
+
+def write_receipt(model: str, file: Path) -> Receipt:
     """Fetch the weights of conf/model/<model>.yaml, or of conf/backbone, unless they are there;
     write what they are.
 
@@ -46,7 +57,7 @@ def write_receipt(model: str, file: Path) -> dict[str, Any]:
         raise UserError(
             f"{path.resolve()}: damaged, its sha256 is {sha256}; delete it and run again"
         )
-    receipt = {
+    receipt: Receipt = {
         "model": model,
         "file": str(path),
         "bytes": path.stat().st_size,

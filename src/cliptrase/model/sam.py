@@ -4,7 +4,7 @@ The frame of a SAM is a square of `side` pixels: the picture, resized so that it
 the frame, lies at its top left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +210,7 @@ def decode(
     return masks[each, best], ious[each, best]
 
 
-def _check_keys(weights: Path, keys: dict[str, Any]) -> None:
+def _check_keys(weights: Path, keys: Mapping[str, Collection[str | tuple[object, ...]]]) -> None:
     """Raise UserError where the file's tensors are not those of the model of config.json."""
     for what, fault in (
         ("missing_keys", "missing"),
@@ -218,7 +218,7 @@ def _check_keys(weights: Path, keys: dict[str, Any]) -> None:
         ("mismatched_keys", "of another shape"),
     ):
         if some := keys[what]:
-            (first, *_) = sorted(key if isinstance(key, str) else key[0] for key in some)
+            (first, *_) = sorted(key if isinstance(key, str) else str(key[0]) for key in some)
             raise UserError(
                 f"{weights}: not the weights of {CONFIG} beside it: "
                 f"{counted(len(some), 'tensor')} {fault}, as {first}; {CURE}"

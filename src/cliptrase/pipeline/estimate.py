@@ -54,6 +54,10 @@ class Speed(BaseModel):
     passes: dict[str, Timing]
     others: float = 0.0
 
+    def alone(self, name: str, runs: int) -> float:
+        """Seconds of a pass with so many runs beside its images."""
+        return self.start + OPENED + WRITTEN * runs + self.passes[name].once
+
 
 class PassCost(NamedTuple):
     """work: seconds of one core. seconds: by the clock. windows: of all its images."""
@@ -84,10 +88,17 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    plan: Plan, made: list[Pass], cores: int | None, device: str, frozen: bool, again: bool
+    plan: Plan,
+    made: list[Pass],
+    cores: int | None,
+    device: str,
+    frozen: bool,
+    again: bool,
+    worth: float = WORTH_A_PROBE,
 ) -> Estimate:
     """Of a start that makes these passes. cores: Snakemake's, None for all. frozen: other code is
-    no reason to make a run again. again: time them, however little and known they are."""
+    no reason to make a run again. again: time them, however little and known they are. worth:
+    seconds of guessed work from which on they are timed."""
     gpus, usable = machine.usable_gpus(device), pipeline.usable(cores)
     threads = pipeline.workers([each.name for each in made], gpus, cores)
     at_once = max(1, min(gpus or usable // threads, len(made)))
@@ -102,14 +113,14 @@ def estimate(
         timing = speed.passes.get(a_pass.name)
         if timing is None:  # its runs are there, and only the pass file is written
             return PassCost(a_pass.name, runs, images, 0, OPENED, OPENED)
-        alone = speed.start + OPENED + WRITTEN * runs + timing.once
+        alone = speed.alone(a_pass.name, runs)
         streamed, windows = images * timing.image, images * timing.windows
         seconds = alone + streamed / (1 if gpus else threads)
         return PassCost(a_pass.name, runs, images, windows, alone + streamed, seconds)
 
     guess = _guess(question)
     work = besides + sum(cost(each, guess).work for each in made)
-    if question and (again or work > WORTH_A_PROBE):
+    if question and (again or work > worth):
         speed = timed(plan.suite, question, device if gpus else "cpu", again=again)
     else:
         speed = guess

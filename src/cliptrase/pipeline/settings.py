@@ -1,14 +1,16 @@
 """What `--config` says, and the options of `cliptrase estimate`: all keys are checked here."""
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from cliptrase.config.settings import check_device
 from cliptrase.config.validation import Frozen, Text, one_of, validated
 from cliptrase.config.written import text_of
 from cliptrase.data.fetch.sources import mirror_of
+from cliptrase.errors import UserError
 from cliptrase.plan import benchmark_names
 from cliptrase.publish import MODES
 
@@ -42,10 +44,22 @@ def _shards(value: Any) -> int:
     return int(text)
 
 
+def _hours(value: Any) -> float:
+    """A number, also as text."""
+    try:
+        hours = float(text_of(value))
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours < math.inf:
+        raise ValueError("must be how many hours a job may take, such as 2 or 0.5")
+    return hours
+
+
 class Settings(Frozen):
     """The settings of a start. benchmarks: None for all. mirror: a server that has every archive.
-    gpus: how many the passes share, None for all. shards: that each pass is cut into. save_maps:
-    label maps that each run keeps, None for what the suite says. tracking: how W&B publishes."""
+    gpus: how many the passes share, None for all. shards: that each pass is cut into; hours: that a
+    job may take, by which passes are cut instead. save_maps: label maps that each run keeps, None
+    for what the suite says. tracking: how W&B publishes."""
 
     suite: Text = "shapes"
     benchmarks: Annotated[tuple[str, ...] | None, BeforeValidator(benchmark_names)] = None
@@ -53,9 +67,19 @@ class Settings(Frozen):
     freeze_code: Annotated[bool, BeforeValidator(_flag)] = False
     device: Annotated[str, BeforeValidator(check_device)] = "auto"
     gpus: Annotated[int | None, _count_of("how many GPUs the passes share, 0 for the CPU")] = None
-    shards: Annotated[int, BeforeValidator(_shards)] = 1
+    shards: Annotated[int | None, BeforeValidator(_shards)] = None
+    hours: Annotated[float | None, BeforeValidator(_hours)] = None
     save_maps: Annotated[int | None, _count_of("how many label maps each run keeps")] = None
     tracking: Annotated[str, one_of(*MODES)] = "offline"
+
+    @model_validator(mode="after")
+    def _one_way_of_cutting(self) -> Self:
+        if self.shards is not None and self.hours is not None:
+            raise UserError(
+                f"shards={self.shards} and hours={self.hours:g}: give one of them; by hours each "
+                "pass is cut into as many shards as it needs"
+            )
+        return self
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:
