@@ -1,7 +1,7 @@
 """A SLURM of this machine alone, from Debian's slurm-wlm and munge, in a folder of its own.
 
-Its daemons are children of the process that starts them and end with it; it touches no SLURM that is
-installed. Its machine says that it has many cores, so that the jobs of profiles/slurm fit.
+Its daemons are children of the process that starts them and end with it. A SLURM that runs already
+is left alone. Its machine says that it has many cores, so that the jobs of profiles/slurm fit.
 """
 
 from __future__ import annotations

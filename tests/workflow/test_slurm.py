@@ -1,4 +1,5 @@
-"""profiles/slurm on a true SLURM of one machine: the bytes of a local start, though SLURM kills a job.
+"""On a true SLURM of one machine: profiles/slurm makes the bytes of a local start although SLURM
+kills a job, and each pass of a sweep is a job.
 
 `make cluster` runs it; it takes minutes, and needs Debian's slurm-wlm and munge.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.few_scenes import write_scenes
 from tests.workflow.one_machine import jobs, missing, slurm
 
 pytestmark = pytest.mark.cluster
@@ -76,6 +78,19 @@ def made(folder: Path) -> dict[str, bytes]:
         for file in files
         if file.name not in DIFFERS
     }
+
+
+def test_a_sweep_is_a_job_for_each_pass(cluster, tmp_path):
+    data = write_scenes(tmp_path / "data", range(3))
+    launcher = ["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=2"]
+    sweep = ["benchmark=shapes", f"data={data}", "image_size=112,224", "method=clip,sclip"]
+    command = [sys.executable, "-m", "cliptrase.evaluate", *launcher, *sweep, "device=cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=cluster, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 passes, each a job of submitit_slurm; logs: results/logs/sweeps\n" in done.stderr
+    assert done.stdout.count("rule cliptrase") == 4 and "wrote results/sweeps/" in done.stdout
+    logs = [file.read_text() for file in tmp_path.glob("results/logs/sweeps/*/*_log.err")]
+    assert len(logs) == 2 and all("2 runs to make, 0 already there" in log for log in logs)
 
 
 def test_a_suite_has_the_bytes_of_a_local_start_though_slurm_kills_a_job(cluster, tree, tmp_path):
