@@ -13,7 +13,7 @@ DONE := .venv/setup.done
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature test bench gpu check train-shapes-clip train-shapes-sam train-shapes-dino
+.PHONY: help setup demo miniature test cluster bench gpu check train-shapes-clip train-shapes-sam train-shapes-dino
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
@@ -35,6 +35,10 @@ miniature: setup  ## the paper's suite on small archives of its sources, served 
 
 test: setup  ## the tests, two at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
+
+cluster: setup  ## a suite and a sweep on a SLURM of this machine: needs slurm-wlm and munge (minutes)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cluster.lock
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m cluster tests/workflow/test_slurm.py tests/unit/evaluate/test_launched.py
 
 bench: setup  ## time an image, the class names and the tables, and how they grow; nothing else should run (20 minutes)
 	$(PY) -m benchmarks

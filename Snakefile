@@ -48,7 +48,7 @@ FROZEN = SETTINGS.freeze_code
 CODE = ancient if FROZEN else str
 try:
     CORES = workflow.cores
-except WorkflowError:  # a report needs none
+except WorkflowError:  # a report needs none, and each job of a cluster has its own
     CORES = None
 ONE_CORE = pipeline.claim(1, CORES)
 
@@ -89,7 +89,7 @@ onstart:
         errors.exit_on_user_error(shelf.refuse_none)()
     left = pipeline.passes_to_make(PLAN, LEFT, sys.argv)
     said = errors.exit_on_user_error(announcement)(
-        PLAN, ASKED, left, MIRROR, CORES, DEVICE, FROZEN
+        PLAN, ASKED, left, MIRROR, CORES, DEVICE, FROZEN, elsewhere=CORES is None
     )
     print(said, file=sys.stderr)
     progress.watch(PLAN, pipeline_data.to_make(PLAN, ASKED, left, MIRROR))

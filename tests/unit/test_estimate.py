@@ -154,6 +154,12 @@ def test_a_short_start_is_not_kept_waiting_by_the_probe(smoke, shapes, asked):
     assert "time" not in announcement(shapes, list(shapes.passes), [])
 
 
+def test_a_start_whose_jobs_run_elsewhere_times_nothing(shapes, asked):
+    said = announcement(shapes, list(shapes.passes), list(shapes.passes), elsewhere=True)
+    assert not asked and "memory" not in said
+    assert "cliptrase estimate shapes" in said.splitlines()[-1] and "\ndisk: " in said
+
+
 def test_planning_loads_neither_torch_nor_numpy(empty):
     code = (
         "import sys; from cliptrase.pipeline import estimate; estimate._ask = lambda _: None; "

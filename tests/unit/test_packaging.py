@@ -49,13 +49,14 @@ def test_conda_users_get_the_same_ranges():
     assert conda == [f"python{PROJECT['requires-python']}", "pip"]
 
 
-def test_the_lock_holds_exact_versions_within_the_ranges():
+def test_the_locks_hold_exact_versions_within_the_ranges():
     pins = {}
-    for line in lines_of("requirements.lock"):
+    for line in [*lines_of("requirements.lock"), *lines_of("requirements-cluster.lock")]:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!_-]+", line), line
         name, _, version = line.partition("==")
         pins[canonicalize_name(name)] = version
-    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + extras["dev"] + extras["cluster"]
     for requirement in map(Requirement, wanted):
         version = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} is locked at {version}"

@@ -136,6 +136,15 @@ def test_the_command_line_may_set_limits_of_its_own(tmp_path):
     assert at_once == [1, 4, 2, 6, 6, 6]
 
 
+def test_set_threads_decides_what_a_job_computes_with(tmp_path):
+    """As on a cluster, where a machine may offer more cores than the job has."""
+    threads = ("--set-threads", "evaluate_pass=5", "evaluate_shard=5", "prepare_dataset=3")
+    cases = [case(64, 64, "shapes", 0, *threads), case(64, 64, "shapes", 1, *threads)]
+    for one, plan in plans(cases, tmp_path):
+        said = {(job["rule"], busy(job)) for job in plan["jobs"] if busy(job) > 1}
+        assert said == {("evaluate_pass", 5), ("prepare_dataset", 3)}, one
+
+
 def test_passes_of_other_code_share_the_cores_with_one_that_is_damaged(tmp_path):
     """All of them are made again: that but one has no true pass file gives none all cores."""
     one, *others = load("shapes").passes.values()

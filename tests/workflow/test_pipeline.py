@@ -50,6 +50,14 @@ def test_jobs_never_have_more_busy_threads_than_there_are_real_cores(
     at_once = cores // claimed
     assert at_once >= 1, "a job that claims more than there is never starts"
     assert at_once * threads <= min(real, cores)
+    assert pipeline.busy(claimed, cores) == threads
+
+
+def test_a_job_of_a_cluster_has_the_threads_that_its_profile_sets(real_cores):
+    real_cores(2)  # the machine where Snakemake runs, without --cores
+    assert pipeline.busy(8, None) == 8
+    real_cores(64)  # the one of the job, which offers all its cores
+    assert pipeline.busy(8, 64) == 8
 
 
 def test_two_passes_share_two_cores_and_one_has_both(real_cores):

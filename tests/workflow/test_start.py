@@ -104,3 +104,17 @@ def test_a_signal_ends_all_that_was_started_within_seconds(number):
         assert time.monotonic() - sent < 5
     gone, _ = psutil.wait_procs(jobs, timeout=5)
     assert len(gone) == len(jobs)
+
+
+def test_what_takes_jobs_back_from_a_cluster_is_left_to_end(tmp_path):
+    """Snakemake starts it when it is told to end; without it the jobs would stay in the queue."""
+    (tmp_path / start.CANCELS).symlink_to("/bin/sleep")
+    wait, scancel = "bash", str(tmp_path / start.CANCELS)
+    code = DEAF.replace("pass  #", f"print(subprocess.run([{scancel!r}, '2.5']).returncode)  #")
+    with run(code) as process:
+        own, patience = psutil.Process(process.pid), time.monotonic() + 30
+        while wait not in {job.name() for job in own.children()}:
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "0\n"

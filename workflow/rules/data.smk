@@ -2,7 +2,8 @@
 
 Of an archive only its receipt is declared: Snakemake deletes what is declared before a rerun, and a
 download goes on where it was broken off. A prepared dataset is updated: where it cannot be made
-again, as its archives are gone, the one that stands is kept.
+again, as its archives are gone, the one that stands is kept. Downloads are local rules, for the
+machines of a cluster may have no network.
 """
 
 PREPARING = pipeline.preparing_threads({PLAN.passes[name].dataset for name in PASSES}, DATA, CORES)
@@ -20,6 +21,7 @@ rule fetch_archive:
         f"{DATA}/raw/{{archive}}.json",
     log:
         f"results/logs/{SUITE}/fetch_archive/{{archive}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -48,7 +50,7 @@ rule prepare_dataset:
     threads: pipeline.claim(PREPARING, CORES)
     resources:
         mirror=FROM,
-        preparing=f"--threads {PREPARING}",
+        preparing=lambda wildcards, threads: f"--threads {pipeline.busy(threads, CORES)}",
         # Optional archives list parts of a dataset, and are of use for nothing else.
         optional=lambda wildcards: (
             "" if pipeline_data.parts(PLAN, wildcards.dataset) else "--without-optional"

@@ -31,7 +31,9 @@ rule evaluate_shard:
     threads: pipeline.claim(WORKERS, CORES)
     resources:
         gpu=min(1, GPUS),
-        options=pipeline.options(DEVICE, WORKERS, GPUS, FROZEN, None),
+        options=lambda wildcards, threads: pipeline.options(
+            DEVICE, pipeline.busy(threads, CORES), GPUS, FROZEN, None
+        ),
     params:
         runs=lambda wildcards: RUNS_OF[wildcards.name],
         code=lambda wildcards: code.prediction_digest(),
@@ -73,8 +75,13 @@ rule evaluate_pass:
     resources:
         gpu=min(1, GPUS),
         # Not a param: what cannot change a number must not make a pass run again.
-        options=lambda wildcards: pipeline.options(
-            DEVICE, WORKERS, GPUS, FROZEN, SETTINGS.save_maps, SHARDS[wildcards.name]
+        options=lambda wildcards, threads: pipeline.options(
+            DEVICE,
+            pipeline.busy(threads, CORES),
+            GPUS,
+            FROZEN,
+            SETTINGS.save_maps,
+            SHARDS[wildcards.name],
         ),
     params:
         runs=lambda wildcards: RUNS_OF[wildcards.name],

@@ -13,6 +13,7 @@ rule publish_runs:
         update(f"results/{SUITE}/wandb/ledger.json"),
     log:
         f"results/logs/{SUITE}/publish_runs.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: ONE_CORE

@@ -1,4 +1,8 @@
-"""Runs → tables (csv, md, tex), figures and the page. One job a kind: an import costs more than a table."""
+"""Runs → tables (csv, md, tex), figures and the page. One job a kind: an import costs more than a table.
+
+On a cluster figures and pictures are jobs, as they predict some images again; tables and the page take
+less than the queue does, and are made where Snakemake runs.
+"""
 
 from cliptrase.publish import OVERVIEW, chart_names, has_overview
 
@@ -20,6 +24,7 @@ rule render_tables:
         ),
     log:
         f"results/logs/{SUITE}/render_tables.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: ONE_CORE
@@ -89,6 +94,7 @@ rule write_page:
         f"results/{SUITE}/index.html",
     log:
         f"results/logs/{SUITE}/write_page.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: ONE_CORE
@@ -105,6 +111,7 @@ rule regenerate_paper_tables:
         touch("regenerate-paper-tables"),
     log:
         f"results/logs/{SUITE}/regenerate_paper_tables.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: ONE_CORE

@@ -8,6 +8,7 @@ rule fetch_weights:
         f"{DATA}/weights/{{model}}.json",
     log:
         f"results/logs/{SUITE}/fetch_weights/{{model}}.log",
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

@@ -1,8 +1,9 @@
 """One run or a sweep: python -m cliptrase.evaluate benchmark=voc20 method=cliptrase image_size=336.
 
 A sweep (-m) is written in Hydra's grammar, and its points share passes; it ends in a table. --json
-prints the scores as JSON, and nothing else on stdout. Options of Hydra, launchers and other
-sweepers go through Hydra itself, which makes one point after the other.
+prints the scores as JSON, and nothing else on stdout. With one of Hydra's launchers each pass of a
+sweep is a job of it. Options of Hydra and other sweepers go through Hydra itself, which makes one
+point after the other.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from hydra.errors import CompactHydraException
 from cliptrase import config
 from cliptrase.config.metric_names import METRICS
 from cliptrase.errors import UserError, counted, exit_on_user_error, printable
-from cliptrase.evaluate import sweep, sweep_table
+from cliptrase.evaluate import launched, sweep, sweep_table
 from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.runs import store
 
@@ -42,7 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = config.files.taken_from(sys.argv[1:] if arguments is None else arguments)
     options, others = PARSER.parse_known_intermixed_args(words)
     with interruptible():
-        if others or any(word.startswith(("hydra.", "hydra/")) for word in options.overrides):
+        hydras = [word for word in options.overrides if launched.is_hydras(word)]
+        if hydras and options.multirun and not others and launched.launcher(hydras):
+            overrides = [word for word in options.overrides if word not in hydras]
+            evaluate(overrides, True, options.json, hydras)
+        elif others or hydras:
             if options.json:
                 raise UserError("--json: not with options of Hydra; leave those out")
             through_hydra(words)
@@ -50,14 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             evaluate(options.overrides, options.multirun, options.json)
 
 
-def evaluate(overrides: Sequence[str], multirun: bool, as_json: bool = False) -> None:
+def evaluate(
+    overrides: Sequence[str], multirun: bool, as_json: bool = False, hydras: Sequence[str] = ()
+) -> None:
     """Make one run, or all of a sweep, and print their scores; of a sweep a table too, which is
     also written beside the runs. as_json: the same as JSON alone, with the errors of points in it.
-    Raises UserError."""
+    hydras: Hydra's overrides that choose a launcher, if any. Raises UserError."""
     points = sweep.listed(overrides, multirun)
     log_to_stderr()
     outcomes = []
-    for point, (outcome, was_there) in zip(points, sweep.make(points), strict=True):
+    made = launched.make(points, hydras) if hydras else sweep.make(points)
+    for point, (outcome, was_there) in zip(points, made, strict=True):
         outcomes.append(outcome)
         if isinstance(outcome, UserError):
             if multirun:
@@ -79,7 +87,7 @@ def evaluate(overrides: Sequence[str], multirun: bool, as_json: bool = False) ->
 
 
 def through_hydra(words: list[str]) -> None:
-    """The same by Hydra: its options (--cfg job, --help), its own keys (hydra/launcher=…)."""
+    """The same by Hydra: its options (--cfg job, --help), its own keys (hydra/sweeper=…)."""
 
     def job(_: Any) -> None:
         point = list(HydraConfig.get().overrides.task)

@@ -27,6 +27,7 @@ from cliptrase.runs import finished, store
 MOST = 10_000  # points of a sweep
 TOO_MANY = f"a sweep of more than {MOST:,} points; split it into several"
 Point = list[str]  # overrides
+Outcome = Path | UserError  # of a point: its run folder, or why it has none
 
 
 def listed(overrides: Sequence[str], multirun: bool) -> list[Point]:
@@ -58,19 +59,19 @@ def as_hydra_reads(override: str, multirun: bool) -> str:
     return f"{key}={','.join(values)}"
 
 
-def make(points: Sequence[Point]) -> Iterator[tuple[Path | UserError, bool]]:
+def make(points: Sequence[Point]) -> Iterator[tuple[Outcome, bool]]:
     """The run folder of each point in order, or why it has none; and whether it was there already.
 
     Every point is resolved before the first image. Those that can share a pass are made together;
     finished runs are left as they are.
     """
-    wanted = _wanted(points)
+    runs = wanted(points)
     passes: dict[Hashable, dict[str, Run]] = {}
-    for run in wanted:
+    for run in runs:
         if isinstance(run, Run):
             passes.setdefault(_pass_key(run), {})[run.name] = run
-    made: dict[str, Path | UserError] = {}
-    for run in wanted:
+    made: dict[str, Outcome] = {}
+    for run in runs:
         if not isinstance(run, Run):
             yield run, isinstance(run, Path)
             continue
@@ -79,20 +80,31 @@ def make(points: Sequence[Point]) -> Iterator[tuple[Path | UserError, bool]]:
         yield made[run.name], False
 
 
-def _wanted(points: Sequence[Point]) -> list[Run | Path | UserError]:
+def together(runs: Sequence[Run | Outcome], points: Sequence[Point]) -> list[list[Point]]:
+    """The points that have a run to be made, those of a pass together. runs: of `wanted`."""
+    passes: dict[Hashable, list[Point]] = {}
+    for run, point in zip(runs, points, strict=True):
+        if isinstance(run, Run):
+            passes.setdefault(_pass_key(run), []).append(point)
+    return list(passes.values())
+
+
+def wanted(points: Sequence[Point], *, here: bool = True) -> list[Run | Outcome]:
     """The run of each point, or its folder if it is finished, or what is wrong with it: all that
-    can be seen before torch is loaded, which takes seconds."""
+    can be seen before torch is loaded, which takes seconds. here: it is made on this machine, which
+    must have its GPU."""
     clear, ready = functools.cache(store.clear_folders), functools.cache(make_ready)
     look_at = functools.cache(open_prepared)
 
-    def wanted(point: Point) -> Run | Path | UserError:
+    def run_of(point: Point) -> Run | Outcome:
         try:
             run = config.resolve(point)
             clear(Path(run.out))
             lacking = store.rescore({run.name: run}, Path(run.out), run.data, cleared=True)
             lacking |= finished.without_maps({run.name: run}, run.out, run.data)
             if lacking:
-                check_gpu(run.device)
+                if here:
+                    check_gpu(run.device)
                 ready(Path(run.out))
                 if run.benchmark.folder is None:  # a folder was looked at when it was resolved
                     look_at(run.benchmark.dataset, run.data)
@@ -100,7 +112,7 @@ def _wanted(points: Sequence[Point]) -> list[Run | Path | UserError]:
             return error
         return run if lacking else Path(run.out) / run.name
 
-    return list(map(wanted, points))
+    return list(map(run_of, points))
 
 
 def _pass_key(run: Run) -> Hashable:
@@ -130,7 +142,7 @@ def _options(run: Run) -> _Options:
     )
 
 
-def _make_together(runs: dict[str, Run]) -> dict[str, Path | UserError]:
+def _make_together(runs: dict[str, Run]) -> dict[str, Outcome]:
     """The folders of runs made in one pass; where it cannot start, each alone shows which one is
     wrong. An error that the runs share is given to all whose folders were not written before."""
     import cliptrase.model.lean  # noqa: F401

@@ -186,6 +186,14 @@ def claim(threads: int, cores: int | None) -> int:
     return math.ceil(threads * (cores or usable(cores)) / usable(cores))
 
 
+def busy(claimed: int, cores: int | None) -> int:
+    """The busy threads of a job that has claimed so many of Snakemake's `cores`.
+
+    What `claim` was given, unless `--set-threads` says otherwise, as a cluster's profile does.
+    """
+    return max(1, claimed * usable(cores) // (cores or usable(cores)))
+
+
 def usable(cores: int | None) -> int:
     """The real cores among Snakemake's `cores`."""
     real = machine.cores()

@@ -34,12 +34,14 @@ def announcement(
     frozen: bool = False,
     *,
     in_full: bool = False,
+    elsewhere: bool = False,
 ) -> str:
     """Passes without a result and their cost: images, downloads, disk, weights, time, memory.
 
     asked: the passes that the benchmarks need which are asked for. left: those that are to be made.
     mirror: a server that has all archives. in_full: with the minutes of every pass, timed anew; the
-    others are as `estimate` takes them. Raises UserError as `data.to_make`.
+    others are as `estimate` takes them. elsewhere: the jobs run on other machines, so this one
+    is not timed. Raises UserError as `data.to_make`.
     """
     lacking = pipeline_data.lacking(suite, asked, mirror)
     made, data = pipeline_data.to_make(suite, asked, left, mirror), suite.data
@@ -50,8 +52,8 @@ def announcement(
         f"suite {suite.suite}: {suite.title}: {size}",
         f"passes without a result: {len(made)} of {len(asked)}{reads}",
     ]
-    cost = estimate(suite, made, cores, device, frozen, again=in_full)
-    if in_full and made:
+    cost = None if elsewhere else estimate(suite, made, cores, device, frozen, again=in_full)
+    if cost and in_full and made:
         lines.append(f"  {'pass':48}{'runs':>6}{'images':>9}{'encodes':>10}{'minutes':>9}")
         lines += [
             f"  {name:48}{runs:6,}{number:9,}{windows:10,}{seconds / 60:9.1f}"
@@ -71,7 +73,10 @@ def announcement(
         lines += [f"  {archive.name}: {how_to_get(archive, data)}" for archive in archives]
         command = f"cliptrase prepare {dataset} --from FOLDER --data {data}"
         lines.append(f"  if it is extracted already: `{command}`")
-    return "\n".join([*lines, *_downloads(suite, made, mirror), *totals(cost)] if made else lines)
+    if made:
+        times = f"time: of the jobs' machines; `cliptrase estimate {suite.suite}` on one tells it"
+        lines += [*_downloads(suite, made, mirror), *(totals(cost) if cost else [times])]
+    return "\n".join(lines)
 
 
 def _downloads(suite: Plan, made: list[Pass], mirror: str | None) -> list[str]:

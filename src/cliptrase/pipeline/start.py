@@ -21,6 +21,7 @@ from cliptrase.pipeline.markers import MARKERS
 
 HOME = Path(".snakemake")
 ENDINGS = ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0))  # what jobs are told, and seconds to obey
+CANCELS = "scancel"  # Snakemake's way of ending the jobs of a cluster
 _signals: list[int] = []  # those that ended this start
 
 
@@ -92,6 +93,7 @@ def _end_jobs(jobs: set[psutil.Process]) -> None:
 
 
 def _lives(job: psutil.Process) -> bool:
+    """Whether it runs and is to be ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(job.status() != psutil.STATUS_ZOMBIE)
+        return bool(job.status() != psutil.STATUS_ZOMBIE and job.name() != CANCELS)
     return False

@@ -200,19 +200,6 @@ def test_the_points_are_those_of_hydra_s_grammar():
         points("method.regions.eps=interval(0,1)")
 
 
-def test_launchers_make_one_point_after_the_other(words, capsys):
-    command.main(["hydra/launcher=basic", *words, "-m", "method=clip,sclip"])
-    assert [name.split(".")[1] for name in made()] == ["clip", "sclip"]
-    assert capsys.readouterr().out.count("rule cliptrase") == 2
-    assert [path.name for path in Path().iterdir()] == ["runs"], "no record of Hydra's"
-
-    with pytest.raises(SystemExit) as ended:
-        command.main(["-m", "hydra/launcher=basic", *words, "method.regions.eps=0,0.9"])
-    assert ended.value.code == 1
-    assert "method.regions.eps=0: must be a number" in capsys.readouterr().err
-    assert len(made()) == 3, "the others go on"
-
-
 def test_hydra_shows_the_composed_run(words, capsys):
     command.main(["--cfg", "job", *words, "method=sclip"])
     assert "terms:\n    - qq\n    - kk\n" in capsys.readouterr().out
