@@ -1,8 +1,9 @@
 """Kill work at every boundary and at random moments, and compare every byte that is kept:
 `python -m benchmarks.kills --kills 1000`.
 
-Goes on where it was broken off. Every kill is a line of results/kills/kills.jsonl; kills.json and
-kills.md beside it sum them up.
+Then it damages a file of every kind that is kept. Goes on where it was broken off. Every kill is a
+line of results/kills/kills.jsonl, every damage one of damage.jsonl; kills.json and kills.md beside
+them sum them up.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.kills import report, scenes, suite
+from benchmarks.kills import damage, report, scenes, suite
 from benchmarks.kills.boundary import Moment
+from benchmarks.kills.damage import Outcome
 from benchmarks.kills.draws import Bench, Draw, named
 from benchmarks.kills.starts import HOWS, WORKS, Starts
 
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, metavar="N", help="at least (1000)")
     parser.add_argument("--out", type=Path, default=Path("results/kills"), help="results/kills")
-    parser.add_argument("--only", choices=[*scenes.SCENES, "starts"], help="all of them")
+    parser.add_argument("--only", choices=[*scenes.SCENES, "starts", "damage"])
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -42,21 +44,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    ledger = out / "kills.jsonl"
-    before = report.read(ledger)
+    ledger, damages = out / "kills.jsonl", out / "damage.jsonl"
+    before = report.read(ledger, Draw)
     log.info("%d kills are there", report.kills(before))
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         place = Path(folder).resolve()
         suite.write(place)
         os.environ.update(suite.environment(place))
-        with suite.served(place) as mirror, open(ledger, "a", encoding="utf-8") as lines:
-            for draw in _draws(options, place, mirror, before):
-                lines.write(json.dumps(asdict(draw)) + "\n")
-                lines.flush()
-                if draw.hand or draw.differing or draw.left:
-                    log.warning("%s", draw)
-    report.write(out, report.read(ledger))
+        with suite.served(place) as mirror:
+            if options.only != "damage":
+                for draw in _draws(options, place, mirror, before):
+                    _keep(ledger, draw)
+                    if draw.hand or draw.differing or draw.left:
+                        log.warning("%s, %s: %s", draw.scene, draw.moment, draw.hand or "differs")
+            if options.only in (None, "damage"):
+                for outcome in _damaged(options.seed, place, mirror, damages):
+                    _keep(damages, outcome)
+                    if outcome.how == "wrong":
+                        log.warning("%s, %s: %s", outcome.kind, outcome.damage, outcome.said)
+    report.write(out, report.read(ledger, Draw), report.read(damages, Outcome))
     log.info("%s", out / "kills.md")
+
+
+def _keep(ledger: Path, line: Draw | Outcome) -> None:
+    with open(ledger, "a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(line)) + "\n")
+
+
+def _damaged(seed: int, place: Path, mirror: str, damages: Path) -> Iterator[Outcome]:
+    """What comes of damages, for the kinds of files that were not tried yet."""
+    scenes.warm()
+    done = {outcome.kind for outcome in report.read(damages, Outcome)}
+    for kind in damage.KINDS:
+        if kind.name not in done:
+            log.info("damaged: %s", kind.name)
+            yield from list(damage.outcomes(kind, place, mirror, seed))
 
 
 def _draws(

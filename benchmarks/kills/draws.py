@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from benchmarks.kills import boundary, kept
 from benchmarks.kills.boundary import Moment
 from benchmarks.kills.scenes import Scene
+from cliptrase.errors import UserError
 
 COUNTERS = struct.Struct("<2q")  # images that were read, bytes that were written
 
@@ -148,6 +148,9 @@ class Bench:
             code = 0
         except SystemExit as end:
             code = end.code
+        except UserError as error:  # as the command line ends
+            print(f"error: {error}", file=sys.stderr)
+            code = 1
         except BaseException:
             traceback.print_exc()
         finally:
@@ -174,16 +177,17 @@ def named(moment: Moment | float) -> str:
 
 
 def _count_images(counts: list[int], shared: mmap.mmap) -> None:
-    from cliptrase.evaluate.truth import Loader
+    truth = sys.modules.get("cliptrase.evaluate.truth")
+    if truth is None:  # a scene that reads no images
+        return
+    load = truth.Loader.__call__
 
-    load = Loader.__call__
-
-    def counting(self: Loader, position: int) -> object:
+    def counting(self: object, position: int) -> object:
         counts[0] += 1
         shared[:] = COUNTERS.pack(*counts)
         return load(self, position)
 
-    Loader.__call__ = counting  # type: ignore[method-assign,assignment]
+    truth.Loader.__call__ = counting
 
 
 def _has_group(child: int) -> bool:
@@ -192,6 +196,3 @@ def _has_group(child: int) -> bool:
         return os.getpgid(child) == child
     except ProcessLookupError:
         return False
-
-
-When = Literal["before", "half", "after"]

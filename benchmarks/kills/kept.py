@@ -48,7 +48,10 @@ def differing(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
 def _digest(path: Path, name: str) -> str:
     content = path.read_bytes()
     if path.name == "provenance.json":
-        made = json.loads(content)
+        try:
+            made = json.loads(content)
+        except ValueError:  # damaged
+            made = {"damaged": content.hex()}
         content = json.dumps({key: made[key] for key in made if key not in TIMES + HOW}).encode()
     elif path.name == "ledger.json":
         content = re.sub(rb'"offline-run-[0-9_]+-', b'"offline-run-', content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,16 @@ COCO = "coco"  # with an optional archive, which lists a part of it
 SAVE_EVERY = 2  # images: as often as there is something to save
 
 
-IMPORTED = (
+DATA_MODULES = (
+    *("datasets", "httpx", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "scipy.io"),
+    *("cliptrase.data.fetch.download", "cliptrase.data.make.prepare"),
+    *(f"cliptrase.data.make.archives.{name}" for name in ("coco", "voc2012")),
+)
+MODULES = (
+    *DATA_MODULES,
     *("torch._dynamo", "torch.utils.flop_counter", "sklearn.cluster", "scipy.optimize"),
-    *("scipy.ndimage", "datasets", "pandas", "jinja2", "matplotlib.pyplot", "PIL.PngImagePlugin"),
-    *("cliptrase.data.make.prepare", "cliptrase.evaluate.passes", "cliptrase.evaluate.planned"),
+    *("scipy.ndimage", "pandas", "jinja2", "matplotlib.pyplot"),
+    *("cliptrase.evaluate.passes", "cliptrase.evaluate.planned"),
     *("cliptrase.evaluate.saved_maps", "cliptrase.pipeline.markers", "cliptrase.pipeline.start"),
     *("cliptrase.publish.cells", "cliptrase.publish.figures", "cliptrase.publish.page_data"),
     *("cliptrase.publish.page", "cliptrase.publish.tables", "cliptrase.publish.tracking"),
@@ -185,12 +191,13 @@ SCENES = {
 }
 
 
-def warm() -> None:
+def warm(modules: Sequence[str] = MODULES) -> None:
     """Import what the scenes need, once for all the processes that are forked from this one."""
-    import cliptrase.model.lean  # noqa: F401  # first: the others import open_clip
-    from cliptrase import plan
-    from cliptrase.runs import code
+    if modules == MODULES:
+        import cliptrase.model.lean  # noqa: F401  # first: the others import open_clip
+        from cliptrase import plan
+        from cliptrase.runs import code
 
-    for name in IMPORTED:
+        code.prediction_digest(), code.scoring_digest(), plan.load(SUITE)
+    for name in modules:
         importlib.import_module(name)
-    code.prediction_digest(), code.scoring_digest(), plan.load(SUITE)

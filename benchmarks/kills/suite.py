@@ -1,5 +1,5 @@
-"""The work that is killed: a small suite over drawn scenes and over the miniature of an archive that
-a server on 127.0.0.1 gives. It has every kind of step and of file; its numbers mean nothing."""
+"""The work that is killed: a small suite over drawn scenes and over the miniature of an archive
+that a server on 127.0.0.1 gives. It has every kind of step and file. Its numbers mean nothing."""
 
 from __future__ import annotations
 
