@@ -79,6 +79,9 @@ def _damaged(seed: int, place: Path, mirror: str, damages: Path) -> Iterator[Out
         if kind.name not in done:
             log.info("damaged: %s", kind.name)
             yield from list(damage.outcomes(kind, place, mirror, seed))
+    if not done & damage.BEFORE_A_START.keys():
+        log.info("damaged: files that a whole start reads")
+        yield from list(damage.before_a_start(Starts(place, mirror), seed))
 
 
 def _draws(

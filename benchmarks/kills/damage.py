@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.kills import kept, scenes
 from benchmarks.kills.draws import Bench
 from benchmarks.kills.scenes import DATA, RESULTS, Scene
+from benchmarks.kills.starts import Starts, Work
 
 RUN = "results/runs/shapes_bg.cliptrase.*"
 UNNAMED = "results/runs/*unsupervised*"
@@ -177,6 +178,50 @@ KINDS = (
     Kind("page: digest", "results/kills/.rendered.json", everything, published_again),
     Kind("ledger of W&B", "results/kills/wandb/ledger.json", everything, published_again),
 )
+
+
+# What a whole start reads, or makes again: a file of each is damaged before the same start.
+BEFORE_A_START = {
+    "figure": "results/kills/figures/*.png",
+    "figure: arrays": "results/kills/figures/fig1b_heatmaps.npz",
+    "figures: digests": "results/kills/figures/.rendered.json",
+    "pictures of the page": "results/kills/pictures/shapes_bg.npz",
+    "pictures: why there are none": "results/kills/pictures/kept.json",
+    "marker": "results/markers/passes/kills/*",
+    "marker of code": "results/markers/code/publish",
+    "note of Snakemake": ".snakemake/metadata/*",
+    "lock of the folder": ".snakemake/cliptrase.lock",
+    "log": "results/logs/kills/render_tables.log",
+}
+
+
+def before_a_start(starts: Starts, seed: int) -> Iterator[Outcome]:
+    """Damage a file of each of these kinds at once, and start Snakemake."""
+    work, spare = Work(scenes.SUITE), starts.place / "spare"
+    whole = starts.undisturbed(work)
+    shutil.copytree(starts.folder, spare, symlinks=True)
+    for name, (damage, times) in DAMAGES.items():
+        for time in range(min(times, 2)):
+            shutil.rmtree(starts.folder)
+            shutil.copytree(spare, starts.folder, symlinks=True)
+            rng = random.Random(f"{seed} start {name} {time}")
+            damaged = {}
+            for kind, pattern in BEFORE_A_START.items():
+                file = rng.choice(sorted(starts.folder.glob(pattern)))
+                before = file.read_bytes()
+                file.write_bytes(damage(before, 1.0, rng) if before else b"?")
+                damaged[kind] = file, before, file.read_bytes()
+            code, said = starts.run(work)
+            others = set(kept.differing(kept.contents(starts.folder), whole))
+            others -= {
+                file.relative_to(starts.folder).as_posix() for file, _, _ in damaged.values()
+            }
+            for kind, (file, before, after) in damaged.items():
+                there = file.read_bytes() if file.is_file() else None
+                how = {before: "healed", after: "unread"}.get(there or b"", "made anew")
+                if code or others:
+                    how = "wrong"
+                yield Outcome(kind, name, how, said[-400:].strip(), sorted(others))
 
 
 def turn_a_bit(content: bytes, share: float, rng: random.Random) -> bytes:

@@ -56,11 +56,17 @@ class Starts:
         """What a start makes that nobody kills."""
         if work.suite not in self.whole:
             self._new()
-            with self._start(Work(work.suite)) as process:
-                if process.wait():
-                    raise RuntimeError(self.log.read_text(errors="replace")[-3000:])
+            code, said = self.run(Work(work.suite))
+            if code:
+                raise RuntimeError(said[-3000:])
             self.whole[work.suite] = kept.contents(self.folder)
         return self.whole[work.suite]
+
+    def run(self, work: Work) -> tuple[int, str]:
+        """A start that nobody kills, in the folder as it is: its exit code, and what it said."""
+        with self._start(work) as process:
+            code = process.wait()
+        return code, self.log.read_text(errors="replace")
 
     def kills(self, work: Work, how: str, rng: random.Random) -> Iterator[Draw]:
         """Kill start after start; a draw for each kill. What the last start made is compared, which
