@@ -252,11 +252,6 @@ def outcomes(kind: Kind, place: Path, mirror: str, seed: int) -> Iterator[Outcom
             yield _outcome(bench, kind, name, damage, rng)
 
 
-def _only_lacking(now: dict[str, str], whole: dict[str, str], but: str) -> bool:
-    """Whether all files of a folder are as they should be, but for one, and for what is lacking."""
-    return all(whole.get(name) == digest for name, digest in now.items() if name != but)
-
-
 def _outcome(
     bench: Bench,
     kind: Kind,
@@ -273,16 +268,13 @@ def _outcome(
     now = kept.contents(bench.folder)
     differing = kept.differing(now, bench.contents)
     place = file.relative_to(bench.folder)
+    others = (now.keys() & bench.contents.keys()) - {str(place)}
+    named = file.name in said or str(place.parent) in said
     if not done.code and not differing:
         how = "healed"
     elif not done.code and differing == [str(place)]:
         how = "unread" if file.read_bytes() == damaged else "made anew"
-    elif (
-        _only_lacking(now, bench.contents, str(place))
-        and done.code
-        and (file.name in said or str(place.parent) in said)
-        and "Traceback" not in said
-    ):
+    elif named and "Traceback" not in said and all(now[n] == bench.contents[n] for n in others):
         how = "refused"
     else:
         how = "wrong"

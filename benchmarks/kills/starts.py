@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks.kills import kept, suite
 from benchmarks.kills.draws import Draw
 
-LONGEST = 30.0  # seconds until a kill, at most
-ENOUGH = 40  # kills in a row after which a start may reach its end
+LONGEST = 45.0  # seconds until a kill, at most
+ENOUGH = 10  # kills in a row after which a start may reach its end
 # What is ended, and how: all processes of the start; Snakemake alone, whose jobs go on; a lost
 # connection, which all processes are told.
 HOWS = {
