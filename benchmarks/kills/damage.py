@@ -269,12 +269,13 @@ def _outcome(
     differing = kept.differing(now, bench.contents)
     place = file.relative_to(bench.folder)
     others = (now.keys() & bench.contents.keys()) - {str(place)}
-    named = file.name in said or str(place.parent) in said
+    right = all(now[name] == bench.contents[name] for name in others)
+    named = (file.name in said or str(place.parent) in said) and "Traceback" not in said
     if not done.code and not differing:
         how = "healed"
     elif not done.code and differing == [str(place)]:
         how = "unread" if file.read_bytes() == damaged else "made anew"
-    elif named and "Traceback" not in said and all(now[n] == bench.contents[n] for n in others):
+    elif done.code and named and right:
         how = "refused"
     else:
         how = "wrong"
