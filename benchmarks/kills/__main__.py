@@ -9,7 +9,6 @@ them sum them up.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from benchmarks.kills import damage, report, scenes, suite
 from benchmarks.kills.boundary import Moment
 from benchmarks.kills.damage import Outcome
 from benchmarks.kills.draws import Bench, Draw, named
-from benchmarks.kills.starts import HOWS, WORKS, Starts
+from benchmarks.kills.starts import ENOUGH, HOWS, WORKS, Starts
 
 log = logging.getLogger("benchmarks")
 
@@ -132,13 +131,12 @@ def _starts(kills: int, seed: int, place: Path, mirror: str, before: list[Draw])
     """Kill Snakemake, until so many kills are made."""
     names = {work.name for work in WORKS}
     made = sum(1 for draw in before if draw.scene in names and draw.moment)
-    starts = Starts(place, mirror)
-    pairs = itertools.cycle(itertools.product(HOWS, WORKS))
-    for round_, (how, work) in enumerate(pairs):
-        if made >= kills:
-            return
+    starts, hows = Starts(place, mirror), list(HOWS)
+    while made < kills:
+        turn = made // ENOUGH  # nine turns: each way with each work
+        how, work = hows[turn % 3], WORKS[(turn + turn // 3) % 3]
         log.info("%s, %s: %d of %d kills of Snakemake", work.name, how, made, kills)
-        for draw in starts.kills(work, how, random.Random(f"{seed} {made} {round_}")):
+        for draw in starts.kills(work, how, random.Random(f"{seed} {made}")):
             made += bool(draw.moment)
             yield draw
 
