@@ -35,7 +35,8 @@ class Done:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a kill did. hand: what the next start said where it did not end well, else ""."""
+    """What a kill did. call: the last before it, "" where the work ended before that moment. hand:
+    what the next start said where it did not end well, else ""."""
 
     scene: str
     moment: str
@@ -91,7 +92,9 @@ class Bench:
         if last.code:
             hand = self.log.read_text(errors="replace")[-600:].strip() or f"exit {last.code}"
         all_of = [*killed, last]
-        where = [each.calls[-1] if each.code == -9 and each.calls else ("", "") for each in killed]
+        where = [
+            [("nothing", ""), *each.calls][-1] if each.code == -9 else ("", "") for each in killed
+        ]
         return Draw(
             self.scene.name,
             ", then ".join(map(named, moments)),

@@ -36,8 +36,8 @@ def read(ledger: Path, kind: type[Line]) -> list[Line]:
 
 
 def kills(draws: Iterable[Draw]) -> int:
-    """How many kills there were; a draw may have two."""
-    return sum(draw.moment.count(", then ") + 1 for draw in draws if draw.moment)
+    """How many kills there were; a draw may have two, or none where the work ended before it."""
+    return sum(call != "" for draw in draws for call in draw.call.split(", then "))
 
 
 def summed(draws: list[Draw]) -> dict[str, dict[str, int]]:
