@@ -21,7 +21,7 @@ from typing import IO, Any, TypeVar, TypeVarTuple
 from cliptrase.errors import UserError
 
 TEMPORARY = "[0-9a-f]" * 8  # the end of a temporary name, as a pattern
-STALE_SECONDS = 3600.0  # what is this old has no writer, where no lock says so
+STALE_SECONDS = 3600.0  # what is this old has no writer, on a disk without locks
 More = TypeVarTuple("More")
 Value = TypeVar("Value")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -129,17 +129,23 @@ def claimed(path: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     """A file or folder beside `path` under a temporary name, as `make` makes and opens it, and its
     descriptor: until that is closed, or the process ends, `clear_leftovers` leaves it alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(path)
-    handle = make(temporary)
-    with contextlib.suppress(OSError):  # a disk without locks: `discard` goes by the time
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    return temporary, handle
+    while True:
+        temporary = beside(path)
+        handle = make(temporary)
+        with contextlib.suppress(OSError):  # a disk without locks: `discard` goes by the time
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, handle
+        os.close(handle)  # another process swept it up before it was locked
 
 
 def new_folder(path: Path) -> int:
     """Make a folder, for `claimed`."""
     path.mkdir()
-    return os.open(path, os.O_RDONLY)
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # swept up, as in `claimed`
+        return new_folder(path)
 
 
 def _new_file(path: Path) -> int:
@@ -153,20 +159,18 @@ def clear_leftovers(path: Path) -> None:
 
 
 def discard(left: Path) -> None:
-    """Delete a file or folder that `claimed` made, unless a living process writes it. (An empty one
-    may have been made this moment, and not be locked yet.)"""
+    """Delete a file or folder that `claimed` made, unless a living process writes it. (One that is
+    not locked yet, as it was made this moment, is made again by its process.)"""
     with contextlib.suppress(OSError):
         handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            known = any(left.iterdir()) if left.is_dir() else os.fstat(handle).st_size > 0
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            except OSError:
-                known = False
-            if not known and time.time() - os.fstat(handle).st_mtime < STALE_SECONDS:
-                return
+            except OSError:  # a disk without locks
+                if time.time() - os.fstat(handle).st_mtime < STALE_SECONDS:
+                    return
             if left.is_dir():
                 shutil.rmtree(left)
             else:

@@ -119,6 +119,8 @@ def test_killed_at_any_step_nothing_whole_is_fetched_twice(moment, known, server
     assert finished(started(tmp_path / "data"))[0] == 0
     assert is_whole(tmp_path / "data")
     assert server.count("/a.zip") == (2 if "noted" in moment else 1)
+    receipt = json.loads((tmp_path / "data/raw/a.zip.json").read_text())
+    assert receipt["url"] == f"{server.url}/a.zip"
     left = sorted(path.name for path in (tmp_path / "data/raw").iterdir())
     assert left == [".a.zip.lock", "a.zip", *["a.zip.first.json"] * (not known), "a.zip.json"]
 
@@ -322,8 +324,10 @@ def test_a_proxy_is_not_asked_for_this_machine(server, tmp_path, monkeypatch):
 def test_a_part_is_useless_once_the_archive_was_put_there_by_hand(tmp_path):
     placed(tmp_path)
     (tmp_path / "raw/.a.zip.part").write_bytes(WHOLE[:1000])
+    (tmp_path / "raw/.a.zip.part.json").write_text('{"url": "http://of.the.part/a.zip"}')
     fetch(archive(), tmp_path)
     assert is_whole(tmp_path)
+    assert json.loads((tmp_path / "raw/a.zip.json").read_text())["url"] is None
 
 
 def test_stopped_by_hand_it_says_so_in_a_line(server, tmp_path):

@@ -20,7 +20,8 @@ from cliptrase.data import open_dataset
 from cliptrase.data.make import prepare, recipes
 from cliptrase.data.make.records import Record, png
 from cliptrase.data.read import prepared
-from cliptrase.data.read.prepared import open_prepared, read_selfcheck, verify_prepared
+from cliptrase.data.read.prepared import open_prepared, verify_prepared
+from cliptrase.data.read.selfcheck import read_selfcheck, write_selfcheck
 from cliptrase.errors import UserError
 from cliptrase.runs import code
 from cliptrase.shapes import scenes
@@ -264,8 +265,16 @@ def cut_with_its_check(folder: Path) -> None:
 
 
 def change(folder: Path, **entries: object) -> None:
+    write_selfcheck(folder, {**(read_selfcheck(folder) or {}), **entries})
+
+
+def turned(folder: Path) -> None:
+    """Another digit in the digest of the pixels, of a self-check that says the same else."""
     path = folder / "selfcheck.json"
-    path.write_text(json.dumps((read_selfcheck(folder) or {}) | entries))
+    check = json.loads(path.read_text())
+    digest = check["pixels_sha256"]
+    path.write_text(path.read_text().replace(digest, "f1"[digest[0] == "f"] + digest[1:]))
+    assert json.loads(path.read_text()).keys() == check.keys()
 
 
 @pytest.mark.parametrize(
@@ -273,6 +282,7 @@ def change(folder: Path, **entries: object) -> None:
     [
         (lambda folder: (folder / "selfcheck.json").unlink(), "not prepared"),
         (lambda folder: (folder / "selfcheck.json").write_text("{"), "not prepared"),
+        (turned, "not prepared"),
         (lambda folder: (folder / "samples.arrow").unlink(), "absent or cut off"),
         (cut, "absent or cut off"),
         (cut_with_its_check, "the Arrow file is damaged|samples, not 6"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cliptrase import files
 from cliptrase.errors import UserError
 from cliptrase.files import (
     atomic_write,
@@ -129,3 +130,24 @@ def test_what_a_killed_writer_of_the_file_left_is_deleted_where_it_lies(tmp_path
         path.write_text("half")
     write_json(tmp_path / "link.json", {})
     assert not left.exists() and other.exists()
+
+
+@pytest.mark.parametrize("make", [files.new_folder, files._new_file])
+def test_what_is_swept_up_before_it_is_locked_is_made_again(make, tmp_path: Path) -> None:
+    """A kill between making and locking leaves the same thing, so that must be swept up."""
+    made = []
+
+    def swept(path: Path) -> int:
+        handle = make(path)
+        made.append(path)
+        if len(made) == 1:
+            files.discard(path)
+        return handle
+
+    temporary, handle = files.claimed(tmp_path / "settings.json", swept)
+    assert [path.exists() for path in made] == [False, True] and temporary == made[1]
+    files.discard(temporary)
+    assert temporary.exists()
+    os.close(handle)
+    files.discard(temporary)
+    assert not temporary.exists()

@@ -82,6 +82,16 @@ def test_the_lock_of_another_machine_stays(left, monkeypatch):
     assert run(TAKE).wait() == 0 and not left.exists()
 
 
+def test_a_note_of_snakemake_that_is_damaged_is_removed(empty):
+    """It would end with a traceback at a byte that is no UTF-8."""
+    notes = Path(".snakemake/metadata")
+    notes.mkdir(parents=True)
+    (notes / "whole").write_text("{}")
+    (notes / "damaged").write_bytes(b'{"rule": "\xff"}')
+    start.take_folder()
+    assert [note.name for note in notes.iterdir()] == ["whole"]
+
+
 def test_what_is_no_lock_of_files_stops_nothing(left, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")

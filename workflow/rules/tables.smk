@@ -68,6 +68,7 @@ rule keep_pictures:
         passes=expand(rules.evaluate_pass.output, name=PASSES),
         conf=pipeline.table_files(PLAN),
         code=PUBLISHING,
+        marker=lambda wildcards: markers.pictures(SUITE),
     output:
         f"results/{SUITE}/pictures/kept.json",
     log:

@@ -83,6 +83,12 @@ def figures(suite: str) -> str:
     return _marker(f"{suite}/figures", f"{changed} is not what was drawn" if changed else "")
 
 
+def pictures(suite: str) -> str:
+    """Of the pictures of the page: asks if a file of them is gone, or is not what was kept."""
+    changed = edited(Path("results", suite, "pictures"), or_gone=True)
+    return _marker(f"{suite}/pictures", f"{changed} is not what was kept" if changed else "")
+
+
 def page(suite: str) -> str:
     """Of the page: asks if it was edited since it was written."""
     changed = edited(Path("results", suite))

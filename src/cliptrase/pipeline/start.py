@@ -16,7 +16,7 @@ from types import FrameType
 import psutil
 
 from cliptrase.errors import UserError
-from cliptrase.files import make_ready
+from cliptrase.files import make_ready, read_json
 from cliptrase.pipeline.markers import MARKERS
 
 HOME = Path(".snakemake")
@@ -26,7 +26,8 @@ _signals: list[int] = []  # those that ended this start
 
 
 def take_folder() -> None:
-    """Make what every start writes to, and remove the lock that a killed one left.
+    """Make what every start writes to, and remove the lock that a killed one left, and those of
+    Snakemake's notes on finished jobs that are damaged.
 
     Every start holds a lock of its own as long as it lives: where nobody has it, Snakemake's lock
     is of a process that is gone. A shared disk may not show the locks of other machines, so the
@@ -50,6 +51,9 @@ def take_folder() -> None:
         if ours or not locked:
             os.ftruncate(lock, 0)
             os.pwrite(lock, here, 0)
+        for record in (HOME / "metadata").rglob("*"):  # Snakemake ends with a traceback on some
+            if record.is_file() and read_json(record) is None:
+                record.unlink()
     with contextlib.suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_SH)
 

@@ -19,6 +19,7 @@ from cliptrase.files import write_json
 from cliptrase.plan import Plan
 from cliptrase.publish import page_pictures
 from cliptrase.publish.page_pictures import STEPS, Kept
+from cliptrase.publish.rendered import remember
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.run_report import Folder, by_image
 from cliptrase.publish.tables import add_benchmarks as add_options
@@ -151,5 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for benchmark, reason in reasons.items():
         if reason:
             log.warning("no pictures of %s: %s", benchmark, reason)
-    write_json(args.results / suite.suite / "pictures" / "kept.json", reasons)
-    print(args.results / suite.suite / "pictures")
+    folder = args.results / suite.suite / "pictures"
+    there = [name for name, reason in reasons.items() if not reason]
+    remember(folder, (page_pictures.file_of(args.results, suite.suite, name) for name in there))
+    write_json(folder / "kept.json", reasons)
+    print(folder)

@@ -21,15 +21,17 @@ def remember(folder: Path, paths: Iterable[Path], *, keep: bool = False) -> None
     write_json(folder / RENDERED, (before or {}) | digests)
 
 
-def edited(folder: Path) -> str:
+def edited(folder: Path, *, or_gone: bool = False) -> str:
     """The first file of a folder that is not what was rendered, "" where there is none.
 
-    A missing file is not reported: Snakemake makes it.
+    A missing file is reported if `or_gone` is set: Snakemake makes those that are declared to it.
     """
     record = folder / RENDERED
     digests = read_json(record)
     if digests is None:
         return RENDERED if record.exists() else ""
-    there = (folder / name for name in digests)
-    changed = (path for path in there if path.is_file() and sha256_file(path) != digests[path.name])
-    return next((path.name for path in changed), "")
+    for name, digest in digests.items():
+        path = folder / name
+        if sha256_file(path) != digest if path.is_file() else or_gone:
+            return name
+    return ""

@@ -84,7 +84,7 @@ def rescore(
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
         folder = Path(out) / name
-        for file in (*finished.FILES, finished.REGIONS):
+        for file in (*finished.FILES, finished.REGIONS, *finished.LEGEND):
             clear_leftovers(folder / file)
         if needed.state == "predict":
             left[name] = run

@@ -113,14 +113,15 @@ def test_other_scoring_code_needs_the_counts_only(folder):
 
 
 def test_what_a_killed_process_left_of_scoring_is_swept_up(folder):
-    left, own = folder / ".metrics.json.0123abcd", folder / ".notes"
+    left, legend = folder / ".metrics.json.0123abcd", folder / ".legend.png.0123abcd"
+    own = folder / ".notes"
     running, handle = claimed(folder / "config.yaml", files._new_file)
-    for path in (left, running, own):
+    for path in (left, legend, running, own):
         path.write_text("{")
     for path in (running, own):
         os.utime(path, (0, 0))
     assert not store.rescore({NAME: RUN}, folder.parent, "data")
-    assert not left.exists() and running.exists() and own.exists()
+    assert not left.exists() and not legend.exists() and running.exists() and own.exists()
     os.close(handle)
     assert not store.rescore({NAME: RUN}, folder.parent, "data")
     assert not running.exists()

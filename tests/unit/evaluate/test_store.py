@@ -1,5 +1,6 @@
 """Run folders: whole or absent, the same bytes again, never another run's."""
 
+import errno
 import json
 import os
 import shutil
@@ -205,7 +206,11 @@ def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_
     assert sorted(tmp_path.iterdir()) == others
 
 
-def test_a_folder_that_was_just_made_may_not_be_locked_yet(tmp_path):
+def test_on_a_disk_without_locks_a_folder_that_was_just_made_stays(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
     left, just_made = (tmp_path / f".{RUN.name}.{end}" for end in ("01234567", "89abcdef"))
     for path in (left, just_made):
         path.mkdir()

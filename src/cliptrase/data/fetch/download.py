@@ -33,7 +33,13 @@ from cliptrase.data.fetch.sources import (
     readable,
     receipt_path,
 )
-from cliptrase.data.fetch.transfer import Policy, Unavailable, discard, transfer
+from cliptrase.data.fetch.transfer import (
+    Policy,
+    Unavailable,
+    discard,
+    transfer,
+    url_of_whole,
+)
 from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.files import naming_the_path, user_path
 
@@ -67,8 +73,8 @@ def fetch(
                 receipt = _download(archive, data, urls, policy or Policy(), blame)
             except UserError as error:
                 raise UserError(f"{target}: {wrong}; {error}" if wrong else str(error)) from error
-        discard(part_path(archive, data))
         write_receipt(archive, data, receipt)
+        discard(part_path(archive, data))
     return target
 
 
@@ -137,7 +143,8 @@ def _check_present(archive: Archive, data: Path, *, fetchable: bool) -> tuple[Re
         receipt.unlink(missing_ok=True)
         return None, ""
     try:
-        return check(target, archive, data), ""
+        url = url_of_whole(part_path(archive, data))
+        return {**check(target, archive, data), "url": url}, ""
     except Damaged as fault:
         receipt.unlink(missing_ok=True)  # it is not true any more
         if not fetchable:

@@ -107,6 +107,13 @@ def discard(part: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def url_of_whole(part: Path) -> str | None:
+    """The address that a part came from which was put into place, if a kill left the note about it;
+    None where the note is gone, or is of a part that is still there."""
+    url = None if part.exists() else (read_json(_note_path(part)) or {}).get("url")
+    return url if isinstance(url, str) else None
+
+
 def need_space(folder: Path, needed: int, policy: Policy) -> None:
     """Raise UserError where the disk lacks room for `needed` bytes and the margin."""
     free = shutil.disk_usage(folder).free

@@ -28,9 +28,9 @@ from cliptrase.data.make import recipes
 from cliptrase.data.make.recipes import Recipe, check_figures
 from cliptrase.data.read import prepared
 from cliptrase.data.read.ordered import at_most
-from cliptrase.data.read.selfcheck import SELFCHECK, prepared_folder, read_selfcheck
+from cliptrase.data.read.selfcheck import prepared_folder, read_selfcheck, write_selfcheck
 from cliptrase.errors import UserError, counted, exit_on_user_error
-from cliptrase.files import naming_the_path, sha256_file, write_json, write_text
+from cliptrase.files import naming_the_path, sha256_file, write_text
 from cliptrase.machine import positive
 
 LOG = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def _add_lists(target: Path, recipe: Recipe, mirror: str | None, *, fetch: bool)
         check["archives"] = {**check["archives"], **digests}
     check["stated"] = recipe.stated(check["archives"])
     if check != before:
-        write_json(target / SELFCHECK, {**check})
+        write_selfcheck(target, check)
 
 
 def _put(target: Path, recipe: Recipe) -> None:
@@ -226,7 +226,7 @@ def _make(folder: Path, dataset: str, recipe: Recipe) -> None:
     check["sums_sha256"] = samples.write_sums()
     check["recipe_sha256"] = recipe.digest()
     check["arrow_bytes"] = arrow.stat().st_size
-    write_json(folder / SELFCHECK, {**check})
+    write_selfcheck(folder, check)
 
 
 def _is_current(target: Path, recipe: Recipe) -> bool:

@@ -3,10 +3,12 @@
 `selfcheck.json` was written when the dataset was made, and names the digest of its pixels.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, cast
 
-from cliptrase.files import read_json
+from cliptrase.files import read_json, sha256_text, write_json
 
 SELFCHECK = "selfcheck.json"
 
@@ -17,7 +19,7 @@ class SelfCheck(TypedDict, total=False):
     The figures of its content; the bytes and digests of its files; and where it is made from
     archives: their sha256 (None for one that was extracted already), what the sources stated, the
     sha256 of its lists of ids (`subsets`), and for each optional archive that could not be had, why
-    (`without`).
+    (`without`). sha256: of all the rest, by which damage is noticed; older datasets have none.
     """
 
     dataset: str
@@ -35,6 +37,7 @@ class SelfCheck(TypedDict, total=False):
     stated: dict[str, object]
     subsets: dict[str, str]
     without: dict[str, str]
+    sha256: str
 
 
 def prepared_folder(dataset: str, data: Path | str) -> Path:
@@ -43,8 +46,21 @@ def prepared_folder(dataset: str, data: Path | str) -> Path:
 
 
 def read_selfcheck(folder: Path) -> SelfCheck | None:
-    """The stored self-check, None where there is none that can be read."""
-    return cast("SelfCheck | None", read_json(folder / SELFCHECK))
+    """The stored self-check, None where there is none that can be read, or it is damaged."""
+    check = read_json(folder / SELFCHECK)
+    if check is not None and check.get("sha256") not in (None, _digest(check)):
+        return None
+    return cast("SelfCheck | None", check)
+
+
+def write_selfcheck(folder: Path, check: SelfCheck) -> None:
+    """Store a self-check with its digest. Raises UserError as `files.write_json`."""
+    write_json(folder / SELFCHECK, {**check, "sha256": _digest(check)})
+
+
+def _digest(check: Mapping[str, object]) -> str:
+    rest = {key: value for key, value in check.items() if key != "sha256"}
+    return sha256_text(json.dumps(rest, sort_keys=True))
 
 
 def subset_digests(dataset: str, data: Path | str = "data") -> dict[str, str]:
