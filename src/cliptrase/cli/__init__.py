@@ -18,6 +18,7 @@ from cliptrase.cli import (
     explain,
     listing,
     repeat,
+    score,
     segment,
     show,
     verify,
@@ -31,6 +32,7 @@ OWN = {
     "show": show,
     "compare": compare,
     "repeat": repeat,
+    "score": score,
     "clean": clean,
     "verify": verify,
 }
