@@ -8,9 +8,10 @@ from cliptrase.files import local_path
 HELP = "score label maps that any code predicted: a folder named by image id, or an npz"
 
 EPILOG = """\
-PREDICTIONS is a folder of PNG (8 or 16 bits, grey or palette), TIFF or npy files, each named by the id of
-its image, or an npz of arrays named so. Protocol crop scores the centre crop at image_size, with the
-background after the classes; protocol slide scores whole pictures, with the background before them.
+PREDICTIONS is a folder of PNG (8 or 16 bits, grey or palette), TIFF or npy files, each named by the
+id of its image, or an npz of arrays named so. Protocol crop scores the centre crop at image_size,
+with the background after the classes; protocol slide scores whole pictures, with the background
+before them.
 
 examples:
   cliptrase score exports/voc --benchmark voc21 --protocol slide

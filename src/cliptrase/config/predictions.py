@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cliptrase.config.files import Tree
+from cliptrase.config.method import BackboneNames
 from cliptrase.config.schema import Model
 from cliptrase.config.validation import path as path_text
 from cliptrase.config.written import text_of
@@ -18,6 +19,7 @@ NO_MODEL = Model(
     depth=12,
     weights_sha256=None,
     config_sha256=None,
+    substitutes=BackboneNames(),
 )
 UNREAD: Tree = {  # what the schema asks of a method, and no label map reads
     "attention": {
@@ -47,8 +49,8 @@ def with_digest(method: Tree) -> Tree:
 
     if others := sorted(method.keys() - {"name", "path"}):
         raise UserError(
-            f"method.{others[0]}={text_of(method[others[0]])}: with method.path no network computes "
-            "anything; leave it out of the method's file"
+            f"method.{others[0]}={text_of(method[others[0]])}: with method.path no network "
+            "computes anything; leave it out of the method's file"
         )
     try:
         path = path_text(method["path"])

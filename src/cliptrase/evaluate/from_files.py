@@ -14,6 +14,7 @@ from cliptrase.config.kinds import facts_of
 from cliptrase.data.read.ordered import in_order_by
 from cliptrase.data.read.predictions import Predictions
 from cliptrase.errors import UserError
+from cliptrase.evaluate.predict import Results
 from cliptrase.evaluate.tally import ImageResult
 from cliptrase.evaluate.targets import background_of, scored_classes, target_key
 from cliptrase.evaluate.truth import Loader, Scored
@@ -45,15 +46,15 @@ class FilePredictor:
 
     def singly(
         self, pool: Executor, positions: Iterable[int], ahead: int
-    ) -> Generator[tuple[int, dict[str, ImageResult | None]]]:
+    ) -> Generator[tuple[int, Results]]:
         """Position and results of each image in order, one image a thread."""
 
-        def counted(position: int) -> tuple[int, dict[str, ImageResult | None]]:
+        def counted(position: int) -> tuple[int, Results]:
             with self.stages("decode"):
                 scored = self.load.scored(position)
                 labels = self._labels(scored)
             with self.stages("count"):
-                results: dict[str, ImageResult | None] = {}
+                results: Results = {}
                 for name, run in self.runs.items():
                     truth = scored.truths[target_key(run)]
                     results[name] = None if truth is None else ImageResult.of(truth, labels)
@@ -106,8 +107,8 @@ def _other_size(labels: NDArray[np.integer], size: tuple[int, int], run: Run) ->
     cure = "resize the logits to that size, not the labels"
     if not facts_of(run).whole_pictures:
         cure = (
-            f"protocol crop scores the centre crop at image_size={run.image_size}; label maps of "
-            "whole pictures are scored by protocol=slide"
+            f"protocol crop scores the centre crop at image_size={run.image_size}; take "
+            "protocol=slide for label maps of whole pictures"
         )
     (height, width), (right_height, right_width) = labels.shape, size
     return f"{width} × {height} pixels, but {right_width} × {right_height} are scored; {cure}"

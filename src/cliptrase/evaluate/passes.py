@@ -9,7 +9,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from cliptrase.evaluate.from_files import FilePredictor
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.shards import add_up, part_of
-from cliptrase.evaluate.tally import AnyResult, Facts, Progress
+from cliptrase.evaluate.tally import Facts, Progress
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import clear_leftovers, make_ready
@@ -244,7 +244,6 @@ class _Pass:
         positions = self.images[progress.position :]
         if self.shard.number == 1 and not progress.facts:
             progress.facts |= self._facts(batched, positions)
-        results: Generator[tuple[int, Mapping[str, AnyResult | None]]]
         if batched and isinstance(self.predictor, Predictor):
             results = self.predictor.batched(self.pool, positions)
         else:

@@ -83,7 +83,9 @@ class Predictions:
             return read_label(file, as_stored=True), read_header(file).bits
         with decoding(name):
             try:
-                labels = self._arrays[id] if self._arrays else np.load(file, allow_pickle=False)
+                labels: NDArray[np.integer] = (
+                    np.load(file, allow_pickle=False) if file else self._array(id)
+                )
             except zipfile.BadZipFile as error:
                 raise UserError(f"{name}: damaged ({error}); write it again") from error
         if labels.ndim != 2 or labels.dtype.kind not in "iu":
@@ -92,6 +94,10 @@ class Predictions:
                 "indices, whole numbers of shape (H, W)"
             )
         return labels, 8 * labels.dtype.itemsize
+
+    def _array(self, id: str) -> NDArray[np.integer]:
+        assert self._arrays is not None
+        return np.asarray(self._arrays[id])
 
 
 def _files(folder: Path) -> dict[str, Path]:
