@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import cliptrase
 from cliptrase.cli import (
+    audit,
     clean,
     compare,
     completion,
@@ -33,6 +34,7 @@ OWN = {
     "compare": compare,
     "repeat": repeat,
     "score": score,
+    "audit": audit,
     "clean": clean,
     "verify": verify,
 }

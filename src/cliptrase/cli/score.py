@@ -37,20 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="keys of the configuration, as protocol.rule=mmseg",
     )
-    add("--json", action="store_true", help="the scores as JSON")
+    add("--json", action="store_true", help="the outcome as JSON")
 
 
 def run(args: argparse.Namespace) -> None:
     """Make the run and print its scores. Raises UserError naming a file that cannot be scored."""
     from cliptrase.evaluate.__main__ import evaluate  # Hydra: not for --help
 
+    evaluate(overrides(args), multirun=False, as_json=args.json)
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """The overrides that the options stand for."""
     path, plain = args.predictions, re.fullmatch(r"[\w./-]+", args.predictions)
     mark = "" if plain else '"' if "'" in path else "'"  # as Hydra reads it
-    chosen = [
+    return [
         f"benchmark={args.benchmark}",
         "method=predictions",
         f"method.path={mark}{path}{mark}",
         f"protocol={args.protocol}",
         f"image_size={args.image_size}",
+        *args.overrides,
     ]
-    evaluate([*chosen, *args.overrides], multirun=False, as_json=args.json)
