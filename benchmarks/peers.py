@@ -58,7 +58,7 @@ def written(size: int, model: str) -> dict[str, Method]:
     methods = {
         name: config.resolve([*shared, f"method={name}"]).method
         for name in names("method")
-        if name != "outside"
+        if name not in ("outside", "predictions")
     }
     return {name: each for name, each in methods.items() if each.unsupervised is None}
 

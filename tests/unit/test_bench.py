@@ -261,7 +261,7 @@ def test_quick_writes_everything_that_growth_json_promises(quick):
 def test_quick_times_every_method_that_words_decide(quick):
     figures = read(quick / "peers.json")
     ratios, needs = figures["ratio"], figures["needs"]
-    wordless = {"cliptrase_unsupervised", "outside"}
+    wordless = {"cliptrase_unsupervised", "outside", "predictions"}
     assert set(ratios) == set(needs) == set(names("method")) - wordless
     beside = {name for name in ratios if not needs[name] and not name.startswith("cliptrase")}
     assert set(figures["peers"]) == beside - {"clip"} and len(beside) == 11

@@ -12,12 +12,14 @@ from typing import NoReturn
 
 import cliptrase
 from cliptrase.cli import (
+    audit,
     clean,
     compare,
     completion,
     explain,
     listing,
     repeat,
+    score,
     segment,
     show,
     verify,
@@ -31,6 +33,8 @@ OWN = {
     "show": show,
     "compare": compare,
     "repeat": repeat,
+    "score": score,
+    "audit": audit,
     "clean": clean,
     "verify": verify,
 }

@@ -64,7 +64,8 @@ def _origin(facts: dict[str, Any]) -> Iterator[str]:
     runs = counted(cost["runs_in_pass"] or 1, "run")
     yield f"\nseconds of its pass of {runs}: {seconds}"
     yield f"peak memory: {memory / 1e9:.2f} GB" if memory else "peak memory: unknown"
-    yield f"operations of an image: {cost['flops'] / 1e9:.2f} G"
+    if cost["flops"]:  # of label maps from files there are none
+        yield f"operations of an image: {cost['flops'] / 1e9:.2f} G"
     versions, device = made["versions"] or {}, (made["host"] or {}).get("device")
     computing = ", ".join(f"{name} {versions.get(name)}" for name in ("python", *COMPUTING))
     yield f"made: {made['finished']} on {device}, commit {made['commit']}; {computing}"

@@ -396,7 +396,8 @@ class Method(Frozen):
     """sam, dino: networks beside CLIP, which a run's identity has as `backbones`. propagate: how
     the logits of patches change one another before they are upsampled; None: they do not. solver:
     of its equations, where it has some (`segment.diffusion.diffused`). pamr: None where logits of
-    pixels stay as they are."""
+    pixels stay as they are. path, digest: of label maps that other code predicted, None for a
+    method that is computed (`config.predictions`)."""
 
     name: Text
     attention: Attention
@@ -414,6 +415,8 @@ class Method(Frozen):
         ),
     ] = None
     pamr: Annotated[Pamr | None, BeforeValidator(_pamr)] = None
+    path: OptionalText = Field(None, exclude=True)
+    digest: OptionalText = None
 
     @property
     def sees_original(self) -> bool:

@@ -23,6 +23,11 @@ def resolve_settings(overrides: Iterable[str], size: tuple[int, int] | None = No
     del tree["benchmark"]
     refuse_missing(tree)
     settings = settings_of(tree, None, size)
+    if settings.method.path is not None:
+        raise UserError(
+            f"method={settings.method.name}: label maps of files are scored, not computed; "
+            "`cliptrase score` takes them"
+        )
     if settings.method.unsupervised is not None:
         raise UserError(
             f"method={settings.method.name}: it gives clusters of regions their classes by the "

@@ -47,7 +47,11 @@ class Run(Settings):
     @functools.cached_property
     def identity(self) -> Tree:
         """All that can change a number, as plain types; optional keys at their default left out."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        tree = self.model_dump(mode="json", exclude_defaults=True)
+        if self.method.digest is not None:  # no network computes anything
+            del tree["model"]
+            tree["method"] = {"name": self.method.name, "digest": self.method.digest}
+        return tree
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -81,10 +85,12 @@ class Run(Settings):
         """Its method and protocol without overrides, for its benchmark, model and image size, and
         the name of its list of classes then."""
         method, code = self.method.name, self.method.attention.file
+        places = {"file": code, "path": self.method.path}
+        given = tuple((key, place) for key, place in places.items() if place is not None)
         if code is not None and method not in files.names("method"):
             method = outside.NAMELESS
         names = (self.benchmark.name, method, self.protocol.name)
-        return _stock(files.folders(), *names, self.model, self.image_size, code)
+        return _stock(files.folders(), *names, self.model, self.image_size, given)
 
     @functools.cached_property
     def changed_settings(self) -> dict[str, float | int]:
@@ -145,14 +151,13 @@ def _stock(
     protocol: str,
     model: Model,
     image_size: int,
-    code: str | None,
+    given: tuple[tuple[str, str], ...],
 ) -> tuple[Method, Protocol, str]:
-    """A method (its code in the file that `code` names) and a protocol as the files of the folders
-    conf say them, for a benchmark, a model and an image size, and the name of the benchmark's list
-    of classes then ("" for a folder)."""
+    """A method (its code or its label maps where the keys `given` say) and a protocol as the files
+    of the folders conf say them, for a benchmark, a model and an image size, and the name of the
+    benchmark's list of classes then ("" for a folder)."""
     tree = compose([f"benchmark={benchmark}", f"method={method}", f"protocol={protocol}"])
-    if code is not None:
-        tree["method"]["file"] = code
+    tree["method"] |= dict(given)
     tree["image_size"] = image_size
     written = tree["benchmark"]
     folder = written["dataset"] == "folder"

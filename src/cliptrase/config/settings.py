@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from cliptrase.config import backbones, files, outside
+from cliptrase.config import backbones, files, outside, predictions
 from cliptrase.config.files import Tree
 from cliptrase.config.kinds import ATTENTION, PROTOCOL, VOTE, joined_by, vote_of
 from cliptrase.config.method import BackboneNames, Backbones, Count, Method
@@ -58,8 +58,10 @@ def settings_of(
     picture: height and width in pixels of what the model sees, where it is not image_size ×
     image_size. Raises UserError naming the key.
     """
-    written = validated(WrittenModel, tree["model"], "model")
-    model = describe_model(written)
+    if predictions.is_predicted(tree["method"]):
+        model = predictions.NO_MODEL
+    else:
+        model = describe_model(validated(WrittenModel, tree["model"], "model"))
     size = tree["image_size"] = validated(_Size, {"image_size": tree["image_size"]}).image_size
     if size % model.patch:
         down = size // model.patch * model.patch
@@ -95,7 +97,8 @@ def method_and_protocol(
         raise UserError(f"protocol.name={text_of(name)}: unknown value; {hint}")
     facts = PROTOCOL[name]
     protocol = validated(PROTOCOLS[name], content, "protocol")
-    method = outside.with_code(tree["method"], files.names("method"))
+    method = predictions.with_digest(tree["method"])
+    method = outside.with_code(method, files.names("method"))
     if method.get("cls_logits") == "auto":
         method["cls_logits"] = facts.cls_logits and benchmark is not None and benchmark.cls_logits
     prefers = validated(BackboneNames, method.pop("prefers", {}), "method.prefers")

@@ -9,7 +9,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from cliptrase.errors import PassError, UserError, counted
 from cliptrase.evaluate import agreement
 from cliptrase.evaluate.addition import basis_of, tally_of, write_runs
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
+from cliptrase.evaluate.from_files import FilePredictor
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.shards import add_up, part_of
@@ -46,6 +47,7 @@ REPORT_AFTER = 10.0  # seconds, where so many images take longer
 SHARED: dict[str, Callable[[Run], Any]] = {
     "the dataset": lambda run: (run.benchmark.dataset, run.benchmark.folder),
     "the model": lambda run: run.model,
+    "the label maps of files": lambda run: run.method.digest,
     "image_size": lambda run: run.image_size,
     "protocol.name": lambda run: run.protocol.name,
     "protocol.short_side": lambda run: getattr(run.protocol, "short_side", None),
@@ -97,6 +99,7 @@ def run_pass(
             raise UserError(f"{partial}: a folder stands where counts are saved; move it away")
         workers = workers or cores()
         batch_size = batch_size or next(iter(todo.values())).batch_size
+        device = "cpu" if _are_of_files(todo) else device
         with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
             # another pass may have made them while this one waited for a GPU
             todo = store.rescore(todo, out, data, freeze_code=freeze_code)
@@ -129,11 +132,17 @@ def count_shard(
     make_ready(file.parent)
     workers = workers or cores()
     batch_size = batch_size or next(iter(runs.values())).batch_size
+    device = "cpu" if _are_of_files(runs) else device
     with computing_on(device, alone=True) as chosen, single_threaded_pool(workers) as pool:
         _Pass(runs, Path(data), chosen, batch_size, workers, pool, freeze_code, shard).keep(
             partial, SAVE_EVERY, chosen.type == "cuda", file
         )
     _forget(partial)
+
+
+def _are_of_files(runs: Mapping[str, Run]) -> bool:
+    """Whether their label maps are read from files: no model is loaded then."""
+    return next(iter(runs.values())).method.digest is not None
 
 
 def _forget(partial: Path) -> None:
@@ -174,7 +183,21 @@ class _Pass:
         with self.stages("open"):
             self.dataset = open_dataset(first, data, any_code=any_code)
             loader = Loader.of(self.dataset, runs.values(), data)
-            clip = load_clip(first.model, device)
+        self.predictor: Predictor | FilePredictor
+        if _are_of_files(runs):
+            self.predictor = FilePredictor.of(loader, self.dataset.ids, runs, self.stages)
+        else:
+            self.predictor = self._networks(loader, batch_size)
+        self.shard, self.images = shard, shard.images(len(self.dataset))
+        self.basis |= part_of(shard, len(self.dataset))
+        images = len(self.images)
+        self.progress = Progress({name: tally_of(run, images) for name, run in runs.items()})
+
+    def _networks(self, loader: Loader, batch_size: int) -> Predictor:
+        """The model and the words of the runs, loaded."""
+        runs, device = self.runs, self.device
+        with self.stages("open"):
+            clip = load_clip(next(iter(runs.values())).model, device)
             needed = {name: run.method.networks for name, run in runs.items()}
             loaded = load_networks(itertools.chain(*needed.values()), device)
             for name, run in runs.items():
@@ -187,18 +210,16 @@ class _Pass:
         with self.stages("text"):
             words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
             alike = {words[name]: run for name, run in runs.items()}
-            texts = {key: text_of(run, clip, data, workers) for key, run in alike.items()}
+            texts = {
+                key: text_of(run, clip, self.folder, self.workers) for key, run in alike.items()
+            }
             jobs = {
                 name: Job.of(
                     run, *texts[words[name]], {each.key: loaded[each.key] for each in needed[name]}
                 )
                 for name, run in runs.items()
             }
-        self.predictor = Predictor(clip, loader, jobs, self.stages, batch_size)
-        self.shard, self.images = shard, shard.images(len(self.dataset))
-        self.basis |= part_of(shard, len(self.dataset))
-        images = len(self.images)
-        self.progress = Progress({name: tally_of(run, images) for name, run in runs.items()})
+        return Predictor(clip, loader, jobs, self.stages, batch_size)
 
     @_shared_errors()
     def make(self, partial: Path, save_every: int, batched: bool, out: Path) -> None:
@@ -223,7 +244,7 @@ class _Pass:
         positions = self.images[progress.position :]
         if self.shard.number == 1 and not progress.facts:
             progress.facts |= self._facts(batched, positions)
-        if batched:
+        if batched and isinstance(self.predictor, Predictor):
             results = self.predictor.batched(self.pool, positions)
         else:
             results = self.predictor.singly(self.pool, positions, ahead=2 * self.workers)
@@ -248,10 +269,11 @@ class _Pass:
         with self.stages("flops"):
             flops = self.predictor.flops(0)
         compared = dict[str, object]()
-        if batched and positions and agreement.needed(self.device):
+        predictor, on_gpu = self.predictor, batched and agreement.needed(self.device)
+        if isinstance(predictor, Predictor) and on_gpu and positions:
             with self.stages("compare"):
                 model = next(iter(self.runs.values())).model
-                compared["unlike_cpu"] = agreement.with_cpu(self.predictor, model, positions)
+                compared["unlike_cpu"] = agreement.with_cpu(predictor, model, positions)
         return {"flops": flops, "data": self.data, "compared": compared}
 
 

@@ -19,6 +19,7 @@ from cliptrase.data import open_dataset
 from cliptrase.data.read.ordered import in_order_by
 from cliptrase.errors import UserError, counted
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
+from cliptrase.evaluate.from_files import FilePredictor
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import Maps
@@ -78,7 +79,17 @@ def _stream(
     """Predict each picture that a run keeps, for all runs that do, and write its maps."""
     runs = {name: each.run for name, each in kept.items()}
     first = next(iter(runs.values()))
-    loader = Loader.of(open_dataset(first, data, any_code=any_code), runs.values(), data)
+    dataset = open_dataset(first, data, any_code=any_code)
+    loader = Loader.of(dataset, runs.values(), data)
+    positions = sorted(set[int]().union(*(each.positions for each in kept.values())))
+    if first.method.digest is not None:  # of files
+        given = FilePredictor.of(loader, dataset.ids, runs, Stages())
+        for position in positions:
+            labels = given.labels(position)
+            for each in kept.values():
+                if position in each.positions:
+                    each.write(position, labels)
+        return
     clip = load_clip(first.model, device)
     networks = load_networks(chain(*(run.method.networks for run in runs.values())), device)
     words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
@@ -90,7 +101,6 @@ def _stream(
     def predicted(position: int) -> tuple[int, Maps]:
         return position, predictor.first([position], 1)[1]
 
-    positions = sorted(set[int]().union(*(each.positions for each in kept.values())))
     results: Iterator[tuple[int, Maps]] = map(predicted, positions)
     if device.type == "cpu":
         results = in_order_by(pool, predicted, positions, ahead=2 * workers)

@@ -3,10 +3,13 @@
 Benchmarks over the same images differ only in their lookup tables, so an image is read once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cliptrase.config import Run
 from cliptrase.data.read.prepared import read_subset
@@ -16,6 +19,7 @@ from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.runs.counts import GroundTruth
 
+T = TypeVar("T")
 FOLDER_CURE = "repair the picture and its mask, or take both out of their folders"
 
 
@@ -25,6 +29,15 @@ class Loaded:
 
     position: int
     shown: Shown
+    truths: dict[str, GroundTruth | None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The ground truth of one image by `target_key`, None: not scored. size: (H, W)."""
+
+    id: str
+    size: tuple[int, int]
     truths: dict[str, GroundTruth | None]
 
 
@@ -61,18 +74,42 @@ class Loader:
 
     def __call__(self, position: int) -> Loaded:
         """Raises UserError naming the dataset and the image that cannot be read or scored."""
+
+        def loaded(sample: Sample, where: str) -> Loaded:
+            shown = self.protocol.show(sample.image)
+            raw = self.protocol.label(sample.label)
+            seen = {key: self.targets[key].seen(raw, where) for key in sorted(self.oracles)}
+            truths = self._truths(sample.id, raw, where)
+            return Loaded(position, replace(shown, truths=seen), truths)
+
+        return self._made_of(position, loaded)
+
+    def scored(self, position: int) -> Scored:
+        """The ground truth alone. Raises UserError as a call."""
+
+        def scored(sample: Sample, where: str) -> Scored:
+            raw = self.protocol.label(sample.label)
+            return Scored(sample.id, raw.shape[:2], self._truths(sample.id, raw, where))
+
+        return self._made_of(position, scored)
+
+    def _truths(
+        self, id: str, raw: NDArray[np.integer], where: str
+    ) -> dict[str, GroundTruth | None]:
+        """Of the raw labels (H, W) of an image, by target."""
+        left_out = {key for key, ids in self.subsets.items() if id not in ids}
+        return {
+            key: None if key in left_out else target.truth(raw, where)
+            for key, target in self.targets.items()
+        }
+
+    def _made_of(self, position: int, make: Callable[[Sample, str], T]) -> T:
+        """What `make` makes of the sample at a position, and of what it is called in messages."""
         where, sample = f"dataset {self.name}, image {position}", None
         try:
             sample = self.dataset[position]
             where = f"dataset {self.name}, image {sample.id}"
-            shown = self.protocol.show(sample.image)
-            raw = self.protocol.label(sample.label)
-            seen = {key: self.targets[key].seen(raw, where) for key in sorted(self.oracles)}
-            left_out = {key for key, ids in self.subsets.items() if sample.id not in ids}
-            truths = {
-                key: None if key in left_out else target.truth(raw, where)
-                for key, target in self.targets.items()
-            }
+            return make(sample, where)
         except UserError as error:
             if self.cure == FOLDER_CURE and sample is None:
                 raise  # it begins with the path of the user's file
@@ -80,7 +117,6 @@ class Loader:
             raise UserError(f"{where}: {message}") from error
         except (OSError, ValueError, SyntaxError, IndexError) as error:  # what PIL and Arrow raise
             raise UserError(f"{where}: cannot be read ({error}); {self.cure}") from error
-        return Loaded(position, replace(shown, truths=seen), truths)
 
 
 def seen_targets(runs: Iterable[Run]) -> frozenset[str]:

@@ -20,6 +20,7 @@ import psutil
 from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 
 from cliptrase import machine, pipeline
+from cliptrase.config.predictions import NO_MODEL
 from cliptrase.errors import UserError
 from cliptrase.files import read_json, sha256_text, write_json
 from cliptrase.pipeline import data as pipeline_data
@@ -103,14 +104,18 @@ def estimate(
     threads = pipeline.workers([each.name for each in made], gpus, cores)
     at_once = max(1, min(gpus or usable // threads, len(made)))
     lost = {each.name: pipeline.runs_to_predict(each, plan.data, frozen) for each in made}
-    question = {name: runs for name, runs in lost.items() if runs}
+    asked = {name: runs for name, runs in lost.items() if runs}
+    files = {each.name for each in made if each.model == NO_MODEL.label}  # label maps are read
+    question = {name: runs for name, runs in asked.items() if name not in files}
     besides = FINISHED + FINISHED_RUN * len(plan.runs)
     for dataset in pipeline_data.unprepared(made, plan.data):
         besides += PREPARED + PREPARED_IMAGE * pipeline_data.count(dataset, plan.data)
 
+    guess = _guess(asked)
+
     def cost(a_pass: Pass, speed: Speed) -> PassCost:
         runs, images = len(lost[a_pass.name]), pipeline_data.images(a_pass, plan.data)
-        timing = speed.passes.get(a_pass.name)
+        timing = speed.passes.get(a_pass.name, guess.passes.get(a_pass.name))
         if timing is None:  # its runs are there, and only the pass file is written
             return PassCost(a_pass.name, runs, images, 0, OPENED, OPENED)
         alone = speed.alone(a_pass.name, runs)
@@ -118,7 +123,6 @@ def estimate(
         seconds = alone + streamed / (1 if gpus else threads)
         return PassCost(a_pass.name, runs, images, windows, alone + streamed, seconds)
 
-    guess = _guess(question)
     work = besides + sum(cost(each, guess).work for each in made)
     if question and (again or work > worth):
         speed = timed(plan.suite, question, device if gpus else "cpu", again=again)

@@ -25,8 +25,9 @@ class Pass:
     """The runs that one stream over a dataset's images can make together.
 
     Named `<dataset>.<model>.<image size>.<protocol>`, then how its pictures are resized where the
-    protocol's own YAML says otherwise, and `precision-bf16` where the model is not in fp32. A
-    user's folder is the dataset `folder-<benchmark>`, by the first benchmark that scores it.
+    protocol's own YAML says otherwise, `precision-bf16` where the model is not in fp32, and ten
+    digits of the digest of label maps that come from files. A user's folder is the dataset
+    `folder-<benchmark>`, by the first benchmark that scores it.
     """
 
     name: str
@@ -139,7 +140,8 @@ def _passes(runs: dict[str, Run]) -> dict[str, Pass]:
         precision = [f"{key}-{value}" for key, value in run.model.changed.items()]
         changed = run.changed_settings
         resized = [f"{key}-{changed[key]}" for key in ("short_side", "stride") if key in changed]
-        key = ".".join([dataset, model, str(size), protocol, *resized, *precision])
+        files = [run.method.digest[:10]] if run.method.digest else []
+        key = ".".join([dataset, model, str(size), protocol, *resized, *precision, *files])
         passes.setdefault(key, Pass(key, dataset, model, size, protocol)).runs[name] = run
     return passes
 

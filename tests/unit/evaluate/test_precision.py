@@ -19,8 +19,9 @@ from cliptrase.runs import finished
 
 RUN = ["benchmark=shapes_bg", "method=cliptrase"]
 SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=48", "limit=2"]
-BESIDE = {"outside", "cliptrase_sam", "cliptrase_dinov2", "cliptrase_unsupervised"}
-# a file of the user's, and methods whose part of CLIP is that of cliptrase, are beside these
+BESIDE = {"outside", "predictions"}
+BESIDE |= {"cliptrase_sam", "cliptrase_dinov2", "cliptrase_unsupervised"}
+# files of the user's, and methods whose part of CLIP is that of cliptrase, are beside these
 METHODS = sorted({file.stem for file in (config.files.CONF / "method").glob("*.yaml")} - BESIDE)
 LOW = ["bf16", "fp16"]
 
