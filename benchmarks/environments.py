@@ -4,8 +4,8 @@ several environments and compares every confusion matrix and every pixel with th
 Environments: what ATen, MKL and oneDNN may use of the CPU's instructions; 1 to 8 threads; locale,
 time zone, working directory, umask and hash seed. Each has a process, a folder and text features
 of its own. Where a matrix differs, each pixel that does is listed with its margin. Writes
-environments.json and environments.md; the exit code is 1 where a pixel differs that the CPU's
-instructions do not explain.
+environments.json and environments.md; the exit code is 1 where a pixel or a matrix differs that
+the CPU's instructions do not explain.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = markdown(comparisons, len(runs), pixels)
     write_text(options.out / "environments.md", table)
     print(table)
-    sys.exit(any(each.pixels and not each.instructions for each in comparisons))
+    sys.exit(any((each.pixels or each.matrices) and not each.instructions for each in comparisons))
 
 
 if __name__ == "__main__":

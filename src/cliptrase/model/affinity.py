@@ -68,11 +68,8 @@ def local_outliers(patches: Tensor, quantile: float) -> Tensor:
     """
     count = patches.shape[1]
     neighbours = min(NEIGHBOURS, count - 1)
-    squared = squared_distances(patches)
-    # of equal patches 0, which the expansion misses by rounding; what float32 cannot tell is equal
-    norms = patches.double().square().sum(dim=2)
-    squared = torch.where(squared > 1e-12 * (norms[:, :, None] + norms[:, None]), squared, 0)
-    distances, order = squared.to(patches.dtype).sort(dim=2, stable=True)
+    squared = squared_distances(patches).to(patches.dtype)
+    distances, order = squared.sort(dim=2, stable=True)
     reach = distances[:, :, neighbours].clamp_min(1e-12)
     nearest = order[:, :, 1 : neighbours + 1]
     # in order: two patches with the same neighbours have equal factors to the last bit

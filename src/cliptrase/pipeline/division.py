@@ -17,13 +17,12 @@ from cliptrase import pipeline
 from cliptrase.errors import UserError, counted
 from cliptrase.files import write_json
 from cliptrase.pipeline import data as pipeline_data
-from cliptrase.pipeline.estimate import WORTH_A_PROBE, estimate
+from cliptrase.pipeline.estimate import estimate
 from cliptrase.pipeline.settings import MOST_SHARDS, Settings
 from cliptrase.plan import Pass, Plan
 
 FOLDER = Path("results/markers/shards")  # of a file for each suite
 USED = 0.8  # of the hours; the rest is for a machine that is busier than the one that was timed
-TIMED_FROM = 0.1  # of the hours: guessed work from which on it is timed, as guesses may be far off
 
 
 class Cut(BaseModel):
@@ -101,8 +100,8 @@ def _cut(
 ) -> None:
     """Set the number of shards of these passes among the cuts."""
     hours, frozen = settings.hours or 0.0, settings.freeze_code
-    worth = min(WORTH_A_PROBE, TIMED_FROM * 3600 * hours)
-    cost = estimate(plan, passes, None, device, frozen, again=False, worth=worth)
+    # a guess, however little, may be a hundred times too little
+    cost = estimate(plan, passes, None, device, frozen, again=False, worth=0)
     if cost.speed is None or (cost.gpus and cost.speed.device == "cpu"):
         raise UserError(f"hours={hours:g}: this machine could not be timed; give shards=N instead")
     for each in passes:

@@ -115,7 +115,7 @@ def estimate(
 
     def cost(a_pass: Pass, speed: Speed) -> PassCost:
         runs, images = len(lost[a_pass.name]), pipeline_data.images(a_pass, plan.data)
-        timing = speed.passes.get(a_pass.name, guess.passes.get(a_pass.name))
+        timing = speed.passes.get(a_pass.name)
         if timing is None:  # its runs are there, and only the pass file is written
             return PassCost(a_pass.name, runs, images, 0, OPENED, OPENED)
         alone = speed.alone(a_pass.name, runs)
@@ -126,6 +126,8 @@ def estimate(
     work = besides + sum(cost(each, guess).work for each in made)
     if question and (again or work > worth):
         speed = timed(plan.suite, question, device if gpus else "cpu", again=again)
+        if speed:
+            speed = speed.model_copy(update={"passes": guess.passes | speed.passes})
     else:
         speed = guess
     costs = [cost(each, speed) for each in made if speed]
