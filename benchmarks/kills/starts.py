@@ -120,6 +120,9 @@ class Starts:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=lambda: signal.signal(
+                    signal.SIGHUP, signal.SIG_DFL
+                ),  # of nohup: ignored
             )
 
     def _new(self) -> None:

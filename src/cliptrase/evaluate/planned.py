@@ -58,13 +58,13 @@ def make_pass(
         return _count(counting, Shard.of(shard), file, data, freeze_code, options)
     made = {run: runs[run] for run in runs if run not in lost}
     parts = [each.file(file) for each in shards_of(shards)] if shards > 1 else []
+    partial = file.with_name(f".{name}.partial.npz")
     if todo.keys() - lost.keys() or finished.without_maps(made, out, data, freeze_code=freeze_code):
         check_gpu(options.get("device", "auto"))
         import cliptrase.model.lean  # noqa: F401
         from cliptrase.evaluate import saved_maps  # torch: not where all runs are there
         from cliptrase.evaluate.passes import run_pass
 
-        partial = file.with_name(f".{name}.partial.npz")
         shared = {"out": out, "data": data, "freeze_code": freeze_code, **options}
         run_pass(made, partial=partial, counted_shards=parts, **shared)
         saved_maps.save_maps(made, **shared)
@@ -73,6 +73,7 @@ def make_pass(
         raise UserError(
             f"{len(lost)} of the {counted(len(runs), 'run')} of {name} left out: {reasons}"
         )
+    partial.unlink(missing_ok=True)  # of a pass that was killed when all runs were written
     finished.write_pass(file, runs, out)
     for part in parts:
         part.unlink(missing_ok=True)

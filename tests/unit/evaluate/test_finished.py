@@ -192,8 +192,11 @@ def test_a_pass_scores_again_without_torch_and_writes_its_file(folder, tmp_path,
     monkeypatch.setattr(planned.plan, "load", lambda *_: suite)
     monkeypatch.setitem(sys.modules, "cliptrase.evaluate.passes", None)  # cannot be imported
     change_provenance(folder, scoring="older")
+    partial = tmp_path / "passes/suite/.one.partial.npz"
+    partial.parent.mkdir(parents=True)
+    partial.touch()  # as a kill leaves it when all runs are written
     file = planned.make_pass("suite", "one", tmp_path)
-    assert file == tmp_path / "passes" / "suite" / "one.json"
+    assert file == tmp_path / "passes" / "suite" / "one.json" and not partial.exists()
     assert finished.stale_pass(file, {NAME: RUN}, folder.parent) == ""
     (folder / "per_image.npz").unlink()
     with pytest.raises(ImportError):
