@@ -22,7 +22,7 @@ from benchmarks.kills import damage, report, scenes, suite
 from benchmarks.kills.boundary import Moment
 from benchmarks.kills.damage import Outcome
 from benchmarks.kills.draws import Bench, Draw, named
-from benchmarks.kills.starts import ENOUGH, HOWS, WORKS, Starts
+from benchmarks.kills.starts import ENOUGH, SIGNALS, WORKS, Starts
 
 log = logging.getLogger("benchmarks")
 
@@ -131,7 +131,7 @@ def _starts(kills: int, seed: int, place: Path, mirror: str, before: list[Draw])
     """Kill Snakemake, until so many kills are made."""
     names = {work.name for work in WORKS}
     made = sum(1 for draw in before if draw.scene in names and draw.moment)
-    starts, hows = Starts(place, mirror), list(HOWS)
+    starts, hows = Starts(place, mirror), list(SIGNALS)
     while made < kills:
         turn = made // ENOUGH  # nine turns: each way with each work
         how, work = hows[turn % 3], WORKS[(turn + turn // 3) % 3]

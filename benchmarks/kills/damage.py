@@ -271,10 +271,13 @@ def _outcome(
     others = (now.keys() & bench.contents.keys()) - {str(place)}
     right = all(now[name] == bench.contents[name] for name in others)
     named = (file.name in said or str(place.parent) in said) and "Traceback" not in said
-    if not done.code and not differing:
+    stays = file.is_file() and file.read_bytes() == damaged
+    if not done.code and stays and right:
+        how = "unread"
+    elif not done.code and not differing:
         how = "healed"
     elif not done.code and differing == [str(place)]:
-        how = "unread" if file.read_bytes() == damaged else "made anew"
+        how = "made anew"
     elif done.code and named and right:
         how = "refused"
     else:

@@ -17,7 +17,7 @@ UNEQUAL = re.compile(
 )
 # Of provenance.json: when and how a run was made, which a kill may change.
 TIMES = ("started", "finished", "seconds", "peak_memory_bytes", "scored", "commit")
-HOW = ("workers", "runs_in_pass", "shards")
+SHARED = ("workers", "runs_in_pass", "shards")
 PAGE = re.compile(r"^results/[^/]+/(index\.html|\.rendered\.json)$")  # shows what TIMES say
 SHOWN = re.compile(
     rb'<section id="cost".*?</section>|"seconds":\{[^}]*\}|"peak_memory_bytes":\d+'
@@ -52,7 +52,7 @@ def _digest(path: Path, name: str) -> str:
             made = json.loads(content)
         except ValueError:  # damaged
             made = {"damaged": content.hex()}
-        content = json.dumps({key: made[key] for key in made if key not in TIMES + HOW}).encode()
+        content = json.dumps({key: made[key] for key in made if key not in TIMES + SHARED}).encode()
     elif path.name == "ledger.json":
         content = re.sub(rb'"offline-run-[0-9_]+-', b'"offline-run-', content)
     elif PAGE.search(name):

@@ -13,14 +13,16 @@ from cliptrase.files import write_json, write_text
 from cliptrase.runs.provenance import commit, now, versions
 
 Line = TypeVar("Line", Draw, Outcome)
-HOW = ("healed", "made anew", "refused", "unread", "wrong")  # what comes of a damaged file
+OUTCOMES = ("healed", "made anew", "refused", "unread", "wrong")  # what comes of a damaged file
 HEAD = (
-    "| what was killed | kills | starts that needed a hand | differing files | left behind "
+    "| what was killed | kills | starts that needed manual help | differing files | left behind "
     "| images read again, at most | bytes written again, at most |\n"
     "|---|---:|---:|---:|---:|---:|---:|\n"
 )
 DAMAGED = (
-    "| kind of file | damaged | " + " | ".join(HOW) + " |\n|---|---:|---:|---:|---:|---:|---:|\n"
+    "| kind of file | damaged | "
+    + " | ".join(OUTCOMES)
+    + " |\n|---|---:|---:|---:|---:|---:|---:|\n"
 )
 
 
@@ -63,7 +65,8 @@ def counted_by_kind(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
         each.kind: [other for other in outcomes if other.kind == each.kind] for each in outcomes
     }
     return {
-        kind: {"damaged": len(part)} | {how: sum(each.how == how for each in part) for how in HOW}
+        kind: {"damaged": len(part)}
+        | {how: sum(each.how == how for each in part) for how in OUTCOMES}
         for kind, part in kinds.items()
     }
 

@@ -21,7 +21,7 @@ LONGEST = 45.0  # seconds until a kill, at most
 ENOUGH = 10  # kills in a row after which a start may reach its end
 # What is ended, and how: all processes of the start; Snakemake alone, whose jobs go on; a lost
 # connection, which all processes are told.
-HOWS = {
+SIGNALS = {
     "the group": (True, signal.SIGKILL),
     "Snakemake alone": (False, signal.SIGKILL),
     "the group, by SIGHUP": (True, signal.SIGHUP),
@@ -71,7 +71,7 @@ class Starts:
     def kills(self, work: Work, how: str, rng: random.Random) -> Iterator[Draw]:
         """Kill start after start; a draw for each kill. What the last start made is compared, which
         the last draw says."""
-        whole, (group, number) = self.undisturbed(work), HOWS[how]
+        whole, (group, number) = self.undisturbed(work), SIGNALS[how]
         self._new()
         groups, before, kills = list[int](), dict[str, int](), 0
         while True:
@@ -81,9 +81,8 @@ class Starts:
                 try:
                     code = process.wait(None if kills >= ENOUGH else delay)
                 except subprocess.TimeoutExpired:
-                    code = None
                     os.killpg(process.pid, number) if group else os.kill(process.pid, number)
-                    process.wait()
+                    code = 0 if process.wait() == 0 else None  # 0: it was at its end already
             seconds, runs = round(time.monotonic() - begun, 2), self._runs()
             again = sorted(run for run in before if runs.get(run) != before[run])
             before, ended = runs, code is not None
@@ -120,9 +119,7 @@ class Starts:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: signal.signal(
-                    signal.SIGHUP, signal.SIG_DFL
-                ),  # of nohup: ignored
+                preexec_fn=_heed_hangups,
             )
 
     def _new(self) -> None:
@@ -133,6 +130,11 @@ class Starts:
         """Finished run → the number of its folder on the disk, another one when it is made anew."""
         files = self.folder.glob("results/runs/[!.]*/provenance.json")
         return {file.parent.name: file.parent.stat().st_ino for file in files}
+
+
+def _heed_hangups() -> None:
+    """Under nohup a process ignores SIGHUP, and so would those that it starts."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _end(group: int) -> None:
