@@ -31,7 +31,7 @@ from cliptrase.runs import code
 min_version("9.27")
 
 start.end_on_signals()
-errors.exit_on_user_error(start.take_folder)()
+errors.exit_on_user_error(start.take_folder)(job=workflow.remote_exec)
 SETTINGS = errors.exit_on_user_error(read_settings)(config)
 PLAN = errors.exit_on_user_error(plan.load)(SETTINGS.suite, SETTINGS.save_maps)
 SUITE, DATA = PLAN.suite, PLAN.data

@@ -6,8 +6,8 @@ is left alone. Its machine says that it has many cores, so that the jobs of prof
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -90,7 +90,7 @@ def _configure(folder: Path) -> dict[str, str]:
     key.chmod(0o400)
     file = folder / "slurm.conf"
     text = CONFIGURATION.format(
-        host=_host(), user=getpass.getuser(), folder=folder, ports=_free_ports(),
+        host=_host(), user=pwd.getpwuid(os.getuid()).pw_name, folder=folder, ports=_free_ports(),
         cores=CORES, megabytes=MEGABYTES,
     )  # fmt: skip
     file.write_text(text)

@@ -101,7 +101,7 @@ def test_a_suite_has_the_bytes_of_a_local_start_though_slurm_kills_a_job(cluster
     process = start(tree, there, cluster, *ON_SLURM)
     until(lambda: jobs(cluster, "running"), process, log)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=200) == 130
+    assert process.wait(timeout=400) == 130
     assert not jobs(cluster, "pending,running"), "they would run on"
 
     # A pass that SLURM kills is submitted again, and goes on from the image that it had saved.

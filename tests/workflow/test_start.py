@@ -92,6 +92,17 @@ def test_a_note_of_snakemake_that_is_damaged_is_removed(empty):
     assert [note.name for note in notes.iterdir()] == ["whole"]
 
 
+@pytest.mark.parametrize(("machine", "job"), [("another-machine", False), (platform.node(), True)])
+def test_what_a_start_elsewhere_may_be_writing_stays(left, machine, job):
+    """Another machine's start has locked the folder; or this is a job of a start."""
+    note = Path(".snakemake/metadata/half")
+    note.parent.mkdir()
+    note.write_text('{"rule"')
+    (left.parents[1] / "cliptrase.lock").write_text(machine)
+    start.take_folder(job=job)
+    assert left.exists() and note.exists()
+
+
 def test_what_is_no_lock_of_files_stops_nothing(left, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -4,7 +4,6 @@ Hydra would make each point a job. Points that can share a pass stay together he
 over the numbers of the passes, and a job makes the points of its number.
 """
 
-import importlib.util
 import itertools
 import logging
 import os
@@ -12,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from cliptrase.evaluate.sweep import Outcome, Point
 log = logging.getLogger(__name__)
 CHOICE, SWEEPER = "hydra/launcher=", "hydra/sweeper="
 LOGS = Path("results/logs/sweeps")  # of submitit: a folder for each job
+UNENDED = "its other jobs may still run (of SLURM: `squeue --me`); start again when they have ended"
 IN_FULL = "HYDRA_FULL_ERROR"  # whether Hydra raises errors, or prints them and exits
 
 
@@ -64,8 +65,9 @@ def make(points: Sequence[Point], words: Sequence[str]) -> Iterator[tuple[Outcom
 def _launch(
     passes: list[list[Point]], words: Sequence[str], errors: dict[str, UserError]
 ) -> str | None:
-    """Let Hydra make each pass, a list of points, in a job, and wait until all have ended. Returns
-    what went wrong with the launcher or its jobs, if anything; `errors` gets those of points."""
+    """Let Hydra make each pass, a list of points, in a job, and wait until all have ended, or until
+    the launcher fails: that of submitit does at the first job that is killed, and leaves the others
+    to run. Returns what went wrong with it, if anything; `errors` gets the errors of points."""
     here = os.getpid()
 
     def job(conf: Any) -> None:
@@ -79,7 +81,7 @@ def _launch(
 
     name = launcher(words) or ""
     submitit = name.startswith("submitit")
-    if submitit and importlib.util.find_spec("submitit") is None:
+    if submitit and find_spec("submitit") is None:
         raise UserError(f"{CHOICE}{name}: not installed; pip install 'cliptrase[cluster]'")
     where = f"; logs: {LOGS}" if submitit else ""
     log.info("%s, each a job of %s%s", counted(len(passes), "pass"), name, where)
@@ -94,7 +96,8 @@ def _launch(
         except Exception as error:
             if name == "basic" and not isinstance(error, HydraException):
                 raise  # of a pass that was made in this process
-            return f"{CHOICE}{name}: {' '.join(str(error).split())[:300]}{where}"
+            left = "" if isinstance(error, HydraException) else f"; {UNENDED}"
+            return f"{CHOICE}{name}: {' '.join(str(error).split())[:300]}{where}{left}"
     return None
 
 

@@ -25,14 +25,15 @@ CANCELS = "scancel"  # Snakemake's way of ending the jobs of a cluster
 _signals: list[int] = []  # those that ended this start
 
 
-def take_folder() -> None:
+def take_folder(*, job: bool = False) -> None:
     """Make what every start writes to, and remove the lock that a killed one left, and those of
     Snakemake's notes on finished jobs that are damaged.
 
     Every start holds a lock of its own as long as it lives: where nobody has it, Snakemake's lock
     is of a process that is gone. A shared disk may not show the locks of other machines, so the
     name of the machine is written down, and the lock of another one stays. Raises UserError where
-    the folder cannot be written.
+    the folder cannot be written. job: this is a job of a cluster, and the start that submitted it
+    may live on another machine: nothing is removed.
     """
     for folder in (HOME, MARKERS.parent, MARKERS):
         try:
@@ -41,21 +42,28 @@ def take_folder() -> None:
             cure = "`snakemake --directory FOLDER …` works in another folder"
             raise UserError(f"{error} (even a dry run writes there); {cure}") from None
     lock = os.open(HOME / "cliptrase.lock", os.O_RDWR | os.O_CREAT, 0o666)  # closed by its end
-    with contextlib.suppress(OSError):  # another start lives, or the disk knows no locks
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        here, locked = platform.node().encode(), any((HOME / "locks").glob("*.lock"))
-        ours = os.read(lock, 1024) in (b"", here)
-        if locked and ours:
-            shutil.rmtree(HOME / "locks")
-            os.write(2, b"removed the lock of a start that was killed\n")
-        if ours or not locked:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, here, 0)
-        for record in (HOME / "metadata").rglob("*"):  # Snakemake ends with a traceback on some
-            if record.is_file() and read_json(record) is None:
-                record.unlink()
+    if not job:
+        with contextlib.suppress(OSError):  # another start lives, or the disk knows no locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _clear(lock)
     with contextlib.suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _clear(lock: int) -> None:
+    """Remove what a killed start left, and write this machine's name into the lock; nothing where
+    a start on another machine may live."""
+    here, locked = platform.node().encode(), any((HOME / "locks").glob("*.lock"))
+    if locked:
+        if os.read(lock, 1024) not in (b"", here):
+            return
+        shutil.rmtree(HOME / "locks")
+        os.write(2, b"removed the lock of a start that was killed\n")
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, here, 0)
+    for record in (HOME / "metadata").rglob("*"):  # Snakemake ends with a traceback on some
+        if record.is_file() and read_json(record) is None:
+            record.unlink(missing_ok=True)
 
 
 def end_on_signals() -> None:

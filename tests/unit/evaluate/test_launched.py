@@ -1,5 +1,6 @@
 """A sweep by Hydra's launchers: a pass is a job of it, and the sweep ends as any other."""
 
+import copy
 import importlib.util
 import json
 import subprocess
@@ -7,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from cliptrase.errors import UserError
 from cliptrase.evaluate import __main__ as command
-from cliptrase.evaluate import passes
+from cliptrase.evaluate import launched, passes
 
 SUBMITIT = importlib.util.find_spec("submitit") is not None
 needs_submitit = pytest.mark.skipif(not SUBMITIT, reason="`make cluster` installs submitit")
@@ -88,9 +91,39 @@ def test_a_launcher_that_cannot_start_is_one_message(launcher, message, words, c
     assert log.count("error") == 1 and not any(Path("results/runs").iterdir())
 
 
+def test_a_launcher_that_fails_at_the_first_killed_job_leaves_what_was_made(
+    words, capsys, monkeypatch
+):
+    """As submitit's does, while others may run: a start then would make their points twice."""
+    target = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    store = ConfigStore.instance()
+    launcher = Plugins.instance().class_name_to_class[target]
+    launch = launcher.launch
+
+    def killed(self, jobs, initial_job_idx):
+        launch(self, jobs[:1], initial_job_idx)
+        raise RuntimeError("job 7 ran\nout of time")
+
+    monkeypatch.setattr(launcher, "launch", killed)
+    monkeypatch.setattr(store, "repo", copy.deepcopy(store.repo))
+    store.store("impatient", {"_target_": target}, group="hydra/launcher")
+    sweep = ["-m", "hydra/launcher=impatient", *words, "image_size=112,128", "method=clip"]
+    with pytest.raises(SystemExit) as ended:
+        command.main(sweep)
+    printed, log = capsys.readouterr()
+    assert ended.value.code == 1 and printed.count("rule cliptrase") == 1
+    (line,) = (line for line in log.splitlines() if "job 7 ran out of time; its other jobs" in line)
+    assert "image_size=128" in line and "squeue --me" in line
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    command.main(sweep)
+    printed, log = capsys.readouterr()
+    assert "1 pass, each a job" in log and printed.count("was there already") == 1
+
+
 def test_a_launcher_that_is_not_installed_is_one_message(words, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(launched, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         command.main(["-m", "hydra/launcher=submitit_slurm", *words, "image_size=112"])
     said = "error: hydra/launcher=submitit_slurm: not installed; pip install 'cliptrase[cluster]'\n"
