@@ -17,7 +17,7 @@ HELP = "what is wrong with label maps: shifted, permuted, turned, interpolated, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_arguments(parser)
-    parser.epilog = (score.EPILOG).replace("cliptrase score", "cliptrase audit")
+    parser.epilog = score.EPILOG.replace("cliptrase score", "cliptrase audit")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cliptrase.cli.overrides import add_overrides
 from cliptrase.data.read.vocabularies import (
     SEPARATOR,
     check_apart,
@@ -47,15 +48,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     size = "short side for the model (default: as trained)"
     add("--image-size", type=int, metavar="N", help=size)
     add("--templates", default="imagenet80", help="a shipped list of prompts, or a text file")
-    add(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="keys of the configuration, as method.regions.eps=0.8",
-    )
+    add_overrides(parser, "method.regions.eps=0.8")
     crop = "only the N × N centre crop, as benchmarks see it"
     add("--crop", action="store_true", help=crop)
     most = "the largest picture that is read (default: 178956970)"

@@ -3,6 +3,7 @@
 import argparse
 import re
 
+from cliptrase.cli.overrides import add_overrides
 from cliptrase.files import local_path
 
 HELP = "score label maps that any code predicted: a folder named by image id, or an npz"
@@ -28,15 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--benchmark", required=True, metavar="NAME", help="a name of `cliptrase list benchmarks`")
     add("--protocol", default="crop", help="crop (default) or slide")
     add("--image-size", type=int, default=224, metavar="N", help="side of the crop (224)")
-    add(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="keys of the configuration, as protocol.rule=mmseg",
-    )
+    add_overrides(parser, "protocol.rule=mmseg")
     add("--json", action="store_true", help="the outcome as JSON")
 
 

@@ -15,6 +15,7 @@ from tests.few_scenes import write_scenes
 
 from cliptrase import config
 from cliptrase.config import Run
+from cliptrase.errors import UserError
 from cliptrase.evaluate import passes
 
 IMAGES = 6
@@ -71,3 +72,16 @@ def make(data: Path) -> Callable[..., dict[str, Path]]:
         return passes.run_pass(runs, partial=out / ".partial.npz", out=out, **options)
 
     return made
+
+
+@pytest.fixture
+def spoiled_sclip(monkeypatch):
+    """A pass that has a run of SCLIP ends with an error."""
+    run_pass = passes.run_pass
+
+    def spoiled(runs, **options):
+        if any(".sclip." in name for name in runs):
+            raise UserError("sclip is spoiled")
+        return run_pass(runs, **options)
+
+    monkeypatch.setattr(passes, "run_pass", spoiled)

@@ -11,7 +11,6 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from cliptrase.errors import UserError
 from cliptrase.evaluate import __main__ as command
 from cliptrase.evaluate import launched, passes
 
@@ -52,15 +51,7 @@ def test_points_that_share_a_pass_are_one_job(words, capsys, monkeypatch):
     assert "job" not in log and printed.count("was there already") == 4 and len(made) == 3
 
 
-def test_a_point_that_fails_says_why_and_the_others_stand(words, capsys, monkeypatch):
-    run_pass = passes.run_pass
-
-    def spoiled(runs, **options):
-        if any(".sclip." in name for name in runs):
-            raise UserError("sclip is spoiled")
-        return run_pass(runs, **options)
-
-    monkeypatch.setattr(passes, "run_pass", spoiled)
+def test_a_point_that_fails_says_why_and_the_others_stand(words, spoiled_sclip, capsys):
     arguments = ["-m", "hydra/launcher=basic", *words, "image_size=112", "method=clip,sclip,none"]
     with pytest.raises(SystemExit) as ended:
         command.main(arguments)

@@ -121,15 +121,7 @@ def test_a_sweep_is_one_pass_of_its_points_that_share_one(words, capsys, monkeyp
     assert points == in_order
 
 
-def test_a_point_that_spoils_its_pass_is_reported_alone(words, capsys, monkeypatch):
-    run_pass = passes.run_pass
-
-    def spoiled(runs, **options):
-        if any(".sclip." in name for name in runs):
-            raise UserError("sclip is spoiled")
-        return run_pass(runs, **options)
-
-    monkeypatch.setattr(passes, "run_pass", spoiled)
+def test_a_point_that_spoils_its_pass_is_reported_alone(words, spoiled_sclip, capsys):
     with pytest.raises(SystemExit):
         command.main(["-m", *words, "method=clip,sclip,clearclip"])
     printed = capsys.readouterr()
