@@ -90,6 +90,16 @@ def of_folder(results, name):
     return Folder(results / "runs" / name)
 
 
+def wait_for_dialog(page, kind):
+    """The browser follows a link after it has answered the click: wait for what it opens."""
+    page.wait_for_selector(f"#{kind}[open]")
+
+
+def escape(page):
+    page.keyboard.press("Escape")
+    page.wait_for_function("!document.querySelector('dialog[open]')")
+
+
 def violations(page):
     found = axe.Axe().run(page).response["violations"]
     return [(each["id"], [node["target"] for node in each["nodes"]][:3]) for each in found]
@@ -101,10 +111,11 @@ def test_nothing_keeps_a_reader_out(opened, results, scheme):
     page.check("#more")
     assert violations(page) == []
     page.locator("td a").first.click()
+    wait_for_dialog(page, "run")
     assert page.locator("#run").is_visible() and violations(page) == []
-    page.keyboard.press("Escape")
+    escape(page)
     page.locator(".gallery a").first.click()
-    page.wait_for_selector("#picture[open]")
+    wait_for_dialog(page, "picture")
     assert violations(page) == []
 
 
@@ -116,7 +127,7 @@ def test_it_fits_a_phone_and_a_sheet_of_paper(opened, results):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         dialog = "document.querySelector('dialog[open]')"
         assert page.evaluate(f"{dialog}.scrollWidth <= {dialog}.clientWidth")
-        page.keyboard.press("Escape")
+        escape(page)
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible() and not page.locator("#compare").is_visible()
     assert page.locator("#table1_main td").first.is_visible()
@@ -137,10 +148,9 @@ def test_every_link_leads_somewhere(page, results):
             assert page.locator(href).count() == 1, href
         elif opening % 7 == 0 or kind[1] == "picture":
             page.locator(f"a[href='{href}']").first.click()
-            page.wait_for_selector(f"#{kind[1]}[open]")
+            wait_for_dialog(page, kind[1])
             assert page.locator(f"#{kind[1]} h2").inner_text()
-            page.keyboard.press("Escape")
-            page.wait_for_function("!document.querySelector('dialog[open]')")
+            escape(page)
         opening += kind is not None
     assert opening > 20
 
@@ -162,6 +172,7 @@ def test_a_run_is_shown_as_its_folder_has_it(page, results):
     value = link.inner_text()
     link.focus()
     page.keyboard.press("Enter")  # without a mouse
+    wait_for_dialog(page, "run")
     facts = run_report.report(of_folder(results, name))
     assert page.locator("#run-head").inner_text() == name
     text = page.locator("#run-body").inner_text()
@@ -181,7 +192,7 @@ def test_a_run_is_shown_as_its_folder_has_it(page, results):
     ]
     config = (results / "runs" / name / "config.yaml").read_text(encoding="utf-8")
     assert page.locator("[aria-label=configuration]").text_content() == config
-    page.keyboard.press("Escape")
+    escape(page)
     assert not page.locator("#run").is_visible()
 
 
@@ -231,7 +242,7 @@ def test_two_runs_are_compared_as_the_command_does(page, results, smoke):
 def test_the_heat_of_a_patch_is_what_was_kept(page, results, smoke):
     kept = page_pictures.read(page_pictures.file_of(results, "smoke", "shapes_bg"))
     page.locator(".gallery a").nth(2).click()
-    page.wait_for_selector("#picture[open]")
+    wait_for_dialog(page, "picture")
     canvas = page.locator("#heat")
     drawn = set()
     box = canvas.bounding_box()
@@ -271,10 +282,10 @@ def test_the_heat_of_a_patch_is_what_was_kept(page, results, smoke):
 def test_a_cell_leads_to_its_worst_picture_a_patch_and_the_command_in_four_clicks(page):
     page.locator("#table6_metrics_224 td a").first.click()
     page.locator("#run [aria-label='Worst images'] a").first.click()
-    page.wait_for_selector("#picture[open]")
+    wait_for_dialog(page, "picture")
     page.locator("#heat").click()
     page.locator("#maps a").last.click()
-    page.wait_for_selector("#run[open]")
+    wait_for_dialog(page, "run")
     assert page.locator("[aria-label=command]").is_visible()
     assert not page.locator("#picture").is_visible()
     page.locator("#run form button").click()
@@ -304,7 +315,7 @@ def test_tables_are_switched_sorted_filtered_and_copied(page, results):
     for kind in ("CSV", "Markdown", "LaTeX"):
         page.locator(f"#table1_main .copy[data-kind={kind}]").click()
         assert page.input_value("#copied-text") == data["files"]["table1_main"][kind]
-        page.keyboard.press("Escape")
+        escape(page)
 
 
 def test_the_keyboard_reaches_what_the_mouse_does(page):
@@ -316,17 +327,17 @@ def test_the_keyboard_reaches_what_the_mouse_does(page):
     )
     assert hidden == 0
     page.locator(".gallery a").last.press("Enter")
-    page.wait_for_selector("#picture[open]")
+    wait_for_dialog(page, "picture")
     inside = "document.querySelector('#picture').contains(document.activeElement)"
     assert page.evaluate(inside)  # and back again, where it is closed
-    page.keyboard.press("Escape")
+    escape(page)
     assert page.locator(":focus").get_attribute("data-image")
 
 
 def test_a_tap_shows_a_patch(opened, results):
     page = opened(results / "smoke" / "index.html", viewport=PHONE, has_touch=True)
     page.locator(".gallery a").first.click()
-    page.wait_for_selector("#picture[open]")
+    wait_for_dialog(page, "picture")
     page.locator("#heat").tap(position={"x": 3, "y": 3})
     assert page.locator("#patch").inner_text().startswith("Patch 0,")
 
@@ -356,7 +367,8 @@ def test_hostile_names_are_shown_as_text(opened, smoke, tmp_path):
     shown = page.locator("#tables").inner_text()
     assert HOSTILE[0] in shown and HOSTILE[1] in shown and HOSTILE[2] in shown
     page.locator("#tables td a").first.click()
+    wait_for_dialog(page, "run")
     assert HOSTILE[1] in page.locator("#run-body").inner_text()
-    page.keyboard.press("Escape")
+    escape(page)
     assert HOSTILE[2] in page.locator("#second").inner_text() + page.locator("#first").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
