@@ -9,7 +9,8 @@
 - `lock`: of two passes on one GPU the second waits, and both give the same run;
 - `tests`: those marked cuda.
 
-A part that would begin too late is left out and says so; one that fails costs no other. The exit
+A part that would begin too late is left out and says so, one that is not done in time is ended; one
+that fails costs no other. The exit
 code is 1 where something is not as it must be; goals of speed that are missed are only said.
 `--device cpu --quick` tries the command itself, without a GPU: its numbers mean nothing.
 """
@@ -19,12 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,13 +58,30 @@ def measured(place: Place, name: str, left: float) -> Part:
         return Part(faults=[f"{name}: left out, as only {max(0.0, left):.0f} s were left"])
     log.info("%s …", name)
     try:
-        part = PARTS[name](place)
+        with ended_after(left):
+            part = PARTS[name](place)
     except Exception as error:  # the other parts are worth as much as before
         log.error("%s", traceback.format_exc())
         return Part(faults=[f"{name}: {type(error).__name__}: {error}"])
     for line in part.lines:
         log.info("%s", ": ".join(line[:2]))
     return part
+
+
+@contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the main thread where what is done here takes longer."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"not done after {seconds:.0f} s, when its time was up")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def markdown(done: Mapping[str, Part], about: Mapping[str, object]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +80,14 @@ def test_a_part_that_fails_or_begins_too_late_costs_no_other(place, monkeypatch)
     assert command.measured(place, "lock", 100) == Part(lines=[("a", "b", "c")])
     late = command.measured(place, "lock", 59)
     assert late.faults == ["lock: left out, as only 59 s were left"]
+
+
+def test_a_part_that_takes_too_long_is_ended(place, monkeypatch):
+    monkeypatch.setattr(command, "PARTS", {"lock": lambda _: time.sleep(60)})
+    short = replace(place, scale=replace(QUICK, seconds=0.1))
+    (fault,) = command.measured(short, "lock", 0.2).faults
+    assert fault == "lock: TimeoutError: not done after 0 s, when its time was up"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 @pytest.mark.slow

@@ -16,15 +16,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.few_scenes import write_scenes
 from tests.workflow.one_machine import jobs, missing, slurm
 
 pytestmark = pytest.mark.cluster
 PASS = "shapes.shapes_clip.336.crop"
-SUITE = ("all", "--config", "suite=smoke")
+PARTS = {  # a suite of one pass
+    "title": "Parts",
+    "model": "shapes_clip",
+    "protocol": "crop",
+    "published": False,
+    "roles": {"main": ["shapes"]},
+    "tables": ["parts"],
+    "overrides": ["limit=4"],
+}
+PARTS_TABLE = {
+    "title": "Parts",
+    "kind": "metrics",
+    "role": "main",
+    "metrics": ["mIoU"],
+    "image_size": 224,
+    "groups": [{"name": "both", "rows": [{"row": "CLIPtrase", "run": ["method=cliptrase"]}]}],
+}
 # As its machine has neither accounts nor a database of finished jobs; and a look each few seconds
 ON_SLURM = ("--profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command=squeue",
             "--slurm-init-seconds-before-status-checks=1")  # fmt: skip
+LOCAL = os.environ | {"OMP_NUM_THREADS": "1"}
 # Of a run, and of what is made of runs: what tells where, when and how long differs
 DIFFERS = {"provenance.json", "index.html", ".rendered.json", "ledger.json"}
 
@@ -41,20 +59,25 @@ def cluster(request) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def tree(copy_of_the_tree, tmp_path_factory) -> Path:
-    """The working tree, with passes that save their counts at every image."""
+    """The working tree, with passes that save their counts at every image, and suite `parts`."""
     tree = copy_of_the_tree(tmp_path_factory.mktemp("tree") / "tree")
     code = tree / "src/cliptrase/evaluate/passes.py"
     text = code.read_text(encoding="utf-8")
     assert "\nSAVE_EVERY = 256" in text
     code.write_text(text.replace("\nSAVE_EVERY = 256", "\nSAVE_EVERY = 1"), encoding="utf-8")
+    (tree / "conf/suite/parts.yaml").write_text(yaml.safe_dump(PARTS), encoding="utf-8")
+    (tree / "conf/table/parts.yaml").write_text(yaml.safe_dump(PARTS_TABLE), encoding="utf-8")
     return tree
 
 
-def start(tree: Path, folder: Path, environment: dict[str, str], *words: str) -> subprocess.Popen:
-    """Start the suite in a folder; what Snakemake says goes to a file beside it."""
+def start(
+    tree: Path, folder: Path, environment: dict[str, str], config: str, *words: str
+) -> subprocess.Popen:
+    """Start a suite in a folder; what Snakemake says goes to a file beside it."""
     folder.mkdir(exist_ok=True)
     environment = environment | {"PYTHONPATH": str(tree / "src"), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "snakemake", *SUITE, "--directory", str(folder), *words]
+    command = [sys.executable, "-m", "snakemake", "all", "--config", *config.split()]
+    command += ["--directory", str(folder), *words]
     with open(folder.with_suffix(".log"), "wb") as log:
         return subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log)
 
@@ -71,8 +94,8 @@ def until(ready: Callable[[], object], process: subprocess.Popen, log: Path) -> 
 def made(folder: Path) -> dict[str, bytes]:
     """What a suite leaves: runs, pass files, tables, figures and pictures."""
     results = folder / "results"
-    kinds = ("runs", "passes", "smoke/tables", "smoke/figures", "smoke/pictures")
-    files = (file for kind in kinds for file in (results / kind).rglob("*") if file.is_file())
+    kinds = ("runs", "passes", "*/tables", "*/figures", "*/pictures")
+    files = (file for kind in kinds for file in results.glob(f"{kind}/**/*") if file.is_file())
     return {
         str(file.relative_to(results)): file.read_bytes()
         for file in files
@@ -98,15 +121,15 @@ def test_a_suite_has_the_bytes_of_a_local_start_though_slurm_kills_a_job(cluster
     log = there.with_suffix(".log")
 
     # Ctrl-C takes the jobs out of the queue.
-    process = start(tree, there, cluster, *ON_SLURM)
+    process = start(tree, there, cluster, "suite=smoke", *ON_SLURM)
     until(lambda: jobs(cluster, "running"), process, log)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=400) == 130
     assert not jobs(cluster, "pending,running"), "they would run on"
 
     # A pass that SLURM kills is submitted again, and goes on from the image that it had saved.
-    local = start(tree, here, os.environ | {"OMP_NUM_THREADS": "1"}, "--cores", "1")
-    process = start(tree, there, cluster, *ON_SLURM)
+    local = start(tree, here, LOCAL, "suite=smoke", "--cores", "1")
+    process = start(tree, there, cluster, "suite=smoke", *ON_SLURM)
     partial = there / f"results/passes/smoke/.{PASS}.partial.npz"
     until(partial.exists, process, log)
     (killed,) = (job for job, about in jobs(cluster, "running").items() if PASS in about)
@@ -128,3 +151,18 @@ def test_a_suite_has_the_bytes_of_a_local_start_though_slurm_kills_a_job(cluster
     assert len([name for name in ours if name.endswith("confusion.npz")]) > 100
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+def test_a_pass_in_shards_has_the_bytes_of_one_that_is_not_cut(cluster, tree, tmp_path):
+    there, here = tmp_path / "slurm", tmp_path / "local"
+    local = start(tree, here, LOCAL, "suite=parts", "--cores", "1")
+    log = there.with_suffix(".log")
+    process = start(tree, there, cluster, "suite=parts shards=2", *ON_SLURM)
+    until(lambda: len(jobs(cluster, "running")) == 2, process, log)  # each shard a job
+    killed = min(jobs(cluster, "running"))
+    subprocess.run(["scancel", killed], env=cluster, check=True)
+    assert process.wait(timeout=600) == 0, log.read_text()
+    assert f"SLURM-job '{killed}' failed" in log.read_text()
+    assert local.wait(timeout=600) == 0, here.with_suffix(".log").read_text()
+    assert "metrics.json" in {Path(name).name for name in made(here)}
+    assert made(here) == made(there)

@@ -19,7 +19,7 @@ from cliptrase.evaluate.console import interruptible, log_to_stderr
 from cliptrase.files import local_path, write_text
 from cliptrase.machine import check_gpu, positive
 from cliptrase.runs import finished, store
-from cliptrase.runs.shards import Shard, shards_of
+from cliptrase.runs.shards import Shard, shards_of, written
 
 
 def make_pass(
@@ -75,8 +75,8 @@ def make_pass(
         )
     partial.unlink(missing_ok=True)  # of a pass that was killed when all runs were written
     finished.write_pass(file, runs, out)
-    for part in parts:
-        part.unlink(missing_ok=True)
+    for counts in written(file):  # of another number of shards, too
+        counts.unlink(missing_ok=True)
     return file
 
 

@@ -1,6 +1,7 @@
 """A pass cut into shards: each counts a part of the images, in a process of its own, on this
 machine or another one."""
 
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,3 +42,8 @@ WHOLE = Shard(1, 1)
 def shards_of(count: int) -> list[Shard]:
     """All shards of a pass that is cut into so many."""
     return [Shard(number, count) for number in range(1, count + 1)]
+
+
+def written(pass_file: Path) -> list[Path]:
+    """The counts beside the file of a pass, of however many shards it was cut into."""
+    return sorted(pass_file.parent.glob(f"{glob.escape(pass_file.stem)}.shard-*-of-*.npz"))
