@@ -61,7 +61,8 @@ class Speed(BaseModel):
 
 
 class PassCost(NamedTuple):
-    """work: seconds of one core. seconds: by the clock. windows: of all its images."""
+    """work: seconds of one core. seconds: by the clock. windows: of all its images, that an encoder
+    sees."""
 
     name: str
     runs: int
@@ -119,7 +120,8 @@ def estimate(
         if timing is None:  # its runs are there, and only the pass file is written
             return PassCost(a_pass.name, runs, images, 0, OPENED, OPENED)
         alone = speed.alone(a_pass.name, runs)
-        streamed, windows = images * timing.image, images * timing.windows
+        streamed = images * timing.image
+        windows = 0 if a_pass.name in files else images * timing.windows
         seconds = alone + streamed / (1 if gpus else threads)
         return PassCost(a_pass.name, runs, images, windows, alone + streamed, seconds)
 

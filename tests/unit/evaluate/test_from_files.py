@@ -20,6 +20,7 @@ from cliptrase.errors import UserError
 from cliptrase.evaluate import passes, planned, saved_maps
 from cliptrase.evaluate.targets import target_key
 from cliptrase.evaluate.truth import Loader
+from cliptrase.pipeline.estimate import estimate
 from cliptrase.publish import tables
 from cliptrase.runs import finished
 from cliptrase.runs.finished import MAPS, PREDICTED
@@ -183,7 +184,10 @@ def test_a_row_of_a_table(maps, data, tmp_path, monkeypatch):
     (tmp_path / "conf" / "suite" / "exports.yaml").write_text(yaml.safe_dump(suite))
     monkeypatch.setenv(config.files.OWN, str(tmp_path / "conf"))
 
-    names = [*plan.load("exports").passes]
+    suite = plan.load("exports")
+    names = [*suite.passes]
+    cost = estimate(suite, [*suite.passes.values()], 1, "cpu", frozen=False, again=False)
+    assert [each.windows for each in cost.passes] == [0, 0]
     assert len(names) == 2, "a bad export costs no other"
     assert all(re.fullmatch(r"shapes\.none\.224\.slide\.[0-9a-f]{10}", name) for name in names)
     for name in names:
