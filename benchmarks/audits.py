@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliptrase import config
+from cliptrase.audit import Report, audit
 from cliptrase.data import open_dataset
 from cliptrase.data.make.records import Record
 from cliptrase.data.read import prepared
-from cliptrase.evaluate.audit import Report, audit
 from cliptrase.evaluate.counting import labels_of
 from cliptrase.evaluate.targets import scored_classes, target_key
 from cliptrase.evaluate.truth import Loader

@@ -94,8 +94,9 @@ def name(readable):
 
 
 @pytest.fixture
-def results(smoke, tmp_path):
+def results(smoke, tmp_path, monkeypatch):
     """Results with runs, passes and sweeps, some of which no suite has; and what is no run's."""
+    monkeypatch.setattr(plan, "suites", lambda: ["smoke"])  # to plan all takes seconds
     folder = tmp_path / "results"
     needed = next(iter(smoke.runs))
     runs = [needed, name("mine.clip"), name("mine.sclip"), name("other.clip")]
@@ -144,6 +145,12 @@ def test_what_no_suite_needs_is_listed_and_stays(results, capsys):
     assert [each in out for each in UNNEEDED] == [True] * 7
     assert out.endswith("7 paths, 0.0 MB; with --yes the same command removes them\n")
     assert contents(results) == before
+
+
+def test_what_any_suite_has_stays(paper, tmp_path, capsys):
+    write_run(tmp_path / "runs" / next(iter(paper.runs)))
+    write_json(tmp_path / "passes" / "paper" / f"{next(iter(paper.passes))}.json", {})
+    assert listed(capsys, tmp_path) == {}
 
 
 def test_yes_removes_exactly_what_was_listed(results, capsys):

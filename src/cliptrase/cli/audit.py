@@ -10,7 +10,7 @@ from cliptrase.cli.output import tell
 from cliptrase.errors import counted
 
 if TYPE_CHECKING:
-    from cliptrase.evaluate.audit import Report
+    from cliptrase.audit import Report
 
 HELP = "what is wrong with label maps: shifted, permuted, turned, interpolated, of other images …"
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the findings. Raises UserError where no label map can be read."""
     from cliptrase import config
-    from cliptrase.evaluate.audit import audit  # torch: not for --help
+    from cliptrase.audit import audit  # torch: not for --help
 
     run = config.resolve(score.overrides(args))
     report = audit(run, run.data)

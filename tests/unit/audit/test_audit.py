@@ -14,7 +14,7 @@ from PIL import Image
 from tests.few_scenes import write_scenes
 
 from cliptrase import cli, config
-from cliptrase.evaluate.audit import interpolated, without_steps
+from cliptrase.audit.label_maps import steps_and_borders, without_steps
 from cliptrase.evaluate.targets import scored_classes
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -95,9 +95,9 @@ def test_labels_that_wrapped_at_256(data, tmp_path):
 
 def test_steps_are_labels_between_two_others():
     flat = np.repeat([[3, 3, 9, 9]], 4, axis=0)
-    assert interpolated(flat) == (0, 8)
+    assert steps_and_borders(flat) == (0, 8)
     stepped = np.repeat([[3, 3, 6, 9, 9]], 4, axis=0)
-    steps, room = interpolated(stepped)
+    steps, room = steps_and_borders(stepped)
     assert (steps, room) == (4, 12)
     assert set(np.unique(without_steps(stepped))) == {3, 9}
 
