@@ -15,8 +15,8 @@ from cliptrase.files import TEMPORARY
 UNEQUAL = re.compile(
     r"(^|/)\.snakemake/|^results/(logs|markers)/|\.lock$|^results/[^/]+/wandb/(?!ledger\.json$)"
 )
-# Of provenance.json: when and how a run was made, which a kill may change.
-TIMES = ("started", "finished", "seconds", "peak_memory_bytes", "scored", "commit")
+# Of provenance.json: when and how a run was made, which a kill may change; the digest of all that.
+TIMES = ("started", "finished", "seconds", "peak_memory_bytes", "scored", "commit", "sha256")
 SHARED = ("workers", "runs_in_pass", "shards")
 PAGE = re.compile(r"^results/[^/]+/(index\.html|\.rendered\.json)$")  # shows what TIMES say
 SHOWN = re.compile(

@@ -21,6 +21,7 @@ from typing import IO, Any, TypeVar, TypeVarTuple
 from cliptrase.errors import UserError
 
 TEMPORARY = "[0-9a-f]" * 8  # the end of a temporary name, as a pattern
+SEAL = "sha256"  # the key of a JSON file's digest of itself
 STALE_SECONDS = 3600.0  # what is this old has no writer, on a disk without locks
 More = TypeVarTuple("More")
 Value = TypeVar("Value")
@@ -197,6 +198,35 @@ def read_json(path: Path | str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def sealed(content: Mapping[str, object]) -> dict[str, object]:
+    """The content of a JSON file with `sha256`, the digest of all the rest, for `read_sealed`."""
+    rest = {key: value for key, value in content.items() if key != SEAL}
+    return {**rest, SEAL: _content_digest(rest)}
+
+
+def read_sealed(path: Path | str) -> dict[str, Any] | None:
+    """As `read_json`; None also where the content is not what was `sealed`.
+
+    Files of earlier versions have no digest, and are read as they are.
+    """
+    content = read_json(path)
+    if content is None:
+        return None
+    if SEAL in content:
+        return content if _is_digest_of_rest(content, SEAL) else None
+    damaged_key = any(_is_digest_of_rest(content, key) for key in content)
+    return None if damaged_key else content
+
+
+def _is_digest_of_rest(content: Mapping[str, object], key: str) -> bool:
+    rest = {other: value for other, value in content.items() if other != key}
+    return isinstance(content[key], str) and content[key] == _content_digest(rest)
+
+
+def _content_digest(content: Mapping[str, object]) -> str:
+    return sha256_text(json.dumps(content, sort_keys=True))
 
 
 @contextlib.contextmanager

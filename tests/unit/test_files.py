@@ -13,6 +13,8 @@ from cliptrase.files import (
     check_writable,
     naming_the_path,
     read_json,
+    read_sealed,
+    sealed,
     write_json,
 )
 
@@ -151,3 +153,19 @@ def test_what_is_swept_up_before_it_is_locked_is_made_again(make, tmp_path: Path
     os.close(handle)
     files.discard(temporary)
     assert not temporary.exists()
+
+
+def test_any_bit_of_a_file_with_a_digest_of_itself_is_noticed(tmp_path: Path) -> None:
+    file, content = tmp_path / "file.json", {"count": 12, "versions": {"numpy": "2.4.6"}}
+    files.write_json(file, sealed(content))
+    assert read_sealed(file) == sealed(content) == sealed(sealed(content))
+    whole = file.read_bytes()
+    for bit in range(8 * len(whole)):  # of the digest and its key, too
+        at = bit // 8
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit % 8]) + whole[at + 1 :])
+        assert read_sealed(file) is None, (whole[at : at + 1], bit % 8)
+
+
+def test_a_file_of_an_earlier_version_has_no_digest_of_itself(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "file.json", {"data": "0" * 64, "count": 12})
+    assert read_sealed(tmp_path / "file.json") == {"data": "0" * 64, "count": 12}

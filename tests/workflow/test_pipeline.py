@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.provenance import change_provenance
 from tests.workflow.made_runs import make_pass, write
 
 from cliptrase import machine, pipeline, plan
@@ -186,11 +186,8 @@ def test_passes_of_other_code_are_to_be_made_unless_it_is_frozen(made, smoke):
 
 def test_metrics_with_a_provenance_that_was_made_to_fit_are_not_what_the_pass_wrote(made, smoke):
     folder, pass_file = made
-    written = json.loads((folder / finished.PROVENANCE).read_text())
     write(folder / "metrics.json", "another number")
-    write(
-        folder / finished.PROVENANCE, json.dumps(written | {"files": finished.file_digests(folder)})
-    )
+    change_provenance(folder, files=finished.file_digests(folder))
     assert list(pipeline.stale_passes(smoke)) == [pass_file.stem]
 
 

@@ -13,7 +13,7 @@ import yaml
 from cliptrase.cli.completion import add_run
 from cliptrase.cli.show import RUN
 from cliptrase.errors import UserError, printable
-from cliptrase.files import read_json, user_path
+from cliptrase.files import user_path
 
 if TYPE_CHECKING:
     from cliptrase.config import Run
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
         digests = finished.file_digests(remade)
         other = sorted(name for name in digests if digests[name] != folder.made["files"].get(name))
         then, now = folder.metrics["mIoU"], store.read_metrics(remade)["mIoU"]
-        changes = list(_changes(folder.made, read_json(remade / finished.PROVENANCE) or {}))
+        changes = list(_changes(folder.made, finished.read_provenance(remade)))
     if args.json:
         outcome = {"run": folder.path.name, "same": not other, "other": other, "mIoU": [then, now]}
         print(json.dumps(outcome | {"changes": changes}, indent=1))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliptrase.errors import UserError
-from cliptrase.files import atomic_write, read_json, sha256_text
+from cliptrase.files import atomic_write, sha256_text
 from cliptrase.runs import finished
 from cliptrase.runs.label_files import GREY, PAPER, colours, labels_png
 
@@ -86,7 +86,7 @@ def read(path: Path) -> Kept:
 
 def counts_digest(folder: Path) -> str:
     """sha256 of a run's counts by image, as its provenance says."""
-    made = read_json(folder / finished.PROVENANCE) or {}
+    made = finished.read_provenance(folder)
     return str((made.get("files") or {}).get(finished.PREDICTED[1]))
 
 

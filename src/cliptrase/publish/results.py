@@ -164,7 +164,7 @@ def _what_it_lacks(dataset: str, data: Path) -> str:
 
 def _made_by(folder: Path) -> tuple[str, str, dict[str, str]]:
     """Of a run: the commit, shortened, the two digests of its code, the package versions."""
-    made = read_json(folder / finished.PROVENANCE) or {}
+    made = finished.read_provenance(folder)
     revision, plus, rest = str(made.get("commit", "")).partition("+")
     digests = " ".join(str(made.get(key) or "unknown") for key in ("code", "scoring"))
     return revision[:10] + plus + rest, digests, made.get("versions") or {}

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.errors import UserError, nearest
-from cliptrase.files import read_json
 from cliptrase.publish.compare import different_digests
 from cliptrase.runs import bootstrap, finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
@@ -45,9 +44,9 @@ class Folder:
         return store.read_metrics(self.path)
 
     @cached_property
-    def made(self) -> Facts:
+    def made(self) -> Mapping[str, Any]:
         """provenance.json."""
-        return read_json(self.path / finished.PROVENANCE) or {}
+        return finished.read_provenance(self.path)
 
     @cached_property
     def counts(self) -> ImageCounts:

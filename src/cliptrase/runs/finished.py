@@ -19,7 +19,7 @@ import yaml
 from cliptrase.config import Run
 from cliptrase.data.read.selfcheck import prepared_folder, read_selfcheck, subset_digests
 from cliptrase.errors import UserError
-from cliptrase.files import read_json, sha256_file, sha256_text, write_json
+from cliptrase.files import read_json, read_sealed, sha256_file, sha256_text, write_json
 from cliptrase.runs import code
 
 PROVENANCE = "provenance.json"
@@ -63,7 +63,7 @@ def status(
     folder = Path(runs_folder) / run.name
     if reason := unwritten(folder, run):
         return Status("predict", reason)
-    made = read_json(folder / PROVENANCE) or {}
+    made = read_provenance(folder)
     predicted, scored = _predicted_and_scored(run)
     if reason := _damage(folder, predicted, made):
         return Status("predict", reason)
@@ -155,7 +155,7 @@ def unwritten(folder: Path, run: Run) -> str:
         written = yaml.load(config.read_text(encoding="utf-8"), LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         written = None
-    digests = (read_json(folder / PROVENANCE) or {}).get("files")
+    digests = read_provenance(folder).get("files")
     if written == run.identity or (
         isinstance(digests, dict) and digests.get(config.name) == sha256_text(run.text)
     ):
@@ -190,6 +190,11 @@ def _lacking_maps(folder: Path, run: Run, made: Mapping[str, Any]) -> str:
     return _damage(folder, kept["files"], kept) if run.save_maps else ""
 
 
+def read_provenance(folder: Path) -> Mapping[str, Any]:
+    """What provenance.json of a run folder holds; nothing where it is missing or damaged."""
+    return read_sealed(folder / PROVENANCE) or {}
+
+
 def file_digests(folder: Path) -> dict[str, str]:
     """File → sha256 of the files that provenance.json answers for."""
     regions = [REGIONS] * (folder / REGIONS).is_file()
@@ -198,7 +203,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def damage_of(folder: Path) -> str:
     """What is wrong with the files of a run folder, "" where all are as they were written."""
-    made = read_json(folder / PROVENANCE) or {}
+    made = read_provenance(folder)
     written = made.get("files")
     return _damage(folder, written if isinstance(written, dict) else SEALED, made)
 

@@ -28,11 +28,11 @@ from cliptrase.files import (
     naming_the_path,
     new_folder,
     read_json,
+    sealed,
     sha256_file,
     write_text,
 )
 from cliptrase.runs import code, finished, scoring
-from cliptrase.runs.finished import PROVENANCE
 from cliptrase.runs.provenance import commit, now
 from cliptrase.runs.scoring import Result
 
@@ -93,7 +93,7 @@ def rescore(
         elif needed.state == "rescore":
             log.info("%s: %s; scored again from its counts", name, needed.reason)
             scored = {"scoring": code.scoring_digest(), "scored": {"at": now(), "commit": commit()}}
-            made = (read_json(folder / PROVENANCE) or {}) | scored
+            made = {**finished.read_provenance(folder), **scored}
             result = scoring.read_result(folder, run, made["flops"])
             if result.regions is not None:  # classes are of the scores, too
                 _write_counts(folder, result)
@@ -105,9 +105,9 @@ def rescore(
 def seal_maps(folder: Path, asked: int, names: Iterable[str]) -> None:
     """Write into provenance.json of a finished run that it keeps the label maps that were `asked`
     for, once their files and the legend's, `names` in `folder`, are there."""
-    made = read_json(folder / PROVENANCE) or {}
     files = {name: sha256_file(folder / name) for name in names}
-    write_text(folder / PROVENANCE, _json(made | {"maps": {"asked": asked, "files": files}}))
+    maps = {"maps": {"asked": asked, "files": files}}
+    _write_provenance(folder, {**finished.read_provenance(folder), **maps})
 
 
 def read_metrics(folder: Path | str) -> dict[str, Any]:
@@ -135,7 +135,12 @@ def _score(folder: Path, run: Run, result: Result, provenance: Mapping[str, obje
     write_text(folder / "config.yaml", run.text)
     labels, files = finished.labels_digest(run), finished.file_digests(folder)
     more = {"flops": result.flops, "labels": labels, "files": files}
-    write_text(folder / PROVENANCE, _json({**provenance, **more}))
+    _write_provenance(folder, {**provenance, **more})
+
+
+def _write_provenance(folder: Path, made: Mapping[str, object]) -> None:
+    """Write provenance.json, with a digest of itself."""
+    write_text(folder / finished.PROVENANCE, _json(sealed(made)))
 
 
 def _replace(folder: Path, building: Path) -> None:

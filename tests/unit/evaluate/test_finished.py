@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.provenance import change_provenance
 
 from cliptrase import config, files
 from cliptrase.errors import UserError
@@ -38,11 +39,6 @@ def folder(tmp_path):
     made = store.write(tmp_path / "runs", RUN, result, PROVENANCE)
     assert status(RUN, made.parent).finished and not status(RUN, made.parent).reason
     return made
-
-
-def change_provenance(folder, **values):
-    provenance = json.loads((folder / "provenance.json").read_text()) | values
-    (folder / "provenance.json").write_text(json.dumps(provenance))
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "config.yaml"])
@@ -86,6 +82,22 @@ def test_a_lost_config_is_written_again_from_what_provenance_says(content, fault
     (folder / "provenance.json").unlink()
     (folder / ".DS_Store").touch()  # nobody's
     assert status(RUN, folder.parent) == finished.Status("predict", "config.yaml is missing")
+
+
+def test_a_bit_of_a_provenance_that_nothing_else_compares(folder):
+    file = folder / "provenance.json"
+    file.write_text(file.read_text().replace('"flops": 123', '"flops": 122'))
+    damaged = "provenance.json is damaged"
+    assert status(RUN, folder.parent) == finished.Status("predict", damaged)
+    assert finished.damage_of(folder) == damaged
+
+
+def test_a_provenance_of_an_earlier_version_has_no_digest(folder):
+    file = folder / "provenance.json"
+    said = json.loads(file.read_text())
+    del said["sha256"]
+    file.write_text(json.dumps(said))
+    assert finished.read_provenance(folder) == said and status(RUN, folder.parent).finished
 
 
 @pytest.mark.parametrize("change", [{"files": None}, {"files": {}}])
@@ -142,10 +154,10 @@ def test_lost_scores_are_made_again_to_the_byte(lost, folder):
         (folder / "metrics.json").write_bytes(before["metrics.json"].replace(b"1", b"2"))
     assert not store.rescore({NAME: RUN}, folder.parent, "data")
     after = {name: (folder / name).read_bytes() for name in FILES}
-    said = json.loads(after.pop("provenance.json"))
+    said, then = json.loads(after.pop("provenance.json")), json.loads(before["provenance.json"])
     assert after == {name: before[name] for name in after}
     assert said.pop("scored").keys() == {"at", "commit"}
-    assert said == json.loads(before["provenance.json"])
+    assert said.pop("sha256") != then.pop("sha256") and said == then
 
 
 def test_runs_that_need_their_images_are_handed_back(folder):
@@ -156,7 +168,7 @@ def test_runs_that_need_their_images_are_handed_back(folder):
 def test_a_run_without_its_count_of_operations_needs_an_image(folder):
     """Runs of earlier versions have that number in metrics.json only."""
     provenance = json.loads((folder / "provenance.json").read_text())
-    del provenance["flops"]
+    del provenance["flops"], provenance["sha256"]
     (folder / "provenance.json").write_text(json.dumps(provenance))
     assert status(RUN, folder.parent).finished
     (folder / "metrics.json").unlink()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.provenance import change_provenance
 
 from cliptrase import cli, config, plan
 from cliptrase.evaluate import __main__ as command
@@ -99,11 +100,6 @@ def refused(folder, capsys, *more):
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 1 and len(lines) == 1 and "the same bytes" not in out
     return lines[0]
-
-
-def change(folder, **changes):
-    file = folder / "provenance.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +245,7 @@ def test_other_bytes_are_an_error_that_says_what_changed(small, capsys):
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps(metrics | {"mIoU": 99.5}))
     files["metrics.json"] = sha256_file(folder / "metrics.json")
-    change(folder, files=files, code="f" * 64, versions=versions() | {"numpy": "1.0"})
+    change_provenance(folder, files=files, code="f" * 64, versions=versions() | {"numpy": "1.0"})
     line = refused(folder, capsys)
     was = f"metrics.json have other bytes; mIoU was 99.5, is {metrics['mIoU']}; "
     assert was in line
@@ -271,19 +267,19 @@ def test_what_cannot_be_made_again_is_told_before_it_is_started(
     monkeypatch.setattr(passes, "run_pass", never)
     before = json.loads((folder / "provenance.json").read_text())
     other = [each for each in before["overrides"] if each != "limit=2"]
-    change(folder, overrides=[*other, "limit=3"])
+    change_provenance(folder, overrides=[*other, "limit=3"])
     assert "another configuration today: limit was 2, is 3" in refused(folder, capsys)
-    change(folder, overrides=[*other, "limit=2", "method.regions.epsilon=1"])
+    change_provenance(folder, overrides=[*other, "limit=2", "method.regions.epsilon=1"])
     assert "cannot be made again: unknown key" in refused(folder, capsys)
-    change(folder, **before | {"data": "f" * 64})
+    change_provenance(folder, **before | {"data": "f" * 64})
     assert f"{data}: holds other data than the run was made from" in refused(folder, capsys)
-    del before["overrides"]
+    del before["overrides"], before["sha256"]
     (folder / "provenance.json").write_text(json.dumps(before))
     assert "made by a version that did not write down its command" in refused(folder, capsys)
 
 
 def test_a_data_folder_that_moved(small, data, tmp_path, capsys):
     folder = made(["method=clip", "limit=2", *small])
-    change(folder, data_folder=str(tmp_path / "gone"))
+    change_provenance(folder, data_folder=str(tmp_path / "gone"))
     assert "not prepared" in refused(folder, capsys)
     assert outcome(folder, capsys, "--data", str(data))["same"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
+from tests.provenance import change_provenance
 
 from cliptrase import cli
 from cliptrase.config.metric_names import METRICS
@@ -64,12 +65,6 @@ def runs(runs_of, results):
 def copies(results, tmp_path):
     """A copy of the results, for a test that spoils them."""
     return Path(shutil.copytree(results, tmp_path / "results"))
-
-
-def provenance(folder, **changes):
-    """Change what provenance.json says."""
-    file = folder / "provenance.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def pixels(folder):
@@ -307,7 +302,9 @@ def test_runs_that_cannot_be_compared(word, reason, runs, capsys):
 def test_notes_of_what_else_differs(runs, copies):
     other = copies / "runs" / runs["sclip"].path.name
     made = json.loads((other / "provenance.json").read_text())
-    provenance(other, code="f" * 64, versions=made["versions"] | {"torch": "1.0"}, data="other")
+    change_provenance(
+        other, code="f" * 64, versions=made["versions"] | {"torch": "1.0"}, data="other"
+    )
     notes = compare(runs["clip"], Folder(other))["notes"]
     torch = json.loads((runs["clip"].path / "provenance.json").read_text())["versions"]["torch"]
     assert f"made with torch {torch} and 1.0" in notes
@@ -405,7 +402,7 @@ def test_names_of_others_cannot_steer_the_terminal(runs, copies, capsys):
         arrays["ids"] = np.array([f"{evil}{number}" for number in range(len(arrays["ids"]))])
         np.savez(folder / "per_image.npz", **arrays)
         files = {name: sha256_file(folder / name) for name in FILES[:-1]}
-        provenance(folder, files=files, commit=evil, working_folder=f"/{evil}")
+        change_provenance(folder, files=files, commit=evil, working_folder=f"/{evil}")
     for words in (["show", pair[0]], ["compare", *pair]):
         cli.main([*map(str, words)])
         out = capsys.readouterr().out

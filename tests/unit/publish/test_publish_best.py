@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.provenance import change_provenance
 from tests.unit.publish.reading import (
     DISCREPANCIES,
     PEERS,
@@ -22,7 +23,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line, to_frame
 from cliptrase.publish.layout import sheet_of
 from cliptrase.publish.render import to_csv, to_latex, to_markdown
-from cliptrase.runs import bootstrap, finished, metrics
+from cliptrase.runs import bootstrap, metrics
 
 
 def test_numbers_under_different_rules_have_no_best(paper: Plan, discrepancies: list[Line]) -> None:
@@ -150,8 +151,7 @@ def test_a_run_of_other_code_is_neither_best_nor_near_it(
     own = [line for line in peers if line.column == "pc59" and line.run]
     for line in own:
         shutil.copytree(whole_paper / "runs" / line.run, tmp_path / "runs" / line.run)
-        provenance = tmp_path / "runs" / line.run / finished.PROVENANCE
         if line.row == "CLIPtrase":
-            provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
+            change_provenance(tmp_path / "runs" / line.run, code="f" * 64)
     lines = lines_of(paper, tmp_path, PEERS)
     assert not any(line.near_best for line in lines if line.column == "pc59")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.provenance import change_provenance
 from tests.unit.publish.reading import lines_of, markdown_row, table_titled
 
 from cliptrase.plan import Plan
@@ -57,10 +58,8 @@ def edit(file: Path, content: bytes, fit: bool = False, scored: str = "") -> Non
     code of the digest `scored`."""
     file.write_bytes(content)
     if fit:
-        provenance = file.parent / finished.PROVENANCE
-        said = json.loads(provenance.read_text()) | {"files": finished.file_digests(file.parent)}
-        said |= {"scoring": scored} if scored else {}
-        provenance.write_text(json.dumps(said))
+        more = {"scoring": scored} if scored else {}
+        change_provenance(file.parent, files=finished.file_digests(file.parent), **more)
 
 
 def test_the_columns_are_those_that_other_programs_rely_on() -> None:
@@ -316,8 +315,7 @@ def test_no_difference_between_runs_of_different_code(
     for folder in (few / "runs").iterdir():
         digests = {"code": "a" * 64, "scoring": "b" * 64}
         digests[differs] = ("f" if folder.name == name else "0") * 64
-        provenance = folder / finished.PROVENANCE
-        provenance.write_text(json.dumps(json.loads(provenance.read_text()) | digests))
+        change_provenance(folder, **digests)
     lines = lines_of(paper, few, "table1_main")
     for row, benchmark in (("SCLIP", "voc20"), ("CLIPtrase", "voc20")):
         line = pick(lines, row, benchmark)
@@ -345,8 +343,7 @@ def test_a_grid_of_different_code_has_no_best(paper: Plan, tmp_path: Path, make:
     make(paper, tmp_path, runs_of(paper, "fig7_sensitivity"))
     first = paper.tables["fig7_sensitivity"].rows[0].cells[0]
     assert pick(lines_of(paper, tmp_path, "fig7_sensitivity"), "best", "voc20").value is not None
-    provenance = tmp_path / "runs" / first.run / finished.PROVENANCE
-    provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
+    change_provenance(tmp_path / "runs" / first.run, code="f" * 64)
     lines = lines_of(paper, tmp_path, "fig7_sensitivity")
     best = pick(lines, "best", "voc20")
     assert best.value is None and best.reason.startswith("no best: the runs were made by different")
@@ -368,8 +365,7 @@ def test_operations_of_different_code_are_not_compared(
 ) -> None:
     make(paper, tmp_path, runs_of(paper, "table2_ablation"))
     first = next(cell for row in paper.tables["table2_ablation"].rows for cell in row.cells)
-    provenance = tmp_path / "runs" / first.run / finished.PROVENANCE
-    provenance.write_text(provenance.read_text().replace("0" * 64, "f" * 64))
+    change_provenance(tmp_path / "runs" / first.run, code="f" * 64)
     line = pick(lines_of(paper, tmp_path, "table2_ablation"), "+PC", "", "flops")
     assert line.value is None and "different code" in line.reason
 
@@ -387,9 +383,7 @@ def test_runs_under_other_versions_are_paired_with_a_footnote(paper: Plan, few: 
     other = versions | {"torch": "2.14.1", "numpy": "2.5.0", "snakemake": "9.30.0"}
     changed = run_of(paper, "table1_main", "SCLIP", "voc20")
     for folder in (few / "runs").iterdir():
-        path = folder / finished.PROVENANCE
-        made = other if folder.name == changed else versions
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": made}))
+        change_provenance(folder, versions=other if folder.name == changed else versions)
     lines = lines_of(paper, few, "table1_main")
     note = "made under other versions: torch 2.14.1 and 2.13.0, numpy 2.5.0 and 2.4.6"
     swapped = "made under other versions: torch 2.13.0 and 2.14.1, numpy 2.4.6 and 2.5.0"
@@ -412,8 +406,7 @@ def test_a_row_near_the_best_of_other_versions_has_the_footnote(
 ) -> None:
     near = next(x for x in lines_of(paper, whole_paper, "table_peers") if x.near_best and x.run)
     shutil.copytree(whole_paper / "runs", tmp_path / "runs")
-    path = tmp_path / "runs" / near.run / finished.PROVENANCE
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {"pillow": "1.0"}}))
+    change_provenance(tmp_path / "runs" / near.run, versions={"pillow": "1.0"})
     line = pick(lines_of(paper, tmp_path, "table_peers"), near.row, near.benchmark)
     assert line.near_best and line.versions_note == (
         "made under other versions: pillow 1.0 and unknown"

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.provenance import change_provenance
 
 from cliptrase.errors import UserError
 from cliptrase.files import sha256_file
@@ -148,9 +149,7 @@ def test_a_run_that_changed_takes_the_place_of_the_old_one(
     name = next(name for name in before if ".clip." in name)
     path = results / "runs" / name / "metrics.json"
     path.write_text(path.read_text() + "\n")
-    provenance = path.parent / finished.PROVENANCE
-    said = json.loads(provenance.read_text()) | {"files": finished.file_digests(path.parent)}
-    provenance.write_text(json.dumps(said))
+    change_provenance(path.parent, files=finished.file_digests(path.parent))
     after = run(results).places[OFFLINE]
     assert [one.name for one in fake.begun[4:]] == [name]
     assert after[name]["id"] == before[name]["id"]

@@ -3,12 +3,10 @@
 `selfcheck.json` was written when the dataset was made, and names the digest of its pixels.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, cast
 
-from cliptrase.files import read_json, sha256_text, write_json
+from cliptrase.files import read_sealed, sealed, write_json
 
 SELFCHECK = "selfcheck.json"
 
@@ -47,20 +45,12 @@ def prepared_folder(dataset: str, data: Path | str) -> Path:
 
 def read_selfcheck(folder: Path) -> SelfCheck | None:
     """The stored self-check, None where there is none that can be read, or it is damaged."""
-    check = read_json(folder / SELFCHECK)
-    if check is not None and check.get("sha256") not in (None, _digest(check)):
-        return None
-    return cast("SelfCheck | None", check)
+    return cast("SelfCheck | None", read_sealed(folder / SELFCHECK))
 
 
 def write_selfcheck(folder: Path, check: SelfCheck) -> None:
     """Store a self-check with its digest. Raises UserError as `files.write_json`."""
-    write_json(folder / SELFCHECK, {**check, "sha256": _digest(check)})
-
-
-def _digest(check: Mapping[str, object]) -> str:
-    rest = {key: value for key, value in check.items() if key != "sha256"}
-    return sha256_text(json.dumps(rest, sort_keys=True))
+    write_json(folder / SELFCHECK, sealed(check))
 
 
 def subset_digests(dataset: str, data: Path | str = "data") -> dict[str, str]:
