@@ -22,7 +22,7 @@ from benchmarks.kills import damage, report, scenes, suite
 from benchmarks.kills.boundary import Moment
 from benchmarks.kills.damage import Outcome
 from benchmarks.kills.draws import Bench, Draw, named
-from benchmarks.kills.starts import ENOUGH, SIGNALS, WORKS, Starts
+from benchmarks.kills.starts import ENOUGH, SIGNALS, WORKS, Starts, Work
 
 log = logging.getLogger("benchmarks")
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, metavar="N", help="at least (1000)")
     parser.add_argument("--out", type=Path, default=Path("results/kills"), help="results/kills")
-    parser.add_argument("--only", choices=[*scenes.SCENES, "starts", "damage"])
+    parser.add_argument("--only", choices=[*scenes.SCENES, *WORKS, "damage"])
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -89,9 +89,10 @@ def _draws(
     """The draws that are still to be made."""
     names = [options.only] if options.only else [*scenes.SCENES, "starts"]
     for name in names:
-        if name == "starts":
+        if name in WORKS:
             share = 1.0 if options.only else STARTS
-            yield from _starts(round(options.kills * share), options.seed, place, mirror, before)
+            kills = round(options.kills * share)
+            yield from _starts(WORKS[name], kills, options.seed, place, mirror, before)
         else:
             share = 1.0 if options.only else scenes.SCENES[name].share * (1 - STARTS)
             yield from _boundaries(
@@ -127,14 +128,16 @@ def plan(
     return [*([each] for each in once), *at_times, *twice]
 
 
-def _starts(kills: int, seed: int, place: Path, mirror: str, before: list[Draw]) -> Iterator[Draw]:
+def _starts(
+    works: Sequence[Work], kills: int, seed: int, place: Path, mirror: str, before: list[Draw]
+) -> Iterator[Draw]:
     """Kill Snakemake, until so many kills are made."""
-    names = {work.name for work in WORKS}
+    names = {work.name for work in works}
     made = sum(1 for draw in before if draw.scene in names and draw.moment)
     starts, hows = Starts(place, mirror), list(SIGNALS)
     while made < kills:
-        turn = made // ENOUGH  # nine turns: each way with each work
-        how, work = hows[turn % 3], WORKS[(turn + turn // 3) % 3]
+        turn = made // ENOUGH  # as many turns as ways times works: each way with each work
+        how, work = hows[turn % 3], works[(turn + turn // 3) % len(works)]
         log.info("%s, %s: %d of %d kills of Snakemake", work.name, how, made, kills)
         for draw in starts.kills(work, how, random.Random(f"{seed} {made}")):
             made += bool(draw.moment)

@@ -17,8 +17,7 @@ from pathlib import Path
 from benchmarks.kills import kept, suite
 from benchmarks.kills.draws import Draw
 
-LONGEST = 45.0  # seconds until a kill, at most
-ENOUGH = 10  # kills in a row after which a start may reach its end
+ENOUGH = 4  # kills in a row after which a start may reach its end
 # What is ended, and how: all processes of the start; Snakemake alone, whose jobs go on; a lost
 # connection, which all processes are told.
 SIGNALS = {
@@ -30,10 +29,11 @@ SIGNALS = {
 
 @dataclass(frozen=True)
 class Work:
-    """A suite, and how many shards a pass of it is cut into."""
+    """A suite, and how many shards a pass of it is cut into; seconds until a kill, at most."""
 
     suite: str
     shards: int = 1
+    longest: float = 45.0
 
     @property
     def name(self) -> str:
@@ -41,7 +41,12 @@ class Work:
         return f"suite {self.suite}" + f", {self.shards} shards a pass" * (self.shards > 1)
 
 
-WORKS = (Work("smoke"), Work(suite.NAME), Work(suite.NAME, 2))
+WORKS = {
+    "starts": (Work("smoke"), Work(suite.NAME), Work(suite.NAME, 2)),
+    "demo": (Work("shapes", longest=300.0),),
+    "miniature": (Work("miniature", longest=200.0),),
+}
+LONG_WORKS = {work.suite: work for work in (Work("shapes", 1, 300.0), Work("miniature", 1, 200.0))}
 
 
 class Starts:
@@ -75,7 +80,7 @@ class Starts:
         self._new()
         groups, before, kills = list[int](), dict[str, int](), 0
         while True:
-            begun, delay = time.monotonic(), rng.uniform(0.5, LONGEST)
+            begun, delay = time.monotonic(), rng.uniform(0.5, work.longest)
             with self._start(work) as process:
                 groups.append(process.pid)
                 try:

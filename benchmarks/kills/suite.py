@@ -83,8 +83,9 @@ def write(folder: Path) -> None:
 
 def new(folder: Path, place: Path) -> None:
     """A working folder, in which nothing is made, but for the list of the miniatures' sources."""
-    (folder / "data").mkdir(parents=True)
-    (folder / "data/sources.yaml").write_bytes((place / "archives/sources.yaml").read_bytes())
+    for data in ("data", "data/miniature"):  # of the suites here, and of the suite `miniature`
+        (folder / data).mkdir(parents=True, exist_ok=True)
+        (folder / data / "sources.yaml").write_bytes((place / "archives/sources.yaml").read_bytes())
 
 
 @contextlib.contextmanager
