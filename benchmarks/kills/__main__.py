@@ -1,5 +1,5 @@
-"""Kill work at every boundary and at random moments, and compare every byte that is kept:
-`python -m benchmarks.kills --kills 1000`.
+"""Kill work at random moments, go on from what a kill leaves at every boundary, and compare every
+byte that is kept: `python -m benchmarks.kills --kills 1000`.
 
 Then it damages a file of every kind that is kept. Goes on where it was broken off. Every kill is a
 line of results/kills/kills.jsonl, every damage one of damage.jsonl; kills.json and kills.md beside
@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.kills import damage, report, scenes, suite
 from benchmarks.kills.boundary import Moment
 from benchmarks.kills.damage import Outcome
-from benchmarks.kills.draws import Bench, Draw, named
+from benchmarks.kills.draws import Bench, Draw, named, state_name
 from benchmarks.kills.starts import ENOUGH, SIGNALS, WORKS, Starts, Work
 
 log = logging.getLogger("benchmarks")
@@ -103,13 +103,17 @@ def _draws(
 def _boundaries(
     name: str, kills: int, seed: int, place: Path, mirror: str, before: list[Draw]
 ) -> Iterator[Draw]:
-    """Kill a scene: at its boundaries, at random moments, and twice."""
+    """Go on from what a kill leaves at each boundary of a scene; then kill it: at boundaries, at
+    random moments, and twice."""
     scenes.warm()
     rng = random.Random(f"{seed} {name}")
     bench = Bench(scenes.SCENES[name], place, mirror)
-    everywhere = bench.moments()
-    log.info("%s: %d boundaries, %d kills", name, len(everywhere), kills)
+    everywhere, states = bench.moments(), bench.states()
+    log.info("%s: %d boundaries, %d states, %d kills", name, len(everywhere), len(states), kills)
     done = {draw.moment for draw in before if draw.scene == name}
+    for state in states:
+        if state_name(state) not in done:
+            yield bench.draw_state(state)
     for moments in plan(everywhere, kills, bench.whole.seconds, rng):
         if ", then ".join(map(named, moments)) not in done:
             yield bench.draw(moments)

@@ -1,17 +1,17 @@
-"""Every call of this process that changes a folder, counted, so that it can be killed at any.
+"""Every call of this process that changes a folder, and the moments before, within and after it.
 
-`watch` replaces the functions of `os` and `open` by ones that count. A write that a library makes
-in C, as an encoder of pictures may, is not seen; the calls around it are.
+`watch` replaces the functions of `os` and `open` by ones that tell. A write that a library makes in
+C, as an encoder of pictures may, is not seen; the calls around it are.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
-import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ CHANGES = {
     **dict.fromkeys(("unlink", "remove", "rmdir", "mkdir", "utime", "chmod"), 0),
     **dict.fromkeys(("fsync", "ftruncate", "truncate"), 0),
 }
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,28 @@ class Moment:
     when: Literal["before", "half", "after"]
 
 
-def watch(folder: Path, moment: Moment | None, seen: Callable[[str, str, int], None]) -> None:
-    """Count the calls that change `folder` from here on, and end this process at `moment`.
+@dataclass(frozen=True)
+class Call:
+    """The function, what it changes in the folder, and of a write how many bytes it has."""
 
-    seen(kind, path, bytes) is called before each.
+    kind: str
+    path: str
+    size: int = 0
+
+
+Reached = Callable[[Moment, Call], None]
+
+
+def watch(folder: Path, reached: Reached) -> None:
+    """Count the calls that change `folder` from here on, and say when a moment is `reached`.
+
+    Until that returns, no thread makes such a call. A write is made in two halves.
     """
-    calls = _Calls(os.path.realpath(folder), moment, seen)
+    calls = _Calls(os.path.realpath(folder), reached)
     for name, place in CHANGES.items():
         setattr(os, name, _counting(calls, name, getattr(os, name), place))
     for name in ("write", "pwrite"):
-        setattr(os, name, _counting_bytes(calls, name, getattr(os, name)))
+        setattr(os, name, _counting_bytes(calls, getattr(os, name)))
     os.open = _opening(calls, os.open)  # type: ignore[assignment]
     builtins.open = io.open = _files(calls, io.open)  # type: ignore[assignment]
     import numpy.lib.format as arrays
@@ -51,10 +62,8 @@ def watch(folder: Path, moment: Moment | None, seen: Callable[[str, str, int], N
 
 
 class _Calls:
-    def __init__(
-        self, folder: str, moment: Moment | None, seen: Callable[[str, str, int], None]
-    ) -> None:
-        self.folder, self.moment, self.seen = folder, moment, seen
+    def __init__(self, folder: str, reached: Reached) -> None:
+        self.folder, self.reached = folder, reached
         self.count, self.lock = 0, threading.Lock()
 
     def names(self, file: Any, within: int | None = None) -> str:
@@ -67,53 +76,48 @@ class _Calls:
         path = os.path.normpath(path)
         return path[len(self.folder) + 1 :] if path.startswith(f"{self.folder}/") else ""
 
-    def make(
-        self,
-        kind: str,
-        path: str,
-        call: Callable[[], Any],
-        half: Callable[[], Any] | None = None,
-        size: int = 0,
-    ) -> Any:
-        """Make a call that changes `path`, and end before, in the middle or after where asked."""
-        if not path:
-            return call()
+    @contextlib.contextmanager
+    def counted(self, call: Call) -> Iterator[Callable[[], None]]:
+        """A call that changes the folder, if it has a path there; what to do when half is done."""
+        if not call.path:
+            yield lambda: None
+            return
         with self.lock:
             self.count += 1
-            here = self.moment is not None and self.count == self.moment.number
-            self.seen(kind, path, size)
-            when = self.moment.when if here and self.moment else None
-            if when == "half" and half is not None:
-                half()
-            if when in ("before", "half"):
-                os.kill(os.getpid(), signal.SIGKILL)
+            number = self.count
+            self.reached(Moment(number, "before"), call)
             try:
-                return call()
+                yield lambda: self.reached(Moment(number, "half"), call)
             finally:
-                if when == "after":
-                    os.kill(os.getpid(), signal.SIGKILL)
+                self.reached(Moment(number, "after"), call)
+
+    def written(self, path: str, data: Any, write: Callable[[memoryview, int], int]) -> int:
+        """Write `data` to `path` by `write(part, offset)`; returns how many bytes are written."""
+        whole = memoryview(data).cast("B")
+        middle = len(whole) // 2
+        with self.counted(Call("write", path, len(whole))) as half:
+            first = write(whole[:middle], 0)
+            half()
+            return first if first < middle else first + write(whole[middle:], middle)
 
 
 def _counting(calls: _Calls, name: str, function: Callable[..., Any], place: int) -> Any:
     def counted(*arguments: Any, **options: Any) -> Any:
         within = options.get("dir_fd", options.get("dst_dir_fd"))
-        path = calls.names(arguments[place], within)
-        return calls.make(name, path, lambda: function(*arguments, **options))
+        with calls.counted(Call(name, calls.names(arguments[place], within))):
+            return function(*arguments, **options)
 
     return counted
 
 
-def _counting_bytes(calls: _Calls, name: str, function: Callable[..., int]) -> Any:
-    def counted(handle: int, data: Any, *more: Any) -> int:
-        half = memoryview(data).cast("B")[: len(data) // 2]
-        made = calls.make(
-            "write",
-            calls.names(handle),
-            lambda: function(handle, data, *more),
-            lambda: function(handle, half, *more),
-            len(data),
+def _counting_bytes(calls: _Calls, function: Callable[..., int]) -> Any:
+    def counted(handle: int, data: Any, *at: int) -> int:
+        path = calls.names(handle)
+        if not path:
+            return function(handle, data, *at)
+        return calls.written(
+            path, data, lambda part, offset: function(handle, part, *(a + offset for a in at))
         )
-        return int(made)
 
     return counted
 
@@ -122,7 +126,8 @@ def _opening(calls: _Calls, function: Callable[..., int]) -> Any:
     def opened(path: Any, flags: int, *more: Any, **options: Any) -> int:
         changes = flags & (os.O_CREAT | os.O_TRUNC)
         name = calls.names(path, options.get("dir_fd")) if changes else ""
-        return int(calls.make("open", name, lambda: function(path, flags, *more, **options)))
+        with calls.counted(Call("open", name)):
+            return function(path, flags, *more, **options)
 
     return opened
 
@@ -134,17 +139,8 @@ def _files(calls: _Calls, function: Callable[..., Any]) -> Any:
         path = ""
 
         def write(self, data: Any) -> int:
-            part = memoryview(data).cast("B")
             write = super().write
-            return int(
-                calls.make(
-                    "write",
-                    self.path,
-                    lambda: write(part),
-                    lambda: write(part[: len(part) // 2]),
-                    len(part),
-                )
-            )
+            return calls.written(self.path, data, lambda part, _: write(part))
 
     def opened(
         file: Any,
@@ -161,7 +157,8 @@ def _files(calls: _Calls, function: Callable[..., Any]) -> Any:
             return function(file, mode, buffering, encoding, errors, newline, closefd, opener)
         plain = mode.replace("b", "").replace("t", "")
         kind = "" if isinstance(file, int) else path
-        raw: Raw = calls.make("open", kind, lambda: Raw(file, plain, closefd, opener))
+        with calls.counted(Call("open", kind)):
+            raw = Raw(file, plain, closefd, opener)
         raw.path = path
         if buffering == 0:
             return raw

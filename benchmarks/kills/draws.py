@@ -1,4 +1,5 @@
-"""One kill: a scene in a process that is forked from this one, killed, done again, and compared."""
+"""One kill, or what one would leave: a scene in a process that is forked from this one, killed or
+copied, done again, and compared."""
 
 from __future__ import annotations
 
@@ -11,15 +12,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.kills import boundary, kept
-from benchmarks.kills.boundary import Moment
+from benchmarks.kills import boundary, kept, states
+from benchmarks.kills.boundary import Call, Moment
 from benchmarks.kills.scenes import Scene
+from benchmarks.kills.states import Keeper, State
 from cliptrase.errors import UserError
 
 COUNTERS = struct.Struct("<2q")  # images that were read, bytes that were written
+At = Callable[[Moment, Call, int, int], None]  # a moment, its call, and what COUNTERS has by then
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Done:
 @dataclass(frozen=True)
 class Draw:
     """What a kill did. call: the last before it, "" where the work ended before that moment. hand:
-    what the next start said where it did not end well, else ""."""
+    what the next start said where it did not end well, else "". boundaries: how many moments leave
+    the copied state that was tried, 0 where a process was killed."""
 
     scene: str
     moment: str
@@ -48,6 +52,7 @@ class Draw:
     images: int  # that were read more often than in undisturbed work
     written: int  # bytes likewise
     seconds: float
+    boundaries: int = 0
 
 
 class Bench:
@@ -56,7 +61,7 @@ class Bench:
     def __init__(self, scene: Scene, place: Path, mirror: str) -> None:
         self.scene, self.place, self.mirror = scene, place, mirror
         self.folder, self.before = place / "work", place / "before"
-        self.log = place / "log"
+        self.store, self.log = place / "states", place / "log"
         shutil.rmtree(self.before, ignore_errors=True)
         self._new()
         self._checked(self.run(scene.ready))
@@ -87,38 +92,76 @@ class Bench:
         begun = time.perf_counter()
         self.reset()
         killed = [self.run(self.scene.act, moment) for moment in moments]
+        where = [
+            [("nothing", ""), *each.calls][-1] if each.code == -9 else ("", "") for each in killed
+        ]
+        return self._done_again(
+            ", then ".join(map(named, moments)),
+            ", then ".join(kind for kind, _ in where),
+            ", then ".join(path for _, path in where),
+            sum(each.images for each in killed),
+            sum(each.written for each in killed),
+            begun,
+        )
+
+    def states(self) -> list[State]:
+        """The folder at every moment of an undisturbed run."""
+        self.reset()
+        shutil.rmtree(self.store, ignore_errors=True)
+        self.store.mkdir()
+        keeper = Keeper(self.folder, self.store)
+
+        def kept_states(mirror: str) -> None:
+            self.scene.act(mirror)
+            keeper.write()
+
+        self._checked(self.run(kept_states, at=keeper.keep))
+        return states.read(self.store)
+
+    def draw_state(self, state: State) -> Draw:
+        """Put a state in the place of the folder, let the work go on from it, and compare."""
+        begun = time.perf_counter()
+        states.restore(state.tree, self.store, self.folder)
+        done = state.call.kind, state.call.path, state.images, state.written
+        draw = self._done_again(state_name(state), *done, begun)
+        return replace(draw, boundaries=len(state.moments))
+
+    def _done_again(
+        self, moment: str, call: str, path: str, images: int, written: int, begun: float
+    ) -> Draw:
+        """Do the work that `images` and `written` were done of before, and compare."""
         last = self.run(self.scene.act)
         hand = ""
         if last.code:
             hand = self.log.read_text(errors="replace")[-600:].strip() or f"exit {last.code}"
-        all_of = [*killed, last]
-        where = [
-            [("nothing", ""), *each.calls][-1] if each.code == -9 else ("", "") for each in killed
-        ]
         return Draw(
             self.scene.name,
-            ", then ".join(map(named, moments)),
-            ", then ".join(kind for kind, _ in where),
-            ", then ".join(path for _, path in where),
+            moment,
+            call,
+            path,
             hand,
             kept.differing(kept.contents(self.folder), self.contents),
             kept.left_behind(self.folder),
-            max(0, sum(each.images for each in all_of) - self.whole.images),
-            max(0, sum(each.written for each in all_of) - self.whole.written),
+            max(0, images + last.images - self.whole.images),
+            max(0, written + last.written - self.whole.written),
             round(time.perf_counter() - begun, 2),
         )
 
-    def run(self, act: Callable[[str], None], moment: Moment | float | None = None) -> Done:
-        """Do something in the folder, in a process of its own, killed at a moment."""
+    def run(
+        self, act: Callable[[str], None], kill: Moment | float | None = None, at: At | None = None
+    ) -> Done:
+        """Do something in the folder, in a process of its own, which is killed at a moment or after
+        some seconds; `at` is called in it at every moment."""
         calls, shared = self.place / "calls", mmap.mmap(-1, COUNTERS.size)
         calls.unlink(missing_ok=True)
         begun = time.perf_counter()
         sys.stdout.flush(), sys.stderr.flush()
         child = os.fork()
         if not child:
-            self._child(act, moment if isinstance(moment, Moment) else None, calls, shared)
-        if isinstance(moment, float):
-            time.sleep(moment)
+            moment = kill if isinstance(kill, Moment) else None
+            self._child(act, at or _killed_at(moment), calls, shared)
+        if isinstance(kill, float):
+            time.sleep(kill)
             os.killpg(child, signal.SIGKILL) if _has_group(child) else os.kill(child, 9)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         lines = calls.read_text().splitlines() if calls.exists() else []
@@ -126,9 +169,7 @@ class Bench:
         images, written = COUNTERS.unpack(shared[:])
         return Done(code, listed, images, written, time.perf_counter() - begun)
 
-    def _child(
-        self, act: Callable[[str], None], moment: Moment | None, calls: Path, shared: mmap.mmap
-    ) -> None:
+    def _child(self, act: Callable[[str], None], at: At, calls: Path, shared: mmap.mmap) -> None:
         """Never returns."""
         code: object = 70
         try:
@@ -140,13 +181,15 @@ class Bench:
             write = os.write
             counts = [0, 0]
 
-            def seen(kind: str, path: str, size: int) -> None:
-                write(listed, f"{kind} {path}\n".encode())
-                counts[1] += size
-                shared[:] = COUNTERS.pack(*counts)
+            def reached(moment: Moment, call: Call) -> None:
+                if moment.when == "before":
+                    write(listed, f"{call.kind} {call.path}\n".encode())
+                    counts[1] += call.size
+                    shared[:] = COUNTERS.pack(*counts)
+                at(moment, call, *counts)
 
             _count_images(counts, shared)
-            boundary.watch(self.folder, moment, seen)
+            boundary.watch(self.folder, reached)
             act(self.mirror)
             code = 0
         except SystemExit as end:
@@ -172,11 +215,24 @@ class Bench:
         return done
 
 
+def _killed_at(moment: Moment | None) -> At:
+    def at(now: Moment, *_: object) -> None:
+        if now == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return at
+
+
 def named(moment: Moment | float) -> str:
     """A moment in words."""
     if isinstance(moment, float):
         return f"after {moment:.2f} s"
     return f"{moment.when} call {moment.number}"
+
+
+def state_name(state: State) -> str:
+    """A state in words, by the first moment at which the folder is so."""
+    return f"state {named(state.moments[0])}"
 
 
 def _count_images(counts: list[int], shared: mmap.mmap) -> None:

@@ -15,9 +15,10 @@ from cliptrase.runs.provenance import commit, now, versions
 Line = TypeVar("Line", Draw, Outcome)
 OUTCOMES = ("healed", "made anew", "refused", "unread", "wrong")  # what comes of a damaged file
 HEAD = (
-    "| what was killed | kills | starts that needed manual help | differing files | left behind "
+    "| what was killed | kills | boundaries, copied | states of them "
+    "| starts that needed manual help | differing files | left behind "
     "| images read again, at most | bytes written again, at most |\n"
-    "|---|---:|---:|---:|---:|---:|---:|\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n"
 )
 DAMAGED = (
     "| kind of file | damaged | "
@@ -38,8 +39,10 @@ def read(ledger: Path, kind: type[Line]) -> list[Line]:
 
 
 def kills(draws: Iterable[Draw]) -> int:
-    """How many kills there were; a draw may have two, or none where the work ended before it."""
-    return sum(call != "" for draw in draws for call in draw.call.split(", then "))
+    """How many kills there were; a draw may have two, or none where the work ended before it, or a
+    copy stood for it."""
+    killed = (draw for draw in draws if not draw.boundaries)
+    return sum(call != "" for draw in killed for call in draw.call.split(", then "))
 
 
 def summed(draws: list[Draw]) -> dict[str, dict[str, int]]:
@@ -79,6 +82,8 @@ def _row(named: tuple[str, dict[str, int]]) -> str:
 def _figures(draws: list[Draw]) -> dict[str, int]:
     return {
         "kills": kills(draws),
+        "boundaries": sum(draw.boundaries for draw in draws),
+        "states": sum(draw.boundaries > 0 for draw in draws),
         "hands": sum(bool(draw.hand) for draw in draws),
         "differing": sum(len(draw.differing) for draw in draws),
         "left": sum(len(draw.left) for draw in draws),

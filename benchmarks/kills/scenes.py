@@ -12,7 +12,7 @@ from typing import Any
 from cliptrase.files import read_json, sealed, write_json
 
 DATA, RESULTS, SUITE = Path("data"), Path("results"), "kills"
-SHAPES = "shapes.shapes_clip.224.crop"  # a pass
+SHAPES = "shapes.shapes_clip.112.crop"  # a pass
 DATASET, ARCHIVE = "voc2012", "VOCtrainval_11-May-2012.tar"
 COCO = "coco"  # with an optional archive, which lists a part of it
 SAVE_EVERY = 2  # images: as often as there is something to save
@@ -31,7 +31,7 @@ MODULES = (
     *("cliptrase.evaluate.saved_maps", "cliptrase.pipeline.markers", "cliptrase.pipeline.start"),
     *("cliptrase.publish.cells", "cliptrase.publish.figures", "cliptrase.publish.page_data"),
     *("cliptrase.publish.page", "cliptrase.publish.tables", "cliptrase.publish.tracking"),
-    "cliptrase.publish.paper_figures",
+    *("cliptrase.publish.paper_figures", "cliptrase.publish.keep_pictures"),
 )
 
 
@@ -97,10 +97,26 @@ def published(mirror: str) -> None:
     page.main([SUITE])
 
 
-def charted(mirror: str) -> None:
-    """Figures, from runs that are finished."""
-    from cliptrase.publish import figures
+def pictured(mirror: str) -> None:
+    """The pictures that the page shows, from runs that are finished."""
+    from cliptrase.publish import keep_pictures
 
+    keep_pictures.main([SUITE])
+
+
+def charted(mirror: str) -> None:
+    """Figures, small and of one picture, from runs that are finished: every chart, label maps, the
+    correlation, and one of the paper's, as all of these are written alike."""
+    from cliptrase.publish import figures, paper_figures, pictures, style
+
+    figure = paper_figures.FIGURES["fig4_scr_attention"]
+    paper_figures.FIGURES.clear()
+    paper_figures.FIGURES["fig4_scr_attention"] = figure
+    pictures.PICTURED = pictures.ROWS = pictures.RANKED = pictures.MOST = 1
+    assert pictures._draw_label_maps.__defaults__ is not None
+    pictures._draw_label_maps.__defaults__ = (*pictures._draw_label_maps.__defaults__[:1], 1)
+    style.PNG_DPI = 20
+    style.SETTINGS["svg.fonttype"] = "none"
     figures.main([SUITE])
 
 
@@ -185,6 +201,7 @@ SCENES = {
         Scene("pass of other code", 0.05, a_pass, older("code")),
         Scene("scores of other code", 0.06, a_pass, older("scoring")),
         Scene("tables and page", 0.03, published, made),
+        Scene("pictures of the page", 0.01, pictured, made),
         Scene("figures", 0.01, charted, made),
     )
 }

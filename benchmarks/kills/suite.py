@@ -16,7 +16,8 @@ import yaml
 from cliptrase.config.files import OWN
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME, IMAGES, MAPS = "kills", 6, 2
+NAME, IMAGES, MAPS = "kills", 6, 1
+SIZE = 112  # pixels: a quarter of the patches of 224
 ARCHIVE = "VOCtrainval_11-May-2012.tar"
 SUITE = {
     "title": "Kills",
@@ -28,7 +29,7 @@ SUITE = {
     "pictures": "kills_named",
     "overrides": [f"limit={IMAGES}", f"save_maps={MAPS}", "benchmark.templates=shapes"],
 }
-COMMON = {"kind": "metrics", "metrics": ["mIoU"], "image_size": 224}
+COMMON = {"kind": "metrics", "metrics": ["mIoU"], "image_size": SIZE}
 TABLES = {
     "kills_named": {
         "title": "Named",

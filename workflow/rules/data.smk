@@ -1,8 +1,9 @@
 """Archives, or a generator, → <data>/prepared/<dataset>/: raw labels, and a check of itself.
 
 Of an archive only its receipt is declared: Snakemake deletes what is declared before a rerun, and a
-download goes on where it was broken off. A prepared dataset is updated: where it cannot be made
-again, as its archives are gone, the one that stands is kept. Downloads are local rules, for the
+download goes on where it was broken off. A receipt is updated, as it alone says where the archive
+came from. So is a prepared dataset: where it cannot be made again, as its archives are gone, the one
+that stands is kept. Downloads are local rules, for the
 machines of a cluster may have no network.
 """
 
@@ -18,7 +19,7 @@ rule fetch_archive:
     input:
         marker=lambda wildcards: markers.archive(wildcards.archive, DATA),
     output:
-        f"{DATA}/raw/{{archive}}.json",
+        update(f"{DATA}/raw/{{archive}}.json"),
     log:
         f"results/logs/{SUITE}/fetch_archive/{{archive}}.log",
     localrule: True

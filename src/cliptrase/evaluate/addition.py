@@ -47,11 +47,14 @@ def write_runs(
     data: Path,
     provenance: dict[str, object],
 ) -> None:
-    """Write the run folders, the counts of all images being there."""
+    """Write the run folders, the counts of all images being there. Those that another process has
+    finished meanwhile stay: a job goes on when Snakemake alone was killed."""
     facts = progress.facts
     # last what may fail: of too few regions no clusters can be made
     for name in sorted(runs, key=lambda name: _is_unsupervised(runs[name])):
         run, tally = runs[name], progress.tallies[name]
+        if finished.status(run, out, data).scored:
+            continue
         result = result_of(run, tally.counted(ids), facts["flops"][name])
         more = facts["compared"] | {"data": facts["data"][name]} | origin(run, data)
         store.write(out, run, result, provenance | more)
