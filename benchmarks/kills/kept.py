@@ -20,7 +20,7 @@ TIMES = ("started", "finished", "seconds", "peak_memory_bytes", "scored", "commi
 SHARED = ("workers", "runs_in_pass", "shards")
 PAGE = re.compile(r"^results/[^/]+/(index\.html|\.rendered\.json)$")  # shows what TIMES say
 SHOWN = re.compile(
-    rb'<section id="cost".*?</section>|"seconds":\{[^}]*\}|"peak_memory_bytes":\d+'
+    rb'<section id="cost".*?</section>|"seconds":\{[^}]*\}|"(peak_memory_bytes|runs_in_pass)":\d+'
     rb"|\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?)?",
     re.DOTALL,
 )

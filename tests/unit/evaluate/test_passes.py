@@ -286,6 +286,21 @@ def test_a_finished_run_is_made_again_for_other_code_only(
     assert unfinished(runs, tmp_path, data)
 
 
+def test_a_run_that_another_process_has_finished_meanwhile_stays(
+    runs_of, make, tmp_path, monkeypatch
+):
+    runs, write, folders = runs_of(["benchmark=shapes", "method=clip"]), passes.write_runs, []
+
+    def twice(runs, progress, ids, out, *more):
+        for _ in range(2):
+            write(runs, progress, ids, out, *more)
+            folders.extend((out / name).stat().st_ino for name in runs)
+
+    monkeypatch.setattr(passes, "write_runs", twice)
+    make(runs, tmp_path)
+    assert len(folders) == 2 and folders[0] == folders[1]
+
+
 def test_a_run_of_another_label_table_is_made_again(runs_of, make, data, tmp_path, monkeypatch):
     runs = runs_of(["benchmark=shapes", "method=clip"])
     tables = tmp_path / "labels"
