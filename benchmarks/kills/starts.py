@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.kills import kept, suite
@@ -29,22 +29,25 @@ SIGNALS = {
 
 @dataclass(frozen=True)
 class Work:
-    """A suite, and how many shards a pass of it is cut into; seconds until a kill, at most."""
+    """A suite, how many shards a pass of it is cut into, and the benchmarks that are asked for;
+    seconds until a kill, at most."""
 
     suite: str
     shards: int = 1
+    benchmarks: str = ""
     longest: float = 45.0
 
     @property
     def name(self) -> str:
         """In words."""
-        return f"suite {self.suite}" + f", {self.shards} shards a pass" * (self.shards > 1)
+        part = f", {self.benchmarks}" * bool(self.benchmarks)
+        return f"suite {self.suite}{part}" + f", {self.shards} shards a pass" * (self.shards > 1)
 
 
 WORKS = {
     "starts": (Work("smoke"), Work(suite.NAME), Work(suite.NAME, 2)),
-    "demo": (Work("shapes", longest=300.0),),
-    "miniature": (Work("miniature", longest=200.0),),
+    "demo": (Work("shapes", benchmarks="shapes_clean", longest=200.0),),
+    "miniature": (Work("miniature", benchmarks="voc20,coco_object", longest=200.0),),
 }
 LONG_WORKS = {work.suite: work for work in (Work("shapes", 1, 300.0), Work("miniature", 1, 200.0))}
 
@@ -61,7 +64,7 @@ class Starts:
         """What a start makes that nobody kills."""
         if work.suite not in self.whole:
             self._new()
-            code, said = self.run(Work(work.suite))
+            code, said = self.run(replace(work, shards=1))
             if code:
                 raise RuntimeError(said[-3000:])
             self.whole[work.suite] = kept.contents(self.folder)
@@ -116,6 +119,7 @@ class Starts:
         words += ["--profile", str(suite.ROOT / "profiles/default"), "--cores", str(self.cores)]
         words += ["all", "--config", f"suite={work.suite}", f"mirror={self.mirror}"]
         words += [f"shards={work.shards}"] if work.shards > 1 else []
+        words += [f"benchmarks=[{work.benchmarks}]"] if work.benchmarks else []
         with open(self.log, "wb") as log:
             return subprocess.Popen(
                 words,
