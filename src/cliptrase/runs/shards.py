@@ -45,5 +45,8 @@ def shards_of(count: int) -> list[Shard]:
 
 
 def written(pass_file: Path) -> list[Path]:
-    """The counts beside the file of a pass, of however many shards it was cut into."""
-    return sorted(pass_file.parent.glob(f"{glob.escape(pass_file.stem)}.shard-*-of-*.npz"))
+    """The counts beside the file of a pass, of however many shards it was cut into; also those that
+    were saved under way, of a shard that was killed when its counts were written."""
+    shard = f"{glob.escape(pass_file.stem)}.shard-*-of-*"
+    patterns = (f"{shard}.npz", f".{shard}.partial.npz")
+    return sorted(file for pattern in patterns for file in pass_file.parent.glob(pattern))

@@ -207,7 +207,8 @@ def test_a_pass_scores_again_without_torch_and_writes_its_file(folder, tmp_path,
     partial = tmp_path / "passes/suite/.one.partial.npz"
     partial.parent.mkdir(parents=True)
     partial.touch()  # as a kill leaves it when all runs are written
-    for stray in ("one.shard-1-of-2.npz", "one.shard-3-of-7.npz", "one.more.shard-1-of-2.npz"):
+    strays = ("one.shard-1-of-2.npz", "one.shard-3-of-7.npz", ".one.shard-1-of-2.partial.npz")
+    for stray in (*strays, "one.more.shard-1-of-2.npz"):
         partial.with_name(stray).touch()  # of starts that cut the pass otherwise, or of another
     file = planned.make_pass("suite", "one", tmp_path)
     assert file == tmp_path / "passes" / "suite" / "one.json"
