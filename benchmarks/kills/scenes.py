@@ -4,12 +4,13 @@ does in it, as its working folder, what a job of the Snakefile does."""
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliptrase.files import read_json, sealed, write_json
+from cliptrase.files import read_json, sealed
 
 DATA, RESULTS, SUITE = Path("data"), Path("results"), "kills"
 SHAPES = "shapes.shapes_clip.112.crop"  # a pass
@@ -156,7 +157,7 @@ def older(key: str) -> Callable[[str], None]:
         drawn(mirror)
         a_pass(mirror)
         for file in RESULTS.glob("runs/*/provenance.json"):
-            write_json(file, sealed((read_json(file) or {}) | {key: "older"}))
+            file.write_text(json.dumps(sealed((read_json(file) or {}) | {key: "older"})))
 
     return ready
 
