@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cliptrase import cli
 from cliptrase.data import open_dataset
 from cliptrase.evaluate import saved_maps, sweep, textcache
 from cliptrase.evaluate.counting import labels_of
@@ -19,6 +22,7 @@ from cliptrase.model.text import text_features
 from cliptrase.publish.run_report import Folder, report
 from cliptrase.runs import scoring
 
+PAGE = (Path(__file__).resolve().parents[3] / "docs/vocabularies.md").read_text(encoding="utf-8")
 IMAGES = 6
 WORDS = {
     "released": [],
@@ -146,3 +150,24 @@ def test_a_name_is_encoded_once_for_all_vocabularies_of_a_pass(runs_of, tmp_path
         assert np.array_equal(text.features.numpy(), alone.features.numpy())
         count = run.vocabulary.distractors.count if run.vocabulary.distractors else 0
         assert text.owner.tolist() == [*range(27), *[27] * count]
+
+
+def test_the_page_is_executed(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(data)
+    own, drawn = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (commands,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(own, "vocabularies.md", "exec"), {})
+    for line in commands.splitlines():
+        cli.main(shlex.split(line.removeprefix("cliptrase ")))
+    printed = capsys.readouterr().out
+    assert len(list(Path("results/runs").iterdir())) == 12
+    assert printed.count("(6 images") == 13 and printed.count("was there already") == 1
+    assert printed.count("  lost  ") == 6 + 1
+    assert {each["runs_in_pass"] for each in map(made_by, Path("results/runs").iterdir())} == {12}
+    exec(compile(drawn, "vocabularies.md", "exec"), {})
+    assert capsys.readouterr().out.count("'") == 2 * 5
+
+
+def made_by(folder):
+    return json.loads((folder / "provenance.json").read_text())

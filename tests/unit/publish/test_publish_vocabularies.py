@@ -59,7 +59,7 @@ def test_summaries_are_those_of_the_rows_above_with_the_interval_of_their_resamp
 
 def test_what_is_lost_is_what_no_class_was_predicted_for(lines, whole_paper):
     lost = [line for line in lines if line.metric == "lost"]
-    assert {line.row for line in lost} == {"with 50 distractors", "with 200 distractors"}
+    assert {line.row for line in lost} == {"50 distractors", "200 distractors"}
     assert len(lost) == 2 * 7 * 3
     for line in lost:
         matrix = np.load(whole_paper / "runs" / line.run / "confusion.npz")["confusion"]
