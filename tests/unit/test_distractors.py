@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cliptrase import config
-from cliptrase.data.read.distractors import LISTS, distractors
+from cliptrase.config.distractors import LISTS, distractors
 from cliptrase.data.read.vocabularies import read_classes, vocabulary_path
 from cliptrase.errors import UserError
 

@@ -260,7 +260,7 @@ class WordList(Frozen):
 
 
 class Distractors(Frozen):
-    """Names beside those of the benchmark (`data.read.distractors`): a pixel that gets one is lost.
+    """Names beside those of the benchmark (`config.distractors`): a pixel that gets one is lost.
 
     seed: of the draw. sha256: of the names.
     """

@@ -6,6 +6,7 @@ Torch-free and quick to import: planning a suite reads these lists.
 from pathlib import Path
 from typing import Annotated
 
+from cliptrase.config.distractors import distractors, family
 from cliptrase.config.files import Tree
 from cliptrase.config.method import Method
 from cliptrase.config.schema import (
@@ -18,7 +19,6 @@ from cliptrase.config.schema import (
 )
 from cliptrase.config.validation import Frozen, validated, whole
 from cliptrase.config.written import text_of
-from cliptrase.data.read.distractors import distractors, family
 from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
     background_path,

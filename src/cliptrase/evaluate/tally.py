@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from cliptrase.evaluate import kept
 from cliptrase.runs.counts import GroundTruth, ImageCounts, RegionCounts
-from cliptrase.runs.metrics import class_counts
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class ImageResult:
     def of(cls, truth: GroundTruth, prediction: NDArray[np.integer], surplus: int = 0) -> Self:
         """`prediction` (n, n) in 0..K+surplus-1."""
         matrix = truth.confusion(prediction, surplus)
-        tp, gt, pred = class_counts(matrix)
+        tp, gt, pred = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)[: truth.classes]
         seen = np.flatnonzero(gt + pred)
         entries = np.stack([seen, tp[seen], gt[seen], pred[seen]], axis=1).astype(np.int32)
         cells = np.flatnonzero(matrix)
