@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import __main__ as bench
-from benchmarks import growth, pictures, released, report, scenery, tables, timing
+from benchmarks import growth, pictures, released, report, scenery, tables, timing, vocabularies
 from open_clip.model import CLIP
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -269,3 +269,10 @@ def test_quick_times_every_method_that_words_decide(quick):
     assert ratios["clip"] == {"median": 1, "min": 1, "max": 1}
     assert needs["clip"] == [] and needs["cliptrase_sam"] == ["shapes_sam"]
     assert report.peers(figures) in (quick / "peers.md").read_text(encoding="utf-8")
+
+
+def test_many_vocabularies_are_timed_against_one(capsys):
+    vocabularies.main(64, pictures=1, rounds=1, loaded=scenery.models(True, sizes=(64,)))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(vocabularies.METHODS) * len(vocabularies.KINDS)
+    assert all("with one" in line and "with 50: " in line for line in lines)

@@ -18,6 +18,7 @@ OURS = (
     "table_peers_slide",
     "table_peers_own",  # peers.csv
     "table8_without_names",
+    "table_vocabularies",
 )  # nobody printed these
 
 

@@ -308,3 +308,38 @@ def test_what_else_a_row_may_not_set_is_said(expand, override, message):
         expand([CLIP | {"run": ["method=clip", override]}])
     where = f"table t, row 'clip': `run` must not set {override.partition('=')[0]}=; "
     assert str(caught.value).startswith(where + message)
+
+
+def test_a_group_s_overrides_come_before_those_of_its_rows(expand):
+    rows = [{"row": "as it is", "run": []}, {"row": "other", "run": ["method=sclip"]}]
+    groups = [{"name": "g", "run": ["method=clip"], "rows": rows}]
+    table = expand([], groups=groups)
+    methods = [
+        cells(table, name)["voc20"].settings[0].method.name for name in ("as it is", "other")
+    ]
+    assert methods == ["clip", "sclip"]
+    groups[0]["run"] = ["image_size=336"]
+    with pytest.raises(UserError, match="group 'g': `run` must not set image_size="):
+        expand([], groups=groups)
+
+
+def test_a_summary_is_of_all_rows_that_stand_in_a_column(expand):
+    """Pixels are lost in runs with distractors alone: no other row has a cell, no summary one."""
+    rows = [CLIP, SCLIP | {"only": ["voc20"]} | ONLY]
+    rows.append({"row": "50", "run": ["method=clip", "distractors=50"]})
+    keys = {"metrics": ["mIoU", "lost"], "average": False, "versus": "clip"}
+    table = expand([], groups=[{"name": "g", "summary": True, "rows": rows}], **keys)
+    assert [row.name for row in table.rows] == ["clip", "sclip", "50", "mean", "worst", "range"]
+    runs = {
+        row.name: {c.column: c.run for c in row.cells if c.metric == "mIoU"} for row in table.rows
+    }
+    for row in table.rows[3:]:
+        assert [(cell.kind, cell.metric) for cell in row.cells] == [(row.name, "mIoU")] * 3
+        for cell in row.cells:
+            above = [runs[name][cell.column] for name in ("clip", "sclip", "50")]
+            assert cell.runs == tuple(filter(None, above)) and not cell.run and not cell.versus
+    lost = {row.name: sum(cell.metric == "lost" for cell in row.cells) for row in table.rows}
+    assert lost == {"clip": 0, "sclip": 0, "50": 3, "mean": 0, "worst": 0, "range": 0}
+    rows.append({"row": "mean", "run": []})
+    with pytest.raises(UserError, match="group 'g': 'mean' is listed twice"):
+        expand([], groups=[{"name": "g", "summary": True, "rows": rows}])

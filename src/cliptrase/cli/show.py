@@ -71,7 +71,9 @@ def _origin(facts: dict[str, Any]) -> Iterator[str]:
     yield f"made: {made['finished']} on {device}, commit {made['commit']}; {computing}"
     words = facts["config"]["vocabulary"]
     yield "words: " + ", ".join(
-        f"{key} {each['name']} ({each['count']})" for key, each in words.items() if each
+        f"{key} {each.get('name', '')} ({each['count']})".replace("  ", " ")
+        for key, each in words.items()
+        if each
     )
     dataset = facts["config"]["benchmark"]["dataset"]
     own = dataset == "folder"

@@ -18,7 +18,7 @@ from cliptrase.config.method import Count, Method
 from cliptrase.config.schema import Benchmark, FolderFiles, Model, Protocol, Vocabulary
 from cliptrase.config.settings import Settings, method_and_protocol, settings_of
 from cliptrase.config.validation import Frozen, PathText, validated, whole
-from cliptrase.config.words import describe_vocabulary
+from cliptrase.config.words import describe_vocabulary, with_distractors
 from cliptrase.data.read.vocabularies import texts
 from cliptrase.errors import UserError
 from cliptrase.files import sha256_text
@@ -74,6 +74,9 @@ class Run(Settings):
                 parts.append(f"{role}-{network.label}")
         if classes not in ("", self.vocabulary.classes.name):
             parts.append(f"vocabulary-{self.vocabulary.classes.name}")
+        if (drawn := self.vocabulary.distractors) is not None:
+            parts.append(f"distractors-{drawn.count}")
+            parts += [f"distractor_seed-{drawn.seed}"] * (drawn.seed > 0)
         if self.limit is not None:
             parts.append(f"limit-{self.limit}")
         readable = ".".join(part.replace("/", "_") for part in parts)[: LONGEST_NAME - 11]
@@ -133,6 +136,7 @@ def resolve(overrides: Iterable[str]) -> Run:
             tree["model"]["precision"] = asked
     settings = settings_of(tree, benchmark)
     vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
+    vocabulary = with_distractors(vocabulary, benchmark, settings.method, tree)
     keys_after = ("limit", "batch_size", "workers", "save_maps", "out", "data")
     rest = {key: tree[key] for key in keys_after}
     rest["overrides"] = tuple(overrides)

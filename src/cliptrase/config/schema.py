@@ -259,12 +259,30 @@ class WordList(Frozen):
     sha256: str
 
 
+class Distractors(Frozen):
+    """Names beside those of the benchmark (`config.distractors`): a pixel that gets one is lost.
+
+    seed: of the draw. sha256: of the names.
+    """
+
+    count: int
+    seed: int
+    sha256: str
+    names: tuple[str, ...] = Field(exclude=True)
+
+
 class Vocabulary(Frozen):
     """background: None where the benchmark scores no background."""
 
     classes: WordList
     background: WordList | None
     templates: WordList
+    distractors: Distractors | None = None
+
+    @property
+    def lists(self) -> dict[str, WordList | None]:
+        """Its files by key."""
+        return {key: getattr(self, key) for key in ("classes", "background", "templates")}
 
 
 # The sections of a run whose YAML may leave keys out

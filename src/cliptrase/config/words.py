@@ -4,8 +4,20 @@ Torch-free and quick to import: planning a suite reads these lists.
 """
 
 from pathlib import Path
+from typing import Annotated
 
-from cliptrase.config.schema import Benchmark, Protocol, Slide, Vocabulary, WordList
+from cliptrase.config.distractors import distractors, family
+from cliptrase.config.files import Tree
+from cliptrase.config.method import Method
+from cliptrase.config.schema import (
+    Benchmark,
+    Distractors,
+    Protocol,
+    Slide,
+    Vocabulary,
+    WordList,
+)
+from cliptrase.config.validation import Frozen, validated, whole
 from cliptrase.config.written import text_of
 from cliptrase.data.read.vocabularies import (
     VOCABULARIES,
@@ -18,6 +30,7 @@ from cliptrase.data.read.vocabularies import (
     template_path,
     vocabulary_path,
 )
+from cliptrase.errors import UserError
 from cliptrase.files import once_a_file, sha256_text
 
 
@@ -48,6 +61,39 @@ def describe_vocabulary(
         background=background,
         templates=_list(template_path(benchmark.templates), "templates"),
     )
+
+
+class _Asked(Frozen):
+    distractors: Annotated[int, whole(0)]
+    distractor_seed: Annotated[int, whole(0)]
+
+
+def with_distractors(
+    words: Vocabulary, benchmark: Benchmark, method: Method, tree: Tree
+) -> Vocabulary:
+    """The words of a run, with the distractors that a composed tree asks for, if any.
+
+    Raises UserError naming the key: a method that is told no words, or more than there are.
+    """
+    asked = validated(_Asked, {key: tree[key] for key in _Asked.model_fields})
+    if not asked.distractors:
+        return words
+    if method.unsupervised is not None or method.path is not None:
+        raise UserError(
+            f"distractors={asked.distractors}: method={method.name} is told no words; leave it out"
+        )
+    lists = [each.path for each in (words.classes, words.background) if each is not None]
+    own = [name for path in lists for names in read_classes(path) for name in names]
+    known = (benchmark.name, benchmark.name.removesuffix("_standard"), benchmark.classes)
+    own += family(*known, benchmark.background or "")
+    names = distractors(own, asked.distractors, asked.distractor_seed)
+    drawn = Distractors(
+        count=len(names),
+        seed=asked.distractor_seed,
+        sha256=sha256_text("\n".join(names)),
+        names=names,
+    )
+    return words.model_copy(update={"distractors": drawn})
 
 
 def _protocol_list(benchmark: Benchmark, kind: str) -> str | None:

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 
 from cliptrase import config
-from cliptrase.config.metric_names import METRICS
+from cliptrase.config.metric_names import LOST, METRICS
 from cliptrase.errors import UserError, counted, exit_on_user_error, printable
 from cliptrase.evaluate import launched, sweep, sweep_table
 from cliptrase.evaluate.console import interruptible, log_to_stderr
@@ -129,7 +129,7 @@ def summary(folder: Path, was_there: bool = False) -> str:
     facts = [counted(found["images"], "image"), f"rule {found['rule']}"]
     facts += ["was there already"] * was_there
     lines = [f"{folder}  ({', '.join(facts)})"]
-    for metric in METRICS:
+    for metric in (*METRICS, *({LOST} & found.keys())):
         low, high = found["ci"][metric]
         span = f"  [{_percent(low)}, {_percent(high)}]"
         lines.append(f"  {metric:<6}{_percent(found[metric]):>7}{span}")

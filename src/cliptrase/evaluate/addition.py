@@ -9,7 +9,7 @@ from cliptrase.config import Run
 from cliptrase.data.read.selfcheck import subset_digests
 from cliptrase.errors import counted
 from cliptrase.evaluate.tally import Progress, RegionTally, Tally
-from cliptrase.evaluate.targets import scored_classes
+from cliptrase.evaluate.targets import scored_classes, surplus_of
 from cliptrase.files import sha256_file
 from cliptrase.runs import code, finished, store
 from cliptrase.runs.provenance import BESIDE, COMPUTING, origin, versions
@@ -36,7 +36,9 @@ def basis_of(runs: Mapping[str, Run], data: Path, device: str) -> dict[str, obje
 
 def tally_of(run: Run, images: int) -> Tally | RegionTally:
     """What adds up a run."""
-    return RegionTally(images) if _is_unsupervised(run) else Tally(images, scored_classes(run))
+    if _is_unsupervised(run):
+        return RegionTally(images)
+    return Tally(images, scored_classes(run), surplus_of(run))
 
 
 def write_runs(

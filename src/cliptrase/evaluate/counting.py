@@ -31,36 +31,38 @@ class Counted:
     numbers: Tensor  # image, cell and pixels of what is not 0; tp, gt, pred (B, K); what is wrong
     nonzero: int  # cells that are not 0, of all images
     shape: tuple[int, int]  # B, K
+    columns: int  # K + surplus
 
     @classmethod
-    def of(cls, labels: Tensor, classes: Tensor, k: int) -> Self:
-        """`labels` (B, H·W) as of `labels_of`; predicted `classes` (B, H, W) in 0..k-1.
+    def of(cls, labels: Tensor, classes: Tensor, k: int, surplus: int = 0) -> Self:
+        """`labels` (B, H·W) as of `labels_of`; predicted `classes` (B, H, W) in 0..k+surplus-1.
 
         Whole numbers are added up, so that their order is of no consequence.
         """
-        batch, cells, device = len(labels), k * k, labels.device
+        batch, columns, device = len(labels), k + surplus, labels.device
+        cells = k * columns
         predicted = classes.flatten(1)
-        valid = (predicted >= 0) & (predicted < k)
-        cell = torch.where(valid, labels.long() * k + predicted, cells + 1)
+        valid = (predicted >= 0) & (predicted < columns)
+        cell = torch.where(valid, labels.long() * columns + predicted, cells + 1)
         cell = torch.where(labels == UNSCORED, cells, cell)
         cell += torch.arange(batch, device=device).unsqueeze(1) * (cells + 2)
         table = torch.zeros(batch * (cells + 2), dtype=torch.int32, device=device)
         ones = torch.ones((), dtype=torch.int32, device=device).expand(cell.numel())
         table = table.scatter_add_(0, cell.flatten(), ones).view(batch, -1)
         flat = table[:, :cells]
-        matrix = flat.unflatten(1, (k, k))
-        totals = matrix.diagonal(dim1=1, dim2=2), matrix.sum(dim=2), matrix.sum(dim=1)
+        matrix = flat.unflatten(1, (k, columns))
+        totals = matrix.diagonal(dim1=1, dim2=2), matrix.sum(dim=2), matrix.sum(dim=1)[:, :k]
         where = flat.nonzero()
         parts = [where[:, 0], where[:, 1], flat[where[:, 0], where[:, 1]], *totals, table[:, -1]]
         numbers = torch.cat([part.flatten().long() for part in parts])
-        return cls(numbers.to("cpu", non_blocking=True), len(where), (batch, k))
+        return cls(numbers.to("cpu", non_blocking=True), len(where), (batch, k), columns)
 
     def results(self) -> list[ImageResult]:
         """By image, once the device is done. Raises ValueError where a scored pixel is predicted as
         something that is no class."""
         numbers, (batch, k) = self.numbers.numpy(), self.shape
         if numbers[-batch:].any():
-            raise ValueError(f"a prediction is outside 0..{k - 1}")
+            raise ValueError(f"a prediction is outside 0..{self.columns - 1}")
         image, cells, pixels = numbers[: 3 * self.nonzero].reshape(3, -1)
         tp, gt, pred = numbers[3 * self.nonzero : -batch].reshape(3, batch, k)
         row, seen = np.nonzero(gt + pred)

@@ -15,7 +15,7 @@ from cliptrase.config import Run
 from cliptrase.config.kinds import has_background
 from cliptrase.config.method import Method
 from cliptrase.evaluate.graph import Graph, Text
-from cliptrase.evaluate.targets import target_key
+from cliptrase.evaluate.targets import surplus_of, target_key
 from cliptrase.model.backbones import Key, Network
 
 UNCOUNTED = {"eps", "min_samples"}  # decide labels, not the shape of any product
@@ -32,6 +32,7 @@ class Job:
     text: Text
     threshold: float = 0.0  # a probability: pixels below it are class 0; 0: none is
     networks: Mapping[Key, Network] = field(default_factory=dict)  # beside CLIP
+    surplus: int = 0  # classes after those that are scored: 1 where its words have distractors
 
     @classmethod
     def of(
@@ -45,7 +46,8 @@ class Job:
         if method.attention.within is not None:  # so that the graph keeps its features by target
             attention = method.attention.model_copy(update={"within": target})
             method = method.model_copy(update={"attention": attention})
-        return cls(method, scale, target, text_key, text, threshold, networks or {})
+        words = text_key, text, threshold
+        return cls(method, scale, target, *words, networks or {}, surplus_of(run))
 
     @property
     def cost_key(self) -> tuple[str, str]:
@@ -57,7 +59,7 @@ class Job:
         return repr((method, beside)), self.text_key
 
     def predict(self, graph: Graph) -> Tensor:
-        """Classes (B, H, W) int64 in 0..K-1 of whole images, each a single window; of an
+        """Classes (B, H, W) int64 in 0..K+surplus-1 of whole images, each a single window; of an
         unsupervised method the number of each pixel's region, whose class is decided at the end."""
         if self.method.unsupervised is not None:
             return graph.described(self.method).regions

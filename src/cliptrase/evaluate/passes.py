@@ -28,7 +28,7 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.shards import add_up, part_of
 from cliptrase.evaluate.tally import Facts, Progress
-from cliptrase.evaluate.textcache import text_of
+from cliptrase.evaluate.textcache import Encoded, text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import clear_leftovers, make_ready
 from cliptrase.machine import cores
@@ -210,8 +210,10 @@ class _Pass:
         with self.stages("text"):
             words = {name: run.vocabulary.model_dump_json() for name, run in runs.items()}
             alike = {words[name]: run for name, run in runs.items()}
+            encoded: Encoded = {}
             texts = {
-                key: text_of(run, clip, self.folder, self.workers) for key, run in alike.items()
+                key: text_of(run, clip, self.folder, self.workers, encoded)
+                for key, run in alike.items()
             }
             jobs = {
                 name: Job.of(

@@ -182,7 +182,7 @@ class Predictor:
                         truths = [image.truths[target] for image in images]
                         k = next(truth.classes for truth in truths if truth is not None)
                         by_target[target] = (
-                            Counted.of(labels[target], classes, k)
+                            Counted.of(labels[target], classes, k, jobs[run].surplus)
                             if descriptors is None
                             else CountedRegions.of(truths, classes, descriptors)
                         )
@@ -217,13 +217,13 @@ class Predictor:
         for run, job in self.jobs.items():
             truth, key = image.truths[job.target], (id(maps.get(run)), job.target)
             if key not in counted:
-                counted[key] = None if truth is None else _result(truth, maps[run])
+                counted[key] = None if truth is None else _result(truth, maps[run], job)
             results[run] = counted[key]
         return results
 
 
-def _result(truth: GroundTruth, predicted: Predicted) -> AnyResult:
+def _result(truth: GroundTruth, predicted: Predicted, job: Job) -> AnyResult:
     """Of a single image."""
     if predicted.descriptors is None:
-        return ImageResult.of(truth, predicted.classes[0])
+        return ImageResult.of(truth, predicted.classes[0], job.surplus)
     return RegionResult.of(truth, predicted.classes[0], predicted.descriptors[0])

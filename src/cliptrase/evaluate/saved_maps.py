@@ -23,7 +23,7 @@ from cliptrase.evaluate.from_files import FilePredictor
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import Maps
-from cliptrase.evaluate.targets import background_of
+from cliptrase.evaluate.targets import background_of, surplus_of
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import atomic_write, write_json
@@ -115,7 +115,8 @@ class _Kept:
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder = run, folder
-        self.names, self.background = scoring.class_names(run), background_of(run)
+        self.names = scoring.class_names(run) + ["a distractor"] * surplus_of(run)
+        self.background = background_of(run)
         self.table: NDArray[np.uint8] | None = None  # as many colours as there are names
         if len(self.names) <= 255:
             self.table = colours(len(self.names))

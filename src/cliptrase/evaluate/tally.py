@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 class ImageResult:
     """One run on one image: the cells of its confusion matrix and the counts that are not 0."""
 
-    cells: NDArray[np.int64]  # flat indices into (K, K)
+    cells: NDArray[np.int64]  # flat indices into (K, K + surplus)
     pixels: NDArray[np.int64]  # in each of them
     entries: NDArray[np.int32]  # (m, 4): class, tp, gt, pred
 
     @classmethod
-    def of(cls, truth: GroundTruth, prediction: NDArray[np.integer]) -> Self:
-        """`prediction` (n, n) in 0..K-1."""
-        matrix = truth.confusion(prediction)
-        tp, gt, pred = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    def of(cls, truth: GroundTruth, prediction: NDArray[np.integer], surplus: int = 0) -> Self:
+        """`prediction` (n, n) in 0..K+surplus-1."""
+        matrix = truth.confusion(prediction, surplus)
+        tp, gt, pred = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)[: truth.classes]
         seen = np.flatnonzero(gt + pred)
         entries = np.stack([seen, tp[seen], gt[seen], pred[seen]], axis=1).astype(np.int32)
         cells = np.flatnonzero(matrix)
@@ -75,8 +75,8 @@ class Tally:
 
     ARRAYS = ("confusion", "skipped", "entries", "ends")
 
-    def __init__(self, images: int, classes: int) -> None:
-        self.confusion = np.zeros((classes, classes), np.int64)
+    def __init__(self, images: int, classes: int, surplus: int = 0) -> None:
+        self.confusion = np.zeros((classes, classes + surplus), np.int64)
         self.skipped = np.zeros(images, np.bool_)
         self._entries, self._ends = array("i"), array("q")
 

@@ -32,6 +32,12 @@ def scored_classes(run: Run) -> int:
     return count
 
 
+def surplus_of(run: Run) -> int:
+    """How many classes are predicted beside those that are scored: 1, the last, where the words
+    have distractors, else 0."""
+    return int(run.vocabulary.distractors is not None)
+
+
 def background_of(run: Run) -> int | None:
     """Which of the scored classes is the background, None where none is."""
     if not has_background(run):

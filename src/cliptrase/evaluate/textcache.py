@@ -4,7 +4,9 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cliptrase.config import Run
 from cliptrase.config.kinds import facts_of
@@ -25,15 +27,20 @@ from cliptrase.runs import code
 
 log = logging.getLogger(__name__)
 
+Encoded = dict[tuple[str, str], NDArray[np.float32]]  # by digest of the templates, and name
 IMAGES_ONLY = ("path", "label", "precision")  # of a model: what changes no text feature
 
 
-def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[str, Text]:
+def text_of(
+    run: Run, clip: Clip, data: Path | str, workers: int = 1, encoded: Encoded | None = None
+) -> tuple[str, Text]:
     """The vocabulary of `run` as `clip` reads it, with a key that is the same for the same Text.
 
     From the folder `data`/text_features where it is there. A damaged file is written again; where
-    the folder cannot be written, the words are encoded each time.
+    the folder cannot be written, the words are encoded each time. encoded: of the vocabularies
+    before this one with the same `clip`; those of this one are added.
     """
+    encoded = {} if encoded is None else encoded
     words = run.vocabulary
     names, owner = names_of(run)
     if len(set(owner)) == 1:
@@ -43,13 +50,18 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
     key = _key(distinct, templates, run.model, clip)
     path = Path(data) / "text_features" / f"{key}.npz"
     arrays = kept.read(path, "encoding the words again")
+    frames = run.vocabulary.templates.sha256
     if arrays is None:
-        made = text_features(clip, distinct, templates, workers)
-        arrays = {"features": made.float().cpu().numpy()}
+        new = [name for name in distinct if (frames, name) not in encoded]
+        if new:
+            made = text_features(clip, new, templates, workers).float().cpu().numpy()
+            encoded |= {(frames, name): row for name, row in zip(new, made, strict=True)}
+        arrays = {"features": np.stack([encoded[frames, name] for name in distinct])}
         try:
             kept.write(path, arrays)
         except UserError as error:
             log.warning("the encoded words are not kept: %s", error)
+    encoded |= {(frames, name): row for name, row in zip(distinct, arrays["features"], strict=True)}
     at = {name: index for index, name in enumerate(distinct)}
     rows = [at[name] for name in names]
     # torch.tensor copies into memory aligned as torch's own: products then sum in one order.
@@ -63,14 +75,17 @@ def text_of(run: Run, clip: Clip, data: Path | str, workers: int = 1) -> tuple[s
 
 
 def names_of(run: Run) -> tuple[list[str], list[int]]:
-    """All names of a run's classes and background words, and the class that owns each."""
-    background = run.vocabulary.background
-    listed = read_classes(background.path) if background else []
-    return owned_names(
-        read_classes(run.vocabulary.classes.path),
+    """All names of a run's classes, background words and distractors, and the class that owns each:
+    of distractors, which come last, the one after those that are scored."""
+    words = run.vocabulary
+    listed = read_classes(words.background.path) if words.background else []
+    names, owner = owned_names(
+        read_classes(words.classes.path),
         [name for entry in listed for name in entry],
         background_first=facts_of(run).whole_pictures,
     )
+    drawn = words.distractors.names if words.distractors else ()
+    return [*names, *drawn], [*owner, *[max(owner) + 1] * len(drawn)]
 
 
 def background_of(run: Run) -> int | None:

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Discriminator, Field, Tag
 
 from cliptrase.config import files, validation
-from cliptrase.config.metric_names import METRICS
+from cliptrase.config.metric_names import LOST, METRICS
 from cliptrase.config.validation import Frozen, PathText, Problem, number, one_of, validated, whole
 from cliptrase.errors import UserError, nearest
 
 ABOVE = "above"  # `versus: above`: each row is compared with the row above it
+SUMMARIES = ("mean", "worst", "range")  # rows that `summary: true` adds to a group
 
 
 Name = validation.Text
@@ -32,6 +33,7 @@ class Roles(Frozen):
     grid: Names = ()
     slide: Names = ()
     unsupervised: Names = ()
+    words: Names = ()
 
 
 class Suite(Frozen):
@@ -85,10 +87,13 @@ AnyRow = Annotated[
 
 
 class Group(Frozen):
-    """Rows that are compared with one another."""
+    """Rows that are compared with one another. run: overrides of every row that is run, before its
+    own. summary: rows below them with the mean, the worst and the range of each column."""
 
     name: Text
     rows: tuple[AnyRow, ...] = Field(min_length=1, description="a list of rows")
+    run: Overrides = ()
+    summary: Flag = False
     flops: Flag = False
     cumulative: Flag = False
 
@@ -145,7 +150,7 @@ OF_THE_PLAN = {
 }
 # What a row may set below a key of the plan
 OF_A_ROW: dict[str, tuple[str, ...]] = {
-    "benchmark": ("background",),
+    "benchmark": ("background", "templates"),
     "model": ("precision",),
     "protocol": ("rule", "logit_scale", "background_threshold", "short_side", "stride"),
 }
@@ -174,7 +179,7 @@ def read_table(name: str) -> MetricsTable | GridTable:
     table = _checked(model, content, where)
     for key, names, known in (
         ("role", (table.role,), Roles.model_fields),
-        ("metric", table.metrics, METRICS),
+        ("metric", table.metrics, (*METRICS, LOST)),
     ):
         for name in names:
             if name not in known:
@@ -195,7 +200,9 @@ def read_table(name: str) -> MetricsTable | GridTable:
 
 def _check_group(table: str, group: Group, versus: str) -> None:
     where = f"{table}, group {group.name!r}"
-    _refuse_doubles(where, (row.row for row in group.rows))
+    _refuse_overrides(where, "run", group.run)
+    own = SUMMARIES if group.summary else ()
+    _refuse_doubles(where, (*(row.row for row in group.rows), *own))
     rows = {row.row: row for row in group.rows if isinstance(row, RowFile)}
     for name, row in rows.items():
         _check_row(f"{table}, row {name!r}", row)

@@ -8,8 +8,18 @@ from types import MappingProxyType
 from cliptrase import config
 from cliptrase.config import Run
 from cliptrase.config.method import BackboneNames
+from cliptrase.config.metric_names import LOST
 from cliptrase.errors import UserError
-from cliptrase.plan.files import ABOVE, GridTable, MetricsTable, QuotedRow, Suite, read_table
+from cliptrase.plan.files import (
+    ABOVE,
+    SUMMARIES,
+    GridTable,
+    Group,
+    MetricsTable,
+    QuotedRow,
+    Suite,
+    read_table,
+)
 from cliptrase.resources import resource
 
 PARTIAL = "no average: this row is not on every benchmark"
@@ -21,12 +31,13 @@ class Cell:
     """One number of a table.
 
     kind: run (one run's metric) | avg (mean over `runs`, one a benchmark) | flops | quoted | best |
-    absent (meant to be empty, for `reason`). `run` is the run's name, empty for the others; `runs`
-    are those that avg, flops and best derive from. `benchmark` is what is scored, `column` where it
-    stands: the same, unless the row says otherwise. `versus` names the row of its group whose cell
-    of the same column it is compared with, or none: never one under other settings of the protocol.
-    `protocol` is `Run.protocol_text`, those of an average's runs once each. `settings` are the
-    resolved runs that the cell is of; of an absent one they have its words, protocol and rule.
+    absent (meant to be empty, for `reason`) | one of SUMMARIES, over the rows of a group. `run` is
+    the run's name, empty for the others; `runs` are those that they derive from. `benchmark` is
+    what is scored, `column` where it stands: the same, unless the row says otherwise. `versus`
+    names the row of its group whose cell of the same column it is compared with, or none: never one
+    under other settings of the protocol. `protocol` is `Run.protocol_text`, those of an average's
+    runs once each. `settings` are the resolved runs that the cell is of; of an absent one they have
+    its words, protocol and rule.
     """
 
     table: str
@@ -122,7 +133,7 @@ class Expander:
                     own += self._quoted(table, group.name, spec, {"row": row.row})
                     continue
                 size = row.image_size or spec.image_size
-                overrides = [*above, *row.run]
+                overrides = [*group.run, *above, *row.run]
                 columns, reason = row.only or self.roles[spec.role], row.otherwise or ""
                 if not_here := self._of_hub(spec, overrides, size):
                     columns, reason = (), not_here
@@ -137,7 +148,8 @@ class Expander:
                 )
                 chooses_rule = any(each.startswith("protocol.rule=") for each in overrides)
                 own.append(replace(done, chooses_rule=chooses_rule))
-                above = overrides if group.cumulative else []
+                above = [*above, *row.run] if group.cumulative else []
+            own += _summaries(table, group, own)
             rows += _compared(own, spec.versus)
         return rows
 
@@ -236,6 +248,8 @@ class Expander:
             for column in columns
         }
         for metric in spec.metrics:
+            if metric == LOST and not any(run.vocabulary.distractors for run in runs.values()):
+                continue  # it has no cells: there is nothing that pixels could be lost to
             for column in columns:
                 run = settings[column]
                 cell = Cell(table, name, run.benchmark.name, metric, size, "run", column=column)
@@ -251,6 +265,23 @@ class Expander:
                     yield replace(average, runs=_names(runs))
                 else:
                     yield replace(average, kind="absent", reason=PARTIAL)
+
+
+def _summaries(table: str, group: Group, rows: Sequence[Row]) -> Iterator[Row]:
+    """The rows with the mean, the worst and the range of the rows of a group, column by column."""
+    if not group.summary:
+        return
+    columns: dict[tuple[str, str], list[Cell]] = {}
+    for cell in (cell for row in rows for cell in row.cells):
+        if cell.kind == "run" and cell.metric != LOST:
+            columns.setdefault((cell.metric, cell.column), []).append(cell)
+    for kind in SUMMARIES:
+        cells = []
+        for some in columns.values():
+            runs, settings = tuple(cell.run for cell in some), [cell.settings[0] for cell in some]
+            cell = replace(some[0], row=kind, kind=kind, run="", runs=runs)
+            cells.append(_set(cell, *settings))
+        yield Row(kind, group.name, kind, rows[0].image_size, cells=tuple(cells))
 
 
 def _operations(flops: Cell, runs: dict[str, Run], first_runs: dict[str, Run]) -> Iterator[Cell]:

@@ -4,15 +4,18 @@
 a reason. CSV, Markdown, LaTeX, charts and W&B are all made of this frame.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cliptrase.config import Run
+from cliptrase.config.metric_names import LOST
 from cliptrase.config.schema import Crop, Slide
 from cliptrase.plan import Plan, Table
+from cliptrase.plan.files import SUMMARIES
 from cliptrase.plan.tables import Cell, Row
 from cliptrase.publish import compare
 from cliptrase.publish.published import Key, Printed, read_peers, read_published
@@ -21,7 +24,11 @@ from cliptrase.runs import bootstrap
 from cliptrase.runs.scoring import vocabulary_digest
 
 # what stands before a reason: of missing runs, and of runs that cannot be taken together
+SUMMARISED: dict[str, Callable[..., Any]] = {"mean": np.mean, "worst": np.min, "range": np.ptp}
 REASONS = {
+    **dict.fromkeys(
+        SUMMARIES, ("it needs every row above it: ", "the rows above do not compare: ")
+    ),
     "avg": ("an average needs every benchmark: ", "no average: "),
     "best": ("the best needs the whole grid: ", "no best: "),
 }
@@ -32,11 +39,11 @@ class Line:
     """One line of the tidy frame: the CSV's columns, up to `run`, then what only others need.
 
     Values are per cent (flops: times the group's first row); `published` keeps the printed digits.
-    `kind` is the plan's: run, avg, flops, quoted, best or absent. `benchmark` is what was scored,
-    `column` where it stands in the table. `reason` says why there is no value, `diff_reason` why
-    there is no difference though there are two values, `note` where the paper contradicts itself,
-    `versions_note` that the number compares runs made under other versions. `protocol` is
-    `Run.protocol_text`; `short_side` is that of whole pictures. `row_note` is the
+    `kind` is the plan's: run, avg, mean, worst, range, flops, quoted, best or absent. `benchmark`
+    is what was scored, `column` where it stands in the table. `reason` says why there is no value,
+    `diff_reason` why there is no difference though there are two values, `note` where the paper
+    contradicts itself, `versions_note` that the number compares runs made under other versions.
+    `protocol` is `Run.protocol_text`; `short_side` is that of whole pictures. `row_note` is the
     footnote of the row, `best_of` the row that `best` stands for. `near_best`: the difference to
     the best of the column is not significant (only where the table asks). `runs`: every run that
     the value is made of. `chooses_rule`: the row itself sets its metric rule.
@@ -157,7 +164,7 @@ def _fill(
 
 
 def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | None) -> Line:
-    """The number of a cell from its run, or from those that it is the mean, best or ratio of."""
+    """The number of a cell from its run, or from those that it is the mean, best, ratio, … of."""
     runs, reason = shelf.find_all(_runs_of(cell))
     not_all, not_together = REASONS.get(cell.kind, ("", ""))
     if reason:
@@ -177,6 +184,8 @@ def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | 
         best = runs[0].name
         rows = [row.name for row in table.rows for each in row.cells if each.run == best]
         line = replace(line, run=best, runs=(best,), best_of=rows[-1])
+    if cell.kind in SUMMARIES:
+        return _summary(line, cell.kind, runs)
     value, ends = compare.mean_value(runs, cell.metric), runs[0].metrics["ci"][cell.metric]
     if cell.kind == "avg":
         if value is None:
@@ -189,6 +198,19 @@ def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | 
         line = replace(line, commit=runs[0].commit)
     line = replace(line, value=value, ci_low=ends[0], ci_high=ends[1], code=runs[0].code)
     return line if versus is None else _compare(shelf, line, runs, versus)
+
+
+def _summary(line: Line, kind: str, runs: list[FinishedRun]) -> Line:
+    """The mean, the least or the range of a metric over runs of one benchmark, with the interval of
+    the same of their resamples."""
+    values = [run.value(line.metric) for run in runs]
+    if not all(value is not None for value in values):
+        return replace(line, reason="it needs a value in every row above it")
+    of = SUMMARISED[kind]
+    ends = bootstrap.interval(
+        value := float(of(values)), of([run.resampled[line.metric] for run in runs], axis=0)
+    )
+    return replace(line, value=value, ci_low=ends[0], ci_high=ends[1], code=runs[0].code)
 
 
 def _compare(shelf: Shelf, line: Line, runs: list[FinishedRun], versus: Cell) -> Line:
@@ -219,8 +241,8 @@ def _mark_near_best(frame: pd.DataFrame, shelf: Shelf) -> None:
     numbers = frame[frame["kind"].isin(["run", "avg"]) & frame["value"].notna()]
     places = numbers.groupby(["group", "column", "metric", "protocol", "rule"], sort=False)
     for (_, _, metric, _, _), lines in places:
-        if lines["code"].nunique() > 1:
-            continue  # nothing is the best of what different code made
+        if lines["code"].nunique() > 1 or metric == LOST:
+            continue  # nothing is the best of what different code made, nor of what is lost
         place = lines["value"].idxmax()
         best, _ = shelf.find_all(lines["runs"][place])
         for index, names in lines["runs"].drop(place).items():
@@ -254,9 +276,10 @@ def model_of(run: Run) -> str:
 def vocabulary_of(run: Run) -> str:
     """`voc20+voc21_background@1a2b3c4d5e`: what a run's classes are called.
 
-    The name of its class list, of its background list after a plus, and ten digits of the digest
-    of their names and the templates.
+    The name of its class list, of its background list after a plus, `distractors50` where there are
+    so many, and ten digits of the digest of all these names and the templates.
     """
-    lists = (run.vocabulary.classes, run.vocabulary.background)
+    lists, drawn = (run.vocabulary.classes, run.vocabulary.background), run.vocabulary.distractors
     names = "+".join(each.name for each in lists if each is not None)
+    names += f"+distractors{drawn.count}" if drawn else ""
     return f"{names}@{vocabulary_digest(run)[: compare.SHORT]}"

@@ -13,7 +13,9 @@ import pandas as pd
 
 from cliptrase import config
 from cliptrase.config.kinds import has_background
+from cliptrase.config.metric_names import LOST
 from cliptrase.plan import Plan, Table
+from cliptrase.plan.files import SUMMARIES
 from cliptrase.publish.compare import comparables
 from cliptrase.publish.published import read_published
 from cliptrase.publish.remarks import NEAR_BEST, facts, reading, remarks_of
@@ -177,8 +179,10 @@ def _placed(cells: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
 
 def _is_best(cells: pd.DataFrame, place: list[str]) -> pd.Series:
     """Whether a value is, as printed, the highest of its place, where there are at least two to
-    compare: never of FLOPs, nor of runs by different code or under different rules."""
-    numbers = cells[cells["value"].notna() & (cells["metric"] != FLOPS)]
+    compare: never of FLOPs, pixels lost and summaries, nor of runs by different code or under
+    different rules."""
+    numbers = cells[cells["value"].notna() & ~cells["metric"].isin([FLOPS, LOST])]
+    numbers = numbers[~numbers["kind"].isin(SUMMARIES)]
     numbers = numbers.assign(
         printed=[round(value, DIGITS) for value in numbers["value"]],
         made=numbers["code"] + " " + numbers["rule"],

@@ -128,8 +128,8 @@ def _like_the_first(runs: dict[str, Run]) -> dict[str, Run]:
 
 def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
     """Row → run on a benchmark; not those of unsupervised methods, whose classes a few images do
-    not decide, and of label maps from files. A row that several groups have is named with its
-    group."""
+    not decide, of label maps from files, and with distractors, which are no class. A row that
+    several groups have is named with its group."""
     rows = [row for row in table.rows if row.kind == "run"]
     names = [row.name for row in rows]
     return {
@@ -139,6 +139,7 @@ def _runs_of(suite: Plan, table: Table, benchmark: str) -> dict[str, Run]:
         if (cell.kind, cell.benchmark, cell.metric) == ("run", benchmark, table.metrics[0])
         and suite.runs[cell.run].method.unsupervised is None
         and suite.runs[cell.run].method.digest is None
+        and suite.runs[cell.run].vocabulary.distractors is None
     }
 
 

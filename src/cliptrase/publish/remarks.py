@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from cliptrase.config.metric_names import LOST
 from cliptrase.errors import counted
+from cliptrase.plan.files import SUMMARIES
 from cliptrase.publish.cells import missing
 from cliptrase.publish.compare import different_digests
 
@@ -63,6 +65,12 @@ def remarks_of(frame: pd.DataFrame) -> list[str]:
             f"{PAIRED}, image by image, each above its 95 % bootstrap interval. "
             f"{NEAR_BEST} The interval holds 0: the difference is not significant."
         )
+    if (frame["metric"] == LOST).any():
+        remarks.append(
+            f"{LOST}: the per cent of scored pixels that a distractor got, a name of no class."
+        )
+    if frame["kind"].isin(SUMMARIES).any():
+        remarks.append(f"{', '.join(SUMMARIES)}: of the rows above, column by column.")
     if frame["near_best"].any():
         remarks.append(
             f"{NEAR_BEST} at a value: its difference to the best of the column is not significant. "

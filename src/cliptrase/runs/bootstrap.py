@@ -9,7 +9,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.runs.metrics import scores
+from cliptrase.config.metric_names import LOST
+from cliptrase.runs.metrics import lost, scores
 
 RESAMPLES = 1000
 SEED = 20240711
@@ -37,11 +38,13 @@ def weights(images: int) -> NDArray[np.uint8]:
 
 
 def resampled(rule: str, tp: Counts, gt: Counts, pred: Counts) -> dict[str, Values]:
-    """Each metric of each resample, (1000,) in per cent, from counts (images, K).
+    """Each metric of each resample and the share of pixels that are lost, (1000,) in per cent, of
+    counts (images, K).
 
     NaN where a resample holds no scored pixel.
     """
-    return scores(rule, *totals(tp, gt, pred))
+    sums = totals(tp, gt, pred)
+    return {**scores(rule, *sums), LOST: lost(*sums[1:])}
 
 
 def totals(tp: Counts, gt: Counts, pred: Counts) -> list[Values]:

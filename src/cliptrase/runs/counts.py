@@ -33,17 +33,20 @@ class GroundTruth:
         """Class (P,) of each scored pixel."""
         return self.rows // self.classes
 
-    def confusion(self, prediction: NDArray[np.integer]) -> NDArray[np.int64]:
-        """(K, K) int64, rows = ground truth, of a `prediction` (H, W) in 0..K-1.
+    def confusion(self, prediction: NDArray[np.integer], surplus: int = 0) -> NDArray[np.int64]:
+        """(K, K + surplus) int64, rows = ground truth, of a `prediction` (H, W) in
+        0..K+surplus-1.
 
         Raises ValueError where a scored pixel is predicted as anything else.
         """
-        predicted, k = prediction.reshape(-1), self.classes
+        predicted, columns = prediction.reshape(-1), self.classes + surplus
         if self.scored is not None:
             predicted = predicted[self.scored]
-        if predicted.size and not (predicted.min() >= 0 and predicted.max() < k):
-            raise ValueError(f"a prediction is outside 0..{k - 1}")
-        return np.bincount(self.rows + predicted, minlength=k * k).reshape(k, k)
+        if predicted.size and not (predicted.min() >= 0 and predicted.max() < columns):
+            raise ValueError(f"a prediction is outside 0..{columns - 1}")
+        rows = self.rows + surplus * self.labels if surplus else self.rows
+        cells = np.bincount(rows + predicted, minlength=self.classes * columns)
+        return cells.reshape(self.classes, columns)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,13 @@ def scores(rule: str, tp: Counts, gt: Counts, pred: Counts) -> dict[str, NDArray
     }
 
 
+def lost(gt: Counts, pred: Counts) -> NDArray[np.float64]:
+    """The per cent of scored pixels that no class was predicted for, of counts (..., K); NaN where
+    no pixel is scored."""
+    total = gt.sum(axis=-1)
+    return _ratio(100.0 * (total - pred.sum(axis=-1)), total)
+
+
 def _ratio(above: NDArray[np.float64], below: Counts) -> NDArray[np.float64]:
     above = np.asarray(above, dtype=np.float64)
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=np.asarray(below) > 0)

@@ -88,7 +88,7 @@ def describe(stages: Stages, started: str, device: str, **more: object) -> dict[
 def origin(run: Run, data: Path) -> dict[str, object]:
     """What makes a run again from its folder alone: the overrides that it was resolved from, where
     the command was given, the data folder, and the words themselves, a line each."""
-    lists = {key: words and read_names(words.path) for key, words in run.vocabulary}
+    lists = {key: words and read_names(words.path) for key, words in run.vocabulary.lists.items()}
     return {
         "overrides": list(run.overrides),
         "working_folder": os.getcwd(),

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from cliptrase.config import Run
 from cliptrase.config.kinds import facts_of, has_background
-from cliptrase.config.metric_names import METRICS, RULES
+from cliptrase.config.metric_names import LOST, METRICS, RULES
 from cliptrase.data.read.vocabularies import read_classes
 from cliptrase.errors import UserError
 from cliptrase.files import sha256_text
 from cliptrase.runs import bootstrap, unsupervised
 from cliptrase.runs.counts import ImageCounts, RegionCounts
 from cliptrase.runs.finished import REGIONS
-from cliptrase.runs.metrics import class_counts, class_iou, scores
+from cliptrase.runs.metrics import class_counts, class_iou, lost, scores
 
 DIGITS = 6  # of the per cent in metrics.json
 BACKGROUND = "background"  # the name of the class that background words share
@@ -30,12 +30,13 @@ Counted = tuple[NDArray[np.int64], ImageCounts] | RegionCounts
 class Result:
     """What a pass computed for one run. `names` has one name a scored class, in order.
 
-    `regions`: of an unsupervised run, from which all counts were made. Its matrix has one column
-    more where there are more clusters than classes: the pixels that no class was predicted for.
+    `regions`: of an unsupervised run, from which all counts were made. A matrix has one column more
+    for pixels that no class was predicted for: where there are more clusters than classes, and
+    where the words have distractors.
     """
 
     names: list[str]
-    confusion: NDArray[np.int64]  # (K, K), rows = ground truth
+    confusion: NDArray[np.int64]  # (K, K), rows = ground truth, or (K, K + 1)
     counts: ImageCounts
     flops: int  # of the first image, as torch counts them
     regions: RegionCounts | None = None
@@ -96,21 +97,24 @@ def class_names(run: Run) -> list[str]:
 def metrics(run: Run, result: Result) -> dict[str, object]:
     """The content of metrics.json: per cent, `None` for what does not exist, no NaN.
 
-    `without_pixels` names the classes that no ground truth holds, where there are such.
+    `without_pixels` names the classes that no ground truth holds, where there are such. `lost` is
+    there where the words have distractors.
     """
+    beside = (LOST,) if run.vocabulary.distractors else ()
     rule, counts = run.protocol.rule, result.counts
     totals = class_counts(result.confusion)
     points = {name: scores(name, *totals) for name in RULES}
+    own = {**points[rule], LOST: lost(*totals[1:])}
     values = bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
     intervals = {
-        metric: bootstrap.interval(float(points[rule][metric]), values[metric])
-        for metric in METRICS
+        metric: bootstrap.interval(float(own[metric]), values[metric])
+        for metric in (*METRICS, *beside)
     }
     ious = zip(result.names, class_iou(rule, *totals), strict=True)
     skipped = int(counts.skipped.sum())
     absent = [name for name, pixels in zip(result.names, totals[1], strict=True) if not pixels]
     return {
-        **{metric: _plain(points[rule][metric]) for metric in METRICS},
+        **{metric: _plain(own[metric]) for metric in (*METRICS, *beside)},
         "rule": rule,
         "rules": {
             name: {metric: _plain(values[metric]) for metric in METRICS}
@@ -128,8 +132,12 @@ def metrics(run: Run, result: Result) -> dict[str, object]:
 
 
 def vocabulary_digest(run: Run) -> str:
-    """sha256 of what the classes are called: names, background words and templates, by content."""
-    lists = {key: None if entry is None else entry.sha256 for key, entry in run.vocabulary}
+    """sha256 of what the classes are called: names, background words, templates and distractors, by
+    content."""
+    entries = {**run.vocabulary.lists, "distractors": run.vocabulary.distractors}
+    if entries["distractors"] is None:
+        del entries["distractors"]
+    lists = {key: None if entry is None else entry.sha256 for key, entry in entries.items()}
     return sha256_text(json.dumps(lists, sort_keys=True))
 
 

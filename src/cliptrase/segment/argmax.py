@@ -48,25 +48,6 @@ def largest_map(maps: Iterable[NDArray[np.float32]]) -> NDArray[np.int64]:
     return winner
 
 
-def clear_argmax(
-    values: NDArray[np.float32], margin: float
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.intp]]:
-    """Index (…) of the largest of `values` (…, K), where the second largest is not within `margin`
-    (…) bool, and the indices, in order, of all within it anywhere else.
-
-    `values` are overwritten.
-    """
-    winner = values.argmax(axis=-1)
-    place = winner[..., None]
-    best = np.take_along_axis(values, place, axis=-1)
-    np.put_along_axis(values, place, -np.inf, axis=-1)
-    bound = best[..., 0] - margin
-    clear = values.max(axis=-1) < bound
-    close = (values[~clear] >= bound[~clear, None]).any(axis=0)
-    close[winner[~clear]] = True
-    return winner, clear, close.nonzero()[0]
-
-
 def _update(best: Tensor, winner: Tensor, chunk: Tensor, start: int) -> None:
     value, index = chunk.max(dim=1)
     torch.where(value > best, index + start, winner, out=winner)

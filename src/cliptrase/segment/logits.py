@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cliptrase.segment import ways
-from cliptrase.segment.argmax import clear_argmax, first_argmax
-from cliptrase.segment.tiles import Span, bilinear, side_by_side, tiles
+from cliptrase.segment.argmax import first_argmax
+from cliptrase.segment.cells import CHUNK, around, classes_of
+from cliptrase.segment.tiles import Span, bilinear, is_even, tiles
 
-CHUNK = 8  # names upsampled at once: bounds memory, changes no result
-MANY = 100  # names from which on tiles are worth their overhead; changes no result
+FEW = 8  # names that are sooner upsampled map by map than cell by cell; changes no result
 ROUNDING = 1e-5  # of the largest logit: more than bilinear upsampling in float32 can be wrong by
 
 
@@ -35,37 +34,29 @@ def classify(logits: Tensor, out_size: tuple[int, int], owner: Tensor) -> Tensor
     `owner` (K,) int64: the class of each name, so that a class with several names has the largest
     of theirs, and all background words are one class. The first name wins ties.
     """
-    height, width = logits.shape[-2:]
-    parts = tiles((height, width), out_size)
-    if parts and ways.one_by_one(logits.device) and logits.shape[1] > MANY:
-        return owner[_tile_by_tile(logits, out_size, parts)]
-    kept = contenders(logits)
-    upsampled = (bilinear(part, out_size) for part in logits[:, kept].split(CHUNK, dim=1))
-    return owner[kept[first_argmax(upsampled)]]
+    parts = tiles((logits.shape[-2], logits.shape[-1]), out_size)
+    if ways.one_by_one(logits.device) and is_even(parts):
+        return torch.stack([_cell_by_cell(each, out_size, owner, parts) for each in logits])
+    return _map_by_map(logits, out_size, owner, contenders(logits))
 
 
-def _tile_by_tile(
-    logits: Tensor, out_size: tuple[int, int], parts: list[tuple[Span, Span]]
+def _cell_by_cell(
+    logits: Tensor, out_size: tuple[int, int], owner: Tensor, parts: list[tuple[Span, Span]]
 ) -> Tensor:
-    """Name (B, H, W) int64 of the largest logit: in a tile few names are left.
+    """Class (H, W) int64 of one picture's logits (K, h, w), where cells pay or else map by map."""
+    alive = contending(around(logits)[None])
+    kept = _anywhere(alive)
+    if len(kept) <= FEW:
+        return _map_by_map(logits[None], out_size, owner, kept)[0]
+    margin = ROUNDING * float(logits.abs().max())
+    few = logits[kept], owner[kept].numpy(), alive[kept].numpy()
+    return torch.from_numpy(classes_of(*few, margin, parts))
 
-    Upsampled with the names of a pixel side by side, which takes a tenth of the time and rounds
-    otherwise: where that could matter, the names that come near are upsampled as the whole is.
-    """
-    alive, margin = contending(logits), ROUNDING * float(logits.abs().max())
-    names = logits.new_empty((len(logits), *out_size), dtype=torch.int64)
-    for y, x in parts:
-        kept = _anywhere(alive[:, y.cells, x.cells])
-        corners = logits[..., y.patches, x.patches][:, kept]
-        size, inner = (y.size, x.size), (..., y.inner, x.inner)
-        rounded = side_by_side(corners, size)[inner].permute(0, 2, 3, 1)
-        winner, clear, close = clear_argmax(rounded.numpy(), margin)
-        if len(close):
-            near = corners[:, close].split(CHUNK, dim=1)
-            exact = first_argmax(bilinear(part, size)[inner] for part in near)
-            np.copyto(winner, close[exact.numpy()], where=~clear)
-        names[:, y.pixels, x.pixels] = kept[torch.from_numpy(winner)]
-    return names
+
+def _map_by_map(logits: Tensor, out_size: tuple[int, int], owner: Tensor, kept: Tensor) -> Tensor:
+    """Class (B, H, W) int64 of the largest of the names `kept`, each upsampled as a whole."""
+    upsampled = (bilinear(part, out_size) for part in logits[:, kept].split(CHUNK, dim=1))
+    return owner[kept][first_argmax(upsampled)]
 
 
 def contenders(logits: Tensor) -> Tensor:

@@ -21,6 +21,11 @@ class Span(NamedTuple):
     inner: slice  # the same of the patches upsampled alone
     size: int  # pixels of the patches upsampled alone
 
+    @property
+    def factor(self) -> int:
+        """Pixels a patch."""
+        return self.size // (self.patches.stop - self.patches.start)
+
 
 def tiles(grid: tuple[int, int], out_size: tuple[int, int]) -> list[tuple[Span, Span]]:
     """Tiles of about SIDE × SIDE cells that cover an upsampling from `grid` (h, w) to `out_size`.
@@ -34,6 +39,13 @@ def tiles(grid: tuple[int, int], out_size: tuple[int, int]) -> list[tuple[Span, 
             return []
     rows, columns = (_spans(*side) for side in zip(grid, factors, strict=True))
     return list(product(rows, columns))
+
+
+def is_even(parts: list[tuple[Span, Span]]) -> bool:
+    """Whether there are tiles, and a patch has an even number of pixels, the same in both
+    directions."""
+    factors = {side.factor for part in parts for side in part}
+    return len(factors) == 1 and factors.pop() % 2 == 0
 
 
 def bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -55,12 +67,6 @@ def nearest(maps: Tensor, size: tuple[int, int]) -> Tensor:
         there = (2 * torch.arange(pixels, device=maps.device) + 1) * maps.shape[dim] // (2 * pixels)
         maps = maps.index_select(dim, there)
     return maps
-
-
-def side_by_side(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same as a view of (B, *size, K) in memory: a tenth of the time where K is large, and
-    rounded otherwise."""
-    return _interpolate(maps.contiguous(memory_format=torch.channels_last), size)
 
 
 def _interpolate(maps: Tensor, size: tuple[int, int]) -> Tensor:

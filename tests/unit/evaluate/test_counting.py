@@ -35,15 +35,16 @@ def test_a_batch_is_counted_as_its_images(batch, k):
     rng = np.random.default_rng(1000 * batch + k)
     for _ in range(10):
         truths = truths_of(rng, batch, k)
-        classes = rng.integers(0, k, (batch, *SIZE))
+        surplus = int(rng.integers(2))  # a class after those that are scored
+        classes = rng.integers(0, k + surplus, (batch, *SIZE))
         labels = torch.from_numpy(np.stack([labels_of(truth, SIZE) for truth in truths]))
-        found = Counted.of(labels, torch.from_numpy(classes), k).results()
-        tallies = Tally(batch, k), Tally(batch, k)
+        found = Counted.of(labels, torch.from_numpy(classes), k, surplus).results()
+        tallies = Tally(batch, k, surplus), Tally(batch, k, surplus)
         for position, (truth, one, own) in enumerate(zip(truths, classes, found, strict=True)):
             if truth is None:
                 assert len(own.cells) == len(own.pixels) == len(own.entries) == 0
                 continue
-            expected = ImageResult.of(truth, one)
+            expected = ImageResult.of(truth, one, surplus)
             for name in ("cells", "pixels", "entries"):
                 ours, theirs = getattr(own, name), getattr(expected, name)
                 assert ours.dtype == theirs.dtype

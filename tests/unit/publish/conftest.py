@@ -46,12 +46,16 @@ def draw(name: str, run: Run, images: int, classes: int) -> scoring.Result:
     here = np.arange(classes)
     matrices[:, here, here] = tp
     matrices[:, here, (here + 1) % classes] += gt - tp
+    if run.vocabulary.distractors:
+        stolen = (gt - tp) // 2
+        matrices[:, here, (here + 1) % classes] -= stolen
+        matrices = np.concatenate([matrices, stolen[:, :, None]], axis=2)
     counts = ImageCounts(
         ids=np.array([f"image-{i:03d}" for i in range(images)]),
         skipped=np.zeros(images, np.bool_),
         tp=tp.astype(np.int32),
         gt=gt.astype(np.int32),
-        pred=matrices.sum(axis=1).astype(np.int32),
+        pred=matrices.sum(axis=1)[:, :classes].astype(np.int32),
     )
     flops = 1000 if run.method.name == "clip" else 1200
     names, matrix = [f"class {i}" for i in here], matrices.sum(axis=0)
