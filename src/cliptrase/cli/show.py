@@ -52,7 +52,19 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         for each in facts["confusions"]:
             pair = f"{each['truth']} → {each['predicted']}"
             yield f"  {pair}: {each['pixels']:,} pixels, {each['share']:.1f} % of the class"
+    if facts["errors"]:
+        yield from _errors(facts["errors"])
     yield from _origin(facts)
+
+
+def _errors(errors: dict[str, Any]) -> Iterator[str]:
+    yield "\nwrong pixels, per cent of the scored (docs/errors.md):"
+    for each in errors["categories"]:
+        most = f"   most in {each['most']}, {each['of']:,}" if each["pixels"] else ""
+        yield f"  {each['name']:<13}{_spanned(each['share']):>22}{each['pixels']:>15,} pixels{most}"
+    for name, numbers in errors["means"].items():
+        yield f"{name:<15}{_spanned(numbers):>22}"
+    yield "true_regions, true_names: mIoU of oracles, which know the ground truth"
 
 
 def _origin(facts: dict[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cliptrase.config import Run
 from cliptrase.data.read.selfcheck import subset_digests
 from cliptrase.errors import counted
-from cliptrase.evaluate.tally import Progress, RegionTally, Tally
+from cliptrase.evaluate.tally import LedgerTally, Progress, RegionTally, Tally
 from cliptrase.evaluate.targets import scored_classes
 from cliptrase.files import sha256_file
 from cliptrase.runs import code, finished, store
@@ -36,7 +36,9 @@ def basis_of(runs: Mapping[str, Run], data: Path, device: str) -> dict[str, obje
 
 def tally_of(run: Run, images: int) -> Tally | RegionTally:
     """What adds up a run."""
-    return RegionTally(images) if _is_unsupervised(run) else Tally(images, scored_classes(run))
+    if _is_unsupervised(run):
+        return RegionTally(images)
+    return (LedgerTally if run.ledger else Tally)(images, scored_classes(run))
 
 
 def write_runs(

@@ -17,10 +17,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import METRICS, RULES
+from cliptrase.config.metric_names import LIKE_MIOU, METRICS, RULES
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import read_json
 from cliptrase.publish.compare import different_digests
+from cliptrase.publish.ledger import errors_of, read_ledger
 from cliptrase.runs import bootstrap, finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.metrics import class_counts, class_iou, scores
@@ -104,8 +105,8 @@ def find_run(results: Path, word: str) -> Folder:
 
 
 def report(run: Folder) -> Facts:
-    """Everything that a run's folder says: scores under all rules, classes, confusions, cost,
-    where it comes from, and the command that makes it."""
+    """Everything that a run's folder says: scores under all rules, classes, confusions, errors by
+    category where they are kept, cost, where it comes from, and the command that makes it."""
     metrics, made, counts = run.metrics, run.made, run.counts
     totals = class_counts(run.confusion)
     resampled = bootstrap.totals(counts.tp, counts.gt, counts.pred)
@@ -120,6 +121,7 @@ def report(run: Folder) -> Facts:
             {**each, "pixels": pixels, "predicted": predicted} for each, pixels, predicted in rows
         ],
         "confusions": list(_confusions(run)),
+        "errors": _errors(run),
         "cost": {
             "seconds": made.get("seconds", {}),
             "runs_in_pass": made.get("runs_in_pass"),
@@ -169,6 +171,29 @@ def _intervals(
         ]
         for metric in METRICS
     }
+
+
+def _errors(run: Folder) -> Facts | None:
+    """The ledger of its errors, None where it keeps none. categories: of each its pixels, its share
+    of the scored pixels with its interval, and the true class that most of them are of; means: what
+    is computed like mIoU, with its interval."""
+    ledger = read_ledger(run.path)
+    if ledger is None:
+        return None
+    errors = errors_of(ledger, run.counts, run.metrics["rule"])
+    values = {name: [point, *errors.interval(name)] for name, point in errors.points.items()}
+    by_class = ledger.by_class(len(run.names))
+    categories = [
+        {
+            "name": name,
+            "pixels": int(pixels.sum()),
+            "share": values[name],
+            "most": run.names[pixels.argmax()] if pixels.any() else "",
+            "of": int(pixels.max()),
+        }
+        for name, pixels in by_class.items()
+    ]
+    return {"categories": categories, "means": {name: values[name] for name in LIKE_MIOU}}
 
 
 def _confusions(run: Folder) -> Iterator[Facts]:

@@ -7,6 +7,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+UNSCORED = -1
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -32,6 +34,12 @@ class GroundTruth:
     def labels(self) -> NDArray[np.int64]:
         """Class (P,) of each scored pixel."""
         return self.rows // self.classes
+
+    def spread(self, size: tuple[int, int]) -> NDArray[np.int16]:
+        """Class (H, W) of every pixel of an image of `size` (H, W), −1 where it is not scored."""
+        labels = np.full(size[0] * size[1], UNSCORED, np.int16)
+        labels[slice(None) if self.scored is None else self.scored] = self.labels
+        return labels.reshape(size)
 
     def confusion(self, prediction: NDArray[np.integer]) -> NDArray[np.int64]:
         """(K, K) int64, rows = ground truth, of a `prediction` (H, W) in 0..K-1.

@@ -322,7 +322,7 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:13] == [
+    assert out[:14] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
         "table3_sam: 80 of 80 cells",
@@ -336,8 +336,9 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
         "table_discrepancies: 97 of 97 cells",
         "table_peers: 181 of 181 cells",
         "table_peers_slide: 144 of 144 cells",
+        "table_errors: 396 of 396 cells",
     ]
-    assert out[13] == "0 cells of 1043 missing"
+    assert out[14] == "0 cells of 1439 missing"
     written = {path.name: path.read_bytes() for path in (tmp_path / "paper/tables").iterdir()}
     files = [f"{table}.{kind}" for table in TABLES for kind in ("csv", "md", "tex")]
     assert sorted(written) == sorted([".rendered.json", *files])
@@ -419,7 +420,7 @@ def test_tables_load_no_torch(whole_paper: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0 cells of 1043 missing" in done.stdout
+    assert "0 cells of 1439 missing" in done.stdout
 
 
 @pytest.mark.parametrize(

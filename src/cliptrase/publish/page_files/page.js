@@ -114,6 +114,9 @@ function showRun(name) {
     make("h3", {}, "Most confused"),
     table("Confusions", ["true class", "predicted", "pixels", "of the class"], run.confusions.map((each) =>
       [each.truth, each.predicted, String(each.pixels), `${each.share.toFixed(1)} %`])),
+    ...(run.errors.length ? [
+      make("h3", {}, "Errors by category, per cent of the scored pixels; mIoU of borders, and of two oracles that know the ground truth [95 %]"),
+      table("Errors by category", ["what", "per cent", "", "most of them in"], run.errors)] : []),
     make("h3", {}, "Worst images, by their own mIoU"),
     table("Worst images", ["image", "mIoU"], run.worst.map(([image, value]) => [link(image, run), value.toFixed(1)])),
     make("h3", {}, "Cost"),
