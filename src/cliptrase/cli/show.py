@@ -65,6 +65,15 @@ def _errors(errors: dict[str, Any]) -> Iterator[str]:
     for name, numbers in errors["means"].items():
         yield f"{name:<15}{_spanned(numbers):>22}"
     yield "true_regions, true_names: mIoU of oracles, which know the ground truth"
+    if certainty := errors["certainty"]:
+        auroc = "" if certainty["AUROC"] is None else f", AUROC {certainty['AUROC']:.2f}"
+        yield f"certainty: ECE {certainty['ECE']:.2f}, AURC {certainty['AURC']:.2f}{auroc}"
+        yield "  confidence   right   of the pixels"
+        total = sum(pixels for *_, pixels in certainty["reliability"])
+        for confidence, right, pixels in certainty["reliability"]:
+            yield f"  {confidence:8.1f} %  {right:4.1f} %  {100 * pixels / total:12.1f} %"
+        risks = ", ".join(f"{wrong:.1f}" for wrong in certainty["risk"])
+        yield f"  per cent wrong of the surest tenth, two tenths, … all: {risks}"
 
 
 def _origin(facts: dict[str, Any]) -> Iterator[str]:

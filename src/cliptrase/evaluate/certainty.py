@@ -2,6 +2,7 @@
 give what it predicts, and the largest logit of an object."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -57,11 +58,15 @@ class Certainty(NamedTuple):
 def at_places(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Logits (B, M, n) at the pixels of `sampled`, of logits (B, M, h, w) that are upsampled to
     `size` (H, W) bilinearly."""
-    rows, columns = (
-        upsampling(logits.device, small, large)[sampled(large)].to(logits.dtype)
-        for small, large in zip(logits.shape[-2:], size, strict=True)
-    )
+    sides = zip(logits.shape[-2:], size, strict=True)
+    rows, columns = (_weights(logits.device, logits.dtype, *side) for side in sides)
     return (rows @ logits @ columns.T).flatten(2)
+
+
+@lru_cache(maxsize=64)
+def _weights(device: torch.device, dtype: torch.dtype, small: int, large: int) -> Tensor:
+    """The matrix that upsamples a side, for the rows, or columns, of `sampled` alone."""
+    return upsampling(device, small, large)[sampled(large)].to(dtype)
 
 
 class Watched:

@@ -326,6 +326,7 @@ def _run(folder: Folder, by_image: NDArray[np.float64]) -> Facts:
         "classes": _classes(folder),
         "confusions": facts["confusions"],
         "errors": _errors(facts["errors"]),
+        "certainty": facts["errors"] and facts["errors"]["certainty"],
         "worst": [(ids[place], round(float(by_image[place]), 1)) for place in order[:MOST]],
         "cost": facts["cost"],
         "made": facts["made"] | {key: facts[key] for key in ("working_folder", "data_folder")},

@@ -17,13 +17,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import LIKE_MIOU, METRICS, RULES
+from cliptrase.config.metric_names import LIKE_MIOU, METRICS, OF_LOGITS, RULES
 from cliptrase.errors import UserError, nearest
 from cliptrase.files import read_json
 from cliptrase.publish.compare import different_digests
-from cliptrase.publish.ledger import errors_of, read_ledger
+from cliptrase.publish.ledger import Errors, errors_of, read_ledger, reliability, risk
 from cliptrase.runs import bootstrap, finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
+from cliptrase.runs.ledger import Ledger
 from cliptrase.runs.metrics import class_counts, class_iou, scores
 from cliptrase.runs.provenance import COMPUTING
 
@@ -176,7 +177,7 @@ def _intervals(
 def _errors(run: Folder) -> Facts | None:
     """The ledger of its errors, None where it keeps none. categories: of each its pixels, its share
     of the scored pixels with its interval, and the true class that most of them are of; means: what
-    is computed like mIoU, with its interval."""
+    is computed like mIoU, with its interval; certainty: None where no logit of a pixel decides."""
     ledger = read_ledger(run.path)
     if ledger is None:
         return None
@@ -193,7 +194,26 @@ def _errors(run: Folder) -> Facts | None:
         }
         for name, pixels in by_class.items()
     ]
-    return {"categories": categories, "means": {name: values[name] for name in LIKE_MIOU}}
+    return {
+        "categories": categories,
+        "means": {name: values[name] for name in LIKE_MIOU},
+        "certainty": _certainty(ledger, errors) if ledger.confidence.any() else None,
+    }
+
+
+def _certainty(ledger: Ledger, errors: Errors) -> Facts:
+    """How far its logits can be trusted, in per cent. reliability: of each group of confidence its
+    mean confidence, how much of it is right, and its pixels; risk: how much is wrong of the most
+    confident tenth of the pixels, two tenths, … all."""
+    groups, wrong = reliability(ledger.confidence), risk(ledger.confidence)
+    parts = zip(
+        groups.confidence.tolist(), groups.right.tolist(), groups.pixels.tolist(), strict=True
+    )
+    return {
+        **{name: errors.points[name] for name in OF_LOGITS},
+        "reliability": [part for part in parts if part[2]],
+        "risk": wrong[len(wrong) // 10 - 1 :: len(wrong) // 10].tolist(),
+    }
 
 
 def _confusions(run: Folder) -> Iterator[Facts]:

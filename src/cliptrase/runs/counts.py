@@ -1,7 +1,6 @@
 """Pixels by class: those of one image as a confusion matrix, those of a run by image and class."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -14,9 +13,11 @@ UNSCORED = -1
 class GroundTruth:
     """The scored pixels of one image, ready to be compared with many predictions.
 
-    `rows` (P,) int64: class · K of each scored pixel; `scored` (H·W,) bool, None where all are.
+    `labels` (P,) int64: the class of each scored pixel, `rows`: that times K; `scored` (H·W,) bool,
+    None where all are.
     """
 
+    labels: NDArray[np.int64]
     rows: NDArray[np.int64]
     scored: NDArray[np.bool_] | None
     classes: int
@@ -27,13 +28,9 @@ class GroundTruth:
         flat = labels.reshape(-1).astype(np.int64)
         scored = (flat >= 0) & (flat < classes)
         if scored.all():
-            return cls(flat * classes, None, classes)
-        return cls(flat[scored] * classes, scored, classes)
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """Class (P,) of each scored pixel."""
-        return self.rows // self.classes
+            return cls(flat, flat * classes, None, classes)
+        labels = flat[scored]
+        return cls(labels, labels * classes, scored, classes)
 
     def spread(self, size: tuple[int, int]) -> NDArray[np.int16]:
         """Class (H, W) of every pixel of an image of `size` (H, W), −1 where it is not scored."""

@@ -18,7 +18,8 @@ from cliptrase.runs.counts import GroundTruth
 
 Pixels = NDArray[np.int64]
 BORDER = 0.02  # of the diagonal: how thick the borders of boundary IoU are, as published
-STEP = 8  # pixels: how far apart those are, down and across, whose certainty is counted
+STEP = 11  # pixels: how far apart those are, down and across, whose certainty is counted; prime, so
+# that they lie everywhere in patches
 BINS = 15_000  # of confidence, 0 to 1
 HALVES = 2**16  # floating-point numbers of 16 bits
 ORACLES = ("true_regions", "true_names")
@@ -175,20 +176,26 @@ def categories(matrix: Pixels, near: Pixels, background: NDArray[np.bool_] | Non
     `matrix` (m, m): the confusion matrix of one image, `near`: that of its pixels near boundaries
     alone. `background` (m,): which class it is; None where all classes are objects.
     """
-    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
-    objects = np.ones(len(matrix), bool) if background is None else ~background
     true, found = matrix.sum(axis=1), matrix.sum(axis=0)
-    both = objects[:, None] & objects
-    alike = 3 * matrix > true[:, None] + found  # IoU above a half: at most one of a row or column
-    left, parts = wrong, []
-    for here in (both & alike, np.broadcast_to((objects & (found == 0))[:, None], wrong.shape)):
-        parts.append(np.where(here, left, 0))
-        left = left - parts[-1]
-    parts.append(np.where(left > 0, near, 0))
-    left = left - parts[-1]
-    for here in (objects[:, None] & ~objects, ~objects[:, None] & objects, both):
-        parts.append(np.where(here, left, 0))
-    return np.stack([part.sum(axis=1) for part in parts], axis=1)
+    left = 3 * matrix <= true[:, None] + found  # IoU no more than a half
+    absent = found == 0
+    if background is not None:
+        left |= background | background[:, None]
+        absent &= ~background
+    wrong, near = matrix.copy(), np.where(left, near, 0)
+    for each in (wrong, near):
+        np.fill_diagonal(each, 0)
+    unnamed = np.where(left, wrong, 0)
+    of_class, boundary = unnamed.sum(axis=1), near.sum(axis=1)
+    boundary[absent] = 0
+    inside = of_class - boundary
+    inside[absent] = 0
+    to, by = np.zeros_like(true), np.zeros_like(true)
+    if background is not None and background.any():
+        to = np.where(absent, 0, (unnamed - near)[:, background][:, 0])
+        by = np.where(background, inside, 0)
+    naming, missed = wrong.sum(axis=1) - of_class, np.where(absent, of_class, 0)
+    return np.stack([naming, missed, boundary, to, by, inside - to - by], axis=1)
 
 
 def oracles(matrix: Pixels) -> list[Pixels]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 from tests.unit.evaluate.test_from_files import of_files
 
-from cliptrase import config
+from cliptrase import cli, config
 from cliptrase.config.metric_names import CATEGORIES, OF_LOGITS
 from cliptrase.data import open_dataset
 from cliptrase.errors import UserError
@@ -32,6 +35,7 @@ from cliptrase.runs.ledger import BINS, BORDER, COLUMNS, HALVES, Outline, places
 from cliptrase.runs.provenance import Stages
 from cliptrase.runs.shards import shards_of
 
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "errors.md").read_text(encoding="utf-8")
 IGNORED = 99
 
 
@@ -165,7 +169,7 @@ def test_places_are_in_the_order_of_the_numbers():
 
 
 @pytest.mark.parametrize("protocol", ["crop", "slide"])
-def test_certainty_is_that_of_all_logits_at_every_eighth_pixel(protocol, runs_of, data):
+def test_certainty_is_that_of_all_logits_at_every_eleventh_pixel(protocol, runs_of, data):
     more = [] if protocol == "crop" else ["protocol=slide", "protocol.stride=56"]
     (run,) = runs_of(["benchmark=shapes_bg", "method=sclip", "ledger=true", *more]).values()
     loader = Loader.of(open_dataset(run, data), [run], data)
@@ -183,12 +187,12 @@ def test_certainty_is_that_of_all_logits_at_every_eighth_pixel(protocol, runs_of
             seen = image.shown.pixels.shape[:2]
             logits = torch.cat([*averaged(windows, covered(windows), seen, seen)], dim=1)
             logits = torch.nn.functional.interpolate(logits, image.shown.out_size, mode="bilinear")
-    probability = (job.logit_scale * logits[0]).softmax(dim=0)[:, 4::8, 4::8].flatten(1)
-    classes = made.classes[0, 4::8, 4::8].flatten()
+    probability = (job.logit_scale * logits[0]).softmax(dim=0)[:, 5::11, 5::11].flatten(1)
+    classes = made.classes[0, 5::11, 5::11].flatten()
     mine = job.text.owner[:, None] == classes
     expected = (probability * mine).sum(dim=0)
     torch.testing.assert_close(made.certainty.confidence[0], expected, atol=1e-4, rtol=1e-3)
-    best = logits[0, job.text.owner != job.text.background][:, 4::8, 4::8].flatten(1).amax(dim=0)
+    best = logits[0, job.text.owner != job.text.background][:, 5::11, 5::11].flatten(1).amax(dim=0)
     scale = job.logit_scale if protocol == "crop" else 1
     torch.testing.assert_close(made.certainty.best[0], scale * best, atol=1e-4, rtol=1e-4)
 
@@ -341,3 +345,18 @@ def test_what_it_says_in_per_cent(whole):
 def test_where_classes_are_decided_last_there_is_none():
     with pytest.raises(UserError, match=r"ledger=true: with method\.unsupervised the classes"):
         config.resolve(["method=cliptrase_unsupervised", "ledger=true"])
+
+
+def test_the_page_is_executed(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(data)
+    (lines,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    for line in lines.splitlines():
+        words = shlex.split(line.removeprefix("python -m cliptrase.").removeprefix("cliptrase "))
+        cli.main(words)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(code, "errors.md", "exec"), {})
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (example,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    shown = [line.split() for line in example.splitlines() if "…" not in line]
+    assert len(shown) > 12 and all(line in printed for line in shown)
