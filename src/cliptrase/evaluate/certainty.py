@@ -37,12 +37,12 @@ class Certainty(NamedTuple):
         """Of `logits` (B, M, n) of the names at these pixels, before they are multiplied by
         `scale`, and the predicted `classes` (B, H, W)."""
         logits = logits.float()
-        chosen = classes[:, *_places(classes.shape[-2:], classes.device)].flatten(1)
-        mine = names.owner[:, None] == chosen.unsqueeze(1)
-        confidence = (scale * logits).softmax(dim=1).mul_(mine).sum(dim=1)
+        chosen = _at_places(classes).unsqueeze(1)
+        probability = (logits if scale == 1 else scale * logits).softmax(dim=1)
+        confidence = probability.mul_(names.owner[:, None] == chosen).sum(dim=1)
         if names.background is None:
             return cls(confidence, None)
-        return cls(confidence, logits[:, names.owner != names.background].amax(dim=1))
+        return cls(confidence, logits.index_select(1, names.objects).amax(dim=1))
 
     def on_its_way(self) -> "Certainty":
         """The same in the memory of the CPU, once the device is done."""
@@ -78,8 +78,7 @@ class Watched:
     def watching(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """The same logits, as they pass."""
         for chunk in chunks:
-            places = _places(chunk.shape[-2:], chunk.device)
-            self._parts.append(chunk[:, :, *places].flatten(2))
+            self._parts.append(_at_places(chunk))
             yield chunk
 
     def logits(self) -> Tensor:
@@ -87,7 +86,7 @@ class Watched:
         return torch.cat(self._parts, dim=1)
 
 
-def _places(size: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows (y, 1) and columns (x,) of the pixels."""
-    rows, columns = (torch.as_tensor(sampled(side), device=device) for side in size)
-    return rows[:, None], columns
+def _at_places(maps: Tensor) -> Tensor:
+    """Maps (…, H, W) at the pixels of `sampled`, (…, n)."""
+    rows, columns = (sampled(side) for side in maps.shape[-2:])
+    return maps[..., rows, columns].flatten(-2)

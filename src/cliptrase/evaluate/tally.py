@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cliptrase.evaluate import kept
 from cliptrase.runs.counts import GroundTruth, ImageCounts, RegionCounts
-from cliptrase.runs.ledger import BINS, COLUMNS, HALVES, Ledger, Outline, Sure
+from cliptrase.runs.ledger import BINS, COLUMNS, HALVES, Ledger, Outline, Sure, sparse
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class LedgerTally(Tally):
     def counted(self, ids: list[str]) -> tuple[NDArray[np.int64], ImageCounts, Ledger | None]:
         """As that of a `Tally`."""
         rows = self.image, self.entries[:, 0].copy(), self.ledger.copy()
-        ledger = Ledger(*rows, self.confidence, self.best)
+        ledger = Ledger(*rows, sparse(self.confidence), sparse(self.best))
         return self.confusion, self.counts(ids), ledger
 
     def extend(self, saved: Mapping[str, NDArray[Any]]) -> None:

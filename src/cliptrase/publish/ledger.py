@@ -71,11 +71,11 @@ def errors_of(ledger: Ledger, counts: ImageCounts, rule: str) -> Errors:
     for name, of in tables.items():
         points[name] = scores(rule, *(table.sum(axis=0) for table in of))["mIoU"]
         resampled[name] = bootstrap.resampled(rule, *of)["mIoU"]
-    groups = reliability(ledger.confidence)
+    groups = reliability(ledger.by_confidence)
     points["ECE"] = np.nansum(groups.pixels * abs(groups.right - groups.confidence))
     points["ECE"] /= groups.pixels.sum() or np.nan
-    points["AURC"] = risk(ledger.confidence).mean()
-    points["AUROC"] = auroc(ledger.best)
+    points["AURC"] = risk(ledger.by_confidence).mean()
+    points["AUROC"] = auroc(ledger.by_best)
     plain = {name: None if np.isnan(point) else float(point) for name, point in points.items()}
     return Errors(plain, resampled)
 

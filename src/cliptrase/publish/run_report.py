@@ -197,7 +197,7 @@ def _errors(run: Folder) -> Facts | None:
     return {
         "categories": categories,
         "means": {name: values[name] for name in LIKE_MIOU},
-        "certainty": _certainty(ledger, errors) if ledger.confidence.any() else None,
+        "certainty": _certainty(ledger, errors) if len(ledger.confidence) else None,
     }
 
 
@@ -205,7 +205,7 @@ def _certainty(ledger: Ledger, errors: Errors) -> Facts:
     """How far its logits can be trusted, in per cent. reliability: of each group of confidence its
     mean confidence, how much of it is right, and its pixels; risk: how much is wrong of the most
     confident tenth of the pixels, two tenths, … all."""
-    groups, wrong = reliability(ledger.confidence), risk(ledger.confidence)
+    groups, wrong = reliability(ledger.by_confidence), risk(ledger.by_confidence)
     parts = zip(
         groups.confidence.tolist(), groups.right.tolist(), groups.pixels.tolist(), strict=True
     )

@@ -35,12 +35,15 @@ def near_another(labels: NDArray[np.integer], reach: int, *, outside: bool) -> N
 
     `labels` (H, W). outside: whether what lies outside the image is of another label.
     """
-    if outside:
-        padded = np.pad(labels, reach, constant_values=labels.min() - 1)
-    else:
-        padded = np.pad(labels, reach, mode="edge")
-    across, down = padded[:, 1:] != padded[:, :-1], padded[1:] != padded[:-1]
-    corners = across[1:] | across[:-1] | down[:, 1:]  # 2 × 2 pixels that are not alike
+    height, width = labels.shape
+    # 2 × 2 pixels that are not alike, at each corner of a pixel; and further out
+    corners = np.zeros((height + 2 * reach - 1, width + 2 * reach - 1), bool)
+    of_pixels = corners[reach - 1 : height + reach, reach - 1 : width + reach]
+    of_pixels[...] = outside
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    of_pixels[1:-1, 1:-1] = across[1:] | across[:-1] | down[:, 1:]
+    if not outside:  # beside an edge of the image there are two pixels
+        of_pixels[[0, -1], 1:-1], of_pixels[1:-1, [0, -1]] = across[[0, -1]], down[:, [0, -1]]
     return _any_of(_any_of(corners, 2 * reach).T, 2 * reach).T
 
 
@@ -54,9 +57,9 @@ def _any_of(flags: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
     return flags
 
 
-def sampled(side: int) -> NDArray[np.int64]:
+def sampled(side: int) -> slice:
     """Which rows, or columns, of an image hold the pixels whose certainty is counted."""
-    return np.arange(min(STEP // 2, side - 1), side, STEP)
+    return slice(min(STEP // 2, side - 1), side, STEP)
 
 
 class Image(NamedTuple):
@@ -71,16 +74,17 @@ class Image(NamedTuple):
 class Outline:
     """The ground truth of one image as ledgers need it: made once for all runs.
 
-    `present` (n,): the classes that it has. `cells` (P,): of each scored pixel the place of its
-    class among them, and whether it lies on the inner border of its region, and in the band along
-    boundaries, as the index of a first cell of (border, band, n, K). `scored` (H·W,) bool, None
+    `present` (n,): the classes that it has. `cells` (P,) twice: of each scored pixel the first cell
+    of (found border, true border, band, n, K) that says whether it lies on the inner border of its
+    true region and in the band along boundaries, and has the place of its class among the present
+    ones; off and on the border of the found region. `scored` (H·W,) bool, None
     where all are. `thick`: how wide borders are, in pixels. `background`: that class, None where
     there is none. `at_samples` (n,): the class of each pixel of `sampled`, −1 where it is not
     scored.
     """
 
     present: NDArray[np.intp]
-    cells: Pixels
+    cells: tuple[Pixels, Pixels]
     scored: NDArray[np.bool_] | None
     classes: int
     thick: int
@@ -100,10 +104,12 @@ class Outline:
         if truth.scored is not None:
             band, border = band[truth.scored], border[truth.scored]
         present = np.flatnonzero(np.bincount(truth.labels, minlength=truth.classes))
-        places = np.zeros(truth.classes, np.int64)
-        places[present] = np.arange(len(present))
-        cells = ((2 * border + band) * len(present) + places[truth.labels]) * truth.classes
-        at_samples = labels[np.ix_(*map(sampled, size))].reshape(-1)
+        first = np.zeros((4, truth.classes), np.int64)
+        first[:, present] = np.arange(4 * len(present)).reshape(4, -1) * truth.classes
+        where = np.array([0, 1, 2, 3]) * truth.classes
+        off = first.take(truth.labels + where.take(2 * border.view(np.uint8) + band))
+        cells = off, off + 4 * len(present) * truth.classes
+        at_samples = labels[tuple(map(sampled, size))].reshape(-1)
         return cls(present, cells, truth.scored, truth.classes, thick, background, at_samples)
 
     def image(self, prediction: NDArray[np.integer]) -> Image:
@@ -115,10 +121,10 @@ class Outline:
             border, predicted = border[self.scored], predicted[self.scored]
         if predicted.size and not (predicted.min() >= 0 and predicted.max() < self.classes):
             raise ValueError(f"a prediction is outside 0..{self.classes - 1}")
-        shape = (2, 2, 2, len(self.present), self.classes)  # both borders, band, true, predicted
-        half = math.prod(shape) // 2
-        cells = self.cells + predicted + border * np.int64(half)
-        pixels = np.bincount(cells, minlength=2 * half).reshape(shape)
+        shape = (2, 2, 2, len(self.present), self.classes)
+        cells = np.where(border, self.cells[1], self.cells[0])
+        cells += predicted
+        pixels = np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
         seen = pixels.sum(axis=(0, 1, 2, 3)) > 0
         seen[self.present] = True
         classes = np.flatnonzero(seen)
@@ -156,7 +162,7 @@ class Sure(NamedTuple):
         logit (n,) of an object, None where no class is the background."""
         scored = outline.at_samples >= 0
         truth = outline.at_samples[scored]
-        predicted = prediction[np.ix_(*map(sampled, prediction.shape))].reshape(-1)[scored]
+        predicted = prediction[tuple(map(sampled, prediction.shape))].reshape(-1)[scored]
         bins = np.clip((confidence[scored] * BINS).astype(np.int64), 0, BINS - 1)
         right = bins + BINS * (predicted == truth)
         if best is None or outline.background is None:
@@ -216,17 +222,17 @@ def oracles(matrix: Pixels) -> list[Pixels]:
 class Ledger:
     """The ledger of a run, a row for each image and class that is in the truth or predicted.
 
-    ledger.npz has the same arrays. confidence: pixels by the probability of what is predicted, of
-    wrong and of right ones. best: pixels by the largest logit of an object, of objects and of the
-    background (`places`). Both are of the pixels of `sampled`, and 0 where no logit of a pixel
-    decides.
+    ledger.npz has the same arrays. confidence: of pixels whether they are right, the bin of the
+    probability of what is predicted, and how many they are. best: whether they are background, the
+    place of the largest logit of an object (`places`), and how many. Both are of the pixels of
+    `sampled`, and empty where no logit of a pixel decides.
     """
 
     image: NDArray[np.int32]  # (m,) its index
     label: NDArray[np.int32]  # (m,) its class
     numbers: NDArray[np.int32]  # (m, 13), in the order of COLUMNS
-    confidence: Pixels  # (2, BINS)
-    best: Pixels  # (2, HALVES)
+    confidence: Pixels  # (b, 3)
+    best: Pixels  # (b', 3)
 
     def column(self, name: str) -> NDArray[np.int32]:
         """One of COLUMNS, (m,)."""
@@ -238,9 +244,32 @@ class Ledger:
         table[self.image, self.label] = self.column(name)
         return table
 
+    @property
+    def by_confidence(self) -> Pixels:
+        """Pixels (2, BINS), wrong and right."""
+        return _dense(self.confidence, BINS)
+
+    @property
+    def by_best(self) -> Pixels:
+        """Pixels (2, HALVES), of objects and of the background."""
+        return _dense(self.best, HALVES)
+
     def by_class(self, classes: int) -> Mapping[str, Pixels]:
         """The wrong pixels (K,) of each category by true class."""
         return {
             name: np.bincount(self.label, self.column(name), classes).astype(np.int64)
             for name in CATEGORIES
         }
+
+
+def sparse(table: Pixels) -> Pixels:
+    """Row, column and number (m, 3) of what is not 0 in a table."""
+    rows, columns = np.nonzero(table)
+    return np.column_stack([rows, columns, table[rows, columns]])
+
+
+def _dense(numbers: Pixels, columns: int) -> Pixels:
+    """The table (2, columns) of which `sparse` made the numbers."""
+    table = np.zeros((2, columns), np.int64)
+    table[numbers[:, 0], numbers[:, 1]] = numbers[:, 2]
+    return table

@@ -21,7 +21,7 @@ from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
 from cliptrase.runs import finished, scoring, store
 from cliptrase.runs.counts import ImageCounts, RegionCounts
-from cliptrase.runs.ledger import BINS, HALVES, Ledger
+from cliptrase.runs.ledger import BINS, HALVES, Ledger, sparse
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
 PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}
@@ -83,7 +83,7 @@ def draw_ledger(counts: ImageCounts, random: np.random.Generator) -> Ledger:
     label = np.tile(np.arange(classes, dtype=np.int32), images)
     confidence, best = np.zeros((2, BINS), np.int64), np.zeros((2, HALVES), np.int64)
     confidence[:, ::100], best[:, ::400] = random.integers(0, 50, (2, 2, 1))
-    return Ledger(image, label, numbers.astype(np.int32), confidence, best)
+    return Ledger(image, label, numbers.astype(np.int32), sparse(confidence), sparse(best))
 
 
 def make_runs(
