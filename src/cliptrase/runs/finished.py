@@ -49,6 +49,11 @@ class Status:
         return self.state == "finished"
 
     @property
+    def streams(self) -> bool:
+        """Whether all its images must be streamed."""
+        return self.state in ("predict", "ledger")
+
+    @property
     def scored(self) -> bool:
         """Whether its numbers stand, with or without the label maps and the ledger that are asked
         for."""

@@ -93,7 +93,7 @@ def rescore(
         folder = Path(out) / name
         for file in (*finished.FILES, *finished.SOME, *finished.LEGEND):
             clear_leftovers(folder / file)
-        if needed.state in ("predict", "ledger"):
+        if needed.streams:
             left[name] = run
             if needed.reason != finished.NOT_RUN:
                 log.info("%s: %s; made again", name, needed.reason)
