@@ -1,7 +1,7 @@
 """`cliptrase show RUN`: a run in full."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield from _origin(facts)
 
 
-def _errors(errors: dict[str, Any]) -> Iterator[str]:
+def _errors(errors: Mapping[str, Any]) -> Iterator[str]:
     yield "\nwrong pixels, per cent of the scored (docs/errors.md):"
     for each in errors["categories"]:
         most = f"   most in {each['most']}, {each['of']:,}" if each["pixels"] else ""

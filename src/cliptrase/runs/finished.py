@@ -196,11 +196,10 @@ def _lacking_ledger(folder: Path, run: Run, made: Mapping[str, Any]) -> str:
 
     made: what provenance.json holds.
     """
-    if made.get("code") != code.prediction_digest():
-        return ""
-    if LEDGER not in made["files"]:
-        return "it keeps no ledger of its errors, and ledger=true asks for one"
-    return _damage(folder, [LEDGER], made)
+    reason = "it keeps no ledger of its errors, and ledger=true asks for one"
+    if LEDGER in made["files"]:
+        reason = _damage(folder, [LEDGER], made)
+    return reason if reason and made.get("code") == code.prediction_digest() else ""
 
 
 def _lacking_maps(folder: Path, run: Run, made: Mapping[str, Any]) -> str:
