@@ -14,6 +14,7 @@ from cliptrase.plan.tables import published
 
 OURS = (
     "table_discrepancies",
+    "table_errors",
     "table_peers",
     "table_peers_slide",
     "table_peers_own",  # peers.csv

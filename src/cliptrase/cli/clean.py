@@ -97,7 +97,7 @@ def _is_run(folder: Path, results: Path) -> bool:
     """Whether it holds the files of a run and nothing else."""
     from cliptrase.runs import finished
 
-    files = {*finished.FILES, finished.REGIONS, finished.MAPS, *finished.LEGEND}
+    files = {*finished.FILES, *finished.SOME, finished.MAPS, *finished.LEGEND}
     names = {each.name for each in folder.iterdir() if each.name[0] != "."}
     return names <= files and _lies_in(folder, results)
 

@@ -1,7 +1,7 @@
 """`cliptrase show RUN`: a run in full."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,28 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         for each in facts["confusions"]:
             pair = f"{each['truth']} → {each['predicted']}"
             yield f"  {pair}: {each['pixels']:,} pixels, {each['share']:.1f} % of the class"
+    if facts["errors"]:
+        yield from _errors(facts["errors"])
     yield from _origin(facts)
+
+
+def _errors(errors: Mapping[str, Any]) -> Iterator[str]:
+    yield "\nwrong pixels, per cent of the scored (docs/errors.md):"
+    for each in errors["categories"]:
+        most = f"   most in {each['most']}, {each['of']:,}" if each["pixels"] else ""
+        yield f"  {each['name']:<13}{_spanned(each['share']):>22}{each['pixels']:>15,} pixels{most}"
+    for name, numbers in errors["means"].items():
+        yield f"{name:<15}{_spanned(numbers):>22}"
+    yield "true_regions, true_names: mIoU of oracles, which know the ground truth"
+    if certainty := errors["certainty"]:
+        auroc = "" if certainty["AUROC"] is None else f", AUROC {certainty['AUROC']:.2f}"
+        yield f"certainty: ECE {certainty['ECE']:.2f}, AURC {certainty['AURC']:.2f}{auroc}"
+        yield "  confidence   right   of the pixels"
+        total = sum(pixels for *_, pixels in certainty["reliability"])
+        for confidence, right, pixels in certainty["reliability"]:
+            yield f"  {confidence:8.1f} %  {right:4.1f} %  {100 * pixels / total:12.1f} %"
+        risks = ", ".join(f"{wrong:.1f}" for wrong in certainty["risk"])
+        yield f"  per cent wrong of the surest tenth, two tenths, … all: {risks}"
 
 
 def _origin(facts: dict[str, Any]) -> Iterator[str]:

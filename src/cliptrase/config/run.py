@@ -14,7 +14,7 @@ from cliptrase.config.benchmarks import describe_benchmark
 from cliptrase.config.compose import compose, leaves, refuse_missing
 from cliptrase.config.files import Tree
 from cliptrase.config.kinds import has_background
-from cliptrase.config.method import Count, Method
+from cliptrase.config.method import Count, Flag, Method
 from cliptrase.config.schema import Benchmark, FolderFiles, Model, Protocol, Vocabulary
 from cliptrase.config.settings import Settings, method_and_protocol, settings_of
 from cliptrase.config.validation import Frozen, PathText, validated, whole
@@ -31,7 +31,8 @@ class Run(Settings):
     """One run: its settings, and the benchmark and words that it is scored on.
 
     `limit`: the first images, None for all. The keys after it cannot change a number and are no
-    part of the identity. `save_maps`: of how many pictures the label maps are kept.
+    part of the identity. `save_maps`: of how many pictures the label maps are kept. `ledger`:
+    whether the errors are kept by category (docs/errors.md).
     """
 
     benchmark: Benchmark
@@ -40,6 +41,7 @@ class Run(Settings):
     batch_size: Count = Field(exclude=True)
     workers: Count | None = Field(exclude=True)
     save_maps: Annotated[int, whole(0)] = Field(exclude=True)
+    ledger: Flag = Field(exclude=True)
     out: PathText = Field(exclude=True)
     data: PathText = Field(exclude=True)
     overrides: tuple[str, ...] = Field((), exclude=True)  # that it was resolved from
@@ -137,13 +139,23 @@ def resolve(overrides: Iterable[str]) -> Run:
     settings = settings_of(tree, benchmark)
     vocabulary = describe_vocabulary(benchmark, tree["vocabulary"], settings.protocol, words_given)
     vocabulary = with_distractors(vocabulary, benchmark, settings.method, tree)
-    keys_after = ("limit", "batch_size", "workers", "save_maps", "out", "data")
+    keys_after = ("limit", "batch_size", "workers", "save_maps", "ledger", "out", "data")
     rest = {key: tree[key] for key in keys_after}
     rest["overrides"] = tuple(overrides)
     run = validated(
         Run, {**dict(settings), "benchmark": benchmark, "vocabulary": vocabulary, **rest}
     )
     _check_clusters(run)
+    if run.ledger and vocabulary.distractors is not None:
+        raise UserError(
+            "ledger=true: with distractors a wrong pixel may have no class; take false, or no "
+            "distractors"
+        )
+    if run.ledger and run.method.unsupervised is not None:
+        raise UserError(
+            "ledger=true: with method.unsupervised the classes of pixels are decided when all "
+            "images are counted; take false"
+        )
     return run
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cliptrase.config import Run
 from cliptrase.data.read.selfcheck import subset_digests
 from cliptrase.errors import counted
-from cliptrase.evaluate.tally import Progress, RegionTally, Tally
+from cliptrase.evaluate.tally import LedgerTally, Progress, RegionTally, Tally
 from cliptrase.evaluate.targets import scored_classes, surplus_of
 from cliptrase.files import sha256_file
 from cliptrase.runs import code, finished, store
@@ -38,6 +38,8 @@ def tally_of(run: Run, images: int) -> Tally | RegionTally:
     """What adds up a run."""
     if _is_unsupervised(run):
         return RegionTally(images)
+    if run.ledger:
+        return LedgerTally(images, scored_classes(run))
     return Tally(images, scored_classes(run), surplus_of(run))
 
 
@@ -55,7 +57,8 @@ def write_runs(
     # last what may fail: of too few regions no clusters can be made
     for name in sorted(runs, key=lambda name: _is_unsupervised(runs[name])):
         run, tally = runs[name], progress.tallies[name]
-        if finished.status(run, out, data).scored:
+        needed = finished.status(run, out, data)
+        if needed.scored and not needed.streams:
             continue
         result = result_of(run, tally.counted(ids), facts["flops"][name])
         more = facts["compared"] | {"data": facts["data"][name]} | origin(run, data)

@@ -9,19 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptrase.evaluate.certainty import Certainties, Certainty
 from cliptrase.evaluate.tally import ImageResult, RegionResult
-from cliptrase.runs.counts import GroundTruth
-
-UNSCORED = -1
+from cliptrase.runs.counts import UNSCORED, GroundTruth
+from cliptrase.runs.ledger import Outline, Sure
 
 
 def labels_of(truth: GroundTruth | None, size: tuple[int, int]) -> NDArray[np.int16]:
     """Class of every pixel (H·W,) of an image of `size` (H, W), −1 where it is not scored: nowhere
     in an image that is skipped."""
-    labels = np.full(size[0] * size[1], UNSCORED, np.int16)
-    if truth is not None:
-        labels[slice(None) if truth.scored is None else truth.scored] = truth.labels
-    return labels
+    if truth is None:
+        return np.full(size[0] * size[1], UNSCORED, np.int16)
+    return truth.spread(size).reshape(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +69,55 @@ class Counted:
         cuts, rows = (np.searchsorted(index, np.arange(1, batch)) for index in (image, row))
         by_image = np.split(entries.astype(np.int32), rows)
         return list(map(ImageResult, np.split(cells, cuts), np.split(pixels, cuts), by_image))
+
+
+@dataclass(frozen=True, eq=False)
+class CountedErrors:
+    """A run that keeps a ledger of errors, on a batch, its label maps on their way from the device:
+    a ledger is made of all pixels of an image at once."""
+
+    truths: Sequence[GroundTruth | None]  # of each image
+    outlines: Sequence[Outline | None]
+    classes: Tensor  # (B, H, W) int16
+    certainty: Certainty | None
+
+    @classmethod
+    def of(
+        cls,
+        truths: Sequence[GroundTruth | None],
+        outlines: Sequence[Outline | None],
+        classes: Tensor,
+        certainty: Certainty | None,
+    ) -> Self:
+        """Predicted `classes` (B, H, W), and how sure the method is of them."""
+        here = classes.to(torch.int16).to("cpu", non_blocking=True)
+        return cls(truths, outlines, here, certainty and certainty.on_its_way())
+
+    def results(self) -> list[ImageResult | None]:
+        """By image, once the device is done; None for one that is skipped."""
+        certainty = self.certainty and self.certainty.numpy()
+        parts = zip(self.truths, self.outlines, self.classes.numpy(), strict=True)
+        return [
+            None if truth is None else result_of(truth, classes, 0, outline, certainty, place)
+            for place, (truth, outline, classes) in enumerate(parts)
+        ]
+
+
+def result_of(
+    truth: GroundTruth,
+    prediction: NDArray[np.integer],
+    surplus: int,
+    outline: Outline | None,
+    certainty: Certainties | None,
+    place: int = 0,
+) -> ImageResult:
+    """One run on one image, at its place in a batch. surplus: of the `Job`. outline, certainty:
+    where a ledger is kept."""
+    sure = None
+    if outline is not None and certainty is not None:
+        best = None if certainty.best is None else certainty.best[place]
+        sure = Sure.of(outline, prediction, certainty.confidence[place], best)
+    return ImageResult.of(truth, prediction, surplus, outline, sure)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,9 +55,15 @@ class FilePredictor:
                 labels = self._labels(scored)
             with self.stages("count"):
                 results: Results = {}
+                wanted = {target_key(run) for run in self.runs.values() if run.ledger}
+                outlines = self.load.outlines(scored.truths, wanted, scored.size)
                 for name, run in self.runs.items():
-                    truth = scored.truths[target_key(run)]
-                    results[name] = None if truth is None else ImageResult.of(truth, labels)
+                    key = target_key(run)
+                    truth, outline = scored.truths[key], outlines.get(key) if run.ledger else None
+                    counted = (
+                        None if truth is None else ImageResult.of(truth, labels, outline=outline)
+                    )
+                    results[name] = counted
                 return position, results
 
         return in_order_by(pool, counted, positions, ahead)

@@ -69,6 +69,12 @@ class Text:
         """How many classes names belong to."""
         return int(self.owner.max()) + 1
 
+    @cached_property
+    def objects(self) -> Tensor:
+        """The places of the names that do not stand for the background."""
+        names = torch.arange(len(self.owner), device=self.owner.device)
+        return names if self.background is None else names[self.owner != self.background]
+
 
 class Propagation(Protocol):
     """What is kept of B images until the words are known."""

@@ -12,8 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cliptrase.config import Run
-from cliptrase.config.kinds import has_background
+from cliptrase.config.kinds import has_background, vote_of
 from cliptrase.config.method import Method
+from cliptrase.evaluate.certainty import Certainty, at_places
 from cliptrase.evaluate.graph import Graph, Text
 from cliptrase.evaluate.targets import surplus_of, target_key
 from cliptrase.model.backbones import Key, Network
@@ -33,6 +34,7 @@ class Job:
     threshold: float = 0.0  # a probability: pixels below it are class 0; 0: none is
     networks: Mapping[Key, Network] = field(default_factory=dict)  # beside CLIP
     surplus: int = 0  # classes after those that are scored: 1 where its words have distractors
+    ledger: bool = False  # whether its errors are kept by category
 
     @classmethod
     def of(
@@ -46,8 +48,8 @@ class Job:
         if method.attention.within is not None:  # so that the graph keeps its features by target
             attention = method.attention.model_copy(update={"within": target})
             method = method.model_copy(update={"attention": attention})
-        words = text_key, text, threshold
-        return cls(method, scale, target, *words, networks or {}, surplus_of(run))
+        words, beside = (text_key, text, threshold), networks or {}
+        return cls(method, scale, target, *words, beside, surplus_of(run), run.ledger)
 
     @property
     def cost_key(self) -> tuple[str, str]:
@@ -64,6 +66,15 @@ class Job:
         if self.method.unsupervised is not None:
             return graph.described(self.method).regions
         return graph.prediction(self.method, self.text, self.text_key, self.logit_scale)
+
+    def certainty(self, graph: Graph, classes: Tensor) -> Certainty | None:
+        """How sure it is of the `classes` (B, H, W) of whole images; None where regions decide, or
+        logits that are refined pixel by pixel."""
+        method = self.method
+        if vote_of(method) != "none" or method.pamr is not None:
+            return None
+        logits = graph.logits(method, self.text, self.text_key, self.logit_scale)
+        return Certainty.of(at_places(logits, graph.out_size), classes, self.text)
 
     def describe(self, graph: Graph) -> list[Tensor] | None:
         """Descriptors (R, E) of the regions of each image, where the method is unsupervised."""

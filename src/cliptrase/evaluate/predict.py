@@ -1,7 +1,7 @@
 """Predictions of the runs of a pass: one image or window at a time on the CPU, batches on a GPU."""
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,29 +14,40 @@ import torch
 from numpy.typing import NDArray
 
 from cliptrase.data.read.ordered import in_order_by
-from cliptrase.evaluate.counting import Counted, CountedRegions, arrival, labels_of
+from cliptrase.evaluate.counting import (
+    Counted,
+    CountedErrors,
+    CountedRegions,
+    arrival,
+    labels_of,
+    result_of,
+)
 from cliptrase.evaluate.device import fitting, out_of_memory
 from cliptrase.evaluate.jobs import Job, operations
-from cliptrase.evaluate.protocols import Maps, Predicted
-from cliptrase.evaluate.tally import AnyResult, ImageResult, RegionResult
+from cliptrase.evaluate.protocols import Maps, Predicted, Prediction
+from cliptrase.evaluate.tally import AnyResult, RegionResult
 from cliptrase.evaluate.truth import Loaded, Loader
 from cliptrase.model import vision
 from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.counts import GroundTruth
+from cliptrase.runs.ledger import Outline
 from cliptrase.runs.provenance import Stages
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Results = dict[str, AnyResult | None]  # by run; None where the image is skipped
+AnyCounted = Counted | CountedErrors | CountedRegions
 
 
 @dataclass(frozen=True)
 class Ready:
-    """An image with its ground truths as a device counts them, by target."""
+    """An image with its ground truths as a device counts them, and as ledgers need
+    them, by target."""
 
     image: Loaded
     labels: dict[str, NDArray[np.int16]]
+    outlines: dict[str, Outline]
 
 
 @dataclass
@@ -94,7 +105,7 @@ class Predictor:
                 self.clip, shown, self.jobs, size, Stages()
             )
             first: Maps = {}
-            for runs, classes, _ in predictions:
+            for runs, classes, *_ in predictions:
                 here = Predicted(classes[:count].to(torch.int16).cpu().numpy())
                 first |= dict.fromkeys(runs, here)
             return images[:count], first
@@ -133,9 +144,8 @@ class Predictor:
         image = self._timed_load(position)
         with self.stages("count"):
             size = image.shown.out_size
-            return Ready(
-                image, {key: labels_of(truth, size) for key, truth in image.truths.items()}
-            )
+            labels = {key: labels_of(truth, size) for key, truth in image.truths.items()}
+            return Ready(image, labels, self._outlines(image))
 
     def _halving(self, batch: Sequence[Ready], make: Callable[[Sequence[Ready]], T]) -> Iterator[T]:
         """What `make` makes of the batch; where it does not fit into memory, of its halves."""
@@ -172,21 +182,28 @@ class Predictor:
         }
         shown, size = [image.shown for image in images], self.batch_size
         predictions = self.load.protocol.predictions(self.clip, shown, jobs, size, self.stages)
-        counts: dict[str, Counted | CountedRegions] = {}  # by run
-        for runs, classes, descriptors in predictions:
-            by_target: dict[str, Counted | CountedRegions] = {}
+        counts: dict[str, AnyCounted] = {}  # by run
+
+        def count(job: Job, each: Prediction) -> AnyCounted:
+            target = job.target
+            truths = [image.truths[target] for image in images]
+            if each.descriptors is not None:
+                return CountedRegions.of(truths, each.classes, each.descriptors)
+            if job.ledger:
+                outlines = [ready.outlines.get(target) for ready in batch]
+                return CountedErrors.of(truths, outlines, each.classes, each.certainty)
+            k = next(truth.classes for truth in truths if truth is not None)
+            return Counted.of(labels[target], each.classes, k, job.surplus)
+
+        for each in predictions:
+            counted: dict[tuple[str, int, bool], AnyCounted] = {}
             with self.stages("count"):
-                for run in runs:
-                    target = jobs[run].target
-                    if target not in by_target:
-                        truths = [image.truths[target] for image in images]
-                        k = next(truth.classes for truth in truths if truth is not None)
-                        by_target[target] = (
-                            Counted.of(labels[target], classes, k, jobs[run].surplus)
-                            if descriptors is None
-                            else CountedRegions.of(truths, classes, descriptors)
-                        )
-                    counts[run] = by_target[target]
+                for run in each.runs:
+                    job = jobs[run]
+                    key = job.target, job.surplus, job.ledger
+                    if key not in counted:
+                        counted[key] = count(job, each)
+                    counts[run] = counted[key]
         arrived = arrival(device)
 
         def unpack() -> list[tuple[int, Results]]:
@@ -213,17 +230,27 @@ class Predictor:
     def _results(self, image: Loaded, maps: Maps) -> Results:
         """Runs that share a map and a ground truth are counted once."""
         results: Results = {}
-        counted: dict[tuple[int, str], AnyResult | None] = {}
+        counted: dict[tuple[int, str, bool], AnyResult | None] = {}
+        outlines = self._outlines(image)
         for run, job in self.jobs.items():
-            truth, key = image.truths[job.target], (id(maps.get(run)), job.target)
+            truth, key = image.truths[job.target], (id(maps.get(run)), job.target, job.ledger)
             if key not in counted:
-                counted[key] = None if truth is None else _result(truth, maps[run], job)
+                counted[key] = None if truth is None else _result(truth, maps[run], job, outlines)
             results[run] = counted[key]
         return results
 
+    def _outlines(self, image: Loaded) -> dict[str, Outline]:
+        """What ledgers need of the ground truth of an image, by target."""
+        wanted = {job.target for job in self.jobs.values() if job.ledger}
+        half, size = self.clip.patch / 2, image.shown.out_size
+        return self.load.outlines(image.truths, wanted, size, half)
 
-def _result(truth: GroundTruth, predicted: Predicted, job: Job) -> AnyResult:
+
+def _result(
+    truth: GroundTruth, predicted: Predicted, job: Job, outlines: Mapping[str, Outline]
+) -> AnyResult:
     """Of a single image."""
     if predicted.descriptors is None:
-        return ImageResult.of(truth, predicted.classes[0], job.surplus)
+        outline = outlines.get(job.target) if job.ledger else None
+        return result_of(truth, predicted.classes[0], job.surplus, outline, predicted.certainty)
     return RegionResult.of(truth, predicted.classes[0], predicted.descriptors[0])

@@ -16,6 +16,7 @@ from torch import Tensor
 from cliptrase.config import Run, schema
 from cliptrase.config.kinds import ATTENTION, function, joined_by, vote_of
 from cliptrase.data.read.crop import crop_box, crop_image, crop_label, whole_image
+from cliptrase.evaluate.certainty import Certainties, Certainty, Watched
 from cliptrase.evaluate.graph import Graph, Original, Propagation
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import classes_key, images_key
@@ -54,12 +55,14 @@ class Prediction(NamedTuple):
     """What some runs predict of B pictures, on the device.
 
     classes: (B, H, W) int64, of an unsupervised run the regions of each picture, whose
-    `descriptors` (R, E) then say what they look like.
+    `descriptors` (R, E) then say what they look like. certainty: where a ledger of errors is kept,
+    and logits of pixels decide.
     """
 
     runs: list[str]
     classes: Tensor
     descriptors: list[Tensor] | None = None
+    certainty: Certainty | None = None
 
 
 class Predicted(NamedTuple):
@@ -67,6 +70,7 @@ class Predicted(NamedTuple):
 
     classes: NDArray[np.int16]
     descriptors: list[NDArray[np.float32]] | None = None
+    certainty: Certainties | None = None
 
 
 Maps = dict[str, Predicted]  # by run
@@ -88,6 +92,10 @@ class Protocol(ABC):
     def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
         """What is scored of a raw label map (H, W)."""
 
+    def scale(self, size: Size) -> float:
+        """How many scored pixels of an image of `size` a pixel is that the model sees."""
+        return 1.0
+
     def together(self, batch_size: int) -> int:
         """How many pictures `maps` takes at most, where it takes `batch_size` units at once."""
         return batch_size
@@ -108,10 +116,12 @@ class Protocol(ABC):
     ) -> Maps:
         """What each run predicts of some pictures, as `predictions` gives it."""
         maps: Maps = {}
-        for runs, classes, descriptors in self.predictions(clip, shown, jobs, batch_size, stages):
+        for each in self.predictions(clip, shown, jobs, batch_size, stages):
+            runs, classes, descriptors, certainty = each
             here = classes.to(torch.int16).cpu().numpy()
             looks = None if descriptors is None else [each.cpu().numpy() for each in descriptors]
-            maps |= dict.fromkeys(runs, Predicted(here, looks))
+            sure = None if certainty is None else certainty.numpy()
+            maps |= dict.fromkeys(runs, Predicted(here, looks, sure))
         return {run: maps[run] for run in jobs}
 
     @abstractmethod
@@ -147,9 +157,15 @@ class Crop(Protocol):
         alike: dict[int, list[str]] = {}  # the graph gives runs that predict alike one tensor
         for run, classes in predicted.items():
             alike.setdefault(id(classes), []).append(run)
+        certain = {}
+        for runs in alike.values():
+            classes = predicted[runs[0]]
+            kept = (jobs[run].certainty(graph, classes) for run in runs if jobs[run].ledger)
+            certain[runs[0]] = next(kept, None)
         stages.add(graph.seconds)
         for runs in alike.values():
-            yield Prediction(runs, predicted[runs[0]], described[runs[0]])
+            first = runs[0]
+            yield Prediction(runs, predicted[first], described[first], certain[first])
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         side = self.size // clip.patch
@@ -181,6 +197,9 @@ class Slide(Protocol):
     def label(self, raw: NDArray[np.integer]) -> NDArray[np.integer]:
         return raw
 
+    def scale(self, size: Size) -> float:
+        return min(size) / self.short_side
+
     def together(self, batch_size: int) -> int:
         return 1
 
@@ -206,7 +225,10 @@ class Slide(Protocol):
                 refine = None if options is None else Refinement.of(cut, options)
                 logits = averaged(own, covered(own), seen, picture.out_size, refine)
                 scales = {job.logit_scale for job in some.values() if job.threshold}
-                largest = LargestProbability(scales)
+                largest, watched = LargestProbability(scales), None
+                if any(job.ledger for job in some.values()):
+                    watched = Watched()
+                    logits = watched.watching(logits)
                 names = first_argmax(largest.watching(logits))
             for run, job in some.items():
                 with stages("classify"):
@@ -214,7 +236,11 @@ class Slide(Protocol):
                     if job.threshold:
                         unsure = largest(job.logit_scale) < job.threshold
                         classes = classes.masked_fill_(unsure, 0)
-                yield Prediction([run], classes)
+                    certainty = None
+                    if watched is not None and job.ledger:
+                        seen_logits, scale = watched.logits(), job.logit_scale
+                        certainty = Certainty.of(seen_logits, classes, job.text, scale)
+                yield Prediction([run], classes, None, certainty)
 
     def count(self, clip: Clip, shown: Shown, job: Job) -> None:
         self._windows(clip, self._padded(clip, shown), {"": job}, 1, Stages())

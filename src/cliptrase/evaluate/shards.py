@@ -49,7 +49,7 @@ def add_up(
         expected = basis | part_of(shard, len(dataset))
         if differ := [key for key in expected if about["basis"].get(key) != expected[key]]:
             raise UserError(f"{file}: counted with another {_listed(differ)}; {CURE}")
-        if lacking := sorted(runs.keys() - {*about["runs"]}):
+        if lacking := progress.lacking(saved):
             some = f"{counted(len(lacking), 'run')}, as {lacking[0]}"
             raise UserError(f"{file}: lacks {some}; {CURE}")
         progress.extend(about, saved)

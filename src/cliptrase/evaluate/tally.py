@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cliptrase.evaluate import kept
 from cliptrase.runs.counts import GroundTruth, ImageCounts, RegionCounts
+from cliptrase.runs.ledger import BINS, COLUMNS, HALVES, Ledger, Outline, Sure, sparse
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,34 @@ class ImageResult:
     cells: NDArray[np.int64]  # flat indices into (K, K + surplus)
     pixels: NDArray[np.int64]  # in each of them
     entries: NDArray[np.int32]  # (m, 4): class, tp, gt, pred
+    ledger: NDArray[np.int32] | None = None  # (m, 13) of the same classes, where one is kept
+    sure: Sure | None = None  # where one is kept, and logits of pixels decide
 
     @classmethod
-    def of(cls, truth: GroundTruth, prediction: NDArray[np.integer], surplus: int = 0) -> Self:
-        """`prediction` (n, n) in 0..K+surplus-1."""
-        matrix = truth.confusion(prediction, surplus)
-        tp, gt, pred = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)[: truth.classes]
-        seen = np.flatnonzero(gt + pred)
-        entries = np.stack([seen, tp[seen], gt[seen], pred[seen]], axis=1).astype(np.int32)
-        cells = np.flatnonzero(matrix)
-        return cls(cells, matrix.reshape(-1)[cells], entries)
+    def of(
+        cls,
+        truth: GroundTruth,
+        prediction: NDArray[np.integer],
+        surplus: int = 0,
+        outline: Outline | None = None,
+        sure: Sure | None = None,
+    ) -> Self:
+        """`prediction` (n, n) in 0..K+surplus-1. outline, sure: where a ledger is kept, and surplus
+        is 0."""
+        if outline is None:
+            matrix = truth.confusion(prediction, surplus)
+            numbers = [matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)[: truth.classes]]
+            seen, ledger = np.flatnonzero(numbers[1] + numbers[2]), None
+            numbers = [each[seen] for each in numbers]
+            cells = np.flatnonzero(matrix)
+            pixels = matrix.reshape(-1)[cells]
+        else:
+            seen, matrix, ledger = outline.image(prediction)
+            numbers = [matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)]
+            rows, columns = np.nonzero(matrix)
+            cells, pixels = seen[rows] * truth.classes + seen[columns], matrix[rows, columns]
+        entries = np.stack([seen, *numbers], axis=1).astype(np.int32)
+        return cls(cells, pixels, entries, ledger, sure)
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,7 @@ class Tally:
     however many classes there are.
     """
 
-    ARRAYS = ("confusion", "skipped", "entries", "ends")
+    ARRAYS: tuple[str, ...] = ("confusion", "skipped", "entries", "ends")
 
     def __init__(self, images: int, classes: int, surplus: int = 0) -> None:
         self.confusion = np.zeros((classes, classes + surplus), np.int64)
@@ -102,15 +121,20 @@ class Tally:
         """How many entries there are with each image. Shares memory as `entries`."""
         return np.frombuffer(self._ends, np.int64)
 
-    def counted(self, ids: list[str]) -> tuple[NDArray[np.int64], ImageCounts]:
-        """The matrix and `counts`."""
-        return self.confusion, self.counts(ids)
+    @property
+    def image(self) -> NDArray[np.int32]:
+        """The image of each entry, (m,)."""
+        images = np.arange(len(self._ends), dtype=np.int32)
+        return np.repeat(images, np.diff(self.ends, prepend=0))
+
+    def counted(self, ids: list[str]) -> tuple[NDArray[np.int64], ImageCounts, Ledger | None]:
+        """The matrix, `counts`, and the ledger, where one is kept."""
+        return self.confusion, self.counts(ids), None
 
     def counts(self, ids: list[str]) -> ImageCounts:
         """By image, for the run's folder, once all images are there."""
         tables = np.zeros((3, len(self._ends), len(self.confusion)), np.int32)
-        image = np.repeat(np.arange(len(self._ends)), np.diff(self.ends, prepend=0))
-        tables[:, image, self.entries[:, 0]] = self.entries[:, 1:].T
+        tables[:, self.image, self.entries[:, 0]] = self.entries[:, 1:].T
         return ImageCounts(np.array(ids, np.str_), self.skipped, *tables)
 
     def extend(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -120,6 +144,46 @@ class Tally:
         before = len(self._entries) // 4
         self._entries.frombytes(saved["entries"].astype(np.int32).tobytes())
         self._ends.frombytes((saved["ends"] + before).astype(np.int64).tobytes())
+
+
+class LedgerTally(Tally):
+    """The same with the ledger of errors: an entry takes 52 bytes more, a run 1.3 MB."""
+
+    ARRAYS = (*Tally.ARRAYS, "ledger", "confidence", "best")
+
+    def __init__(self, images: int, classes: int) -> None:
+        super().__init__(images, classes)
+        self._ledger = array("i")
+        self.confidence = np.zeros((2, BINS), np.int64)
+        self.best = np.zeros((2, HALVES), np.int64)
+
+    def add(self, position: int, result: AnyResult | None) -> None:
+        """As that of a `Tally`."""
+        super().add(position, result)
+        if result is not None:
+            assert isinstance(result, ImageResult) and result.ledger is not None
+            self._ledger.frombytes(result.ledger.tobytes())
+            if result.sure is not None:
+                np.add.at(self.confidence.reshape(-1), result.sure.confidence, 1)
+                np.add.at(self.best.reshape(-1), result.sure.best, 1)
+
+    @property
+    def ledger(self) -> NDArray[np.int32]:
+        """(m, 13), of each entry. Shares memory as `entries`."""
+        return np.frombuffer(self._ledger, np.int32).reshape(-1, len(COLUMNS))
+
+    def counted(self, ids: list[str]) -> tuple[NDArray[np.int64], ImageCounts, Ledger | None]:
+        """As that of a `Tally`."""
+        rows = self.image, self.entries[:, 0].copy(), self.ledger.copy()
+        ledger = Ledger(*rows, sparse(self.confidence), sparse(self.best))
+        return self.confusion, self.counts(ids), ledger
+
+    def extend(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Add the images that come next, as ARRAYS of another tally."""
+        super().extend(saved)
+        self._ledger.frombytes(saved["ledger"].astype(np.int32).tobytes())
+        self.confidence += saved["confidence"]
+        self.best += saved["best"]
 
 
 class RegionTally:
@@ -246,11 +310,17 @@ class Progress:
         if saved is None:
             return
         about: About = json.loads(str(saved["about"]))
-        if about["basis"] != basis or not set(self.tallies) <= set(about["runs"]):
+        if about["basis"] != basis or self.lacking(saved):
             log.info("%s is from other code, data or runs: starting over", path)
             return
         self.extend(about, saved)
         log.info("going on from image %d", self.position)
+
+    def lacking(self, saved: Mapping[str, NDArray[Any]]) -> list[str]:
+        """The runs, sorted, that a file does not have all counts of."""
+        runs = self.tallies.items()
+        wanted = {f"{name}.{key}": name for name, tally in runs for key in tally.ARRAYS}
+        return sorted({wanted[array] for array in wanted.keys() - saved.keys()})
 
     def extend(self, about: About, saved: Mapping[str, NDArray[Any]]) -> None:
         """Add the images that come next, as `save` wrote them."""

@@ -80,6 +80,13 @@ class Target:
         whole = facts_of(run).whole_pictures
         return cls(lookup, labels.background == "ignored", scored_classes(run), whole)
 
+    @property
+    def background(self) -> int | None:
+        """Which of the scored classes is the background, None where none is."""
+        if self.classes == self.lookup.classes:
+            return None
+        return 0 if self.whole else self.classes - 1
+
     def seen(self, raw: NDArray[np.integer], source: str) -> NDArray[np.int32]:
         """What an oracle sees of a raw label map (H, W): the class of every pixel, also one that is
         not scored, and −1 where it is ignored, which does not become background."""

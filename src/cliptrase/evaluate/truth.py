@@ -3,7 +3,7 @@
 Benchmarks over the same images differ only in their lookup tables, so an image is read once.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, TypeVar
@@ -18,7 +18,9 @@ from cliptrase.errors import UserError
 from cliptrase.evaluate.protocols import Protocol, Shown, protocol_of
 from cliptrase.evaluate.targets import Target, target_key
 from cliptrase.runs.counts import GroundTruth
+from cliptrase.runs.ledger import Outline
 
+HALF_A_PATCH = 8  # pixels that a model sees: of label maps from files, whose patch is not known
 T = TypeVar("T")
 FOLDER_CURE = "repair the picture and its mask, or take both out of their folders"
 
@@ -92,6 +94,22 @@ class Loader:
             return Scored(sample.id, raw.shape[:2], self._truths(sample.id, raw, where))
 
         return self._made_of(position, scored)
+
+    def outlines(
+        self,
+        truths: Mapping[str, GroundTruth | None],
+        wanted: Iterable[str],
+        size: tuple[int, int],
+        half_a_patch: float = HALF_A_PATCH,
+    ) -> dict[str, Outline]:
+        """What ledgers of errors need of an image of `size` (H, W), for the `wanted` ones of the
+        targets that score it. half_a_patch: in pixels that the model sees."""
+        reach = max(1, round(half_a_patch * self.protocol.scale(size)))
+        scored = {key: truth for key in {*wanted} if (truth := truths[key]) is not None}
+        return {
+            key: Outline.of(truth, size, reach, self.targets[key].background)
+            for key, truth in scored.items()
+        }
 
     def _truths(
         self, id: str, raw: NDArray[np.integer], where: str

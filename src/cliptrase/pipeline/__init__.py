@@ -97,7 +97,7 @@ def runs_to_predict(a_pass: Pass, data: str, frozen: bool) -> list[str]:
 
     def lost(run: Run) -> bool:
         try:
-            return finished.status(run, RUNS, data, freeze_code=frozen).state == "predict"
+            return finished.status(run, RUNS, data, freeze_code=frozen).streams
         except UserError:  # something else is in its place: the pass will say it
             return True
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Discriminator, Field, Tag
 
 from cliptrase.config import files, validation
-from cliptrase.config.metric_names import LOST, METRICS
+from cliptrase.config.metric_names import LOST, METRICS, OF_LEDGER
 from cliptrase.config.validation import Frozen, PathText, Problem, number, one_of, validated, whole
 from cliptrase.errors import UserError, nearest
 
@@ -120,6 +120,9 @@ class MetricsTable(_Table):
     )
     compare_to_best: Flag = False
     figure: Flag = False
+    across: Annotated[str, one_of("benchmarks", "metrics")] = Field(
+        "benchmarks", description="benchmarks or metrics"
+    )
 
 
 class GridTable(_Table):
@@ -147,6 +150,7 @@ OF_THE_PLAN = {
         ("device", "batch_size", "workers", "out", "data"),
         "it does not affect results; give it to the command that runs the suite",
     ),
+    "ledger": "tables whose `metrics` are of the ledger set it",
 }
 # What a row may set below a key of the plan
 OF_A_ROW: dict[str, tuple[str, ...]] = {
@@ -179,7 +183,11 @@ def read_table(name: str) -> MetricsTable | GridTable:
     table = _checked(model, content, where)
     for key, names, known in (
         ("role", (table.role,), Roles.model_fields),
-        ("metric", table.metrics, (*METRICS, LOST)),
+        (
+            "metric",
+            table.metrics,
+            METRICS if kind == "grid" else (*METRICS, LOST, *OF_LEDGER),
+        ),
     ):
         for name in names:
             if name not in known:

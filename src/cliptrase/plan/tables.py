@@ -8,7 +8,7 @@ from types import MappingProxyType
 from cliptrase import config
 from cliptrase.config import Run
 from cliptrase.config.method import BackboneNames
-from cliptrase.config.metric_names import LOST
+from cliptrase.config.metric_names import LOST, OF_LEDGER
 from cliptrase.errors import UserError
 from cliptrase.plan.files import (
     ABOVE,
@@ -81,7 +81,7 @@ class Table:
     """A table of a suite. kind: metrics | grid. `chosen` is the row that a grid marks.
 
     `compare_to_best`: cells that may be as good as the best of their column are marked. `figure`:
-    it is drawn too.
+    it is drawn too. `across`: what its columns are, benchmarks | metrics.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Table:
     chosen: str = ""
     compare_to_best: bool = False
     figure: bool = False
+    across: str = "benchmarks"
 
 
 class Expander:
@@ -120,6 +121,7 @@ class Expander:
             chosen=chosen,
             compare_to_best=isinstance(spec, MetricsTable) and spec.compare_to_best,
             figure=isinstance(spec, MetricsTable) and spec.figure,
+            across=spec.across if isinstance(spec, MetricsTable) else "benchmarks",
         )
 
     def _rows(self, table: str, spec: MetricsTable) -> list[Row]:
@@ -201,7 +203,8 @@ class Expander:
             if column in where
         }
         for run in runs.values():
-            self.runs.setdefault(run.name, run)
+            if run.ledger or run.name not in self.runs:  # of two that are one the one with a ledger
+                self.runs[run.name] = run
         return runs
 
     def _of_hub(self, spec: TableFile, overrides: Sequence[str], size: int) -> str:
@@ -223,6 +226,7 @@ class Expander:
             f"image_size={size}",
             *self.suite.overrides,
             *overrides,
+            *(["ledger=true"] if not set(OF_LEDGER).isdisjoint(spec.metrics) else []),
         )
         if given not in self._resolved:
             self._resolved[given] = config.resolve(given)

@@ -3,11 +3,12 @@
 Tables, in reading order: `results` (what was computed), `published` (what the paper prints),
 `compare` (what may be compared), `cells` (where a cell is filled: one tidy frame), `layout` and
 `remarks` (a table as the paper sets it), `render` (CSV, Markdown, LaTeX), `tables` (the command).
-Figures: `style`, `charts` and `overview` (of the tidy frame), `label_maps` and `attention`;
-`quantities` (what the paper's figures show of a picture, as arrays), `paper_figures` (drawn) and
-`explanation` (in words); `pictures` (of a suite), `figures` (the command). The page: `run_report`
-(what a run's folder says), `keep_pictures`, `page_data` (what the page says), `page` (the command;
-its HTML, CSS and script are in page_files/). W&B: `tracking`. Nothing here starts a run.
+Figures: `style`, `charts`, `overview` and `certainty` (of the tidy frame), `label_maps` and
+`attention`; `quantities` (what the paper's figures show of a picture, as arrays), `paper_figures`
+(drawn) and `explanation` (in words); `pictures` (of a suite), `figures` (the command). The page:
+`run_report` (what a run's folder says) and `ledger` (what its errors say), `keep_pictures`,
+`page_data` (what the page says), `page` (the command; its HTML, CSS and script are in page_files/).
+W&B: `tracking`. Nothing here starts a run.
 """
 
 from pathlib import Path
@@ -16,7 +17,8 @@ from cliptrase.errors import UserError, nearest
 from cliptrase.plan import Plan, Table
 
 PAGE_FILES = Path(__file__).with_name("page_files")  # the template of a page, its style and script
-MAIN_RESULTS, OVERVIEW = "main_results", "fig1a_overview"
+MAIN_RESULTS, OVERVIEW, CERTAINTY = "main_results", "fig1a_overview", "certainty"
+CERTAINTY_METRIC = "ECE"  # the first table that has it is drawn as CERTAINTY
 OVERVIEW_ROWS = ("CLIP", "CLIPtrase")
 PAPER_FIGURES = (  # of pictures, as `paper_figures` draws them
     "fig1b_heatmaps",
@@ -35,12 +37,19 @@ def chart_names(plan: Plan) -> list[str]:
     tables = {name: table for name, table in plan.tables.items() if has_runs(table)}
     charts = [name for name, table in tables.items() if table.kind == "grid" or table.figure]
     charts += [MAIN_RESULTS] * (main_table(plan) is not None)
+    charts += [CERTAINTY] * (certainty_table(plan) is not None)
     return charts + [OVERVIEW] * has_overview(plan)
 
 
 def main_table(plan: Plan) -> Table | None:
     """The first table with runs that is not a grid."""
     return next((t for t in plan.tables.values() if t.kind != "grid" and has_runs(t)), None)
+
+
+def certainty_table(plan: Plan) -> Table | None:
+    """The first table with runs that says how far logits can be trusted."""
+    tables = (table for table in plan.tables.values() if has_runs(table))
+    return next((table for table in tables if CERTAINTY_METRIC in table.metrics), None)
 
 
 def has_overview(plan: Plan) -> bool:

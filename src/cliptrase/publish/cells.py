@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from cliptrase.config import Run
-from cliptrase.config.metric_names import LOST
+from cliptrase.config.kinds import has_background
+from cliptrase.config.metric_names import LOST, OF_BACKGROUND, OF_LEDGER, OF_LOGITS
 from cliptrase.config.schema import Crop, Slide
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES
@@ -184,13 +185,18 @@ def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | 
         best = runs[0].name
         rows = [row.name for row in table.rows for each in row.cells if each.run == best]
         line = replace(line, run=best, runs=(best,), best_of=rows[-1])
+    if cell.metric in OF_LEDGER and (bare := [run for run in runs if run.errors is None]):
+        return replace(line, reason=f"{bare[0].folder}: keeps no ledger of its errors")
     if cell.kind in SUMMARIES:
         return _summary(line, cell.kind, runs)
-    value, ends = compare.mean_value(runs, cell.metric), runs[0].metrics["ci"][cell.metric]
+    if reason := _why_absent(cell, runs):
+        return replace(line, kind="absent", reason=reason)
+    value, ends = compare.mean_value(runs, cell.metric), runs[0].interval(cell.metric)
     if cell.kind == "avg":
         if value is None:
             return replace(line, reason="an average needs a value on every benchmark")
-        ends = bootstrap.interval(value, compare.mean_resampled(runs, cell.metric))
+        if cell.metric not in OF_LOGITS:
+            ends = bootstrap.interval(value, compare.mean_resampled(runs, cell.metric))
     else:
         line = replace(line, images=int(runs[0].metrics["images"]))
         if value is None:
@@ -211,6 +217,15 @@ def _summary(line: Line, kind: str, runs: list[FinishedRun]) -> Line:
         value := float(of(values)), of([run.resampled[line.metric] for run in runs], axis=0)
     )
     return replace(line, value=value, ci_low=ends[0], ci_high=ends[1], code=runs[0].code)
+
+
+def _why_absent(cell: Cell, runs: list[FinishedRun]) -> str:
+    """Why a number of a ledger is meant to be empty, "" where it is not."""
+    if cell.metric in OF_BACKGROUND and not all(map(has_background, cell.settings)):
+        return "no background is scored"
+    if cell.metric in OF_LOGITS and any(run.value(cell.metric) is None for run in runs):
+        return "no logit of a pixel decides: regions vote, or label maps come from files"
+    return ""
 
 
 def _compare(shelf: Shelf, line: Line, runs: list[FinishedRun], versus: Cell) -> Line:

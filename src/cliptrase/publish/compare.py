@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cliptrase.config.metric_names import OF_LOGITS
 from cliptrase.plan.tables import in_words
 from cliptrase.publish.results import FinishedRun, Values
 from cliptrase.runs import bootstrap
@@ -26,15 +27,16 @@ def mean_value(runs: Sequence[FinishedRun], metric: str) -> float | None:
 
 def mean_resampled(runs: Sequence[FinishedRun], metric: str) -> Values:
     """The same in each resample, (1000,)."""
-    return np.mean([run.resampled[metric] for run in runs], axis=0)
+    return np.mean([run.in_resamples(metric) for run in runs], axis=0)
 
 
 def paired_difference(
     runs: Sequence[FinishedRun], others: Sequence[FinishedRun], metric: str
 ) -> tuple[float, float, float] | None:
-    """The mean of `runs` minus that of `others`, with its interval from the same resamples."""
+    """The mean of `runs` minus that of `others`, with its interval from the same resamples; None
+    where one has no value, or nothing is resampled."""
     value, other = mean_value(runs, metric), mean_value(others, metric)
-    if value is None or other is None:
+    if value is None or other is None or metric in OF_LOGITS:
         return None
     resampled, others_resampled = mean_resampled(runs, metric), mean_resampled(others, metric)
     return bootstrap.difference(value, resampled, other, others_resampled)

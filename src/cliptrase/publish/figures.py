@@ -16,8 +16,10 @@ from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.machine import positive
 from cliptrase.plan import Plan
 from cliptrase.publish import (
+    CERTAINTY,
     MAIN_RESULTS,
     OVERVIEW,
+    certainty_table,
     check_pictured,
     has_overview,
     has_runs,
@@ -33,8 +35,10 @@ MOST_PICTURES = 40  # with their label maps in one figure: what a PNG can hold
 
 def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
     """A heat map of every grid and the rows of every table that asks, named as their tables; the
-    bars of the first table of metrics, and Figure 1a of two of its rows."""
+    bars of the first table of metrics, and Figure 1a of two of its rows; how far logits can be
+    trusted, where a table says so."""
     from cliptrase.publish.cells import tidy
+    from cliptrase.publish.certainty import certainty
     from cliptrase.publish.charts import bars, heat_map, row_bars
     from cliptrase.publish.overview import overview, overview_numbers
     from cliptrase.publish.style import save
@@ -51,6 +55,10 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
             paths += save(draw(table.title, frame), folder, chart)
         if table is first and has_overview(suite):
             paths += save(overview(frame), folder, OVERVIEW, overview_numbers(frame))
+    if (trusted := certainty_table(suite)) is not None:
+        title = "Reliability of confidences, and risk at each coverage"
+        figure = certainty(title, tidy(suite, shelf, trusted), shelf)
+        paths += save(figure, folder, CERTAINTY)
     return paths
 
 

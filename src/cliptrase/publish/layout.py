@@ -13,7 +13,7 @@ import pandas as pd
 
 from cliptrase import config
 from cliptrase.config.kinds import has_background
-from cliptrase.config.metric_names import LOST
+from cliptrase.config.metric_names import CATEGORIES, LOST, OF_LOGITS
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES
 from cliptrase.publish.compare import comparables
@@ -25,6 +25,13 @@ FLOPS, MIN_SAMPLES = "flops", "min_samples"
 QUOTED = "As the paper prints it: each row by the protocol and with the model of its own work"
 DIGITS = 2  # decimals of a per cent in a table; a longer value is in the CSV
 
+METRIC_HEADINGS = {
+    **dict.fromkeys(CATEGORIES, "wrong pixels"),
+    "true_regions": "mIoU, told the truth",
+    "true_names": "mIoU, told the truth",
+    **dict.fromkeys(OF_LOGITS, "logits"),
+}
+UNRANKED = (FLOPS, LOST, *CATEGORIES, "ECE", "AURC")  # of which the highest is not the best
 Notes = dict[str, str]  # footnote → its mark
 
 
@@ -84,9 +91,13 @@ def sheet_of(plan: Plan, table: Table, frame: pd.DataFrame) -> Sheet:
         panels, remarks = _grid(frame, table.chosen, notes)
     else:  # a panel for each protocol and rule, and one for quoted rows
         blocks = [(each.title, each.lines) for each in comparables(frame)]
-        quoted, headings = frame[frame["kind"] == "quoted"], _headings(plan, table)
+        quoted = frame[frame["kind"] == "quoted"]
         blocks += [(QUOTED, quoted)] * (len(quoted) > 0)
-        panels = [_panel(title, lines, headings, notes) for title, lines in blocks]
+        if table.across == "metrics":
+            panels = [_metrics_panel(title, lines, notes) for title, lines in blocks]
+        else:
+            headings = _headings(plan, table)
+            panels = [_panel(title, lines, headings, notes) for title, lines in blocks]
     remarks = [reading(table.kind), *remarks, *remarks_of(frame)]
     return Sheet(table.name, table.title, facts(plan.suite, frame), panels, notes, remarks)
 
@@ -123,6 +134,22 @@ def _panel(title: str, lines: pd.DataFrame, headings: dict[str, str], notes: Not
     cells["place"] = cells["column"].mask(cells["metric"] == FLOPS, FLOPS)
     columns = _columns(set(cells["place"]), headings)
     cells = _placed(cells.assign(label=cells["row"]), columns)
+    cells["best"] = _is_best(cells, ["section", "across"])
+    return Panel(title, "", columns, _with_marks(cells, notes))
+
+
+def _metrics_panel(title: str, lines: pd.DataFrame, notes: Notes) -> Panel:
+    """Rows × metrics, a section for each benchmark and group of rows."""
+    groups = lines["group"].nunique() > 1
+    places = lines["column"] + (" · " + lines["group"] if groups else "")
+    cells = lines.assign(section=places, label=lines["row"], place=lines["metric"])
+    ordered = pd.Categorical(cells["column"], cells["column"].unique(), ordered=True)
+    cells = cells.iloc[ordered.argsort(kind="stable")]
+    columns = tuple(
+        Column(metric, metric, METRIC_HEADINGS.get(metric, ""))
+        for metric in lines["metric"].unique()
+    )
+    cells = _placed(cells, columns)
     cells["best"] = _is_best(cells, ["section", "across"])
     return Panel(title, "", columns, _with_marks(cells, notes))
 
@@ -179,9 +206,9 @@ def _placed(cells: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
 
 def _is_best(cells: pd.DataFrame, place: list[str]) -> pd.Series:
     """Whether a value is, as printed, the highest of its place, where there are at least two to
-    compare: never of FLOPs, pixels lost and summaries, nor of runs by different code or under
-    different rules."""
-    numbers = cells[cells["value"].notna() & ~cells["metric"].isin([FLOPS, LOST])]
+    compare: never of UNRANKED and summaries, nor of runs by different code or under different
+    rules."""
+    numbers = cells[cells["value"].notna() & ~cells["metric"].isin(UNRANKED)]
     numbers = numbers[~numbers["kind"].isin(SUMMARIES)]
     numbers = numbers.assign(
         printed=[round(value, DIGITS) for value in numbers["value"]],

@@ -325,6 +325,8 @@ def _run(folder: Folder, by_image: NDArray[np.float64]) -> Facts:
         },
         "classes": _classes(folder),
         "confusions": facts["confusions"],
+        "errors": _errors(facts["errors"]),
+        "certainty": facts["errors"] and facts["errors"]["certainty"],
         "worst": [(ids[place], round(float(by_image[place]), 1)) for place in order[:MOST]],
         "cost": facts["cost"],
         "made": facts["made"] | {key: facts[key] for key in ("working_folder", "data_folder")},
@@ -332,6 +334,16 @@ def _run(folder: Folder, by_image: NDArray[np.float64]) -> Facts:
         "config": (folder.path / "config.yaml").read_text(encoding="utf-8"),
         "shown": [],
     }
+
+
+def _errors(errors: Facts | None) -> list[list[str]]:
+    """The ledger of a run, a row of texts each category and mean; none where it keeps none."""
+    if errors is None:
+        return []
+    rows = [
+        [each["name"], *_spanned(*each["share"]), each["most"]] for each in errors["categories"]
+    ]
+    return rows + [[name, *_spanned(*each), ""] for name, each in errors["means"].items()]
 
 
 def _spanned(value: float | None, low: float | None, high: float | None) -> list[str]:

@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from cliptrase.config.metric_names import LOST
+from cliptrase.config.metric_names import CATEGORIES, LOST
 from cliptrase.errors import counted
 from cliptrase.plan.files import SUMMARIES
 from cliptrase.publish.cells import missing
 from cliptrase.publish.compare import different_digests
+from cliptrase.runs.ledger import ORACLES
 
 NEAR_BEST = "≈"
 
@@ -71,6 +72,17 @@ def remarks_of(frame: pd.DataFrame) -> list[str]:
         )
     if frame["kind"].isin(SUMMARIES).any():
         remarks.append(f"{', '.join(SUMMARIES)}: of the rows above, column by column.")
+    if frame["metric"].isin(CATEGORIES).any():
+        remarks.append(
+            "pAcc and the wrong pixels are per cent of the scored pixels and add up to 100: each "
+            "wrong pixel is in the first category that fits (docs/errors.md)."
+        )
+    if frame["metric"].isin(ORACLES).any():
+        remarks.append(
+            "Oracles, which know the ground truth: true_regions is mIoU of the method's most "
+            "frequent label in each true region, true_names that of its own regions under their "
+            "most frequent true class."
+        )
     if frame["near_best"].any():
         remarks.append(
             f"{NEAR_BEST} at a value: its difference to the best of the column is not significant. "

@@ -23,6 +23,7 @@ from cliptrase.data.read.prepared import prepared_folder, read_selfcheck, read_s
 from cliptrase.errors import UserError
 from cliptrase.files import read_json, sha256_file, sha256_text
 from cliptrase.plan import Plan
+from cliptrase.publish.ledger import Errors, errors_of, read_ledger
 from cliptrase.runs import bootstrap, code, finished, scoring, store
 
 Values = NDArray[np.float64]
@@ -41,8 +42,33 @@ class FinishedRun:
     versions: Mapping[str, str]  # of the packages that it was made with
 
     def value(self, metric: str) -> float | None:
-        """The metric, None where no pixel was scored."""
-        return self.metrics[metric]
+        """The metric, None where no pixel was scored; of OF_LEDGER None where no ledger is kept."""
+        if metric in METRICS:
+            return self.metrics[metric]
+        return None if self.errors is None else self.errors.points[metric]
+
+    def interval(self, metric: str) -> tuple[float | None, float | None]:
+        """The ends of the 95 % interval of a metric that has a value."""
+        if metric in METRICS:
+            low, high = self.metrics["ci"][metric]
+            return low, high
+        return (None, None) if self.errors is None else self.errors.interval(metric)
+
+    def in_resamples(self, metric: str) -> Values:
+        """A metric that has a value in each of the bootstrap's resamples."""
+        if metric in METRICS:
+            return self.resampled[metric]
+        assert self.errors is not None, f"{self.folder}: no ledger"
+        return self.errors.resampled[metric]
+
+    @functools.cached_property
+    def errors(self) -> Errors | None:
+        """What its ledger of errors says, None where it keeps none. Raises UserError for a damaged
+        file."""
+        ledger = read_ledger(self.folder)
+        if ledger is None:
+            return None
+        return errors_of(ledger, scoring.read_counts(self.folder), self.metrics["rule"])
 
     @property
     def image_list(self) -> str:

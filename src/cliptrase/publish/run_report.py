@@ -17,11 +17,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import METRICS, RULES
+from cliptrase.config.metric_names import LIKE_MIOU, METRICS, OF_LOGITS, RULES
 from cliptrase.errors import UserError, nearest
 from cliptrase.publish.compare import different_digests
+from cliptrase.publish.ledger import Errors, errors_of, read_ledger, reliability, risk
 from cliptrase.runs import bootstrap, finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
+from cliptrase.runs.ledger import Ledger
 from cliptrase.runs.metrics import class_counts, class_iou, scores
 from cliptrase.runs.provenance import COMPUTING
 
@@ -103,8 +105,8 @@ def find_run(results: Path, word: str) -> Folder:
 
 
 def report(run: Folder) -> Facts:
-    """Everything that a run's folder says: scores under all rules, classes, confusions, cost,
-    where it comes from, and the command that makes it."""
+    """Everything that a run's folder says: scores under all rules, classes, confusions, errors by
+    category where they are kept, cost, where it comes from, and the command that makes it."""
     metrics, made, counts = run.metrics, run.made, run.counts
     totals = class_counts(run.confusion)
     resampled = bootstrap.totals(counts.tp, counts.gt, counts.pred)
@@ -119,6 +121,7 @@ def report(run: Folder) -> Facts:
             {**each, "pixels": pixels, "predicted": predicted} for each, pixels, predicted in rows
         ],
         "confusions": list(_confusions(run)),
+        "errors": _errors(run),
         "cost": {
             "seconds": made.get("seconds", {}),
             "runs_in_pass": made.get("runs_in_pass"),
@@ -167,6 +170,48 @@ def _intervals(
             )
         ]
         for metric in METRICS
+    }
+
+
+def _errors(run: Folder) -> Facts | None:
+    """The ledger of its errors, None where it keeps none. categories: of each its pixels, its share
+    of the scored pixels with its interval, and the true class that most of them are of; means: what
+    is computed like mIoU, with its interval; certainty: None where no logit of a pixel decides."""
+    ledger = read_ledger(run.path)
+    if ledger is None:
+        return None
+    errors = errors_of(ledger, run.counts, run.metrics["rule"])
+    values = {name: [point, *errors.interval(name)] for name, point in errors.points.items()}
+    by_class = ledger.by_class(len(run.names))
+    categories = [
+        {
+            "name": name,
+            "pixels": int(pixels.sum()),
+            "share": values[name],
+            "most": run.names[pixels.argmax()] if pixels.any() else "",
+            "of": int(pixels.max()),
+        }
+        for name, pixels in by_class.items()
+    ]
+    return {
+        "categories": categories,
+        "means": {name: values[name] for name in LIKE_MIOU},
+        "certainty": _certainty(ledger, errors) if len(ledger.confidence) else None,
+    }
+
+
+def _certainty(ledger: Ledger, errors: Errors) -> Facts:
+    """How far its logits can be trusted, in per cent. reliability: of each group of confidence its
+    mean confidence, how much of it is right, and its pixels; risk: how much is wrong of the most
+    confident tenth of the pixels, two tenths, … all."""
+    groups, wrong = reliability(ledger.by_confidence), risk(ledger.by_confidence)
+    parts = zip(
+        groups.confidence.tolist(), groups.right.tolist(), groups.pixels.tolist(), strict=True
+    )
+    return {
+        **{name: errors.points[name] for name in OF_LOGITS},
+        "reliability": [part for part in parts if part[2]],
+        "risk": wrong[len(wrong) // 10 - 1 :: len(wrong) // 10].tolist(),
     }
 
 

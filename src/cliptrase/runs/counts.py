@@ -1,20 +1,23 @@
 """Pixels by class: those of one image as a confusion matrix, those of a run by image and class."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+UNSCORED = -1
 
 
 @dataclass(frozen=True)
 class GroundTruth:
     """The scored pixels of one image, ready to be compared with many predictions.
 
-    `rows` (P,) int64: class · K of each scored pixel; `scored` (H·W,) bool, None where all are.
+    `labels` (P,) int64: the class of each scored pixel, `rows`: that times K; `scored` (H·W,) bool,
+    None where all are.
     """
 
+    labels: NDArray[np.int64]
     rows: NDArray[np.int64]
     scored: NDArray[np.bool_] | None
     classes: int
@@ -25,13 +28,15 @@ class GroundTruth:
         flat = labels.reshape(-1).astype(np.int64)
         scored = (flat >= 0) & (flat < classes)
         if scored.all():
-            return cls(flat * classes, None, classes)
-        return cls(flat[scored] * classes, scored, classes)
+            return cls(flat, flat * classes, None, classes)
+        labels = flat[scored]
+        return cls(labels, labels * classes, scored, classes)
 
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """Class (P,) of each scored pixel."""
-        return self.rows // self.classes
+    def spread(self, size: tuple[int, int]) -> NDArray[np.int16]:
+        """Class (H, W) of every pixel of an image of `size` (H, W), −1 where it is not scored."""
+        labels = np.full(size[0] * size[1], UNSCORED, np.int16)
+        labels[slice(None) if self.scored is None else self.scored] = self.labels
+        return labels.reshape(size)
 
     def confusion(self, prediction: NDArray[np.integer], surplus: int = 0) -> NDArray[np.int64]:
         """(K, K + surplus) int64, rows = ground truth, of a `prediction` (H, W) in

@@ -3,8 +3,8 @@
 A run is finished when the files of its folder are those that were written (provenance.json holds
 their digests), and were made by this code from this data. What is missing says what it costs:
 "predict" streams the images again, "rescore" makes metrics.json again from the saved counts, and of
-an unsupervised run the counts from the saved regions; "maps" streams some of the images for the
-label maps that are asked for.
+an unsupervised run the counts from the saved regions; "ledger" streams the images again for the
+ledger of errors that is asked for, "maps" some of them for the label maps.
 
 Loads neither numpy nor torch: every start of Snakemake asks.
 """
@@ -28,6 +28,8 @@ SCORED = ("metrics.json", "config.yaml")
 SEALED = ("metrics.json", "confusion.npz", "per_image.npz", "config.yaml")
 FILES = (*SEALED, PROVENANCE)
 REGIONS = "regions.npz"  # of an unsupervised run: its counts are made of it
+LEDGER = "ledger.npz"  # of a run that keeps a ledger of its errors
+SOME = (REGIONS, LEDGER)  # files that not every run has
 MAPS, LEGEND = "maps", ("legend.png", "legend.json")  # of a run that keeps label maps
 NOT_RUN = "not run yet"
 TABLES = Path(__file__).parents[1] / "data" / "labels"
@@ -38,7 +40,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, whe
 class Status:
     """What a run needs, and why; the reason of a finished run is empty."""
 
-    state: Literal["finished", "maps", "rescore", "predict"]
+    state: Literal["finished", "maps", "ledger", "rescore", "predict"]
     reason: str = ""
 
     @property
@@ -47,9 +49,15 @@ class Status:
         return self.state == "finished"
 
     @property
+    def streams(self) -> bool:
+        """Whether all its images must be streamed."""
+        return self.state in ("predict", "ledger")
+
+    @property
     def scored(self) -> bool:
-        """Whether its numbers stand, with or without the label maps that are asked for."""
-        return self.state in ("finished", "maps")
+        """Whether its numbers stand, with or without the label maps and the ledger that are asked
+        for."""
+        return self.state in ("finished", "maps", "ledger")
 
 
 def status(
@@ -57,8 +65,8 @@ def status(
 ) -> Status:
     """What the folder of `run` in `runs_folder` still needs.
 
-    `freeze_code` lets a run stand whatever code predicted and scored it. Raises UserError as
-    `unwritten`.
+    `freeze_code` lets a run stand whatever code predicted and scored it: one of other code gains no
+    ledger. Raises UserError as `unwritten`.
     """
     folder = Path(runs_folder) / run.name
     if reason := unwritten(folder, run):
@@ -75,9 +83,12 @@ def status(
     reason = _damage(folder, scored, made)
     if not reason and not freeze_code and made.get("scoring") != code.scoring_digest():
         reason = "its scores are of other scoring code"
+    lacking = _lacking_ledger(folder, run, made) if run.ledger else ""
     if reason:  # metrics.json holds one number that the counts do not
         scorable = "flops" in made and not any((folder / name).is_dir() for name in scored)
-        return Status("rescore" if scorable else "predict", reason)
+        return Status("rescore" if scorable and not lacking else "predict", reason)
+    if lacking:
+        return Status("ledger", lacking)
     reason = _lacking_maps(folder, run, made)
     return Status("maps" if reason else "finished", reason)
 
@@ -165,7 +176,7 @@ def unwritten(folder: Path, run: Run) -> str:
     else:
         fault = f"config.yaml is {'damaged' if config.is_file() else 'missing'}"
         names = {each.name for each in folder.iterdir() if each.name[0] != "."}
-        strange = sorted(names - {*FILES, REGIONS, MAPS, *LEGEND})
+        strange = sorted(names - {*FILES, *SOME, MAPS, *LEGEND})
         if not strange:
             return fault
         fault += f", and {strange[0]} is no file of a run"
@@ -177,6 +188,18 @@ def _predicted_and_scored(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if run.method.unsupervised is None:
         return PREDICTED, SCORED
     return (REGIONS,), (*PREDICTED, *SCORED)
+
+
+def _lacking_ledger(folder: Path, run: Run, made: Mapping[str, Any]) -> str:
+    """Why the ledger of errors that `run` asks for must be made; "" where it is there, and where
+    other code made the run.
+
+    made: what provenance.json holds.
+    """
+    reason = "it keeps no ledger of its errors, and ledger=true asks for one"
+    if LEDGER in made["files"]:
+        reason = _damage(folder, [LEDGER], made)
+    return reason if reason and made.get("code") == code.prediction_digest() else ""
 
 
 def _lacking_maps(folder: Path, run: Run, made: Mapping[str, Any]) -> str:
@@ -197,8 +220,8 @@ def read_provenance(folder: Path) -> Mapping[str, Any]:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """File → sha256 of the files that provenance.json answers for."""
-    regions = [REGIONS] * (folder / REGIONS).is_file()
-    return {name: sha256_file(folder / name) for name in (*SEALED, *regions)}
+    some = [name for name in SOME if (folder / name).is_file()]
+    return {name: sha256_file(folder / name) for name in (*SEALED, *some)}
 
 
 def damage_of(folder: Path) -> str:

@@ -18,12 +18,13 @@ from cliptrase.files import sha256_text
 from cliptrase.runs import bootstrap, unsupervised
 from cliptrase.runs.counts import ImageCounts, RegionCounts
 from cliptrase.runs.finished import REGIONS
+from cliptrase.runs.ledger import Ledger
 from cliptrase.runs.metrics import class_counts, class_iou, lost, scores
 
 DIGITS = 6  # of the per cent in metrics.json
 BACKGROUND = "background"  # the name of the class that background words share
 # A confusion matrix and its images, or regions whose classes are decided by all of them together
-Counted = tuple[NDArray[np.int64], ImageCounts] | RegionCounts
+Counted = tuple[NDArray[np.int64], ImageCounts, Ledger | None] | RegionCounts
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Result:
     `regions`: of an unsupervised run, from which all counts were made. A matrix has one column more
     for pixels that no class was predicted for: where there are more clusters than classes, and
     where the words have distractors.
+    `ledger`: of its errors, where the run keeps one and the images were just streamed.
     """
 
     names: list[str]
@@ -40,6 +42,7 @@ class Result:
     counts: ImageCounts
     flops: int  # of the first image, as torch counts them
     regions: RegionCounts | None = None
+    ledger: Ledger | None = None
 
 
 def result_of(run: Run, counted: Counted, flops: int) -> Result:
@@ -49,7 +52,8 @@ def result_of(run: Run, counted: Counted, flops: int) -> Result:
     """
     names = class_names(run)
     if not isinstance(counted, RegionCounts):
-        return Result(names, *counted, flops)
+        matrix, by_image, ledger = counted
+        return Result(names, matrix, by_image, flops, ledger=ledger)
     asked = run.method.unsupervised
     assert asked is not None
     count = asked.clusters if isinstance(asked.clusters, int) else len(names)

@@ -1,5 +1,6 @@
 """Run folders: metrics.json, confusion.npz, per_image.npz, config.yaml, provenance.json, and of
-unsupervised runs regions.npz. A run may keep label maps: maps/, legend.png, legend.json.
+unsupervised runs regions.npz. A run may keep a ledger of its errors, ledger.npz, and label maps:
+maps/, legend.png, legend.json.
 
 A folder is written whole under a temporary name and renamed. Everything shown elsewhere is derived
 from it.
@@ -33,6 +34,7 @@ from cliptrase.files import (
     write_text,
 )
 from cliptrase.runs import code, finished, scoring
+from cliptrase.runs.ledger import Ledger
 from cliptrase.runs.provenance import commit, now
 from cliptrase.runs.scoring import Result
 
@@ -41,21 +43,26 @@ NAME_END = "[0-9a-f]" * 10  # the end of a run's name, as a pattern
 
 
 def write(out: Path | str, run: Run, result: Result, provenance: Mapping[str, object]) -> Path:
-    """Write the run's folder into `out`, whole, in the place of an earlier one of the same run.
+    """Write the run's folder into `out`, whole, in the place of an earlier one of the same run;
+    where that lacks nothing but the ledger of errors, the ledger alone.
 
     Raises UserError for a folder or file of that name that holds something else, and for a full
     disk.
     """
     out = Path(out)
     folder = out / run.name
-    finished.unwritten(folder, run)
+    there = not finished.unwritten(folder, run)
     with naming_the_path(folder):
         clear_folders(out)
+        if there and _gains_ledger(folder, result, provenance):
+            return folder
         building, handle = claimed(folder, new_folder)
         try:
             if result.regions is not None:
                 with atomic_write(building / finished.REGIONS) as file:
                     np.savez_compressed(file, **vars(result.regions))
+            if result.ledger is not None:
+                _write_ledger(building, result.ledger)
             _write_counts(building, result)
             _score(building, run, result, provenance)
             _replace(folder, building)
@@ -84,9 +91,9 @@ def rescore(
     for name, run in runs.items():
         needed = finished.status(run, out, data, freeze_code=freeze_code)
         folder = Path(out) / name
-        for file in (*finished.FILES, finished.REGIONS, *finished.LEGEND):
+        for file in (*finished.FILES, *finished.SOME, *finished.LEGEND):
             clear_leftovers(folder / file)
-        if needed.state == "predict":
+        if needed.streams:
             left[name] = run
             if needed.reason != finished.NOT_RUN:
                 log.info("%s: %s; made again", name, needed.reason)
@@ -117,6 +124,29 @@ def read_metrics(folder: Path | str) -> dict[str, Any]:
     if content is None:
         raise scoring.damaged(path)
     return content
+
+
+def _gains_ledger(folder: Path, result: Result, provenance: Mapping[str, object]) -> bool:
+    """Whether a run folder now has the ledger, and else stays as it is: its files are those that
+    were written, by the same code from the same data, and say the same."""
+    made = finished.read_provenance(folder)
+    alike = all(made.get(key) == provenance.get(key) for key in ("code", "scoring", "data"))
+    if result.ledger is None or not alike or finished.damage_of(folder):
+        return False
+    with np.load(folder / "confusion.npz", allow_pickle=False) as file:
+        same = np.array_equal(file["confusion"], result.confusion)
+    before = vars(scoring.read_counts(folder))
+    if not same or any(not np.array_equal(before[k], v) for k, v in vars(result.counts).items()):
+        return False
+    _write_ledger(folder, result.ledger)
+    digests = made["files"] | {finished.LEDGER: sha256_file(folder / finished.LEDGER)}
+    _write_provenance(folder, {**made, "files": digests})
+    return True
+
+
+def _write_ledger(folder: Path, ledger: Ledger) -> None:
+    with atomic_write(folder / finished.LEDGER) as file:
+        np.savez_compressed(file, **vars(ledger))
 
 
 def _write_counts(folder: Path, result: Result) -> None:

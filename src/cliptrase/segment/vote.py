@@ -95,7 +95,7 @@ def region_means(logits: Tensor, regions: Tensor) -> Tensor:
     region's mask, and no upsampled logit is ever made.
     """
     across = [
-        _upsampling(logits.device, small, large)
+        upsampling(logits.device, small, large)
         for small, large in zip(logits.shape[-2:], regions.shape[-2:], strict=True)
     ]
     patches = logits.flatten(2).double().transpose(1, 2)
@@ -110,7 +110,7 @@ def region_means(logits: Tensor, regions: Tensor) -> Tensor:
 
 @torch.library.custom_op("cliptrase::upsampling_adjoint", mutates_args=())
 def _adjoint(masks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Weights (B, R, h, w) of patches, of masks (B, R, H, W): the adjoint of `_upsampling` a side.
+    """Weights (B, R, h, w) of patches, of masks (B, R, H, W): the adjoint of `upsampling` a side.
 
     torch's own takes four times as long on a CPU, and on a GPU adds up in any order. An operation
     by itself, so that evaluate/jobs.py counts it as little as any other resizing.
@@ -119,7 +119,7 @@ def _adjoint(masks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _upsampling(device: torch.device, small: int, large: int) -> Tensor:
+def upsampling(device: torch.device, small: int, large: int) -> Tensor:
     """The matrix (large, small) float64 that upsamples a side bilinearly."""
     unit = torch.eye(small, dtype=torch.float64)[None, None]
     matrix = F.interpolate(unit, size=(large, small), mode="bilinear", align_corners=False)[0, 0]

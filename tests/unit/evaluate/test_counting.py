@@ -117,7 +117,7 @@ def test_from_pixels_to_counts_a_batch_takes_as_many_operations_as_an_image(
 def test_runs_that_predict_alike_are_counted_once(batched, runs_of, make, tmp_path, monkeypatch):
     """Another rule reads the same counts; another vocabulary is another ground truth."""
     counted: list[int] = []
-    owner = predict.Counted if batched else predict.ImageResult
+    owner = predict.Counted if batched else ImageResult
     original = owner.of
 
     def noted(*args, **kwargs):

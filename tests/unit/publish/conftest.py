@@ -15,11 +15,14 @@ from tests.unit.publish.reading import DISCREPANCIES, PEERS, lines_of
 
 from cliptrase import plan as planning
 from cliptrase.config import Run
+from cliptrase.config.kinds import has_background
+from cliptrase.config.metric_names import CATEGORIES, OF_BACKGROUND
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line
 from cliptrase.runs import finished, scoring, store
 from cliptrase.runs.counts import ImageCounts, RegionCounts
+from cliptrase.runs.ledger import BINS, HALVES, Ledger, sparse
 
 QUALITY = {"clip": 0.35, "sclip": 0.6, "cliptrase": 0.75}
 PROVENANCE = {"code": "0" * 64, "data": None, "commit": "0123456789abcdef+dirty", "seconds": {}}
@@ -60,13 +63,34 @@ def draw(name: str, run: Run, images: int, classes: int) -> scoring.Result:
     flops = 1000 if run.method.name == "clip" else 1200
     names, matrix = [f"class {i}" for i in here], matrices.sum(axis=0)
     if run.method.unsupervised is None:
-        return scoring.Result(names, matrix, counts, flops)
+        ledger = draw_ledger(counts, own, has_background(run)) if run.ledger else None
+        return scoring.Result(names, matrix, counts, flops, ledger=ledger)
     of_image = np.arange(images, dtype=np.int32)  # a region each
     pixels, looks = gt.astype(np.int32), np.ones((images, 1), np.float32)
     regions = RegionCounts(
         counts.ids, counts.skipped, of_image, pixels.sum(axis=1, dtype=np.int32), pixels, looks
     )
     return scoring.Result(names, matrix, counts, flops, regions)
+
+
+def draw_ledger(counts: ImageCounts, random: np.random.Generator, background: bool) -> Ledger:
+    """A ledger whose categories add up to the counts; its borders and oracles are like the counts
+    of all pixels, a little better."""
+    images, classes = counts.gt.shape
+    wrong = (counts.gt - counts.tp).reshape(-1)
+    shares = random.dirichlet(np.ones(len(CATEGORIES)), wrong.shape)
+    parts = np.floor(shares * wrong[:, None]).astype(np.int32)
+    if not background:
+        parts[:, [CATEGORIES.index(name) for name in OF_BACKGROUND if name in CATEGORIES]] = 0
+    parts[:, -1] += wrong - parts.sum(axis=1)
+    tp, gt, pred = (each.reshape(-1) for each in (counts.tp, counts.gt, counts.pred))
+    better = tp + wrong // 2
+    numbers = np.column_stack([parts, tp // 4, gt // 4, pred // 4, better, gt, better, gt])
+    image = np.arange(images, dtype=np.int32).repeat(classes)
+    label = np.tile(np.arange(classes, dtype=np.int32), images)
+    confidence, best = np.zeros((2, BINS), np.int64), np.zeros((2, HALVES), np.int64)
+    confidence[:, ::100], best[:, ::400] = random.integers(1, 50, (2, 2, 1))
+    return Ledger(image, label, numbers.astype(np.int32), sparse(confidence), sparse(best))
 
 
 def make_runs(

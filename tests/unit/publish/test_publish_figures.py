@@ -221,6 +221,6 @@ def test_without_a_prepared_dataset_charts_are_drawn_and_it_says_why(
     (tmp_path / "runs").symlink_to(whole_paper / "runs")
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     made = {path.name for path in (tmp_path / "paper" / "figures").glob("[a-z]*")}
-    assert {name.partition(".")[0] for name in made} == CHARTS | {"table_peers_slide"}
-    assert set(chart_names(planning.load("paper"))) == CHARTS | {"table_peers_slide"}
+    assert {name.partition(".")[0] for name in made} == CHARTS | {"table_peers_slide", "certainty"}
+    assert set(chart_names(planning.load("paper"))) == CHARTS | {"table_peers_slide", "certainty"}
     assert "no pictures" in caplog.text and "coco" in caplog.text
