@@ -27,6 +27,7 @@ PAPER_FIGURES = (  # of pictures, as `paper_figures` draws them
     "fig9",
     "fig10_denoising",
 )
+CONVERGENCE = "fig8_convergence"  # of results/<suite>/san, which `snakemake fig8` makes
 MODES = ("offline", "online", "disabled")  # how W&B publishes
 
 

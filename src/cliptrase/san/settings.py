@@ -102,7 +102,9 @@ class San(Frozen):
             )
         outputs, after = list(self.fusion), list(self.fusion.values())
         if outputs != sorted(set(outputs)) or after != sorted(set(after)):
-            raise UserError(f"fusion={self.fusion}: both blocks of CLIP and side blocks must ascend")
+            raise UserError(
+                f"fusion={self.fusion}: both blocks of CLIP and side blocks must ascend"
+            )
         if after[-1] > side.blocks:
             raise UserError(f"fusion={self.fusion}: there are {side.blocks} side blocks")
         if outputs[-1] > self.recognition:
@@ -175,6 +177,13 @@ class San(Frozen):
             json.dumps([content, self.taken, self.run.model.weights_sha256], sort_keys=True)
         )
 
+    @property
+    def regions_key(self) -> str:
+        """The same for experiments whose regions are the same."""
+        method = self.run.method.model_dump(mode="json", exclude_defaults=True)
+        about = [self.init.images, self.dataset, method, self.run.model.weights_sha256]
+        return sha256_text(json.dumps(about, sort_keys=True))
+
     def store(self, data: Path | str) -> Path:
         """The folder of its pictures, labels and tokens."""
         return Path(data, "san", self.name)
@@ -184,7 +193,9 @@ def load(name: str) -> San:
     """The experiment of conf/san/`name`.yaml. Raises UserError naming the key, and where CLIP is not
     as deep as the experiment needs."""
     said = f"conf/san/{name}.yaml"
-    san = validated(San, config.load(GROUP, name), sentence=lambda each: f"{said}: {each.sentence()}")
+    san = validated(
+        San, config.load(GROUP, name), sentence=lambda each: f"{said}: {each.sentence()}"
+    )
     depth = san.run.model.depth
     if san.recognition >= depth:
         raise UserError(

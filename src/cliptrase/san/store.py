@@ -31,7 +31,9 @@ from cliptrase.san.settings import San
 from cliptrase.shapes import scenes
 from cliptrase.shapes.train import training_scene
 
-FIRST_VALIDATION = 5_000_000  # of the validation seeds: others tuned and described with earlier ones
+FIRST_VALIDATION = (
+    5_000_000  # of the validation seeds: others tuned and described with earlier ones
+)
 NO_CLASS = 255
 ABOUT = "store.json"
 
@@ -63,9 +65,7 @@ def scene_of(san: San, row: int) -> scenes.Scene:
     return scenes.scene(scenes.VALIDATION_SEEDS[FIRST_VALIDATION + row - san.pictures])
 
 
-def blocks_after(
-    clip: Clip, tokens: torch.Tensor, taken: Sequence[int]
-) -> Iterator[torch.Tensor]:
+def blocks_after(clip: Clip, tokens: torch.Tensor, taken: Sequence[int]) -> Iterator[torch.Tensor]:
     """Tokens (B, 1 + N, D) after each of the blocks `taken`, ascending (0: what enters the first,
     which is `tokens`), as CLIP computes them."""
     for block in range(taken[-1] + 1):

@@ -10,7 +10,7 @@ bit where an uninterrupted one does (one thread, same machine).
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,20 @@ SAVED = 20  # checkpoints of a training
 
 
 class Curve:
-    """Pixels hit, true and predicted (checkpoints, pictures, K), filled as the training goes on."""
+    """Pixels hit, true and predicted (checkpoints, pictures, K), filled as the training goes on, and
+    the seconds of a CPU that its steps took, without scoring."""
 
     def __init__(self, checkpoints: int, pictures: int, classes: int) -> None:
         self.counts = torch.zeros(3, checkpoints, pictures, classes, dtype=torch.int32)
+        self.cpu_seconds = 0.0
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """As `descent.run` saves it."""
-        return {"counts": self.counts}
+        return {"counts": self.counts, "cpu_seconds": self.cpu_seconds}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As it was saved."""
-        self.counts = state["counts"]
+        self.counts, self.cpu_seconds = state["counts"], state["cpu_seconds"]
 
 
 def begun(san: San, arm: str, seed: int, clip: Clip, text: Tensor, data: Path | str) -> SanModel:
@@ -125,6 +127,7 @@ class Training:
         """Score if it is time, then one step of training. Returns its loss."""
         if step in self.san.checkpoints:
             self.score(step)
+        start = time.process_time()
         san, model = self.san, self.model
         rows = rows_of(san, self.seed, step)
         truths = [truth_of(self.store.classes[row], NO_CLASS) for row in rows]
@@ -138,6 +141,7 @@ class Training:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), san.clip_norm)
         self.optimizer.step()
+        self.curve.cpu_seconds += time.process_time() - start
         return loss.item()
 
     def answers(self, rows: Sequence[int]) -> list[Any]:
@@ -179,11 +183,18 @@ def train(
     """
     training = Training(san, open_store(san, data), begun(san, arm, seed, clip, text, data), seed)
     queries = training.model.side.query.detach().numpy().tobytes()
-    recipe = {"recipe": san.recipe(), "arm": arm, "seed": seed, "queries": sha256_text(queries.hex())}
+    recipe = {
+        "recipe": san.recipe(),
+        "arm": arm,
+        "seed": seed,
+        "queries": sha256_text(queries.hex()),
+    }
     parts = {"model": training.model, "optimizer": training.optimizer, "curve": training.curve}
     every = max(1, san.iterations // (SAVED * descent.SAVE_EVERY))
     try:
-        descent.run(recipe, san.iterations, checkpoint, parts, training.step, every=every, stop=stop)
+        descent.run(
+            recipe, san.iterations, checkpoint, parts, training.step, every=every, stop=stop
+        )
     except ValueError as error:
         raise UserError(str(error)) from None
     if stop is None:
@@ -201,7 +212,7 @@ def write_run(san: San, file: Path, training: Training, about: dict[str, object]
 
 def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
     """Train a run of an experiment and write it. Returns its file."""
-    file, start = san.run_file(arm, seed), time.process_time()
+    file = san.run_file(arm, seed)
     checkpoint = san.folder / "checkpoints" / f"{arm}-{seed}.pt"
     for folder in (file.parent, checkpoint.parent):
         make_ready(folder)
@@ -209,13 +220,12 @@ def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
     clip = load_clip(san.run.model)
     _, text = text_of(san.run, clip, data)
     training = train(san, arm, seed, clip, text.features, data, checkpoint)
-    spent = time.process_time() - start
     about = {
         "recipe": json.loads(san.recipe()),
         "arm": arm,
         "seed": seed,
         "parameters": sum(each.numel() for each in training.model.parameters()),
-        "cpu_seconds": round(spent, 1),  # of the last start, where it was interrupted
+        "cpu_seconds": round(training.curve.cpu_seconds, 1),
         "finished": now(),
         "commit": commit(),
         "versions": versions(),

@@ -75,7 +75,10 @@ def test_what_does_not_decay_are_norms_queries_and_positions(tiny, clip, text):
 def test_the_result_sums_chances_times_masks():
     """By a loop, masks at the picture's own size."""
     stream = torch.Generator().manual_seed(4)
-    classes, masks = torch.randn(1, 3, 5, generator=stream), torch.randn(1, 3, 2, 2, generator=stream)
+    classes, masks = (
+        torch.randn(1, 3, 5, generator=stream),
+        torch.randn(1, 3, 2, 2, generator=stream),
+    )
     sums = torch.zeros(4, 2, 2)
     for query in range(3):
         chances = classes[0, query].softmax(dim=0)

@@ -73,9 +73,7 @@ def test_scenes_that_teach_are_none_of_those_that_score(tiny):
 
 
 def test_the_learning_rate_falls_by_the_polynomial(tiny, clip, text, data):
-    training = Training(
-        tiny, open_store(tiny, data), begun(tiny, "plain", 0, clip, text, data), 0
-    )
+    training = Training(tiny, open_store(tiny, data), begun(tiny, "plain", 0, clip, text, data), 0)
     training.step(1)
     assert training.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 1 / 5) ** 0.9)
 
