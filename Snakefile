@@ -87,6 +87,7 @@ onstart:
     targets = {name.replace("_", "-") for name in workflow.dag_settings.targets}
     if "fig8" in targets:
         errors.exit_on_user_error(cost.refuse_without_gpu)(SAN)  # before anything is fetched
+        print("\n".join(cost.lines(SAN)), file=sys.stderr)
     if targets == {"regenerate-paper-tables"}:
         from cliptrase.publish.results import Shelf  # NumPy: not at every start
 
