@@ -20,8 +20,8 @@ RATE = 40e12  # operations a second that a GPU is reckoned with: a tenth to a th
 
 
 class Sizes(NamedTuple):
-    """Of CLIP: blocks, width, heads, width of the joint space, patches a side of what it was trained
-    on, and of what the experiment shows it."""
+    """Of CLIP: blocks, width, heads, width of the joint space, patches a side of what it was
+    trained on, and of what the experiment shows it."""
 
     depth: int
     width: int
@@ -81,13 +81,14 @@ def operations(san: San) -> float:
 def lines(san: San) -> list[str]:
     """The plan of an experiment, for people."""
     runs = len(san.arms) * len(san.seeds)
-    total = operations(san)
+    work = f"{operations(san):.1e} floating-point operations a run"
+    if san.gpus:
+        work += f": {hours(san):.0f} hours of a GPU at {RATE / 1e12:.0f} TFLOP/s"
     said = [
         f"{san.name}: {counted(runs, 'run')} ({', '.join(san.arms)}; seeds "
         f"{', '.join(map(str, san.seeds))}), {san.iterations} iterations of {san.batch}",
         f"{parameters(san) / 1e6:.2f} million parameters learn",
-        f"{total / 1e15:.3g}·10¹⁵ operations a run: {hours(san):.2g} hours of a GPU at "
-        f"{RATE / 1e12:.0f} TFLOP/s",
+        work,
     ]
     if san.dataset:
         archives = read_sources().datasets[san.dataset].needed()
@@ -105,9 +106,9 @@ def refuse_without_gpu(san: San) -> None:
     if san.gpus and not may_have_gpu():
         runs = len(san.arms) * len(san.seeds)
         raise UserError(
-            f"{san.name}: a run takes about {hours(san):.0f} hours of a GPU ({counted(runs, 'run')} "
-            f"in all), and there is none here; `python -m cliptrase.san.cost {san.name}` says more. "
-            "The same experiment in minutes on a CPU: shapes"
+            f"{san.name}: a run takes about {hours(san):.0f} hours of a GPU (there are "
+            f"{counted(runs, 'run')}), and there is none here; `python -m cliptrase.san.cost "
+            f"{san.name}` says more. On a CPU, in minutes: shapes, the small experiment"
         )
 
 

@@ -1,7 +1,7 @@
 """SAN's losses: which query answers for which class of a picture, and how wrong it is.
 
-Shapes: B pictures, Q queries, K classes, P points. A picture has one binary mask for each class that
-is in it. As in Mask2Former, masks are compared at points.
+Shapes: B pictures, Q queries, K classes, P points. A picture has one binary mask for each class
+that is in it. As in Mask2Former, masks are compared at points.
 """
 
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ def loss_of(
     2·CE + 5·BCE + 5·dice. CE is over all queries, those without a class at weight 0.1; sums of
     masks are divided by the number of true masks in the batch.
     """
-    picture, query, wanted, truth = list[int](), list[Tensor](), list[Tensor](), list[Tensor]()
+    picture, query, truth = list[int](), list[Tensor](), list[Tensor]()
     target = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
     uniform = drawn_points(stream, len(truths), points).to(masks.device)
     with torch.no_grad():

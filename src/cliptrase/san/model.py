@@ -44,7 +44,7 @@ class SanModel(nn.Module):
         the learned positions: bicubic where the grid is another one."""
         assert self.clip_position is not None
         visual, grid = self.clip.visual, vision.grid(self.clip, pixels)
-        position = self.clip_position
+        position: Tensor = self.clip_position
         if grid != tuple(visual.grid_size):
             square = position[1:].T.unflatten(1, visual.grid_size)[None]
             square = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)

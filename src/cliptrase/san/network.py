@@ -1,7 +1,7 @@
 """SAN's side network: a small ViT beside CLIP that proposes masks and biases CLIP's attention.
 
-Shapes: B pictures, Q queries, h × w patches of the side network, C its width. Sizes and layers as in
-SAN (arXiv 2302.12242, its released code read, none of it used).
+Shapes: B pictures, Q queries, h × w patches of the side network, C its width. Layers as in SAN
+(arXiv 2302.12242; its released code was read, none of it is used).
 """
 
 from collections.abc import Mapping
@@ -119,7 +119,7 @@ class SideNetwork(nn.Module):
 
     def positions(self, size: tuple[int, int]) -> Tensor:
         """Of queries and patches (1, Q + h·w, C)."""
-        position = self.position
+        position: Tensor = self.position
         if size != self.grid:
             square = position.transpose(1, 2).unflatten(2, self.grid)
             square = F.interpolate(square, size=size, mode="bicubic", align_corners=False)

@@ -63,15 +63,15 @@ def region_pairs(clip: Clip, method: Method, pictures: Iterator[NDArray[np.uint8
     for number, picture in enumerate(pictures):
         graph = Graph(clip, clip.normalise(picture[None]))
         attention = method.attention
-        blocks = (clip.block_index(each) for each in (attention.first_block, attention.last_block))
-        first, last = blocks
-        tokens = in_place(graph, range(first, last + 1), attention)[0, 1:]
+        first = clip.block_index(attention.first_block)
+        stop = clip.block_index(attention.last_block) + 1
+        tokens = in_place(graph, range(first, stop), attention)[0, 1:]
         regions = graph.regions(method)[0]
         order = np.argsort(Stream(number, SHUFFLE).uniforms(len(tokens)), kind="stable")
         own.append(pooled(tokens, graph.grid, regions))
         other.append(pooled(tokens[torch.from_numpy(order)], graph.grid, regions))
-    made = (torch.cat(each).numpy() for each in (own, other))
-    return Means(*made, time.process_time() - start)
+    seconds = time.process_time() - start
+    return Means(torch.cat(own).numpy(), torch.cat(other).numpy(), seconds)
 
 
 def read_means(file: Path) -> Means:

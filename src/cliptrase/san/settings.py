@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from cliptrase import config
 from cliptrase.config import Run
@@ -190,16 +190,16 @@ class San(Frozen):
 
 
 def load(name: str) -> San:
-    """The experiment of conf/san/`name`.yaml. Raises UserError naming the key, and where CLIP is not
-    as deep as the experiment needs."""
-    said = f"conf/san/{name}.yaml"
-    san = validated(
-        San, config.load(GROUP, name), sentence=lambda each: f"{said}: {each.sentence()}"
-    )
+    """The experiment of conf/san/`name`.yaml. Raises UserError naming the key, also where CLIP is
+    not as deep as the experiment needs."""
+    where = f"conf/san/{name}.yaml"
+    content = config.load(GROUP, name)
+    san = validated(San, content, sentence=lambda problem: f"{where}: {problem.sentence()}")
     depth = san.run.model.depth
     if san.recognition >= depth:
         raise UserError(
-            f"{said}: model={san.model} has {depth} blocks, and recognition={san.recognition} leaves "
-            f"none that recognise; take {depth - 1} or less, and outputs up to it in fusion"
+            f"{where}: recognition={san.recognition}: model={san.model} has {depth} blocks, of "
+            f"which none is left that recognises; take {depth - 1} or less, and no later output in "
+            "fusion"
         )
     return san

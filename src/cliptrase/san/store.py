@@ -7,7 +7,6 @@ precision: 0.5 MB a scene.
 """
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -20,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 import cliptrase.model.lean  # noqa: F401
+from cliptrase.data.fetch.sources import readable
 from cliptrase.errors import UserError, counted, exit_on_user_error
 from cliptrase.evaluate.targets import Target
-from cliptrase.data.fetch.sources import readable
 from cliptrase.files import claimed, naming_the_path, new_folder, read_json, write_json
 from cliptrase.model import vision
 from cliptrase.model.load import Clip, load_clip

@@ -2,9 +2,9 @@
 
     python -m cliptrase.san.train EXPERIMENT ARM SEED
 
-Everything random follows from the seed and the step's number, in every arm alike: arms differ in the
-initial queries alone. A run that was interrupted goes on from its last checkpoint and ends bit for
-bit where an uninterrupted one does (one thread, same machine).
+Everything random follows from the seed and the step's number, in every arm alike: arms differ in
+the initial queries alone. A run that was interrupted goes on from its last checkpoint and ends bit
+for bit where an uninterrupted one does (one thread, same machine).
 """
 
 import argparse
@@ -29,7 +29,7 @@ from cliptrase.runs.metrics import class_counts
 from cliptrase.runs.provenance import commit, now, versions
 from cliptrase.san import cost, settings
 from cliptrase.san.losses import loss_of, truth_of
-from cliptrase.san.model import SanModel, label_maps
+from cliptrase.san.model import Answer, SanModel, label_maps
 from cliptrase.san.queries import from_means
 from cliptrase.san.regions import read_means, region_file
 from cliptrase.san.settings import San
@@ -43,8 +43,8 @@ SAVED = 20  # checkpoints of a training
 
 
 class Curve:
-    """Pixels hit, true and predicted (checkpoints, pictures, K), filled as the training goes on, and
-    the seconds of a CPU that its steps took, without scoring."""
+    """Pixels hit, true and predicted (checkpoints, pictures, K), filled as the training goes on,
+    and the seconds of a CPU that its steps took, without scoring."""
 
     def __init__(self, checkpoints: int, pictures: int, classes: int) -> None:
         self.counts = torch.zeros(3, checkpoints, pictures, classes, dtype=torch.int32)
@@ -133,7 +133,7 @@ class Training:
         truths = [truth_of(self.store.classes[row], NO_CLASS) for row in rows]
         stream = Stream(self.seed, POINTS + 16 * step)
         answers = self.answers(rows)
-        losses = [loss_of(*each, truths, san.points, stream) for each in answers]
+        losses = [loss_of(each.classes, each.masks, truths, san.points, stream) for each in answers]
         loss = torch.stack(losses).sum()
         for group in self.optimizer.param_groups:
             group["lr"] = san.learning_rate * (1 - step / san.iterations) ** san.power
@@ -144,7 +144,7 @@ class Training:
         self.curve.cpu_seconds += time.process_time() - start
         return loss.item()
 
-    def answers(self, rows: Sequence[int]) -> list[Any]:
+    def answers(self, rows: Sequence[int]) -> list[Answer]:
         """What the model says of some pictures of the store."""
         pixels = self.model.clip.normalise(np.stack([self.store.pixels[row] for row in rows]))
         half = self.san.precision != "fp32"

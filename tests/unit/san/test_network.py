@@ -88,7 +88,7 @@ def test_the_result_sums_chances_times_masks():
 
 
 def test_learned_positions_begin_as_clips_own(tiny, clip, text, data):
-    """What an experiment that trains them computes is what one that keeps CLIP's tokens has kept."""
+    """An experiment that trains them computes at first what one that keeps tokens has kept."""
     live = SanModel(tiny.model_copy(update={"train_positions": True}), clip, text)
     store = open_store(tiny, data)
     pixels = clip.normalise(store.pixels[:1])

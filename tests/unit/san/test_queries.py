@@ -51,7 +51,7 @@ def test_fewer_regions_than_queries_are_refused(means):
 
 
 def test_a_region_is_the_mean_of_its_tokens():
-    """Patches of constant tokens over whole rows, where bilinear upsampling changes nothing inside."""
+    """In the outer rows of pixels bilinear upsampling gives the patch's own token."""
     tokens = torch.tensor([[1.0, 0.0], [1.0, 0.0], [3.0, 5.0], [3.0, 5.0]])
     regions = torch.full((8, 8), -1)
     regions[0], regions[7] = 4, 2
