@@ -28,12 +28,12 @@ class Truth(NamedTuple):
     masks: Tensor
 
 
-def truth_of(classes: NDArray[np.integer], none: int) -> Truth:
+def truth_of(classes: NDArray[np.integer], none: int, device: torch.device | str = "cpu") -> Truth:
     """Of a picture's classes (H, W), `none` where no class counts."""
     present = np.unique(classes)
     present = present[present != none].astype(np.int64)
     masks = torch.from_numpy((classes[None] == present[:, None, None]).astype(np.float32))
-    return Truth(torch.from_numpy(present), masks)
+    return Truth(torch.from_numpy(present).to(device), masks.to(device))
 
 
 def at_points(maps: Tensor, points: Tensor) -> Tensor:
@@ -82,13 +82,33 @@ def drawn_points(stream: Stream, *count: int) -> Tensor:
     return torch.from_numpy(stream.uniforms(*count, 2))
 
 
+class Whole(NamedTuple):
+    """What the losses of a batch are divided by, whichever parts it is computed in: the number of
+    true masks, and the weights of all queries."""
+
+    masks: int
+    weight: float
+
+
+def whole_of(truths: Sequence[Truth], queries: int) -> Whole:
+    """Of a batch: every class has one query, and the others weigh less."""
+    masks = sum(len(each.classes) for each in truths)
+    return Whole(masks, masks + NO_OBJECT * (len(truths) * queries - masks))
+
+
 def loss_of(
-    logits: Tensor, masks: Tensor, truths: Sequence[Truth], points: int, stream: Stream
+    logits: Tensor,
+    masks: Tensor,
+    truths: Sequence[Truth],
+    points: int,
+    stream: Stream,
+    whole: Whole | None = None,
 ) -> Tensor:
     """Of one supervised block: class logits (B, Q, K + 1) and mask logits (B, Q, h, w).
 
     2·CE + 5·BCE + 5·dice. CE is over all queries, those without a class at weight 0.1; sums of
-    masks are divided by the number of true masks in the batch.
+    masks are divided by the number of true masks in the batch. whole: the batch that these pictures
+    are a part of, None for all of it.
     """
     picture, query, truth = list[int](), list[Tensor](), list[Tensor]()
     target = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
@@ -112,7 +132,11 @@ def loss_of(
             truth.append(each.masks[columns])
     weight = logits.new_ones(logits.shape[2])
     weight[-1] = NO_OBJECT
-    loss = CLASS * F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight)
+    told = logits.flatten(0, 1), target.flatten(), weight
+    if whole is None:
+        loss = CLASS * F.cross_entropy(*told)
+    else:
+        loss = CLASS * F.cross_entropy(*told, reduction="sum") / whole.weight
     if not picture:
         return loss
     chosen = masks[torch.tensor(picture, device=masks.device), torch.cat(query)].float()
@@ -122,4 +146,5 @@ def loss_of(
         true = torch.cat([at_points(*each) for each in zip(truth, spots, strict=True)])
     found = at_points(chosen, places)
     entropy = F.binary_cross_entropy_with_logits(found, true, reduction="none").mean(dim=1)
-    return loss + (MASK * entropy + DICE * dice(found.sigmoid(), true)).sum() / len(picture)
+    wrong = (MASK * entropy + DICE * dice(found.sigmoid(), true)).sum()
+    return loss + wrong / (whole.masks if whole else len(picture))

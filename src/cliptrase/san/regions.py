@@ -20,18 +20,21 @@ from torch import Tensor
 
 import cliptrase.model.lean  # noqa: F401
 from cliptrase.config.method import Method
+from cliptrase.data.read.crop import crop_image
 from cliptrase.errors import exit_on_user_error
 from cliptrase.evaluate.graph import Graph
 from cliptrase.files import atomic_write
 from cliptrase.model.attention import in_place
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.san import settings
+from cliptrase.san.photographs import teaching_pictures
 from cliptrase.san.settings import San
 from cliptrase.san.store import add_place, scene_of
 from cliptrase.segment.vote import region_means
 from cliptrase.shapes.stream import Stream
 
 SHUFFLE = 7  # purpose of the stream that shuffles patches
+SHOWN = 224  # pixels a side of what CLIPtrase sees of photographs
 
 
 class Means(NamedTuple):
@@ -80,9 +83,14 @@ def read_means(file: Path) -> Means:
         return Means(arrays["regions"], arrays["shuffled"], float(arrays["cpu_seconds"]))
 
 
-def make_means(san: San, clip: Clip) -> Means:
-    """The regions of the first `init.images` training pictures."""
-    pictures = (scene_of(san, row).image for row in range(san.init.images))
+def make_means(san: San, clip: Clip, data: Path | str) -> Means:
+    """The regions of the first `init.images` training pictures, as protocol crop sees them."""
+    rows = range(san.init.images)
+    if san.dataset is None:
+        pictures = (scene_of(san, row).image for row in rows)
+    else:
+        samples = teaching_pictures(san, data)
+        pictures = (crop_image(samples[row].image, SHOWN) for row in rows)
     return region_pairs(clip, san.run.method, pictures)
 
 
@@ -94,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     san = settings.load(args.experiment)
     torch.set_num_threads(1)
-    made = make_means(san, load_clip(san.run.model))
+    made = make_means(san, load_clip(san.run.model), args.data)
     with atomic_write(file := region_file(san, args.data)) as opened:
         np.savez(opened, **made._asdict())
     print(file)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 import cliptrase.model.lean  # noqa: F401
 from cliptrase.data.fetch.sources import readable
+from cliptrase.data.read import labels as label_tables
 from cliptrase.errors import UserError, counted, exit_on_user_error
 from cliptrase.evaluate.targets import Target
 from cliptrase.files import claimed, naming_the_path, new_folder, read_json, write_json
@@ -34,7 +36,31 @@ FIRST_VALIDATION = (
     5_000_000  # of the validation seeds: others tuned and described with earlier ones
 )
 NO_CLASS = 255
+AT_ONCE = 10  # pictures that are scored together
 ABOUT = "store.json"
+
+
+class Batch(NamedTuple):
+    """Pictures (B, H, W, 3) uint8 and the classes of each (H', W') uint8, NO_CLASS where none
+    counts; block → CLIP's tokens (B, 1 + N, D) of them, None where its positions learn."""
+
+    pixels: NDArray[np.uint8]
+    classes: list[NDArray[np.uint8]]
+    tokens: dict[int, torch.Tensor] | None
+
+
+class Pictures(Protocol):
+    """What an experiment learns from, and is scored on."""
+
+    @property
+    def scored(self) -> int:
+        """How many pictures are scored."""
+
+    def teach(self, rows: Sequence[int], seed: int, step: int) -> Batch:
+        """The pictures of these rows, as a step sees them."""
+
+    def to_score(self) -> Iterator[Batch]:
+        """All pictures that are scored, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +77,26 @@ class Store:
     taken: tuple[int, ...]
     pictures: int
 
-    def tokens_of(self, rows: Sequence[int]) -> dict[int, torch.Tensor]:
-        """block → tokens (B, 1 + N, D) float32 of some pictures."""
+    @property
+    def scored(self) -> int:
+        """How many pictures are scored."""
+        return len(self.pixels) - self.pictures
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Some pictures, tokens in float32."""
         some = torch.from_numpy(np.stack([self.tokens[row] for row in rows])).float()
-        return {block: some[:, place] for place, block in enumerate(self.taken)}
+        tokens = {block: some[:, place] for place, block in enumerate(self.taken)}
+        pixels = np.stack([self.pixels[row] for row in rows])
+        return Batch(pixels, [self.classes[row] for row in rows], tokens)
+
+    def teach(self, rows: Sequence[int], seed: int, step: int) -> Batch:
+        """The pictures of these rows, the same in every step."""
+        return self.batch(rows)
+
+    def to_score(self) -> Iterator[Batch]:
+        """All pictures that are scored, a few at a time."""
+        for start in range(self.pictures, len(self.pixels), AT_ONCE):
+            yield self.batch(range(start, min(start + AT_ONCE, len(self.pixels))))
 
 
 def scene_of(san: San, row: int) -> scenes.Scene:
@@ -102,14 +144,10 @@ def make_store(san: San, clip: Clip, data: Path | str) -> Path:
                 name: np.lib.format.open_memmap(part / f"{name}.npy", "w+", kind, shape)
                 for name, (shape, kind) in shapes.items()
             }
-            most = 0
             for row in range(san.pictures + san.validation):
                 scene = scene_of(san, row)
-                truth = target.truth(scene.label, f"scene {row}")
-                assert truth is not None and truth.scored is None, "every pixel of a scene counts"
-                classes = truth.labels.reshape(scene.label.shape)
-                most = max(most, len(np.unique(classes)))
-                check_queries(san, most, f"scene {row}")
+                classes = classes_of(target, scene.label, f"scene {row}")
+                check_queries(san, len(np.unique(classes)), f"scene {row}")
                 seen = clip.normalise(scene.image[None])
                 first = vision.embed_tokens(clip, seen)
                 tokens = [each[0] for each in blocks_after(clip, first, san.taken)]
@@ -128,6 +166,12 @@ def make_store(san: San, clip: Clip, data: Path | str) -> Path:
         finally:
             os.close(handle)
     return folder
+
+
+def classes_of(target: Target, raw: NDArray[np.integer], where: str) -> NDArray[np.uint8]:
+    """Classes (H, W) uint8 of raw labels, NO_CLASS where none counts."""
+    classes = label_tables.apply(target.lookup, raw, where)
+    return np.where(classes == target.lookup.ignore, NO_CLASS, classes).astype(np.uint8)
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import cliptrase.model.lean  # noqa: F401
 from cliptrase.errors import UserError, exit_on_user_error, nearest
+from cliptrase.evaluate.device import computing_on, out_of_memory
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.files import atomic_write, make_ready, sha256_text, write_json
 from cliptrase.model.load import Clip, load_clip
@@ -28,17 +30,17 @@ from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts
 from cliptrase.runs.provenance import commit, now, versions
 from cliptrase.san import cost, settings
-from cliptrase.san.losses import loss_of, truth_of
+from cliptrase.san.losses import loss_of, truth_of, whole_of
 from cliptrase.san.model import Answer, SanModel, label_maps
+from cliptrase.san.photographs import Photographs
 from cliptrase.san.queries import from_means
 from cliptrase.san.regions import read_means, region_file
 from cliptrase.san.settings import San
-from cliptrase.san.store import NO_CLASS, Store, add_place, open_store
+from cliptrase.san.store import NO_CLASS, Batch, Pictures, add_place, open_store
 from cliptrase.shapes import descent
 from cliptrase.shapes.stream import Stream
 
 ORDER, POINTS = 1, 2  # purposes of the streams of random numbers
-SCORED = 10  # pictures that are scored at once
 SAVED = 20  # checkpoints of a training
 
 
@@ -75,7 +77,7 @@ def begun(san: San, arm: str, seed: int, clip: Clip, text: Tensor, data: Path | 
         queries = from_means(some, san.queries, san.side.width, seed)
         with torch.no_grad():
             model.side.query.copy_(torch.from_numpy(queries))
-    return model
+    return model.to(clip.device)
 
 
 def optimizer_of(model: nn.Module, san: San) -> torch.optim.Optimizer:
@@ -116,53 +118,83 @@ def order_of(pictures: int, seed: int, epoch: int) -> np.ndarray:
 class Training:
     """One run under way."""
 
-    def __init__(self, san: San, store: Store, model: SanModel, seed: int) -> None:
-        self.san, self.store, self.model, self.seed = san, store, model, seed
+    def __init__(self, san: San, pictures: Pictures, model: SanModel, seed: int) -> None:
+        self.san, self.pictures, self.model, self.seed = san, pictures, model, seed
         self.optimizer = optimizer_of(model, san)
-        self.classes = len(model.text)
-        scored = len(store.pixels) - store.pictures
-        self.curve = Curve(len(san.checkpoints), scored, self.classes)
+        self.device = model.text.device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=san.precision == "fp16")
+        self.curve = Curve(len(san.checkpoints), pictures.scored, len(model.text))
+        self.at_once = san.batch  # pictures in memory, fewer where a GPU has not the room
 
     def step(self, step: int) -> float:
         """Score if it is time, then one step of training. Returns its loss."""
         if step in self.san.checkpoints:
             self.score(step)
         start = time.process_time()
-        san, model = self.san, self.model
-        rows = rows_of(san, self.seed, step)
-        truths = [truth_of(self.store.classes[row], NO_CLASS) for row in rows]
+        rows = rows_of(self.san, self.seed, step)
+        batch = self.pictures.teach(rows, self.seed, step)
+        while True:
+            try:
+                loss = self.descend(batch, step)
+                break
+            except RuntimeError as error:
+                if not out_of_memory(error) or self.at_once == 1:
+                    raise
+                self.at_once = -(-self.at_once // 2)
+        self.curve.cpu_seconds += time.process_time() - start
+        return loss
+
+    def descend(self, batch: Batch, step: int) -> float:
+        """A step down the gradient of the loss of a batch, `at_once` pictures at a time."""
+        san, total = self.san, 0.0
+        truths = [truth_of(each, NO_CLASS, self.device) for each in batch.classes]
         stream = Stream(self.seed, POINTS + 16 * step)
-        answers = self.answers(rows)
-        losses = [loss_of(each.classes, each.masks, truths, san.points, stream) for each in answers]
-        loss = torch.stack(losses).sum()
+        whole = whole_of(truths, san.queries) if self.at_once < len(truths) else None
         for group in self.optimizer.param_groups:
             group["lr"] = san.learning_rate * (1 - step / san.iterations) ** san.power
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), san.clip_norm)
-        self.optimizer.step()
-        self.curve.cpu_seconds += time.process_time() - start
-        return loss.item()
+        for first in range(0, len(truths), self.at_once):
+            some = slice(first, first + self.at_once)
+            losses = [
+                loss_of(each.classes, each.masks, truths[some], san.points, stream, whole)
+                for each in self.answers(batch, some)
+            ]
+            loss = torch.stack(losses).sum()
+            self.scaler.scale(loss).backward()
+            total += loss.item()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), san.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return total
 
-    def answers(self, rows: Sequence[int]) -> list[Answer]:
-        """What the model says of some pictures of the store."""
-        pixels = self.model.clip.normalise(np.stack([self.store.pixels[row] for row in rows]))
-        half = self.san.precision != "fp32"
-        with torch.autocast(pixels.device.type, DTYPES[self.san.precision], enabled=half):
-            return self.model(pixels, self.store.tokens_of(rows))
+    def answers(self, batch: Batch, some: slice) -> list[Answer]:
+        """What the model says of some pictures of a batch."""
+        san, model = self.san, self.model
+        pixels = model.clip.normalise(batch.pixels[some])
+        half = san.precision != "fp32"
+        with torch.autocast(self.device.type, DTYPES[san.precision], enabled=half):
+            if batch.tokens is None:
+                height, width = (s * san.clip_size // san.image_size for s in pixels.shape[2:])
+                seen = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+                tokens = model.clip_tokens(seen)
+            else:
+                tokens = {k: each[some].to(self.device) for k, each in batch.tokens.items()}
+            answers: list[Answer] = model(pixels, tokens)
+        return answers
 
     @torch.no_grad()
     def score(self, step: int) -> None:
         """Count the pixels of the pictures that score, at a checkpoint."""
-        first, size = self.store.pictures, self.store.classes.shape[1:]
-        place = self.san.checkpoints.index(step)
-        for start in range(first, len(self.store.pixels), SCORED):
-            rows = range(start, min(start + SCORED, len(self.store.pixels)))
-            maps = label_maps(self.answers(rows)[-1], size).cpu().numpy()
-            for row, predicted in zip(rows, maps, strict=True):
-                truth = GroundTruth.of(self.store.classes[row], self.classes)
+        place, row, names = self.san.checkpoints.index(step), 0, len(self.model.text)
+        for batch in self.pictures.to_score():
+            answer = self.answers(batch, slice(None))[-1]
+            maps = label_maps(answer, batch.classes[0].shape).cpu().numpy()
+            for classes, predicted in zip(batch.classes, maps, strict=True):
+                truth = GroundTruth.of(classes, names)
                 counts = class_counts(truth.confusion(predicted))
-                self.curve.counts[:, place, row - first] = torch.from_numpy(np.stack(counts))
+                self.curve.counts[:, place, row] = torch.from_numpy(np.stack(counts))
+                row += 1
 
 
 def train(
@@ -181,8 +213,9 @@ def train(
     Raises UserError where the checkpoint is of another experiment, and where the store or the
     regions are not there.
     """
-    training = Training(san, open_store(san, data), begun(san, arm, seed, clip, text, data), seed)
-    queries = training.model.side.query.detach().numpy().tobytes()
+    pictures: Pictures = Photographs(san, data) if san.dataset else open_store(san, data)
+    training = Training(san, pictures, begun(san, arm, seed, clip, text, data), seed)
+    queries = training.model.side.query.detach().cpu().numpy().tobytes()
     recipe = {
         "recipe": san.recipe(),
         "arm": arm,
@@ -190,6 +223,7 @@ def train(
         "queries": sha256_text(queries.hex()),
     }
     parts = {"model": training.model, "optimizer": training.optimizer, "curve": training.curve}
+    parts["scaler"] = training.scaler
     every = max(1, san.iterations // (SAVED * descent.SAVE_EVERY))
     try:
         descent.run(
@@ -217,9 +251,10 @@ def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
     for folder in (file.parent, checkpoint.parent):
         make_ready(folder)
     torch.set_num_threads(1)
-    clip = load_clip(san.run.model)
-    _, text = text_of(san.run, clip, data)
-    training = train(san, arm, seed, clip, text.features, data, checkpoint)
+    with computing_on("cuda" if san.gpus else "cpu", alone=True) as device:
+        clip = load_clip(san.run.model, device)
+        _, text = text_of(san.run, clip, data)
+        training = train(san, arm, seed, clip, text.features, data, checkpoint)
     about = {
         "recipe": json.loads(san.recipe()),
         "arm": arm,

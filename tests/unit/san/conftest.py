@@ -53,7 +53,7 @@ def data(tiny, clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     make_store(tiny, clip, folder)
     with atomic_write(region_file(tiny, folder)) as file:
-        np.savez(file, **make_means(tiny, clip)._asdict())
+        np.savez(file, **make_means(tiny, clip, folder)._asdict())
     return folder
 
 

@@ -92,8 +92,8 @@ def test_learned_positions_begin_as_clips_own(tiny, clip, text, data):
     live = SanModel(tiny.model_copy(update={"train_positions": True}), clip, text)
     store = open_store(tiny, data)
     pixels = clip.normalise(store.pixels[:1])
-    tokens = live.clip_tokens(pixels)
-    for block, kept in store.tokens_of([0]).items():
+    tokens, batch = live.clip_tokens(pixels), store.batch([0])
+    for block, kept in batch.tokens.items():
         assert tokens[block].half().float().equal(kept)
     answer = live(pixels, tokens)[-1]
     answer.classes.sum().backward()

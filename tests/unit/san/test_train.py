@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from cliptrase.errors import UserError
-from cliptrase.san import cost, settings, store
+from cliptrase.san import cost, losses, settings, store
 from cliptrase.san.store import check_room, make_store, open_store, scene_of
 from cliptrase.san.train import Training, begun, rows_of, train, write_run
 from cliptrase.shapes.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
@@ -74,7 +75,9 @@ def test_scenes_that_teach_are_none_of_those_that_score(tiny):
 def test_the_learning_rate_falls_by_the_polynomial(tiny, clip, text, data):
     training = Training(tiny, open_store(tiny, data), begun(tiny, "plain", 0, clip, text, data), 0)
     training.step(1)
-    assert training.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (1 - 1 / 5) ** 0.9)
+    assert training.optimizer.param_groups[0]["lr"] == pytest.approx(
+        tiny.learning_rate * (1 - 1 / 5) ** 0.9
+    )
 
 
 def test_a_checkpoint_of_another_experiment_is_refused(tiny, clip, text, data, trained):
@@ -116,3 +119,36 @@ def test_full_scale_without_a_gpu_is_refused_with_what_it_takes(monkeypatch):
     with pytest.raises(UserError, match=r"coco: a run takes about \d+ hours of a GPU \(there are"):
         cost.refuse_without_gpu(settings.load("coco"))
     cost.refuse_without_gpu(settings.load("shapes"))
+
+
+def test_a_batch_in_parts_is_the_batch(tiny, clip, text, data, monkeypatch):
+    """Where a GPU has no room for it; the points are fixed, as parts draw others."""
+    monkeypatch.setattr(losses, "drawn_points", lambda _, *count: fixed(*count))
+
+    def fixed(*count):
+        points = torch.linspace(0.1, 0.9, count[-1])
+        return torch.stack([points, points.flip(0)], dim=1).expand(*count, 2)
+
+    found = []
+    for at_once in (2, 1):
+        model = begun(tiny, "plain", 0, clip, text, data)
+        training = Training(tiny, open_store(tiny, data), model, 0)
+        training.at_once = at_once
+        found.append((training.step(1), model.side.query.grad.clone()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_lack_of_memory_halves_what_is_computed_at_once(tiny, clip, text, data, monkeypatch):
+    training = Training(tiny, open_store(tiny, data), begun(tiny, "plain", 0, clip, text, data), 0)
+    answers, asked = training.answers, []
+
+    def scarce(batch, some):
+        asked.append(len(range(*some.indices(len(batch.pixels)))))
+        if asked[-1] > 1:
+            raise torch.OutOfMemoryError
+        return answers(batch, some)
+
+    monkeypatch.setattr(training, "answers", scarce)
+    training.step(1)
+    assert asked == [2, 1, 1]
