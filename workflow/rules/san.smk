@@ -4,13 +4,16 @@ was killed goes on: its checkpoint is not declared, and stays.
 Not part of `all`. What CLIP's frozen blocks make of the pictures, and CLIPtrase's regions, are made once.
 """
 
+from cliptrase.publish import CONVERGENCE
 from cliptrase.san import cost
 from cliptrase.san import settings as san_settings
 
 SAN = errors.exit_on_user_error(san_settings.load)(SETTINGS.san)
 SAN_WORD = shlex.quote(SAN.name)
+SAN_FIGURE = f"{SAN.folder}/{CONVERGENCE}.{{kind}}"
 SAN_RUNS = [str(SAN.run_file(arm, seed)) for arm in SAN.arms for seed in SAN.seeds]
-SAN_DATASET = [pipeline_data.selfcheck(SAN.dataset, DATA)] if SAN.dataset else []
+SAN_DATA = [pipeline_data.selfcheck(name, DATA) for name in SAN.datasets]
+SAN_DATA += [str(pipeline_data.weights_receipt(SAN.model, DATA))] * SAN.fetches_weights
 
 
 wildcard_constraints:
@@ -36,7 +39,7 @@ rule store_san_tokens:
 
 rule average_san_regions:
     input:
-        SAN_DATASET,
+        SAN_DATA,
     output:
         f"{DATA}/san/{SAN.name}.regions.npz",
     log:
@@ -58,7 +61,7 @@ rule train_san:
         regions=lambda wildcards: (
             [] if wildcards.arm == "plain" else rules.average_san_regions.output
         ),
-        dataset=SAN_DATASET,
+        data=SAN_DATA,
     output:
         f"{SAN.folder}/runs/{{arm}}-{{seed}}.npz",
     log:
@@ -83,7 +86,7 @@ rule draw_figure_8:
         regions=rules.average_san_regions.output,
         code=PUBLISHING,
     output:
-        expand("{folder}/fig8_convergence.{kind}", folder=SAN.folder, kind=["svg", "png", "npz", "csv", "txt"]),
+        expand(SAN_FIGURE, kind=["svg", "png", "npz", "csv", "txt"]),
     log:
         f"results/logs/san/{SAN.name}/draw_figure_8.log",
     localrule: True

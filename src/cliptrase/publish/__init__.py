@@ -31,6 +31,11 @@ CONVERGENCE = "fig8_convergence"  # of results/<suite>/san, which `snakemake fig
 MODES = ("offline", "online", "disabled")  # how W&B publishes
 
 
+def figure_8(suite: str, results: Path = Path("results")) -> Path:
+    """Where `snakemake fig8` draws Figure 8."""
+    return results / suite / "san" / f"{CONVERGENCE}.png"
+
+
 def chart_names(plan: Plan) -> list[str]:
     """The figures that are always drawn, whatever runs exist: file names without suffixes."""
     tables = {name: table for name, table in plan.tables.items() if has_runs(table)}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cliptrase.config.metric_names import METRICS
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import read_table
-from cliptrase.publish import CONVERGENCE, has_runs, page_pictures, run_report
+from cliptrase.publish import figure_8, has_runs, page_pictures, run_report
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.compare import comparables, paired_difference, why_no_pair
 from cliptrase.publish.layout import FLOPS, Panel, sheet_of
@@ -76,7 +76,7 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
         "pictures": pictures,
         "walks": [walk for name, frame in frames.items() for walk in _walks(tables[name], frame)],
         "cost": _cost(suite, runs),
-        "convergence": _convergence(shelf.results / suite.suite),
+        "figure_8": figure_8(suite.suite, shelf.results).is_file(),
         "script": {
             "runs": runs,
             "groups": groups,
@@ -85,12 +85,6 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
             "pictures": [page_pictures.less_thumbs(each) for each in pictures],
         },
     }
-
-
-def _convergence(folder: Path) -> str:
-    """Where Figure 8 is, as a page in the suite's `folder` links it; "" where it was not made."""
-    place = f"san/{CONVERGENCE}.png"
-    return place if (folder / place).is_file() else ""
 
 
 # --- tables --------------------------------------------------------------------------------------

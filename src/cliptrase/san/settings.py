@@ -137,6 +137,16 @@ class San(Frozen):
         return Path("results", self.suite, "san")
 
     @property
+    def datasets(self) -> list[str]:
+        """The prepared datasets that it learns from and is scored on; none for scenes."""
+        return [self.dataset, self.run.benchmark.dataset] if self.dataset else []
+
+    @property
+    def fetches_weights(self) -> bool:
+        """Whether CLIP's weights are downloaded first."""
+        return self.run.model.kind == "open_clip" and self.run.model.path is None
+
+    @property
     def taken(self) -> tuple[int, ...]:
         """The blocks of CLIP whose outputs are needed when CLIP is frozen: those that are fused,
         and what enters the blocks that recognise."""
