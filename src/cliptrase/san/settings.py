@@ -5,6 +5,8 @@ Imports no torch: every start of Snakemake reads it.
 
 import functools
 import json
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -30,7 +32,12 @@ GROUP = "san"
 ARMS = ("plain", "cliptrase", "shuffled")
 Positive = Annotated[float, number(0)]
 NotNegative = Annotated[int, whole(0)]
+SCENE = 224  # pixels a side
 KEPT = ("model", "benchmark", "dataset", "pictures", "validation", "image_size", "clip_size")
+
+
+def _ascends(numbers: Iterable[int]) -> bool:
+    return all(before < after for before, after in pairwise(numbers))
 
 
 class Side(Frozen):
@@ -73,7 +80,7 @@ class San(Frozen):
     points: Count
     batch: Count
     iterations: Count
-    checkpoints: tuple[NotNegative, ...]
+    checkpoints: tuple[NotNegative, ...] = Field(min_length=2)
     learning_rate: Positive
     weight_decay: Positive
     power: Positive
@@ -86,50 +93,54 @@ class San(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        side, last = self.side, self.iterations
-        for name, size, by in (
-            ("side.width", side.width, side.heads),
-            ("image_size", self.image_size, side.patch),
-        ):
-            if size % by:
-                raise UserError(f"{name}={size}: must be a multiple of {by}")
-        if self.supervised != tuple(sorted(set(self.supervised))) or (
-            self.supervised[-1] != side.blocks
-        ):
-            raise UserError(
+        for fault in (*self._faults_of_sizes(), *self._faults_of_runs()):
+            raise UserError(fault)
+        return self
+
+    def _faults_of_sizes(self) -> Iterator[str]:
+        side, after = self.side, list(self.fusion.values())
+        if side.width % side.heads:
+            yield f"side.width={side.width}: must be a multiple of side.heads, {side.heads}"
+        if self.image_size % side.patch:
+            yield f"image_size={self.image_size}: must be a multiple of side.patch, {side.patch}"
+        if not _ascends(self.supervised) or self.supervised[-1] != side.blocks:
+            yield (
                 f"supervised={list(self.supervised)}: must ascend and end with the last of the "
                 f"{side.blocks} side blocks, whose masks are the result"
             )
-        outputs, after = list(self.fusion), list(self.fusion.values())
-        if outputs != sorted(set(outputs)) or after != sorted(set(after)):
-            raise UserError(
-                f"fusion={self.fusion}: both blocks of CLIP and side blocks must ascend"
-            )
-        if after[-1] > side.blocks:
-            raise UserError(f"fusion={self.fusion}: there are {side.blocks} side blocks")
-        if outputs[-1] > self.recognition:
-            raise UserError(
-                f"fusion={self.fusion}: block {outputs[-1]} of CLIP is after recognition="
+        if not (_ascends(self.fusion) and _ascends(after)):
+            yield f"fusion={self.fusion}: blocks of CLIP and side blocks must ascend"
+        if max(after) > side.blocks:
+            yield f"fusion={self.fusion}: there are {side.blocks} side blocks"
+        if max(self.fusion) > self.recognition:
+            yield (
+                f"fusion={self.fusion}: block {max(self.fusion)} of CLIP is after recognition="
                 f"{self.recognition}, from which on the masks are used; take earlier ones"
             )
-        ascending = self.checkpoints == tuple(sorted(set(self.checkpoints)))
-        if not ascending or self.checkpoints[:1] != (0,) or self.checkpoints[-1] != last:
-            raise UserError(
-                f"checkpoints={list(self.checkpoints)}: must ascend from 0 to iterations={last}"
+
+    def _faults_of_runs(self) -> Iterator[str]:
+        photographs = self.dataset is not None
+        if {photographs, self.short_sides is not None, self.train_positions} != {photographs}:
+            yield (
+                "dataset, short_sides and train_positions: give all of them or none; photographs "
+                "are augmented, so that no token of CLIP's can be kept, and scenes are not"
             )
-        if self.short_sides is None and self.image_size != self.clip_size:
-            raise UserError(
-                f"clip_size={self.clip_size}: whole pictures are read as they are; take "
-                f"image_size, {self.image_size}, or augment with short_sides"
+        if not photographs and {self.image_size, self.clip_size} != {SCENE}:
+            yield f"image_size and clip_size: scenes have {SCENE} pixels a side; take {SCENE}"
+        if not _ascends(self.checkpoints) or {0, self.iterations} - {
+            self.checkpoints[0],
+            self.checkpoints[-1],
+        }:
+            yield (
+                f"checkpoints={list(self.checkpoints)}: must ascend from 0 to iterations="
+                f"{self.iterations}"
             )
-        if self.train_positions is False and self.short_sides is not None:
-            raise UserError(
-                "short_sides: CLIP's tokens of augmented pictures differ each time and cannot be "
-                "kept; take train_positions: true"
-            )
+        if "plain" not in self.arms or len({*self.arms}) < len(self.arms):
+            yield f"arms={list(self.arms)}: must differ, and plain is what others are compared with"
+        if len({*self.seeds}) < len(self.seeds):
+            yield f"seeds={list(self.seeds)}: must differ"
         if self.init.images > self.pictures:
-            raise UserError(f"init.images={self.init.images}: there are {self.pictures} pictures")
-        return self
+            yield f"init.images={self.init.images}: there are {self.pictures} pictures"
 
     @property
     def folder(self) -> Path:
@@ -205,11 +216,13 @@ def load(name: str) -> San:
     where = f"conf/san/{name}.yaml"
     content = config.load(GROUP, name)
     san = validated(San, content, sentence=lambda problem: f"{where}: {problem.sentence()}")
-    depth = san.run.model.depth
+    depth, patch = san.run.model.depth, san.run.model.patch
     if san.recognition >= depth:
         raise UserError(
             f"{where}: recognition={san.recognition}: model={san.model} has {depth} blocks, of "
             f"which none is left that recognises; take {depth - 1} or less, and no later output in "
             "fusion"
         )
+    if san.clip_size % patch:
+        raise UserError(f"{where}: clip_size={san.clip_size}: must be a multiple of {patch}")
     return san

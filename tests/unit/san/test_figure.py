@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cliptrase.pipeline import markers
+from cliptrase.publish import figure_8
 from cliptrase.runs import bootstrap
-from cliptrase.san import figure
+from cliptrase.san import figure, settings
 from cliptrase.san.figure import Curve, curve_of, frame_of, iterations_to, seed_weights, speeds
 
 from .conftest import small
@@ -101,3 +105,15 @@ def test_the_figure_is_drawn_from_the_runs_and_a_missing_one_is_named(
     with pytest.raises(SystemExit):
         figure.main(["tiny"])
     assert "python -m cliptrase.san.train tiny shuffled 1" in capsys.readouterr().err
+
+
+def test_the_page_is_written_again_where_the_figure_is_newer(empty):
+    drawn, written = figure_8("shapes"), empty / "results/shapes/index.html"
+    assert drawn == settings.load("shapes").folder / drawn.name
+    drawn.parent.mkdir(parents=True)
+    for file in (written, drawn):
+        file.touch()
+    os.utime(written, (2e9, 2e9))
+    assert not Path(markers.page("shapes")).read_text()
+    os.utime(drawn, (2e9, 2e9 + 1))
+    assert "there is now a Figure 8" in Path(markers.page("shapes")).read_text()

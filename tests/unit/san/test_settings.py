@@ -11,6 +11,7 @@ import yaml
 from cliptrase.config import files
 from cliptrase.errors import UserError
 from cliptrase.san import cost, settings
+from cliptrase.shapes.scenes import SIZE
 
 WRITTEN = files.CONF / "san" / "shapes.yaml"
 
@@ -37,9 +38,11 @@ def loaded(monkeypatch, **changed):
             r"supervised=\[3, 4\]: must ascend and end with the last",
         ),
         ({"checkpoints": [0, 100]}, "must ascend from 0 to iterations=300"),
-        ({"image_size": 220}, "image_size=220: must be a multiple of 16"),
-        ({"clip_size": 112}, "clip_size=112: whole pictures are read as they are"),
-        ({"short_sides": [320]}, "short_sides: .*take train_positions: true"),
+        ({"image_size": 220}, "image_size=220: must be a multiple of side.patch, 16"),
+        ({"clip_size": 112}, "image_size and clip_size: scenes have 224 pixels a side"),
+        ({"short_sides": [320]}, "dataset, short_sides and train_positions: give all of them or"),
+        ({"arms": ["cliptrase"]}, "arms=.*plain is what others are compared with"),
+        ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: must differ"),
         ({"init": {"method": "cliptrase", "images": 5000}}, "init.images=5000: there are 2000"),
         ({"model": "vit_b17"}, "unknown model 'vit_b17'"),
     ],
@@ -47,6 +50,10 @@ def loaded(monkeypatch, **changed):
 def test_what_does_not_fit_is_refused(monkeypatch, changed, message):
     with pytest.raises(UserError, match=message):
         loaded(monkeypatch, **changed)
+
+
+def test_scenes_are_as_large_as_scenes_are():
+    assert settings.SCENE == SIZE
 
 
 def test_the_recipe_holds_what_decides_a_run_and_nothing_else(monkeypatch):
