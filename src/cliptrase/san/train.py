@@ -8,6 +8,7 @@ for bit where an uninterrupted one does (one thread, same machine).
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ class Curve:
         self.counts = torch.zeros(3, checkpoints, pictures, classes, dtype=torch.int32)
         self.cpu_seconds = 0.0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """As `descent.run` saves it."""
         return {"counts": self.counts, "cpu_seconds": self.cpu_seconds}
 
@@ -109,6 +110,7 @@ def rows_of(san: San, seed: int, step: int) -> list[int]:
     return chosen
 
 
+@functools.lru_cache(maxsize=2)
 def order_of(pictures: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch."""
     drawn = Stream(seed, ORDER + 16 * epoch).uniforms(pictures)
