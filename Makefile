@@ -13,10 +13,10 @@ DONE := .venv/setup.done
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo miniature test cluster bench gpu check train-shapes-clip train-shapes-sam train-shapes-dino
+.PHONY: help setup demo fig8 miniature test cluster bench gpu check train-shapes-clip train-shapes-sam train-shapes-dino
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
 
 setup: $(DONE)  ## make .venv with the locked versions (about 6 GB, a few minutes)
 
@@ -29,6 +29,9 @@ $(DONE): requirements.lock pyproject.toml hatch_build.py
 
 demo: setup  ## the embedded benchmark, end to end: data, passes, tables, figures, W&B offline
 	$(PY) -m snakemake --cores $(CORES) all
+
+fig8: setup  ## Figure 8: SAN trained on embedded scenes, its queries begun in three ways (half an hour on two cores; resumes)
+	$(PY) -m snakemake --cores $(CORES) fig8
 
 miniature: setup  ## the paper's suite on small archives of its sources, served on 127.0.0.1 (minutes)
 	OMP_NUM_THREADS=1 $(PY) -m tests.miniature --cores $(CORES)

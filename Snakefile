@@ -10,8 +10,10 @@
 --config hours=2              … into as many as it needs for none to take longer
 --config save_maps=4          every run keeps the label maps of its first pictures
 --config tracking=online      how W&B publishes: offline | online | disabled
+--config san=coco             with fig8: another experiment of conf/san (default: shapes)
 
 `snakemake --cores 8 regenerate-paper-tables` only renders the suite's tables, of the runs that exist.
+`snakemake --cores 8 fig8` trains SAN and draws Figure 8, which `all` does not.
 """
 
 import shlex
@@ -65,6 +67,7 @@ include: "workflow/rules/weights.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/publish.smk"
+include: "workflow/rules/san.smk"
 
 
 rule all:
@@ -82,6 +85,11 @@ rule all:
 onstart:
     start.end_on_signals()
     targets = {name.replace("_", "-") for name in workflow.dag_settings.targets}
+    if "fig8" in targets:
+        errors.exit_on_user_error(cost.refuse_without_gpu)(SAN)  # before anything is fetched
+        print("\n".join(cost.lines(SAN)), file=sys.stderr)
+    if targets == {"fig8"}:
+        return
     if targets == {"regenerate-paper-tables"}:
         from cliptrase.publish.results import Shelf  # NumPy: not at every start
 
@@ -97,6 +105,8 @@ onstart:
 
 onsuccess:
     Path("regenerate-paper-tables").unlink(missing_ok=True)
+    if "fig8" in workflow.dag_settings.targets:
+        print(Path(SAN_FIGURE.format(kind="txt")).read_text(encoding="utf-8"), file=sys.stderr)
     if not {*workflow.dag_settings.targets} - {"all"}:
         print(
             f"figures: results/{SUITE}/figures; tables, as .md, .csv and .tex:", file=sys.stderr

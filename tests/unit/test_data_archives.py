@@ -259,7 +259,7 @@ def test_planning_needs_no_picture_library() -> None:
         "from cliptrase.data.fetch.sources import read_sources\n"
         "from cliptrase.data.make.recipes import code_files, recipe\n"
         "all = [recipe(name) for name in read_sources().datasets]\n"
-        "assert [one.count for one in all] == [5000, 1449, 5104, 2000, 2000, 500]\n"
+        "assert [one.count for one in all] == [5000, 118287, 1449, 5104, 2000, 2000, 500]\n"
         "assert [one for one in all if one.outdated({}) and one.stated()] == all\n"
         "assert code_files('shapes')\n"
         "assert not {'numpy', 'PIL', 'scipy', 'httpx'} & set(sys.modules)\n"

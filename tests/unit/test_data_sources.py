@@ -30,6 +30,7 @@ IDS = ROOT / "../shared/datasets/val_ids"
 SHIPPED = read_sources("no such folder")
 COUNTS = {
     "coco": 5000,
+    "coco_train": 118287,
     "voc2012": 1449,
     "pcontext": 5104,
     "ade2016": 2000,
@@ -76,6 +77,7 @@ def test_published_checksums_are_whole_and_the_strongest():
     known = {one.name: one.checksum for one in SHIPPED.archives.values() if one.checksum}
     assert {name: kind for name, (kind, _) in known.items()} == {
         "val2017.zip": "sha256",
+        "train2017.zip": "sha256",
         "VOCtrainval_11-May-2012.tar": "sha256",
         "VOCtrainval_03-May-2010.tar": "sha1",
         "trainval.tar.gz": "md5",

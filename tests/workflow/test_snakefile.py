@@ -108,6 +108,13 @@ def test_a_dry_run_lists_every_step(bare):
     assert [file.name for file in (bare / "results").iterdir()] == ["markers"]
 
 
+def test_figure_8_is_a_job_for_each_arm_and_seed_beside_all(bare):
+    jobs = {"average_san_regions": 1, "train_san": 9, "draw_figure_8": 1, "fig8": 1}
+    assert planned_jobs(bare, "fig8") == jobs | {"store_san_tokens": 1}
+    fetched = {"fetch_archive": 3, "prepare_dataset": 2, "fetch_weights": 1}
+    assert planned_jobs(bare, "fig8", san="coco") == jobs | fetched
+
+
 def test_the_paper_is_planned_without_network_and_without_data(bare):
     paper = plan.load("paper")
     gated = [name for name, one in paper.passes.items() if one.dataset in ("ade2021", "cityscapes")]

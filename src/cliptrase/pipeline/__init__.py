@@ -106,12 +106,12 @@ def runs_to_predict(a_pass: Pass, data: str, frozen: bool) -> list[str]:
 
 def passes_to_make(plan: Plan, stale: Iterable[str], words: list[str]) -> list[str]:
     """The stale passes that a start makes, by the words of Snakemake's command line: those whose
-    pass files it names, none where it only renders tables or makes data, else all."""
+    pass files it names, none where it only renders tables, makes data or trains SAN, else all."""
     targets = {os.path.normpath(word) for word in words}
     if named := [name for name in stale if str(finished.pass_file(plan.suite, name)) in targets]:
         return named
     needing = "all" in targets or any(target.startswith("results/") for target in targets)
-    needless = ("regenerate-paper-tables", "regenerate_paper_tables", f"{plan.data}/")
+    needless = ("regenerate-paper-tables", "regenerate_paper_tables", "fig8", f"{plan.data}/")
     return list(stale) if needing or not any(t.startswith(needless) for t in targets) else []
 
 

@@ -20,6 +20,7 @@ from cliptrase.files import read_json, write_text
 from cliptrase.pipeline import RUNS
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.plan import Plan
+from cliptrase.publish import figure_8
 from cliptrase.publish.rendered import edited
 from cliptrase.runs.code import PACKAGE, digest
 from cliptrase.runs.finished import pass_file
@@ -90,9 +91,17 @@ def pictures(suite: str) -> str:
 
 
 def page(suite: str) -> str:
-    """Of the page: asks if it was edited since it was written."""
-    changed = edited(Path("results", suite))
-    return _marker(f"{suite}/page", f"{changed} is not what was written" if changed else "")
+    """Of the page: asks if it was edited since it was written, or Figure 8 was made, which is no
+    input of it: what is up to date would be asked of every run of SAN."""
+    if changed := edited(Path("results", suite)):
+        return _marker(f"{suite}/page", f"{changed} is not what was written")
+    written, figure = Path("results", suite, "index.html"), figure_8(suite)
+    late = (
+        written.is_file()
+        and figure.is_file()
+        and os.path.getmtime(figure) > os.path.getmtime(written)
+    )
+    return _marker(f"{suite}/page", "there is now a Figure 8" if late else "")
 
 
 def wandb(suite: str) -> str:

@@ -59,7 +59,7 @@ class Settings(Frozen):
     """The settings of a start. benchmarks: None for all. mirror: a server that has every archive.
     gpus: how many the passes share, None for all. shards: that each pass is cut into; hours: that a
     job may take, by which passes are cut instead. save_maps: label maps that each run keeps, None
-    for what the suite says. tracking: how W&B publishes."""
+    for what the suite says. tracking: how W&B publishes. san: the experiment of Figure 8."""
 
     suite: Text = "shapes"
     benchmarks: Annotated[tuple[str, ...] | None, BeforeValidator(benchmark_names)] = None
@@ -71,6 +71,7 @@ class Settings(Frozen):
     hours: Annotated[float | None, BeforeValidator(_hours)] = None
     save_maps: Annotated[int | None, _count_of("how many label maps each run keeps")] = None
     tracking: Annotated[str, one_of(*MODES)] = "offline"
+    san: Text = "shapes"
 
     @model_validator(mode="after")
     def _one_way_of_cutting(self) -> Self:

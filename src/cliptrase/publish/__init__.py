@@ -29,7 +29,13 @@ PAPER_FIGURES = (  # of pictures, as `paper_figures` draws them
     "fig9",
     "fig10_denoising",
 )
+CONVERGENCE = "fig8_convergence"  # of results/<suite>/san, which `snakemake fig8` makes
 MODES = ("offline", "online", "disabled")  # how W&B publishes
+
+
+def figure_8(suite: str, results: Path = Path("results")) -> Path:
+    """Where `snakemake fig8` draws Figure 8."""
+    return results / suite / "san" / f"{CONVERGENCE}.png"
 
 
 def chart_names(plan: Plan) -> list[str]:

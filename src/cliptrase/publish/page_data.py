@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cliptrase.config.metric_names import METRICS
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import read_table
-from cliptrase.publish import has_runs, page_pictures, run_report
+from cliptrase.publish import figure_8, has_runs, page_pictures, run_report
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.compare import comparables, paired_difference, why_no_pair
 from cliptrase.publish.layout import FLOPS, Panel, sheet_of
@@ -76,6 +76,7 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
         "pictures": pictures,
         "walks": [walk for name, frame in frames.items() for walk in _walks(tables[name], frame)],
         "cost": _cost(suite, runs),
+        "figure_8": figure_8(suite.suite, shelf.results).is_file(),
         "script": {
             "runs": runs,
             "groups": groups,

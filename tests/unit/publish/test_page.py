@@ -57,6 +57,12 @@ def test_the_same_runs_give_the_same_bytes(facts, whole):
     assert page.page_text(facts) == whole[1]
 
 
+def test_figure_8_is_linked_where_it_was_made(facts):
+    link = 'href="san/fig8_convergence.png"'
+    assert link not in page.page_text(facts)
+    assert link in page.page_text(facts | {"figure_8": True})
+
+
 def test_every_pair_is_what_the_comparison_of_two_runs_says(whole):
     results, text = whole
     data, compared = data_of(text), set()
