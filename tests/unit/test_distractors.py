@@ -122,6 +122,7 @@ def test_without_distractors_a_run_is_what_it_was():
             ["method=cliptrase_unsupervised", "distractors=50"],
             "distractors=50: method=cliptrase_unsupervised is told no words; leave it out",
         ),
+        (["distractors=5", "ledger=true"], "ledger=true: with distractors a wrong pixel may"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_message(overrides, message):
