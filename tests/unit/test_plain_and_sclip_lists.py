@@ -106,7 +106,22 @@ def test_few_lists_have_synonyms():
     with_several = {
         name for name in shipped(VOCABULARIES) if any(len(own) > 1 for own in classes(name))
     }
-    assert with_several == {"sclip_voc20", "sclip_voc21", "sclip_coco_object", "coco27_members"}
+    assert with_several == {
+        "sclip_voc20",
+        "sclip_voc21",
+        "sclip_coco_object",
+        "coco27_members",
+        "shapes_synonyms",
+        "shapes_objects_synonyms",
+    }
+
+
+@pytest.mark.parametrize(("name", "of"), [("", "shapes"), ("_objects", "shapes_objects")])
+def test_synonyms_of_the_scenes_are_the_fine_names_of_each_thing(name, of):
+    fine = words("shapes_fine")
+    expected = [[one, *(each for each in fine if each.endswith(f" {one}"))] for one in words(of)]
+    assert classes(f"shapes{name}_synonyms") == expected
+    assert {each for own in expected for each in own} >= set(fine) - set(words("shapes_background"))
 
 
 def plain_of(benchmark: str, released: list[str]) -> list[str]:
