@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.unit.publish.conftest import make_runs
 from tests.unit.publish.reading import lines_in, lines_of, markdown_tables, table_titled
 
+from cliptrase.config.metric_names import OF_LOGITS
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan, load
 from cliptrase.publish.cells import Line, to_frame
@@ -40,6 +41,7 @@ TABLES = (
     "table_peers",
     "table_peers_slide",
     "table_vocabularies",
+    "table_errors",
 )
 
 
@@ -91,6 +93,8 @@ def said_of_value(line: Line) -> str | None:
         return line.published
     if line.kind == "flops":
         return f"{line.value:.2f}×"
+    if line.metric in OF_LOGITS:  # which have no interval
+        return f"{line.value:.2f}"
     return f"{line.value:.2f} ±{(line.ci_high - line.ci_low) / 2:.2f}"
 
 
@@ -293,7 +297,7 @@ def test_latex_is_sound(name: str, sheets: dict[str, tuple[list[Line], Sheet]]) 
     latex_is_sound(text)
     assert text.count(r"\begin{tabular}") == len(markdown_tables(to_markdown(sheet)))
     for line in lines:
-        if line.kind == "run":
+        if line.kind == "run" and line.metric not in OF_LOGITS:
             half = (line.ci_high - line.ci_low) / 2
             mark = r"\}?(\\textsuperscript\{.*?\}+)?"
             assert re.search(rf"{line.value:.2f}{mark} {{\\tiny \$\\pm\${half:.2f}}}", text)
