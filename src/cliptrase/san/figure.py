@@ -201,7 +201,7 @@ def in_words(
     for arm, line in last.iterrows():
         text = f"{arm}: {line['mIoU']:.1f} [{line['low']:.1f}, {line['high']:.1f}] at the end"
         point, low, high = speed[str(arm)].reached
-        text += f"; {SHARE:.0%} of plain's after {_count(point)} [{_count(low)}, {_count(high)}]"
+        text += f"; {100 * SHARE:.0f} % of plain's after {_count(point)} [{_count(low)}, {_count(high)}]"
         if arm != "plain":
             point, low, high = speed[str(arm)].ratio
             text += f" iterations, {point:.2f} [{low:.2f}, {high:.2f}] times as fast"
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{counted(san.run.vocabulary.classes.count, 'class')}",
             f"mean of {counted(len(san.seeds), 'seed')}",
             "bands: 95 %, over seeds and pictures",
-            f"dashed: {SHARE:.0%} of the end of {NAMES['plain']}",
+            f"dashed: {100 * SHARE:.0f} % of where {NAMES['plain']} ends",
         ]
     )
     numbers = {f"{arm}_draws": curve.draws for arm, curve in curves.items()}
