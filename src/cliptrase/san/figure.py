@@ -201,7 +201,8 @@ def in_words(
     for arm, line in last.iterrows():
         text = f"{arm}: {line['mIoU']:.1f} [{line['low']:.1f}, {line['high']:.1f}] at the end"
         point, low, high = speed[str(arm)].reached
-        text += f"; {100 * SHARE:.0f} % of plain's after {_count(point)} [{_count(low)}, {_count(high)}]"
+        text += f"; {100 * SHARE:.0f} % of plain's after {_count(point)} "
+        text += f"[{_count(low)}, {_count(high)}]"
         if arm != "plain":
             point, low, high = speed[str(arm)].ratio
             text += f" iterations, {point:.2f} [{low:.2f}, {high:.2f}] times as fast"
