@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
     data = args.data or Path(folder.made["data_folder"])
     with tempfile.TemporaryDirectory() as place:
         again = _resolved(folder, Path(place))
+        if finished.LEDGER in folder.made["files"]:  # it may have got one later
+            again = again.model_copy(update={"ledger": True})
         digest = finished.data_digest(again, data)
         if digest not in (None, folder.made.get("data")):
             raise UserError(f"{data}: holds other data than the run was made from; give --data")

@@ -26,16 +26,26 @@ LISTS = (
     "shapes",
 )
 SYNONYMS = "ade847"  # its lines are sets of them: "airplane, aeroplane, plane"
-SAME = ("motorbike, motorcycle",)  # what no line of it says
+SAME = (  # what no line of it says: other words for a class, and kinds of it
+    "motorbike, motorcycle",
+    "person, rider",
+    "bird, hen",
+    "sports ball, brown basketball",
+    "cup, mug",
+    "tv, monitor, screen",
+)
+_PLURAL = re.compile(r"(?<=x|h)es$|(?<=ss)es$|(?<=[^su])s$")  # boxes, benches, glasses, bowls
+BARRED = ("unknown", "solid")  # labels that name no thing
 
 
 def distractors(own: Iterable[str], count: int, seed: int) -> tuple[str, ...]:
     """`count` distractors beside the names that a benchmark has, `own`; a larger count adds to
     those of a smaller one.
 
-    Candidates are the distinct names of LISTS that are none of `own` nor a synonym of one, and
-    neither hold one as words nor are words of one: beside "table" there is no "coffee table". They
-    are ordered by the sha256 of `<seed> <name>` in UTF-8, which is the same on every machine.
+    Candidates are the distinct names of LISTS that are none of `own` nor a synonym of one, also in
+    the plural, and neither hold one as words nor are words of one: beside "table" there is no
+    "coffee table". They are ordered by the sha256 of `<seed> <name>` in UTF-8, which is the same on
+    every machine.
 
     Raises UserError where fewer are left.
     """
@@ -69,9 +79,10 @@ def _names(shipped: str) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=64)
 def _apart(own: frozenset[str]) -> tuple[str, ...]:
     """The candidates beside `own`, in the order of LISTS."""
-    taken = {_words(name) for name in own}
+    taken = {_words(name) for name in (*own, *BARRED)}
     sets = [{_words(name) for name in line.split(",")} for line in (*_names(SYNONYMS), *SAME)]
-    taken = taken.union(*(same for same in sets if same & taken))
+    while more := [same for same in sets if same & taken and not same <= taken]:
+        taken = taken.union(*more)  # a synonym of a synonym is one
     held = "\n".join(taken)
     distinct: dict[str, str] = {}
     for name in (name for each in LISTS for name in _names(each)):
@@ -92,8 +103,10 @@ def _parts(words: str) -> Iterator[str]:
 
 
 def _words(name: str) -> str:
-    """The words of a name in lower case, with a space before each and behind the last."""
-    return "".join(f" {word}" for word in re.findall(r"[^\W_]+", name.lower())) + " "
+    """The words of a name in lower case and in the singular, as far as their ends tell, with a
+    space before each and behind the last."""
+    words = re.findall(r"[^\W_]+", name.lower())
+    return "".join(f" {_PLURAL.sub('', word)}" for word in words) + " "
 
 
 def _digest(seed: int, name: str) -> bytes:

@@ -230,10 +230,11 @@ class Predictor:
     def _results(self, image: Loaded, maps: Maps) -> Results:
         """Runs that share a map and a ground truth are counted once."""
         results: Results = {}
-        counted: dict[tuple[int, str, bool], AnyResult | None] = {}
+        counted: dict[tuple[int, str, int, bool], AnyResult | None] = {}
         outlines = self._outlines(image)
         for run, job in self.jobs.items():
-            truth, key = image.truths[job.target], (id(maps.get(run)), job.target, job.ledger)
+            truth = image.truths[job.target]
+            key = id(maps.get(run)), job.target, job.surplus, job.ledger
             if key not in counted:
                 counted[key] = None if truth is None else _result(truth, maps[run], job, outlines)
             results[run] = counted[key]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cliptrase.config import Run, schema
 from cliptrase.config.kinds import ATTENTION, function, joined_by, vote_of
-from cliptrase.data.read.crop import crop_box, crop_image, crop_label, whole_image
+from cliptrase.data.read.crop import LONGEST, crop_box, crop_image, crop_label, whole_image
 from cliptrase.evaluate.certainty import Certainties, Certainty, Watched
 from cliptrase.evaluate.graph import Graph, Original, Propagation
 from cliptrase.evaluate.jobs import Job
@@ -198,7 +198,7 @@ class Slide(Protocol):
         return raw
 
     def scale(self, size: Size) -> float:
-        return min(size) / self.short_side
+        return max(min(size) / self.short_side, max(size) / LONGEST)
 
     def together(self, batch_size: int) -> int:
         return 1

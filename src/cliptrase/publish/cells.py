@@ -13,7 +13,7 @@ import pandas as pd
 
 from cliptrase.config import Run
 from cliptrase.config.kinds import has_background
-from cliptrase.config.metric_names import LOST, OF_BACKGROUND, OF_LEDGER, OF_LOGITS
+from cliptrase.config.metric_names import FALLING, OF_BACKGROUND, OF_LEDGER, OF_LOGITS
 from cliptrase.config.schema import Crop, Slide
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES
@@ -207,15 +207,18 @@ def _compute(shelf: Shelf, table: Table, line: Line, cell: Cell, versus: Cell | 
 
 
 def _summary(line: Line, kind: str, runs: list[FinishedRun]) -> Line:
-    """The mean, the least or the range of a metric over runs of one benchmark, with the interval of
+    """The mean, the worst or the range of a metric over runs of one benchmark, with the interval of
     the same of their resamples."""
-    values = [run.value(line.metric) for run in runs]
-    if not all(value is not None for value in values):
+    values = [value for run in runs if (value := run.value(line.metric)) is not None]
+    if len(values) < len(runs):
         return replace(line, reason="it needs a value in every row above it")
-    of = SUMMARISED[kind]
-    ends = bootstrap.interval(
-        value := float(of(values)), of([run.resampled[line.metric] for run in runs], axis=0)
-    )
+    of = np.max if kind == "worst" and line.metric in FALLING else SUMMARISED[kind]
+    value = float(of(values))
+    ends: tuple[float | None, float | None] = (None, None)
+    if line.metric not in OF_LOGITS:
+        ends = bootstrap.interval(
+            value, of([run.in_resamples(line.metric) for run in runs], axis=0)
+        )
     return replace(line, value=value, ci_low=ends[0], ci_high=ends[1], code=runs[0].code)
 
 
@@ -256,8 +259,8 @@ def _mark_near_best(frame: pd.DataFrame, shelf: Shelf) -> None:
     numbers = frame[frame["kind"].isin(["run", "avg"]) & frame["value"].notna()]
     places = numbers.groupby(["group", "column", "metric", "protocol", "rule"], sort=False)
     for (_, _, metric, _, _), lines in places:
-        if lines["code"].nunique() > 1 or metric == LOST:
-            continue  # nothing is the best of what different code made, nor of what is lost
+        if lines["code"].nunique() > 1 or metric in FALLING:
+            continue  # nothing is the best of what different code made; nor is the highest error
         place = lines["value"].idxmax()
         best, _ = shelf.find_all(lines["runs"][place])
         for index, names in lines["runs"].drop(place).items():

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cliptrase import config
 from cliptrase.config.kinds import has_background
-from cliptrase.config.metric_names import CATEGORIES, LOST, OF_LOGITS
+from cliptrase.config.metric_names import CATEGORIES, FALLING, OF_LOGITS
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES
 from cliptrase.publish.compare import comparables
@@ -31,7 +31,7 @@ METRIC_HEADINGS = {
     "true_names": "mIoU, told the truth",
     **dict.fromkeys(OF_LOGITS, "logits"),
 }
-UNRANKED = (FLOPS, LOST, *CATEGORIES, "ECE", "AURC")  # of which the highest is not the best
+UNRANKED = (FLOPS, *FALLING)  # of which the highest is not the best
 Notes = dict[str, str]  # footnote → its mark
 
 

@@ -5,6 +5,7 @@ the logits of a method can be trusted, which the ledger does not have by image: 
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def read_ledger(folder: Path) -> Ledger | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             return Ledger(**file)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise damaged(path) from error
 
 

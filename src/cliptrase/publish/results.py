@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import METRICS
+from cliptrase.config.metric_names import METRICS, OF_COUNTS
 from cliptrase.config.schema import Benchmark
 from cliptrase.data.fetch.receipts import state
 from cliptrase.data.fetch.sources import how_to_get, read_sources
@@ -40,23 +40,24 @@ class FinishedRun:
     commit: str
     code: str  # digests of the prediction code and of the scoring code
     versions: Mapping[str, str]  # of the packages that it was made with
+    ledger: bool = True  # whether the file of its errors, if it has one, is as it was written
 
     def value(self, metric: str) -> float | None:
         """The metric, None where no pixel was scored; of OF_LEDGER None where no ledger is kept."""
-        if metric in METRICS:
+        if metric in OF_COUNTS:
             return self.metrics[metric]
         return None if self.errors is None else self.errors.points[metric]
 
     def interval(self, metric: str) -> tuple[float | None, float | None]:
         """The ends of the 95 % interval of a metric that has a value."""
-        if metric in METRICS:
+        if metric in OF_COUNTS:
             low, high = self.metrics["ci"][metric]
             return low, high
         return (None, None) if self.errors is None else self.errors.interval(metric)
 
     def in_resamples(self, metric: str) -> Values:
         """A metric that has a value in each of the bootstrap's resamples."""
-        if metric in METRICS:
+        if metric in OF_COUNTS:
             return self.resampled[metric]
         assert self.errors is not None, f"{self.folder}: no ledger"
         return self.errors.resampled[metric]
@@ -65,7 +66,7 @@ class FinishedRun:
     def errors(self) -> Errors | None:
         """What its ledger of errors says, None where it keeps none. Raises UserError for a damaged
         file."""
-        ledger = read_ledger(self.folder)
+        ledger = read_ledger(self.folder) if self.ledger else None
         if ledger is None:
             return None
         return errors_of(ledger, scoring.read_counts(self.folder), self.metrics["rule"])
@@ -150,7 +151,8 @@ class Shelf:
         sha256 = sha256_file(folder / "metrics.json")
         if written not in (None, sha256):
             raise UserError(f"its metrics.json is not what pass {in_pass} wrote: run it again")
-        result = FinishedRun(name, folder, metrics, sha256, *_made_by(folder))
+        whole = status.state != "ledger"
+        result = FinishedRun(name, folder, metrics, sha256, *_made_by(folder), ledger=whole)
         try:
             [(metrics[name], low, high) for name in METRICS for low, high in [metrics["ci"][name]]]
             _ = int(metrics["images"]), result.image_list

@@ -190,15 +190,23 @@ def _predicted_and_scored(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (REGIONS,), (*PREDICTED, *SCORED)
 
 
+def ledger_damage(folder: Path, made: Mapping[str, Any]) -> str:
+    """Why the ledger of errors in a run folder cannot be used, "" where it can.
+
+    made: what provenance.json holds.
+    """
+    if LEDGER not in made["files"]:
+        return "it keeps no ledger of its errors, and ledger=true asks for one"
+    return _damage(folder, [LEDGER], made)
+
+
 def _lacking_ledger(folder: Path, run: Run, made: Mapping[str, Any]) -> str:
     """Why the ledger of errors that `run` asks for must be made; "" where it is there, and where
     other code made the run.
 
     made: what provenance.json holds.
     """
-    reason = "it keeps no ledger of its errors, and ledger=true asks for one"
-    if LEDGER in made["files"]:
-        reason = _damage(folder, [LEDGER], made)
+    reason = ledger_damage(folder, made)
     return reason if reason and made.get("code") == code.prediction_digest() else ""
 
 

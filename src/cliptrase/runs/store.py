@@ -101,6 +101,8 @@ def rescore(
             log.info("%s: %s; scored again from its counts", name, needed.reason)
             scored = {"scoring": code.scoring_digest(), "scored": {"at": now(), "commit": commit()}}
             made = {**finished.read_provenance(folder), **scored}
+            if finished.ledger_damage(folder, made):  # a new digest would hide it
+                (folder / finished.LEDGER).unlink(missing_ok=True)
             result = scoring.read_result(folder, run, made["flops"])
             if result.regions is not None:  # classes are of the scores, too
                 _write_counts(folder, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -29,7 +30,7 @@ from cliptrase.evaluate.truth import Loader
 from cliptrase.files import SEAL
 from cliptrase.model.load import load_clip
 from cliptrase.publish.ledger import auroc, errors_of, read_ledger, reliability, risk
-from cliptrase.runs import bootstrap, finished, scoring
+from cliptrase.runs import bootstrap, finished, scoring, store
 from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.finished import LEDGER, MAPS, PROVENANCE
 from cliptrase.runs.ledger import BINS, BORDER, COLUMNS, HALVES, Outline, places
@@ -308,7 +309,16 @@ def test_a_finished_run_gains_a_ledger_that_is_asked_for(
     (bare / "metrics.json").unlink()  # scoring it again would not mend the ledger
     assert finished.status(runs[name], tmp_path, data).state == "predict"
     make(asked, tmp_path)
-    file.unlink()
+    content = bytearray(file.read_bytes())
+    for place in range(60, len(content), len(content) // 40):
+        content[place] ^= 4
+        file.write_bytes(content)
+        with contextlib.suppress(UserError):  # one message, or numbers that are not the run's
+            read_ledger(bare)
+    (bare / "metrics.json").unlink()
+    assert store.rescore(runs_of(WORDS[0]), tmp_path, data) == {}
+    assert not file.exists(), "a new digest would hide that it is damaged"
+    assert finished.damage_of(bare) == ""
     monkeypatch.setattr(finished.code, "prediction_digest", lambda: "0" * 64)
     assert finished.status(runs[name], tmp_path, data, freeze_code=True).finished
 
