@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cliptrase.errors import UserError
+from cliptrase.san import queries as beginnings
 from cliptrase.san.queries import from_means
 from cliptrase.san.regions import pooled, read_means, region_file
 
@@ -43,6 +45,21 @@ def test_distances_are_kept_and_the_order_is_by_weight(means):
     after = np.linalg.norm(queries[:, None] - queries[None], axis=2)
     factor = after[0, 1] / before[0, 1]
     np.testing.assert_allclose(after, factor * before, rtol=1e-4, atol=1e-7)
+
+
+def test_one_thread_makes_the_queries_whatever_the_process_has(means, monkeypatch):
+    """With more, sums have no fixed order, and a run that was killed would not go on."""
+    seen = []
+
+    class Spy(beginnings.KMeans):
+        def fit(self, points):
+            seen.extend(pool["num_threads"] for pool in threadpool_info())
+            return super().fit(points)
+
+    monkeypatch.setattr(beginnings, "KMeans", Spy)
+    with threadpool_limits(2):
+        from_means(means, 6, 12, seed=0)
+    assert {*seen} == {1}
 
 
 def test_fewer_regions_than_queries_are_refused(means):
