@@ -25,7 +25,8 @@ from cliptrase.config.validation import (
     validated,
     whole,
 )
-from cliptrase.errors import UserError
+from cliptrase.data.read.vocabularies import read_classes
+from cliptrase.errors import UserError, counted
 from cliptrase.files import sha256_text
 
 GROUP = "san"
@@ -33,6 +34,7 @@ ARMS = ("plain", "cliptrase", "shuffled")
 Positive = Annotated[float, number(0)]
 NotNegative = Annotated[int, whole(0)]
 SCENE = 224  # pixels a side
+MOST = 255  # classes: those of a picture are kept in 8 bits, and one number is for no class
 KEPT = ("model", "benchmark", "dataset", "pictures", "validation", "image_size", "clip_size")
 
 
@@ -212,7 +214,7 @@ class San(Frozen):
 
 def load(name: str) -> San:
     """The experiment of conf/san/`name`.yaml. Raises UserError naming the key, also where CLIP is
-    not as deep as the experiment needs."""
+    not as deep as the experiment needs, and for a benchmark whose classes are not each one name."""
     where = f"conf/san/{name}.yaml"
     content = config.load(GROUP, name)
     san = validated(San, content, sentence=lambda problem: f"{where}: {problem.sentence()}")
@@ -225,4 +227,19 @@ def load(name: str) -> San:
         )
     if san.clip_size % patch:
         raise UserError(f"{where}: clip_size={san.clip_size}: must be a multiple of {patch}")
+    if fault := _fault_of_words(san.run):
+        raise UserError(f"{where}: benchmark={san.benchmark}: {fault}")
     return san
+
+
+def _fault_of_words(run: Run) -> str:
+    words = run.vocabulary
+    classes = words.classes.count
+    names = sum(map(len, read_classes(words.classes.path)))
+    if words.background:
+        return "it scores a background, and here a class is one name; take one without"
+    if names > classes:
+        return f"{names} names of {counted(classes, 'class')}; take one with a name a class"
+    if classes > MOST:
+        return f"{classes} classes; at most {MOST} are kept apart; take one of fewer"
+    return ""

@@ -45,11 +45,20 @@ def loaded(monkeypatch, **changed):
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: must differ"),
         ({"init": {"method": "cliptrase", "images": 5000}}, "init.images=5000: there are 2000"),
         ({"model": "vit_b17"}, "unknown model 'vit_b17'"),
+        ({"benchmark": "shapes_bg"}, "benchmark=shapes_bg: it scores a background"),
+        ({"benchmark": "ade847"}, "benchmark=ade847: 847 classes; at most 255"),
     ],
 )
 def test_what_does_not_fit_is_refused(monkeypatch, changed, message):
     with pytest.raises(UserError, match=message):
         loaded(monkeypatch, **changed)
+
+
+def test_a_class_of_two_names_is_refused(monkeypatch):
+    """Each name would be scored as a class."""
+    monkeypatch.setattr(settings, "read_classes", lambda path: [["cat", "kitten"]] * 27)
+    with pytest.raises(UserError, match="benchmark=shapes: 54 names of 27 classes"):
+        settings.load("shapes")
 
 
 def test_scenes_are_as_large_as_scenes_are():
