@@ -114,6 +114,19 @@ def test_more_classes_than_queries_are_refused(tiny, clip, tmp_path):
     assert not [*(tmp_path / "san").iterdir()]  # nothing half-written
 
 
+def test_a_finished_store_of_more_classes_than_queries_is_refused(tiny, data):
+    """Its key has no queries: other numbers of them read the same pictures."""
+    most = max(len(np.unique(each)) for each in open_store(tiny, data).classes)
+    open_store(small(tiny, queries=most), data)
+    with pytest.raises(UserError, match=rf"queries={most - 1}: a picture of .*{most} classes"):
+        open_store(small(tiny, queries=most - 1), data)
+
+
+def test_no_class_takes_no_query(tiny):
+    classes = np.array([[0, 1], [1, store.NO_CLASS]], dtype=np.uint8)
+    assert store.check_queries(small(tiny, queries=2), classes, "it") == 2
+
+
 def test_full_scale_without_a_gpu_is_refused_with_what_it_takes(monkeypatch):
     monkeypatch.setattr(cost, "may_have_gpu", lambda: False)
     with pytest.raises(UserError, match=r"coco: a run takes about \d+ hours of a GPU \(there are"):
