@@ -6,6 +6,7 @@ Intervals are of 1,000 draws, the same in all arms: of the seeds, then of the pi
 """
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -179,14 +180,20 @@ def _plainly(axes: Axes, last: int) -> None:
 
 
 def read_runs(san: San) -> dict[str, list[dict[str, NDArray[np.int32]]]]:
-    """arm → its runs, one a seed. Raises UserError for one that is missing."""
+    """arm → its runs, one a seed. Raises UserError for one that is missing, or is not what the
+    experiment says."""
     runs: dict[str, list[dict[str, NDArray[np.int32]]]] = {}
     for arm in san.arms:
         for seed in san.seeds:
-            file = san.run_file(arm, seed)
+            file, cure = san.run_file(arm, seed), f"python -m cliptrase.san.train {san.name}"
             if not file.is_file():
-                cure = f"python -m cliptrase.san.train {san.name} {arm} {seed}"
-                raise UserError(f"{file}: no such run; make it with `{cure}`")
+                raise UserError(f"{file}: no such run; make it with `{cure} {arm} {seed}`")
+            about = read_json(file.with_suffix(".json")) or {}
+            if about.get("recipe") != json.loads(san.recipe()):
+                raise UserError(
+                    f"{file}: a run of other settings than conf/san/{san.name}.yaml says; make it "
+                    f"again with `{cure} {arm} {seed}`"
+                )
             with np.load(file) as arrays:
                 runs.setdefault(arm, []).append(dict(arrays))
     return runs
@@ -261,8 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             CONVERGENCE,
             numbers | {"iterations": iterations},
         )
-    means = region_file(san, args.data)
-    seconds = read_means(means).cpu_seconds if means.is_file() else None
+    there = region_file(san, args.data).is_file()
+    seconds = read_means(san, args.data).cpu_seconds if there else None
     words = in_words(san, frame, speed, seconds)
     for suffix, text in (("csv", frame.to_csv(index=False)), ("txt", "\n".join([*words, ""]))):
         write_text(path := san.folder / f"{CONVERGENCE}.{suffix}", text)

@@ -35,7 +35,7 @@ from cliptrase.san.losses import loss_of, truth_of, whole_of
 from cliptrase.san.model import Answer, SanModel, label_maps
 from cliptrase.san.photographs import Photographs
 from cliptrase.san.queries import from_means
-from cliptrase.san.regions import read_means, region_file
+from cliptrase.san.regions import read_means
 from cliptrase.san.settings import San
 from cliptrase.san.store import NO_CLASS, Batch, Pictures, add_place, open_store
 from cliptrase.shapes import descent
@@ -69,11 +69,7 @@ def begun(san: San, arm: str, seed: int, clip: Clip, text: Tensor, data: Path | 
     torch.manual_seed(seed)
     model = SanModel(san, clip, text)
     if arm != "plain":
-        file = region_file(san, data)
-        if not file.is_file():
-            cure = f"python -m cliptrase.san.regions {san.name}"
-            raise UserError(f"{file}: no such file; make it with `{cure}`")
-        means = read_means(file)
+        means = read_means(san, data)
         some = means.regions if arm == "cliptrase" else means.shuffled
         queries = from_means(some, san.queries, san.side.width, seed)
         with torch.no_grad():

@@ -10,7 +10,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from cliptrase.errors import UserError
 from cliptrase.san import queries as beginnings
 from cliptrase.san.queries import from_means
-from cliptrase.san.regions import pooled, read_means, region_file
+from cliptrase.san.regions import pooled, read_means
+from cliptrase.san.settings import Init
+
+from .conftest import small
 
 CENTRES = np.eye(6, 20, dtype=np.float32)  # six directions, 2, 3, … 7 means near each
 
@@ -77,8 +80,14 @@ def test_a_region_is_the_mean_of_its_tokens():
 
 
 def test_shuffled_regions_are_as_many_and_others(tiny, data):
-    means = read_means(region_file(tiny, data))
+    means = read_means(tiny, data)
     assert means.regions.shape == means.shuffled.shape and means.regions.shape[1] == 192
     assert not np.allclose(means.regions, means.shuffled, atol=0.1)
     spread = [np.linalg.norm(each - each.mean(axis=0), axis=1).mean() for each in means[:2]]
     assert spread[1] < spread[0]  # means of random patches are nearer to one another
+
+
+def test_regions_of_another_experiment_are_refused(tiny, data):
+    other = small(tiny, init=Init(method="cliptrase", images=2))
+    with pytest.raises(UserError, match=r"regions of another .*cliptrase.san.regions tiny"):
+        read_means(other, data)
