@@ -11,6 +11,8 @@ import argparse
 import functools
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,9 +210,10 @@ def train(
 ) -> Training:
     """A run from its beginning, or from `checkpoint`; up to step `stop`.
 
-    Raises UserError where the checkpoint is of another experiment, and where the store or the
-    regions are not there.
+    Raises UserError where the checkpoint is damaged or of another experiment, and where the store
+    or the regions are not there.
     """
+    refuse_damaged(checkpoint)
     pictures: Pictures = Photographs(san, data) if san.dataset else open_store(san, data)
     training = Training(san, pictures, begun(san, arm, seed, clip, text, data), seed)
     queries = training.model.side.query.detach().cpu().numpy().tobytes()
@@ -232,6 +235,20 @@ def train(
     if stop is None:
         training.score(san.iterations)
     return training
+
+
+def refuse_damaged(checkpoint: Path) -> None:
+    """Raise UserError for a checkpoint that is not what was written: it is a zip archive with the
+    CRC-32 of each part, which torch does not check."""
+    if not checkpoint.exists():
+        return
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            whole = archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        whole = False
+    if not whole:
+        raise UserError(f"{checkpoint}: a damaged checkpoint; delete it to start the run anew")
 
 
 def write_run(san: San, file: Path, training: Training, about: dict[str, object]) -> None:

@@ -86,6 +86,18 @@ def test_a_checkpoint_of_another_experiment_is_refused(tiny, clip, text, data, t
             train(san, arm, seed, clip, text, data, trained[1])
 
 
+def test_a_damaged_checkpoint_is_refused(tiny, clip, text, data, trained, tmp_path):
+    """Cut off, empty, or with one bit of a weight turned over, which torch would read."""
+    written, file = trained[1].read_bytes(), tmp_path / "bad.pt"
+    weights = trained[0].model.side.patch.weight.detach().numpy().tobytes()
+    place = written.index(weights[:64])
+    turned = written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :]
+    for content in (turned, written[:-100], b""):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"bad.pt: a damaged checkpoint; delete it"):
+            train(tiny, "plain", 0, clip, text, data, file)
+
+
 def test_what_is_missing_is_named_with_its_cure(tiny, clip, text, data, tmp_path):
     with pytest.raises(UserError, match=r"python -m cliptrase.san.store tiny"):
         open_store(tiny, tmp_path)
