@@ -33,7 +33,7 @@ from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts
 from cliptrase.runs.provenance import commit, now, versions
 from cliptrase.san import cost, settings
-from cliptrase.san.losses import loss_of, truth_of, whole_of
+from cliptrase.san.losses import drawn_points, loss_of, truth_of, whole_of
 from cliptrase.san.model import Answer, SanModel, label_maps
 from cliptrase.san.photographs import Photographs
 from cliptrase.san.queries import from_means
@@ -149,6 +149,7 @@ class Training:
         san, total = self.san, 0.0
         truths = [truth_of(each, NO_CLASS, self.device) for each in batch.classes]
         stream = Stream(self.seed, POINTS + 16 * step)
+        points = [drawn_points(truths, san.points, stream) for _ in san.supervised]
         whole = whole_of(truths, san.queries) if self.at_once < len(truths) else None
         for group in self.optimizer.param_groups:
             group["lr"] = san.learning_rate * (1 - step / san.iterations) ** san.power
@@ -156,8 +157,8 @@ class Training:
         for first in range(0, len(truths), self.at_once):
             some = slice(first, first + self.at_once)
             losses = [
-                loss_of(each.classes, each.masks, truths[some], san.points, stream, whole)
-                for each in self.answers(batch, some)
+                loss_of(each.classes, each.masks, truths[some], own.part(truths, some), whole)
+                for each, own in zip(self.answers(batch, some), points, strict=True)
             ]
             loss = torch.stack(losses).sum()
             self.scaler.scale(loss).backward()
