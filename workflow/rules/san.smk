@@ -22,6 +22,8 @@ wildcard_constraints:
 
 
 rule store_san_tokens:
+    input:
+        code=lambda wildcards: CODE(markers.training("store")),
     output:
         f"{DATA}/san/{SAN.name}/store.json",
     log:
@@ -39,7 +41,8 @@ rule store_san_tokens:
 
 rule average_san_regions:
     input:
-        SAN_DATA,
+        data=SAN_DATA,
+        code=lambda wildcards: CODE(markers.training("regions")),
     output:
         f"{DATA}/san/{SAN.name}.regions.npz",
     log:
@@ -62,6 +65,7 @@ rule train_san:
             [] if wildcards.arm == "plain" else rules.average_san_regions.output
         ),
         data=SAN_DATA,
+        code=lambda wildcards: CODE(markers.training("train")),
     output:
         f"{SAN.folder}/runs/{{arm}}-{{seed}}.npz",
     log:

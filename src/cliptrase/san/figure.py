@@ -180,9 +180,10 @@ def _plainly(axes: Axes, last: int) -> None:
 
 
 def read_runs(san: San) -> dict[str, list[dict[str, NDArray[np.int32]]]]:
-    """arm → its runs, one a seed. Raises UserError for one that is missing, or is not what the
-    experiment says."""
+    """arm → its runs, one a seed. Raises UserError for one that is missing, is not what the
+    experiment says, or is of other code than the first."""
     runs: dict[str, list[dict[str, NDArray[np.int32]]]] = {}
+    codes = set[object]()
     for arm in san.arms:
         for seed in san.seeds:
             file, cure = san.run_file(arm, seed), f"python -m cliptrase.san.train {san.name}"
@@ -193,6 +194,12 @@ def read_runs(san: San) -> dict[str, list[dict[str, NDArray[np.int32]]]]:
                 raise UserError(
                     f"{file}: a run of other settings than conf/san/{san.name}.yaml says; make it "
                     f"again with `{cure} {arm} {seed}`"
+                )
+            codes.add(about.get("code"))
+            if len(codes) > 1:
+                raise UserError(
+                    f"{file}: a run of other code than those before it; make all of them again, "
+                    f"this one with `{cure} {arm} {seed}`"
                 )
             with np.load(file) as arrays:
                 runs.setdefault(arm, []).append(dict(arrays))

@@ -77,21 +77,29 @@ def region_pairs(clip: Clip, method: Method, pictures: Iterator[NDArray[np.uint8
     return Means(torch.cat(own).numpy(), torch.cat(other).numpy(), seconds)
 
 
+def key_of(san: San) -> list[str]:
+    """What regions are of: the same settings, and the same code."""
+    return [san.regions_key, settings.code_of("regions")]
+
+
 def write_means(san: San, data: Path | str, made: Means) -> Path:
     """Write the regions of an experiment, and what they are of. Returns the file."""
     with atomic_write(file := region_file(san, data)) as opened:
-        np.savez(opened, key=np.array(san.regions_key), **made._asdict())
+        np.savez(opened, key=np.array(key_of(san)), **made._asdict())
     return file
 
 
 def read_means(san: San, data: Path | str) -> Means:
-    """The regions of an experiment. Raises UserError where they are not there or of another one."""
+    """The regions of an experiment. Raises UserError where they are not there, of another one or of
+    other code."""
     file, cure = region_file(san, data), f"python -m cliptrase.san.regions {san.name}"
     if not file.is_file():
         raise UserError(f"{file}: no such file; make it with `{cure}`")
     with np.load(file) as arrays:
-        if str(arrays.get("key")) != san.regions_key:
-            raise UserError(f"{file}: regions of another experiment; make them with `{cure}`")
+        if arrays.get("key", np.empty(0)).tolist() != key_of(san):
+            raise UserError(
+                f"{file}: regions of another experiment or of other code; make them with `{cure}`"
+            )
         return Means(arrays["regions"], arrays["shuffled"], float(arrays["cpu_seconds"]))
 
 

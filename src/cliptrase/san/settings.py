@@ -28,6 +28,7 @@ from cliptrase.config.validation import (
 from cliptrase.data.read.vocabularies import read_classes
 from cliptrase.errors import UserError, counted
 from cliptrase.files import sha256_text
+from cliptrase.runs import code
 
 GROUP = "san"
 ARMS = ("plain", "cliptrase", "shuffled")
@@ -183,11 +184,10 @@ class San(Frozen):
         """Where a run is written."""
         return self.folder / "runs" / f"{arm}-{seed}.npz"
 
-    def recipe(self, *without: str) -> str:
-        """All that decides a run, but for its arm and seed and the keys in `without`."""
-        left_out = {"name", "suite", "arms", "seeds", *without}
+    def recipe(self) -> str:
+        """All that decides a run, but for its arm and seed, and the code."""
         run = self.run
-        content = self.model_dump(mode="json", exclude=left_out)
+        content = self.model_dump(mode="json", exclude={"name", "suite", "arms", "seeds"})
         content["weights"] = run.model.weights_sha256
         content["words"] = run.vocabulary.model_dump(mode="json")
         return json.dumps(content, sort_keys=True)
@@ -210,6 +210,11 @@ class San(Frozen):
     def store(self, data: Path | str) -> Path:
         """The folder of its pictures, labels and tokens."""
         return Path(data, "san", self.name)
+
+
+def code_of(module: str) -> str:
+    """The digest of a module of this package (`train`), and of all that it imports."""
+    return code.digest(code.closure(f"san.{module}"))
 
 
 def load(name: str) -> San:

@@ -157,7 +157,8 @@ def make_store(san: San, clip: Clip, data: Path | str) -> Path:
                 array.flush()
             del arrays
             seconds = round(time.process_time() - start, 1)
-            about = {"key": san.store_key, "most_classes": most, "cpu_seconds": seconds}
+            about = {"key": san.store_key, "code": settings.code_of("store")}
+            about |= {"most_classes": most, "cpu_seconds": seconds}
             write_json(part / ABOUT, about)
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(part, folder)
@@ -201,13 +202,13 @@ def _refuse_above(san: San, classes: int, where: str) -> int:
 
 
 def open_store(san: San, data: Path | str) -> Store:
-    """The store of an experiment. Raises UserError where it is not there or of another one, and
-    where a picture of it has more classes than there are queries now."""
+    """The store of an experiment. Raises UserError where it is not there, of another one or of
+    other code, and where a picture of it has more classes than there are queries now."""
     folder = san.store(data)
     about = read_json(folder / ABOUT) or {}
-    if about.get("key") != san.store_key:
+    if (about.get("key"), about.get("code")) != (san.store_key, settings.code_of("store")):
         raise UserError(
-            f"{folder}: no pictures and tokens of this experiment; make them with "
+            f"{folder}: no pictures and tokens of this experiment and this code; make them with "
             f"`python -m cliptrase.san.store {san.name}`"
         )
     _refuse_above(san, about["most_classes"], f"a picture of {folder}")

@@ -220,6 +220,7 @@ def train(
     queries = training.model.side.query.detach().cpu().numpy().tobytes()
     recipe = {
         "recipe": san.recipe(),
+        "code": settings.code_of("train"),
         "arm": arm,
         "seed": seed,
         "queries": sha256_text(queries.hex()),
@@ -273,6 +274,7 @@ def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
         training = train(san, arm, seed, clip, text.features, data, checkpoint)
     about = {
         "recipe": json.loads(san.recipe()),
+        "code": settings.code_of("train"),
         "arm": arm,
         "seed": seed,
         "parameters": sum(each.numel() for each in training.model.parameters()),
@@ -282,6 +284,7 @@ def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
         "versions": versions(),
     }
     write_run(san, file, training, about)
+    checkpoint.unlink()  # it would be in the way when the run is made again of other code
     return file
 
 

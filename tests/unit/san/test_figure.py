@@ -108,6 +108,10 @@ def test_the_figure_is_drawn_from_the_runs_and_a_missing_one_is_named(
     assert names == {"svg", "png", "npz", "csv", "txt"}
     with pytest.raises(UserError, match=r"plain-0.npz: a run of other settings .*tiny plain 0"):
         figure.read_runs(small(san, points=san.points + 1))
+    about = {"recipe": json.loads(san.recipe()), "code": "edited"} | COST
+    write_json(san.run_file("shuffled", 1).with_suffix(".json"), about)
+    with pytest.raises(UserError, match=r"shuffled-1.npz: a run of other code"):
+        figure.read_runs(san)
     san.run_file("shuffled", 1).unlink()
     with pytest.raises(SystemExit):
         figure.main(["tiny"])

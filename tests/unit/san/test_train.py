@@ -109,6 +109,18 @@ def test_what_is_missing_is_named_with_its_cure(tiny, clip, text, data, tmp_path
         begun(tiny, "cliptrace", 0, clip, text, data)
 
 
+def test_what_other_code_made_is_refused(tiny, clip, text, data, trained, monkeypatch):
+    usual = settings.code_of
+    monkeypatch.setattr(settings, "code_of", lambda module: f"another {module}")
+    with pytest.raises(UserError, match=r"this code; make them with .*cliptrase.san.store tiny"):
+        open_store(tiny, data)
+    with pytest.raises(UserError, match=r"other code; make them with .*cliptrase.san.regions tiny"):
+        begun(tiny, "cliptrase", 0, clip, text, data)
+    monkeypatch.setattr(settings, "code_of", lambda module: usual("store"))
+    with pytest.raises(UserError, match=r"plain-0.pt belongs to another .*delete it"):
+        train(tiny, "plain", 0, clip, text, data, trained[1])
+
+
 def test_a_disk_without_room_is_refused_before_anything_is_written(tiny, clip, tmp_path):
     with pytest.raises(UserError, match=r"take 1000.0 PB|take .* TB, and .* are free"):
         check_room(tmp_path / "tiny", 10**18)
