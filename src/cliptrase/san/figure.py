@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -27,7 +28,7 @@ from cliptrase.publish.style import GREY, INK, PALE, PLAIN, ROWS, SETTINGS, head
 from cliptrase.runs import bootstrap
 from cliptrase.runs.metrics import scores
 from cliptrase.san import settings
-from cliptrase.san.regions import read_means, region_file
+from cliptrase.san.regions import read_means
 from cliptrase.san.settings import San
 from cliptrase.san.store import add_place
 
@@ -209,7 +210,8 @@ def read_runs(san: San) -> dict[str, list[dict[str, NDArray[np.int32]]]]:
 def in_words(
     san: San, frame: pd.DataFrame, speed: Mapping[str, Speed], seconds: float | None
 ) -> list[str]:
-    """What came out, a line each. seconds: of a CPU, that the regions took, where there are any."""
+    """What came out, a line each. seconds: of a CPU, that the regions took, where there are any;
+    they are not compared with steps of a GPU."""
     said = []
     last = frame[frame["iteration"] == frame["iteration"].max()].set_index("arm")
     for arm, line in last.iterrows():
@@ -227,7 +229,7 @@ def in_words(
             text += f"[{line['lead_low']:+.1f}, {line['lead_high']:+.1f}]"
         said.append(text)
     step = _seconds_of_a_step(san)
-    if seconds is not None and step:
+    if seconds is not None and step and not san.gpus:
         said.append(
             f"the regions took {seconds:.0f} CPU seconds, as {seconds / step:.0f} iterations do "
             f"({step:.2f} each)"
@@ -275,8 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             CONVERGENCE,
             numbers | {"iterations": iterations},
         )
-    there = region_file(san, args.data).is_file()
-    seconds = read_means(san, args.data).cpu_seconds if there else None
+    seconds = None
+    with suppress(UserError):  # there are none, or of other settings or code
+        seconds = read_means(san, args.data).cpu_seconds
     words = in_words(san, frame, speed, seconds)
     for suffix, text in (("csv", frame.to_csv(index=False)), ("txt", "\n".join([*words, ""]))):
         write_text(path := san.folder / f"{CONVERGENCE}.{suffix}", text)

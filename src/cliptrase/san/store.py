@@ -158,8 +158,7 @@ def make_store(san: San, clip: Clip, data: Path | str) -> Path:
             del arrays
             seconds = round(time.process_time() - start, 1)
             about = {"key": san.store_key, "code": settings.code_of("store")}
-            about |= {"most_classes": most, "cpu_seconds": seconds}
-            write_json(part / ABOUT, about)
+            write_json(part / ABOUT, {**about, "most_classes": most, "cpu_seconds": seconds})
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(part, folder)
         except BaseException:

@@ -118,6 +118,14 @@ def test_the_figure_is_drawn_from_the_runs_and_a_missing_one_is_named(
     assert "python -m cliptrase.san.train tiny shuffled 1" in capsys.readouterr().err
 
 
+def test_cpu_seconds_of_regions_are_not_compared_with_steps_of_a_gpu(tiny, runs, monkeypatch):
+    curves = {"plain": curve_of(runs)}
+    monkeypatch.setattr(figure, "_seconds_of_a_step", lambda san: 2.0)
+    about = frame_of(curves, AT), speeds(curves, AT), 6.0
+    assert "6 CPU seconds, as 3 iterations do" in figure.in_words(tiny, *about)[-1]
+    assert len(figure.in_words(small(tiny, gpus=1), *about)) == 1
+
+
 def test_the_page_is_written_again_where_the_figure_is_newer(empty):
     drawn, written = figure_8("shapes"), empty / "results/shapes/index.html"
     assert drawn == settings.load("shapes").folder / drawn.name
