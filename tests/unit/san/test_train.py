@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from cliptrase.errors import UserError
+from cliptrase.files import read_json
 from cliptrase.san import cost, settings, store
+from cliptrase.san.figure import read_runs
 from cliptrase.san.store import check_room, make_store, open_store, scene_of
-from cliptrase.san.train import Training, begun, rows_of, train, write_run
+from cliptrase.san.train import Training, begun, rows_of, run_arm, train, write_run
 from cliptrase.shapes.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 
 from .conftest import small
@@ -96,6 +98,15 @@ def test_a_damaged_checkpoint_is_refused(tiny, clip, text, data, trained, tmp_pa
         file.write_bytes(content)
         with pytest.raises(UserError, match=r"bad.pt: a damaged checkpoint; delete it"):
             train(tiny, "plain", 0, clip, text, data, file)
+
+
+def test_a_finished_run_is_what_the_figure_reads_and_leaves_no_checkpoint(tiny, data, empty):
+    """A checkpoint would be in the way of the same run of other code."""
+    san = small(tiny, arms=("plain",), seeds=(0,))
+    file = run_arm(san, "plain", 0, data)
+    assert [run["tp"].shape for run in read_runs(san)["plain"]] == [(3, 2, 27)]
+    assert read_json(file.with_suffix(".json"))["code"] == settings.code_of("train")
+    assert not [*(san.folder / "checkpoints").iterdir()]
 
 
 def test_what_is_missing_is_named_with_its_cure(tiny, clip, text, data, tmp_path):
