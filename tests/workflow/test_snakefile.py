@@ -115,6 +115,13 @@ def test_figure_8_is_a_job_for_each_arm_and_seed_beside_all(bare):
     assert planned_jobs(bare, "fig8", san="coco") == jobs | fetched
 
 
+def test_a_fault_in_the_experiment_costs_figure_8_alone(bare):
+    assert "evaluate_pass" in planned_jobs(bare, "all", san="shaped")
+    refused = snakemake(bare, "fig8", "--dry-run", san="shaped")
+    assert refused.returncode == 1 and "Traceback" not in refused.stdout
+    assert "error: unknown san 'shaped'; did you mean 'shapes'" in refused.stdout
+
+
 def test_the_paper_is_planned_without_network_and_without_data(bare):
     paper = plan.load("paper")
     gated = [name for name, one in paper.passes.items() if one.dataset in ("ade2021", "cityscapes")]

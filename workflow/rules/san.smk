@@ -1,14 +1,12 @@
 """Figure 8: SAN trained in several arms and seeds, a job each, so that they run in parallel and one that
-was killed goes on: its checkpoint is not declared, and stays.
+was killed goes on: its checkpoint is not declared, and stays until the run is written.
 
 Not part of `all`. What CLIP's frozen blocks make of the pictures, and CLIPtrase's regions, are made once.
 """
 
 from cliptrase.publish import CONVERGENCE
 from cliptrase.san import cost
-from cliptrase.san import settings as san_settings
 
-SAN = errors.exit_on_user_error(san_settings.load)(SETTINGS.san)
 SAN_WORD = shlex.quote(SAN.name)
 SAN_FIGURE = f"{SAN.folder}/{CONVERGENCE}.{{kind}}"
 SAN_RUNS = [str(SAN.run_file(arm, seed)) for arm in SAN.arms for seed in SAN.seeds]
@@ -22,6 +20,8 @@ wildcard_constraints:
 
 
 rule store_san_tokens:
+    input:
+        code=lambda wildcards: CODE(markers.training("store")),
     output:
         f"{DATA}/san/{SAN.name}/store.json",
     log:
@@ -39,7 +39,8 @@ rule store_san_tokens:
 
 rule average_san_regions:
     input:
-        SAN_DATA,
+        data=SAN_DATA,
+        code=lambda wildcards: CODE(markers.training("regions")),
     output:
         f"{DATA}/san/{SAN.name}.regions.npz",
     log:
@@ -62,6 +63,7 @@ rule train_san:
             [] if wildcards.arm == "plain" else rules.average_san_regions.output
         ),
         data=SAN_DATA,
+        code=lambda wildcards: CODE(markers.training("train")),
     output:
         f"{SAN.folder}/runs/{{arm}}-{{seed}}.npz",
     log:

@@ -22,7 +22,7 @@ from cliptrase.pipeline import data as pipeline_data
 from cliptrase.plan import Plan
 from cliptrase.publish import figure_8
 from cliptrase.publish.rendered import edited
-from cliptrase.runs.code import PACKAGE, digest
+from cliptrase.runs.code import PACKAGE, closure, digest
 from cliptrase.runs.finished import pass_file
 
 MARKERS = Path("results/markers")
@@ -119,6 +119,11 @@ def publishing() -> str:
     """Of the code that plans and renders tables and draws figures."""
     folders = (PACKAGE / "plan", PACKAGE / "publish")
     return _code("publish", (file for folder in folders for file in folder.rglob("*.py")))
+
+
+def training(module: str) -> str:
+    """Of the code of a module of san/, and of all that it imports."""
+    return _code(f"san.{module}", closure(f"san.{module}"))
 
 
 def _code(name: str, files: Iterable[Path]) -> str:

@@ -6,9 +6,11 @@ Intervals are of 1,000 draws, the same in all arms: of the seeds, then of the pi
 """
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -26,7 +28,7 @@ from cliptrase.publish.style import GREY, INK, PALE, PLAIN, ROWS, SETTINGS, head
 from cliptrase.runs import bootstrap
 from cliptrase.runs.metrics import scores
 from cliptrase.san import settings
-from cliptrase.san.regions import read_means, region_file
+from cliptrase.san.regions import read_means
 from cliptrase.san.settings import San
 from cliptrase.san.store import add_place
 
@@ -179,14 +181,27 @@ def _plainly(axes: Axes, last: int) -> None:
 
 
 def read_runs(san: San) -> dict[str, list[dict[str, NDArray[np.int32]]]]:
-    """arm → its runs, one a seed. Raises UserError for one that is missing."""
+    """arm → its runs, one a seed. Raises UserError for one that is missing, is not what the
+    experiment says, or is of other code than the first."""
     runs: dict[str, list[dict[str, NDArray[np.int32]]]] = {}
+    codes = set[object]()
     for arm in san.arms:
         for seed in san.seeds:
-            file = san.run_file(arm, seed)
+            file, cure = san.run_file(arm, seed), f"python -m cliptrase.san.train {san.name}"
             if not file.is_file():
-                cure = f"python -m cliptrase.san.train {san.name} {arm} {seed}"
-                raise UserError(f"{file}: no such run; make it with `{cure}`")
+                raise UserError(f"{file}: no such run; make it with `{cure} {arm} {seed}`")
+            about = read_json(file.with_suffix(".json")) or {}
+            if about.get("recipe") != json.loads(san.recipe()):
+                raise UserError(
+                    f"{file}: a run of other settings than conf/san/{san.name}.yaml says; make it "
+                    f"again with `{cure} {arm} {seed}`"
+                )
+            codes.add(about.get("code"))
+            if len(codes) > 1:
+                raise UserError(
+                    f"{file}: a run of other code than those before it; make all of them again, "
+                    f"this one with `{cure} {arm} {seed}`"
+                )
             with np.load(file) as arrays:
                 runs.setdefault(arm, []).append(dict(arrays))
     return runs
@@ -195,7 +210,8 @@ def read_runs(san: San) -> dict[str, list[dict[str, NDArray[np.int32]]]]:
 def in_words(
     san: San, frame: pd.DataFrame, speed: Mapping[str, Speed], seconds: float | None
 ) -> list[str]:
-    """What came out, a line each. seconds: of a CPU, that the regions took, where there are any."""
+    """What came out, a line each. seconds: of a CPU, that the regions took, where there are any;
+    they are not compared with steps of a GPU."""
     said = []
     last = frame[frame["iteration"] == frame["iteration"].max()].set_index("arm")
     for arm, line in last.iterrows():
@@ -213,7 +229,7 @@ def in_words(
             text += f"[{line['lead_low']:+.1f}, {line['lead_high']:+.1f}]"
         said.append(text)
     step = _seconds_of_a_step(san)
-    if seconds is not None and step:
+    if seconds is not None and step and not san.gpus:
         said.append(
             f"the regions took {seconds:.0f} CPU seconds, as {seconds / step:.0f} iterations do "
             f"({step:.2f} each)"
@@ -261,8 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             CONVERGENCE,
             numbers | {"iterations": iterations},
         )
-    means = region_file(san, args.data)
-    seconds = read_means(means).cpu_seconds if means.is_file() else None
+    seconds = None
+    with suppress(UserError):  # there are none, or of other settings or code
+        seconds = read_means(san, args.data).cpu_seconds
     words = in_words(san, frame, speed, seconds)
     for suffix, text in (("csv", frame.to_csv(index=False)), ("txt", "\n".join([*words, ""]))):
         write_text(path := san.folder / f"{CONVERGENCE}.{suffix}", text)

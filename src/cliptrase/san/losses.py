@@ -66,20 +66,39 @@ def matched(costs: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(columns)
 
 
-def least_certain(masks: Tensor, points: int, stream: Stream) -> Tensor:
-    """Points (M, P, 2) for mask logits (M, h, w): three quarters are those of three times as many
-    random ones whose logits are nearest to 0, the rest are random."""
-    drawn = drawn_points(stream, len(masks), OVERSAMPLED * points).to(masks.device)
-    chosen = int(UNCERTAIN * points)
+class Points(NamedTuple):
+    """Where the B pictures and M true masks of a batch are compared, x and y from 0 to 1: (B, P, 2)
+    to match; candidates (M, 3·P, 2), of which the least certain are taken, and others (M, P / 4,
+    2)."""
+
+    matching: Tensor
+    candidates: Tensor
+    others: Tensor
+
+    def part(self, truths: Sequence[Truth], some: slice) -> "Points":
+        """Those of some pictures of the batch, whose `truths` are given."""
+        first, count = (
+            sum(len(t.classes) for t in each) for each in (truths[: some.start], truths[some])
+        )
+        own = slice(first, first + count)
+        return Points(self.matching[some], self.candidates[own], self.others[own])
+
+
+def drawn_points(truths: Sequence[Truth], points: int, stream: Stream) -> Points:
+    """Of a batch, before it is computed in parts, so that these do not decide what is drawn."""
+    masks, least = sum(len(each.classes) for each in truths), int(UNCERTAIN * points)
+    counts = (len(truths), points), (masks, OVERSAMPLED * points), (masks, points - least)
+    return Points(*(torch.from_numpy(stream.uniforms(*count, 2)) for count in counts))
+
+
+def least_certain(masks: Tensor, points: Points) -> Tensor:
+    """Points (M, P, 2) for mask logits (M, h, w): three quarters are those candidates whose logits
+    are nearest to 0, the rest are the others."""
+    drawn, others = (each.to(masks.device) for each in (points.candidates, points.others))
+    chosen = points.matching.shape[1] - others.shape[1]
     nearest = at_points(masks, drawn).abs().topk(chosen, dim=1, largest=False).indices
     kept = drawn.gather(1, nearest.unsqueeze(2).expand(-1, -1, 2))
-    rest = drawn_points(stream, len(masks), points - chosen).to(masks.device)
-    return torch.cat([kept, rest], dim=1)
-
-
-def drawn_points(stream: Stream, *count: int) -> Tensor:
-    """Uniform points (…, 2) from 0 to 1."""
-    return torch.from_numpy(stream.uniforms(*count, 2))
+    return torch.cat([kept, others], dim=1)
 
 
 class Whole(NamedTuple):
@@ -100,8 +119,7 @@ def loss_of(
     logits: Tensor,
     masks: Tensor,
     truths: Sequence[Truth],
-    points: int,
-    stream: Stream,
+    points: Points,
     whole: Whole | None = None,
 ) -> Tensor:
     """Of one supervised block: class logits (B, Q, K + 1) and mask logits (B, Q, h, w).
@@ -112,7 +130,7 @@ def loss_of(
     """
     picture, query, truth = list[int](), list[Tensor](), list[Tensor]()
     target = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
-    uniform = drawn_points(stream, len(truths), points).to(masks.device)
+    uniform = points.matching.to(masks.device)
     with torch.no_grad():
         for place, each in enumerate(truths):
             count = len(each.classes)
@@ -141,7 +159,7 @@ def loss_of(
         return loss
     chosen = masks[torch.tensor(picture, device=masks.device), torch.cat(query)].float()
     with torch.no_grad():
-        places = least_certain(chosen, points, stream)
+        places = least_certain(chosen, points)
         spots = places.split([len(each) for each in truth])
         true = torch.cat([at_points(*each) for each in zip(truth, spots, strict=True)])
     found = at_points(chosen, places)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from cliptrase.errors import UserError, counted
 
@@ -26,10 +27,11 @@ def from_means(means: NDArray[np.float32], queries: int, width: int, seed: int) 
             "more pictures"
         )
     unit = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
-    found = KMeans(queries, n_init=4, random_state=seed).fit(unit.astype(np.float64))
-    weight = np.bincount(found.labels_, minlength=queries)
-    centres = found.cluster_centers_[np.argsort(-weight, kind="stable")]
-    left, sizes, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
+    with threadpool_limits(1):  # with more, sums have no fixed order
+        found = KMeans(queries, n_init=4, random_state=seed).fit(unit.astype(np.float64))
+        weight = np.bincount(found.labels_, minlength=queries)
+        centres = found.cluster_centers_[np.argsort(-weight, kind="stable")]
+        left, sizes, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
     largest = np.abs(axes).argmax(axis=1)
     sign = np.sign(axes[np.arange(len(axes)), largest])
     turned = (left * sizes * sign)[:, :width]

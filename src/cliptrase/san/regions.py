@@ -21,7 +21,7 @@ from torch import Tensor
 import cliptrase.model.lean  # noqa: F401
 from cliptrase.config.method import Method
 from cliptrase.data.read.crop import crop_image
-from cliptrase.errors import exit_on_user_error
+from cliptrase.errors import UserError, exit_on_user_error
 from cliptrase.evaluate.graph import Graph
 from cliptrase.files import atomic_write
 from cliptrase.model.attention import in_place
@@ -77,9 +77,29 @@ def region_pairs(clip: Clip, method: Method, pictures: Iterator[NDArray[np.uint8
     return Means(torch.cat(own).numpy(), torch.cat(other).numpy(), seconds)
 
 
-def read_means(file: Path) -> Means:
-    """What `main` wrote."""
+def key_of(san: San) -> list[str]:
+    """What regions are of: the same settings, and the same code."""
+    return [san.regions_key, settings.code_of("regions")]
+
+
+def write_means(san: San, data: Path | str, made: Means) -> Path:
+    """Write the regions of an experiment, and what they are of. Returns the file."""
+    with atomic_write(file := region_file(san, data)) as opened:
+        np.savez(opened, key=np.array(key_of(san)), **made._asdict())
+    return file
+
+
+def read_means(san: San, data: Path | str) -> Means:
+    """The regions of an experiment. Raises UserError where they are not there, of another one or of
+    other code."""
+    file, cure = region_file(san, data), f"python -m cliptrase.san.regions {san.name}"
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; make it with `{cure}`")
     with np.load(file) as arrays:
+        if arrays.get("key", np.empty(0)).tolist() != key_of(san):
+            raise UserError(
+                f"{file}: regions of another experiment or of other code; make them with `{cure}`"
+            )
         return Means(arrays["regions"], arrays["shuffled"], float(arrays["cpu_seconds"]))
 
 
@@ -103,9 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     san = settings.load(args.experiment)
     torch.set_num_threads(1)
     made = make_means(san, load_clip(san.run.model), args.data)
-    with atomic_write(file := region_file(san, args.data)) as opened:
-        np.savez(opened, **made._asdict())
-    print(file)
+    print(write_means(san, args.data, made))
 
 
 if __name__ == "__main__":

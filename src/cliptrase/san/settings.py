@@ -25,14 +25,17 @@ from cliptrase.config.validation import (
     validated,
     whole,
 )
-from cliptrase.errors import UserError
+from cliptrase.data.read.vocabularies import read_classes
+from cliptrase.errors import UserError, counted
 from cliptrase.files import sha256_text
+from cliptrase.runs import code
 
 GROUP = "san"
 ARMS = ("plain", "cliptrase", "shuffled")
 Positive = Annotated[float, number(0)]
 NotNegative = Annotated[int, whole(0)]
 SCENE = 224  # pixels a side
+MOST = 255  # classes: those of a picture are kept in 8 bits, and one number is for no class
 KEPT = ("model", "benchmark", "dataset", "pictures", "validation", "image_size", "clip_size")
 
 
@@ -181,11 +184,10 @@ class San(Frozen):
         """Where a run is written."""
         return self.folder / "runs" / f"{arm}-{seed}.npz"
 
-    def recipe(self, *without: str) -> str:
-        """All that decides a run, but for its arm and seed and the keys in `without`."""
-        left_out = {"name", "suite", "arms", "seeds", *without}
+    def recipe(self) -> str:
+        """All that decides a run, but for its arm and seed, and the code."""
         run = self.run
-        content = self.model_dump(mode="json", exclude=left_out)
+        content = self.model_dump(mode="json", exclude={"name", "suite", "arms", "seeds"})
         content["weights"] = run.model.weights_sha256
         content["words"] = run.vocabulary.model_dump(mode="json")
         return json.dumps(content, sort_keys=True)
@@ -210,9 +212,14 @@ class San(Frozen):
         return Path(data, "san", self.name)
 
 
+def code_of(module: str) -> str:
+    """The digest of a module of this package (`train`), and of all that it imports."""
+    return code.digest(code.closure(f"san.{module}"))
+
+
 def load(name: str) -> San:
     """The experiment of conf/san/`name`.yaml. Raises UserError naming the key, also where CLIP is
-    not as deep as the experiment needs."""
+    not as deep as the experiment needs, and for a benchmark whose classes are not each one name."""
     where = f"conf/san/{name}.yaml"
     content = config.load(GROUP, name)
     san = validated(San, content, sentence=lambda problem: f"{where}: {problem.sentence()}")
@@ -225,4 +232,19 @@ def load(name: str) -> San:
         )
     if san.clip_size % patch:
         raise UserError(f"{where}: clip_size={san.clip_size}: must be a multiple of {patch}")
+    if fault := _fault_of_words(san.run):
+        raise UserError(f"{where}: benchmark={san.benchmark}: {fault}")
     return san
+
+
+def _fault_of_words(run: Run) -> str:
+    words = run.vocabulary
+    classes = words.classes.count
+    names = sum(map(len, read_classes(words.classes.path)))
+    if words.background:
+        return "it scores a background, and here a class is one name; take one without"
+    if names > classes:
+        return f"{names} names of {counted(classes, 'class')}; take one with a name a class"
+    if classes > MOST:
+        return f"{classes} classes; at most {MOST} are kept apart; take one of fewer"
+    return ""

@@ -134,7 +134,7 @@ def make_store(san: San, clip: Clip, data: Path | str) -> Path:
     Raises UserError where the disk has not the room, and for a scene of more classes than queries.
     """
     folder, shapes, target = san.store(data), shapes_of(san, clip), Target.of(san.run)
-    start = time.process_time()
+    start, most = time.process_time(), 0
     with naming_the_path(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_room(folder, sum(int(np.prod(s)) * np.dtype(k).itemsize for s, k in shapes.values()))
@@ -147,7 +147,7 @@ def make_store(san: San, clip: Clip, data: Path | str) -> Path:
             for row in range(san.pictures + san.validation):
                 scene = scene_of(san, row)
                 classes = classes_of(target, scene.label, f"scene {row}")
-                check_queries(san, len(np.unique(classes)), f"scene {row}")
+                most = max(most, check_queries(san, classes, f"scene {row}"))
                 seen = clip.normalise(scene.image[None])
                 first = vision.embed_tokens(clip, seen)
                 tokens = [each[0] for each in blocks_after(clip, first, san.taken)]
@@ -157,7 +157,8 @@ def make_store(san: San, clip: Clip, data: Path | str) -> Path:
                 array.flush()
             del arrays
             seconds = round(time.process_time() - start, 1)
-            write_json(part / ABOUT, {"key": san.store_key, "cpu_seconds": seconds})
+            about = {"key": san.store_key, "code": settings.code_of("store")}
+            write_json(part / ABOUT, {**about, "most_classes": most, "cpu_seconds": seconds})
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(part, folder)
         except BaseException:
@@ -184,23 +185,32 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
-def check_queries(san: San, classes: int, where: str) -> None:
-    """Raise UserError for a picture of more classes than there are queries to match them."""
+def check_queries(san: San, classes: NDArray[np.uint8], where: str) -> int:
+    """How many classes a picture has, by its classes (H, W). Raises UserError where they are more
+    than there are queries to match them."""
+    return _refuse_above(san, int(np.setdiff1d(classes, NO_CLASS).size), where)
+
+
+def _refuse_above(san: San, classes: int, where: str) -> int:
     if classes > san.queries:
         raise UserError(
             f"queries={san.queries}: {where} has {counted(classes, 'class')}, each of which takes "
             "one; take more queries"
         )
+    return classes
 
 
 def open_store(san: San, data: Path | str) -> Store:
-    """The store of an experiment. Raises UserError where it is not there or of another one."""
+    """The store of an experiment. Raises UserError where it is not there, of another one or of
+    other code, and where a picture of it has more classes than there are queries now."""
     folder = san.store(data)
-    if (read_json(folder / ABOUT) or {}).get("key") != san.store_key:
+    about = read_json(folder / ABOUT) or {}
+    if (about.get("key"), about.get("code")) != (san.store_key, settings.code_of("store")):
         raise UserError(
-            f"{folder}: no pictures and tokens of this experiment; make them with "
+            f"{folder}: no pictures and tokens of this experiment and this code; make them with "
             f"`python -m cliptrase.san.store {san.name}`"
         )
+    _refuse_above(san, about["most_classes"], f"a picture of {folder}")
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r")
         for name in ("pixels", "classes", "tokens")

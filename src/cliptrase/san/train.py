@@ -11,6 +11,8 @@ import argparse
 import functools
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,11 @@ from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts
 from cliptrase.runs.provenance import commit, now, versions
 from cliptrase.san import cost, settings
-from cliptrase.san.losses import loss_of, truth_of, whole_of
+from cliptrase.san.losses import drawn_points, loss_of, truth_of, whole_of
 from cliptrase.san.model import Answer, SanModel, label_maps
 from cliptrase.san.photographs import Photographs
 from cliptrase.san.queries import from_means
-from cliptrase.san.regions import read_means, region_file
+from cliptrase.san.regions import read_means
 from cliptrase.san.settings import San
 from cliptrase.san.store import NO_CLASS, Batch, Pictures, add_place, open_store
 from cliptrase.shapes import descent
@@ -69,11 +71,7 @@ def begun(san: San, arm: str, seed: int, clip: Clip, text: Tensor, data: Path | 
     torch.manual_seed(seed)
     model = SanModel(san, clip, text)
     if arm != "plain":
-        file = region_file(san, data)
-        if not file.is_file():
-            cure = f"python -m cliptrase.san.regions {san.name}"
-            raise UserError(f"{file}: no such file; make it with `{cure}`")
-        means = read_means(file)
+        means = read_means(san, data)
         some = means.regions if arm == "cliptrase" else means.shuffled
         queries = from_means(some, san.queries, san.side.width, seed)
         with torch.no_grad():
@@ -151,6 +149,7 @@ class Training:
         san, total = self.san, 0.0
         truths = [truth_of(each, NO_CLASS, self.device) for each in batch.classes]
         stream = Stream(self.seed, POINTS + 16 * step)
+        points = [drawn_points(truths, san.points, stream) for _ in san.supervised]
         whole = whole_of(truths, san.queries) if self.at_once < len(truths) else None
         for group in self.optimizer.param_groups:
             group["lr"] = san.learning_rate * (1 - step / san.iterations) ** san.power
@@ -158,8 +157,8 @@ class Training:
         for first in range(0, len(truths), self.at_once):
             some = slice(first, first + self.at_once)
             losses = [
-                loss_of(each.classes, each.masks, truths[some], san.points, stream, whole)
-                for each in self.answers(batch, some)
+                loss_of(each.classes, each.masks, truths[some], own.part(truths, some), whole)
+                for each, own in zip(self.answers(batch, some), points, strict=True)
             ]
             loss = torch.stack(losses).sum()
             self.scaler.scale(loss).backward()
@@ -212,14 +211,16 @@ def train(
 ) -> Training:
     """A run from its beginning, or from `checkpoint`; up to step `stop`.
 
-    Raises UserError where the checkpoint is of another experiment, and where the store or the
-    regions are not there.
+    Raises UserError where the checkpoint is damaged or of another experiment, and where the store
+    or the regions are not there.
     """
+    refuse_damaged(checkpoint)
     pictures: Pictures = Photographs(san, data) if san.dataset else open_store(san, data)
     training = Training(san, pictures, begun(san, arm, seed, clip, text, data), seed)
     queries = training.model.side.query.detach().cpu().numpy().tobytes()
     recipe = {
         "recipe": san.recipe(),
+        "code": settings.code_of("train"),
         "arm": arm,
         "seed": seed,
         "queries": sha256_text(queries.hex()),
@@ -236,6 +237,20 @@ def train(
     if stop is None:
         training.score(san.iterations)
     return training
+
+
+def refuse_damaged(checkpoint: Path) -> None:
+    """Raise UserError for a checkpoint that is not what was written: it is a zip archive with the
+    CRC-32 of each part, which torch does not check."""
+    if not checkpoint.exists():
+        return
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            whole = archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        whole = False
+    if not whole:
+        raise UserError(f"{checkpoint}: a damaged checkpoint; delete it to start the run anew")
 
 
 def write_run(san: San, file: Path, training: Training, about: dict[str, object]) -> None:
@@ -259,6 +274,7 @@ def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
         training = train(san, arm, seed, clip, text.features, data, checkpoint)
     about = {
         "recipe": json.loads(san.recipe()),
+        "code": settings.code_of("train"),
         "arm": arm,
         "seed": seed,
         "parameters": sum(each.numel() for each in training.model.parameters()),
@@ -268,6 +284,7 @@ def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
         "versions": versions(),
     }
     write_run(san, file, training, about)
+    checkpoint.unlink()  # it would be in the way when the run is made again of other code
     return file
 
 

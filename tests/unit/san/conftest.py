@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from cliptrase.evaluate.textcache import text_of
-from cliptrase.files import atomic_write
 from cliptrase.model.load import load_clip
 from cliptrase.san import settings
-from cliptrase.san.regions import make_means, region_file
+from cliptrase.san.regions import make_means, write_means
 from cliptrase.san.settings import Init, San, Side
 from cliptrase.san.store import make_store
 
@@ -52,8 +50,7 @@ def data(tiny, clip, tmp_path_factory):
     """A data folder with the store and the regions of `tiny`."""
     folder = tmp_path_factory.mktemp("data")
     make_store(tiny, clip, folder)
-    with atomic_write(region_file(tiny, folder)) as file:
-        np.savez(file, **make_means(tiny, clip, folder)._asdict())
+    write_means(tiny, folder, make_means(tiny, clip, folder))
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cliptrase.errors import UserError
+from cliptrase.files import write_json
 from cliptrase.pipeline import markers
 from cliptrase.publish import figure_8
 from cliptrase.runs import bootstrap
@@ -17,6 +20,7 @@ from cliptrase.san.figure import Curve, curve_of, frame_of, iterations_to, seed_
 
 from .conftest import small
 
+COST = {"cpu_seconds": 3.0}
 AT = np.array([0, 10, 30])
 
 
@@ -96,15 +100,30 @@ def test_the_figure_is_drawn_from_the_runs_and_a_missing_one_is_named(
             file = san.run_file(arm, seed)
             file.parent.mkdir(parents=True, exist_ok=True)
             np.savez(file, iterations=AT, **counts)
+            write_json(file.with_suffix(".json"), {"recipe": json.loads(san.recipe())} | COST)
     figure.main(["tiny"])
     said = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in said[:3]] == list(san.arms)
     names = {path.name.split(".")[1] for path in (empty / "results/tiny/san").glob("fig8_*")}
     assert names == {"svg", "png", "npz", "csv", "txt"}
+    with pytest.raises(UserError, match=r"plain-0.npz: a run of other settings .*tiny plain 0"):
+        figure.read_runs(small(san, points=san.points + 1))
+    about = {"recipe": json.loads(san.recipe()), "code": "edited"} | COST
+    write_json(san.run_file("shuffled", 1).with_suffix(".json"), about)
+    with pytest.raises(UserError, match=r"shuffled-1.npz: a run of other code"):
+        figure.read_runs(san)
     san.run_file("shuffled", 1).unlink()
     with pytest.raises(SystemExit):
         figure.main(["tiny"])
     assert "python -m cliptrase.san.train tiny shuffled 1" in capsys.readouterr().err
+
+
+def test_cpu_seconds_of_regions_are_not_compared_with_steps_of_a_gpu(tiny, runs, monkeypatch):
+    curves = {"plain": curve_of(runs)}
+    monkeypatch.setattr(figure, "_seconds_of_a_step", lambda san: 2.0)
+    about = frame_of(curves, AT), speeds(curves, AT), 6.0
+    assert "6 CPU seconds, as 3 iterations do" in figure.in_words(tiny, *about)[-1]
+    assert len(figure.in_words(small(tiny, gpus=1), *about)) == 1
 
 
 def test_the_page_is_written_again_where_the_figure_is_newer(empty):

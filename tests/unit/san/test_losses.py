@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from cliptrase.san import losses
 from cliptrase.san.losses import (
+    Points,
     Truth,
     at_points,
+    drawn_points,
     least_certain,
     loss_of,
     matched,
@@ -59,10 +60,8 @@ def test_costs_are_those_of_their_formulas():
             assert float(costs[query, column]) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_the_loss_is_that_of_its_formula(monkeypatch):
+def test_the_loss_is_that_of_its_formula():
     """Masks that are the same everywhere but beyond the middle of border cells, where they fade."""
-    middle = torch.full((), 0.5)
-    monkeypatch.setattr(losses, "drawn_points", lambda _, *count: middle.expand(*count, 2))
     values = [[2.0, -1.0, 0.5], [-3.0, 1.5, 0.0]]  # two pictures, three queries
     masks = torch.tensor(values)[:, :, None, None].expand(2, 3, 2, 2).clone()
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
@@ -82,14 +81,18 @@ def test_the_loss_is_that_of_its_formula(monkeypatch):
             weight, target = (1.0, name) if query == best else (0.1, 4)
             entropy -= weight * log(float(chances[query, target]))
             weights += weight
-    loss = loss_of(logits, masks, truths, 16, Stream(0))
+    middle = torch.full((), 0.5)
+    spots = Points(*(middle.expand(2, count, 2) for count in (16, 48, 4)))
+    loss = loss_of(logits, masks, truths, spots)
     assert float(loss) == pytest.approx(2 * entropy / weights + mask_losses / 2, abs=1e-4)
 
 
 def test_a_picture_without_a_class_only_teaches_that_there_is_none():
     logits, masks = torch.zeros(1, 2, 4), torch.zeros(1, 2, 2, 2)
     empty = truth_of(np.full((4, 4), 255), 255)
-    assert float(loss_of(logits, masks, [empty], 4, Stream(0))) == pytest.approx(2 * log(4))
+    assert float(
+        loss_of(logits, masks, [empty], drawn_points([empty], 4, Stream(0)))
+    ) == pytest.approx(2 * log(4))
 
 
 def test_points_are_read_bilinearly():
@@ -101,7 +104,8 @@ def test_points_are_read_bilinearly():
 def test_three_quarters_of_the_points_are_where_a_mask_is_least_certain():
     masks = torch.full((1, 8, 8), 9.0)
     masks[:, :, :4] = 0.1  # the left half
-    points = least_certain(masks, 400, Stream(3))
+    truth = Truth(torch.tensor([1]), masks)
+    points = least_certain(masks, drawn_points([truth], 400, Stream(3)))
     left = (points[0, :, 0] < 0.5).float()
     assert points.shape == (1, 400, 2)
     assert left[:300].mean() > 0.99 and 0.3 < left[300:].mean() < 0.7

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cliptrase.errors import UserError
+from cliptrase.san import queries as beginnings
 from cliptrase.san.queries import from_means
-from cliptrase.san.regions import pooled, read_means, region_file
+from cliptrase.san.regions import pooled, read_means
+from cliptrase.san.settings import Init
+
+from .conftest import small
 
 CENTRES = np.eye(6, 20, dtype=np.float32)  # six directions, 2, 3, … 7 means near each
 
@@ -45,6 +50,21 @@ def test_distances_are_kept_and_the_order_is_by_weight(means):
     np.testing.assert_allclose(after, factor * before, rtol=1e-4, atol=1e-7)
 
 
+def test_one_thread_makes_the_queries_whatever_the_process_has(means, monkeypatch):
+    """With more, sums have no fixed order, and a run that was killed would not go on."""
+    seen = []
+
+    class Spy(beginnings.KMeans):
+        def fit(self, points):
+            seen.extend(pool["num_threads"] for pool in threadpool_info())
+            return super().fit(points)
+
+    monkeypatch.setattr(beginnings, "KMeans", Spy)
+    with threadpool_limits(2):
+        from_means(means, 6, 12, seed=0)
+    assert {*seen} == {1}
+
+
 def test_fewer_regions_than_queries_are_refused(means):
     with pytest.raises(UserError, match=r"init.images: their 27 regions make no 28 queries"):
         from_means(means, 28, 12, seed=0)
@@ -60,8 +80,14 @@ def test_a_region_is_the_mean_of_its_tokens():
 
 
 def test_shuffled_regions_are_as_many_and_others(tiny, data):
-    means = read_means(region_file(tiny, data))
+    means = read_means(tiny, data)
     assert means.regions.shape == means.shuffled.shape and means.regions.shape[1] == 192
     assert not np.allclose(means.regions, means.shuffled, atol=0.1)
     spread = [np.linalg.norm(each - each.mean(axis=0), axis=1).mean() for each in means[:2]]
     assert spread[1] < spread[0]  # means of random patches are nearer to one another
+
+
+def test_regions_of_another_experiment_are_refused(tiny, data):
+    other = small(tiny, init=Init(method="cliptrase", images=2))
+    with pytest.raises(UserError, match=r"regions of another .*cliptrase.san.regions tiny"):
+        read_means(other, data)

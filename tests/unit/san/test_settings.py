@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from cliptrase.config import files
 from cliptrase.errors import UserError
+from cliptrase.pipeline import markers
+from cliptrase.runs import code
 from cliptrase.san import cost, settings
 from cliptrase.shapes.scenes import SIZE
 
@@ -45,11 +48,20 @@ def loaded(monkeypatch, **changed):
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: must differ"),
         ({"init": {"method": "cliptrase", "images": 5000}}, "init.images=5000: there are 2000"),
         ({"model": "vit_b17"}, "unknown model 'vit_b17'"),
+        ({"benchmark": "shapes_bg"}, "benchmark=shapes_bg: it scores a background"),
+        ({"benchmark": "ade847"}, "benchmark=ade847: 847 classes; at most 255"),
     ],
 )
 def test_what_does_not_fit_is_refused(monkeypatch, changed, message):
     with pytest.raises(UserError, match=message):
         loaded(monkeypatch, **changed)
+
+
+def test_a_class_of_two_names_is_refused(monkeypatch):
+    """Each name would be scored as a class."""
+    monkeypatch.setattr(settings, "read_classes", lambda path: [["cat", "kitten"]] * 27)
+    with pytest.raises(UserError, match="benchmark=shapes: 54 names of 27 classes"):
+        settings.load("shapes")
 
 
 def test_scenes_are_as_large_as_scenes_are():
@@ -67,6 +79,13 @@ def test_tokens_are_kept_apart_by_what_they_are_of(monkeypatch):
     assert loaded(monkeypatch, iterations=50, checkpoints=[0, 50]).store_key == usual
     assert loaded(monkeypatch, pictures=1000).store_key != usual
     assert loaded(monkeypatch, fusion={0: 0, 1: 1}).store_key != usual
+
+
+def test_the_code_of_a_run_is_all_that_it_imports(empty):
+    wanted = {"san/losses.py", "san/queries.py", "model/vision.py", "shapes/scenes.py"}
+    files = {file.relative_to(code.PACKAGE).as_posix() for file in code.closure("san.train")}
+    assert wanted <= files and "san/figure.py" not in files
+    assert Path(markers.training("train")).read_text() == settings.code_of("train")
 
 
 def test_the_full_scale_says_what_it_takes(capsys):

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from cliptrase.errors import UserError
-from cliptrase.san import cost, losses, settings, store
+from cliptrase.files import read_json
+from cliptrase.san import cost, settings, store
+from cliptrase.san.figure import read_runs
 from cliptrase.san.store import check_room, make_store, open_store, scene_of
-from cliptrase.san.train import Training, begun, rows_of, train, write_run
+from cliptrase.san.train import Training, begun, rows_of, run_arm, train, write_run
 from cliptrase.shapes.scenes import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 
 from .conftest import small
@@ -86,6 +88,27 @@ def test_a_checkpoint_of_another_experiment_is_refused(tiny, clip, text, data, t
             train(san, arm, seed, clip, text, data, trained[1])
 
 
+def test_a_damaged_checkpoint_is_refused(tiny, clip, text, data, trained, tmp_path):
+    """Cut off, empty, or with one bit of a weight turned over, which torch would read."""
+    written, file = trained[1].read_bytes(), tmp_path / "bad.pt"
+    weights = trained[0].model.side.patch.weight.detach().numpy().tobytes()
+    place = written.index(weights[:64])
+    turned = written[:place] + bytes([written[place] ^ 1]) + written[place + 1 :]
+    for content in (turned, written[:-100], b""):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"bad.pt: a damaged checkpoint; delete it"):
+            train(tiny, "plain", 0, clip, text, data, file)
+
+
+def test_a_finished_run_is_what_the_figure_reads_and_leaves_no_checkpoint(tiny, data, empty):
+    """A checkpoint would be in the way of the same run of other code."""
+    san = small(tiny, arms=("plain",), seeds=(0,))
+    file = run_arm(san, "plain", 0, data)
+    assert [run["tp"].shape for run in read_runs(san)["plain"]] == [(3, 2, 27)]
+    assert read_json(file.with_suffix(".json"))["code"] == settings.code_of("train")
+    assert not [*(san.folder / "checkpoints").iterdir()]
+
+
 def test_what_is_missing_is_named_with_its_cure(tiny, clip, text, data, tmp_path):
     with pytest.raises(UserError, match=r"python -m cliptrase.san.store tiny"):
         open_store(tiny, tmp_path)
@@ -95,6 +118,18 @@ def test_what_is_missing_is_named_with_its_cure(tiny, clip, text, data, tmp_path
         begun(tiny, "cliptrase", 0, clip, text, tmp_path)
     with pytest.raises(UserError, match=r"unknown arm 'cliptrace'; did you mean 'cliptrase'"):
         begun(tiny, "cliptrace", 0, clip, text, data)
+
+
+def test_what_other_code_made_is_refused(tiny, clip, text, data, trained, monkeypatch):
+    usual = settings.code_of
+    monkeypatch.setattr(settings, "code_of", lambda module: f"another {module}")
+    with pytest.raises(UserError, match=r"this code; make them with .*cliptrase.san.store tiny"):
+        open_store(tiny, data)
+    with pytest.raises(UserError, match=r"other code; make them with .*cliptrase.san.regions tiny"):
+        begun(tiny, "cliptrase", 0, clip, text, data)
+    monkeypatch.setattr(settings, "code_of", lambda module: usual("store"))
+    with pytest.raises(UserError, match=r"plain-0.pt belongs to another .*delete it"):
+        train(tiny, "plain", 0, clip, text, data, trained[1])
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(tiny, clip, tmp_path):
@@ -114,6 +149,19 @@ def test_more_classes_than_queries_are_refused(tiny, clip, tmp_path):
     assert not [*(tmp_path / "san").iterdir()]  # nothing half-written
 
 
+def test_a_finished_store_of_more_classes_than_queries_is_refused(tiny, data):
+    """Its key has no queries: other numbers of them read the same pictures."""
+    most = max(len(np.unique(each)) for each in open_store(tiny, data).classes)
+    open_store(small(tiny, queries=most), data)
+    with pytest.raises(UserError, match=rf"queries={most - 1}: a picture of .*{most} classes"):
+        open_store(small(tiny, queries=most - 1), data)
+
+
+def test_no_class_takes_no_query(tiny):
+    classes = np.array([[0, 1], [1, store.NO_CLASS]], dtype=np.uint8)
+    assert store.check_queries(small(tiny, queries=2), classes, "it") == 2
+
+
 def test_full_scale_without_a_gpu_is_refused_with_what_it_takes(monkeypatch):
     monkeypatch.setattr(cost, "may_have_gpu", lambda: False)
     with pytest.raises(UserError, match=r"coco: a run takes about \d+ hours of a GPU \(there are"):
@@ -121,14 +169,8 @@ def test_full_scale_without_a_gpu_is_refused_with_what_it_takes(monkeypatch):
     cost.refuse_without_gpu(settings.load("shapes"))
 
 
-def test_a_batch_in_parts_is_the_batch(tiny, clip, text, data, monkeypatch):
-    """Where a GPU has no room for it; the points are fixed, as parts draw others."""
-    monkeypatch.setattr(losses, "drawn_points", lambda _, *count: fixed(*count))
-
-    def fixed(*count):
-        points = torch.linspace(0.1, 0.9, count[-1])
-        return torch.stack([points, points.flip(0)], dim=1).expand(*count, 2)
-
+def test_a_batch_in_parts_is_the_batch(tiny, clip, text, data):
+    """Where a GPU has no room for it: the same points too."""
     found = []
     for at_once in (2, 1):
         model = begun(tiny, "plain", 0, clip, text, data)
