@@ -34,6 +34,7 @@ CONTEXT_IDS = [
     "2010_000001",
 ]
 COCO_IDS = [f"{number:012d}" for number in (285, 632, 724, 776, 785, 802)]
+COCO_TRAIN_IDS = ("000000000009", "000000000025")
 ADE_IDS = [f"ADE_val_{number:08d}" for number in (2, 3, 4, 5, 6, 2000)]
 CITY_IDS = [
     "frankfurt_000000_000294",
@@ -89,6 +90,10 @@ def context_masks(count: int) -> Contents:
     return made
 
 
+def _coco_training() -> dict[str, pictures.Picture]:
+    return {name: picture(80 + number, (320, 240)) for number, name in enumerate(COCO_TRAIN_IDS)}
+
+
 def coco_images(count: int) -> Contents:
     """val2017.zip."""
     return {f"val2017/{name}.jpg": jpeg(shown.image) for name, shown in _coco(count).items()}
@@ -101,9 +106,14 @@ def coco_masks(count: int) -> Contents:
         f"val2017/{name}.png": png(shown.labels(table, seam=255))
         for name, shown in _coco(count).items()
     }
-    for number, name in enumerate(("000000000009", "000000000025")):
-        made[f"train2017/{name}.png"] = png(picture(80 + number, (320, 240)).labels(table, 255))
+    for name, shown in _coco_training().items():
+        made[f"train2017/{name}.png"] = png(shown.labels(table, 255))
     return made
+
+
+def coco_training_images() -> Contents:
+    """train2017.zip: the images of the training masks."""
+    return {f"train2017/{name}.jpg": jpeg(shown.image) for name, shown in _coco_training().items()}
 
 
 def coco_curated(names: list[str]) -> Contents:

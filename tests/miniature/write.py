@@ -58,6 +58,8 @@ def miniatures(scenes: int = 6, photographs: Path | None = None, real: int = 3) 
     made.archives["val2017.zip"] = zipped(
         contents.coco_images(scenes) | found["coco_images"], stored=True
     )
+    made.ids["coco_train"] = list(contents.COCO_TRAIN_IDS)
+    made.archives["train2017.zip"] = zipped(contents.coco_training_images(), stored=True)
     made.archives["stuffthingmaps_trainval2017.zip"] = zipped(
         contents.coco_masks(scenes) | found["coco_masks"]
     )

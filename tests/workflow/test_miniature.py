@@ -272,7 +272,7 @@ def test_part_of_the_benchmarks_fetches_its_own_archives_only(tree, server):
 
 def test_the_miniatures_are_the_same_bytes_every_time(archives):
     made = write.miniatures(scenes=2)
-    assert len(made.archives) == 10
+    assert len(made.archives) == 11
     for name, content in made.archives.items():
         assert (archives / name).read_bytes() == content
 
