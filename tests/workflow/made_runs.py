@@ -15,8 +15,9 @@ from cliptrase.runs import code, finished
 def make_run(run: Any, root: Path = Path(), **provenance: Any) -> Path:
     """The folder of a run that is finished, but for what `provenance` says."""
     folder = root / pipeline.RUNS / run.name
-    regions = [finished.REGIONS] * (run.method.unsupervised is not None)
-    for name in (*finished.SEALED, *regions):
+    some = [finished.REGIONS] * (run.method.unsupervised is not None)
+    some += [finished.LEDGER] * run.ledger
+    for name in (*finished.SEALED, *some):
         write(folder / name, run.text if name == "config.yaml" else f"{name} of {run.name}")
     written = {
         "files": finished.file_digests(folder),

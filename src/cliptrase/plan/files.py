@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Discriminator, Field, Tag
 
 from cliptrase.config import files, validation
-from cliptrase.config.metric_names import LOST, METRICS, OF_LEDGER
+from cliptrase.config.error_names import OF_LEDGER
+from cliptrase.config.metric_names import LOST, METRICS
 from cliptrase.config.validation import Frozen, PathText, Problem, number, one_of, validated, whole
 from cliptrase.errors import UserError, nearest
 

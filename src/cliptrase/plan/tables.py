@@ -7,8 +7,9 @@ from types import MappingProxyType
 
 from cliptrase import config
 from cliptrase.config import Run
+from cliptrase.config.error_names import OF_LEDGER
 from cliptrase.config.method import BackboneNames
-from cliptrase.config.metric_names import LOST, OF_LEDGER
+from cliptrase.config.metric_names import LOST
 from cliptrase.errors import UserError
 from cliptrase.plan.files import (
     ABOVE,

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cliptrase.config import Run
+from cliptrase.config.error_names import OF_BACKGROUND, OF_LEDGER, OF_LOGITS
 from cliptrase.config.kinds import has_background
-from cliptrase.config.metric_names import FALLING, OF_BACKGROUND, OF_LEDGER, OF_LOGITS
+from cliptrase.config.metric_names import FALLING
 from cliptrase.config.schema import Crop, Slide
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cliptrase.config.metric_names import OF_LOGITS
+from cliptrase.config.error_names import OF_LOGITS
 from cliptrase.plan.tables import in_words
 from cliptrase.publish.results import FinishedRun, Values
 from cliptrase.runs import bootstrap

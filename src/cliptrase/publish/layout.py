@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cliptrase import config
+from cliptrase.config.error_names import CATEGORIES, OF_LOGITS
 from cliptrase.config.kinds import has_background
-from cliptrase.config.metric_names import CATEGORIES, FALLING, OF_LOGITS
+from cliptrase.config.metric_names import FALLING
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES
 from cliptrase.publish.compare import comparables

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import CATEGORIES
+from cliptrase.config.error_names import CATEGORIES
 from cliptrase.runs import bootstrap
 from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import LEDGER

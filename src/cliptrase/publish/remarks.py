@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from cliptrase.config.metric_names import CATEGORIES, LOST
+from cliptrase.config.error_names import CATEGORIES
+from cliptrase.config.metric_names import LOST
 from cliptrase.errors import counted
 from cliptrase.plan.files import SUMMARIES
 from cliptrase.publish.cells import missing

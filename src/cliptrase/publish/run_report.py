@@ -17,7 +17,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import LIKE_MIOU, METRICS, OF_LOGITS, RULES
+from cliptrase.config.error_names import LIKE_MIOU, OF_LOGITS
+from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.errors import UserError, nearest
 from cliptrase.publish.compare import different_digests
 from cliptrase.publish.ledger import Errors, errors_of, read_ledger, reliability, risk

@@ -22,7 +22,13 @@ from cliptrase.files import sha256_syntax, sha256_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PREDICTS, SCORES = "evaluate.passes", "runs.scoring"
-CONFIG = ("config.kinds", "config.metric_names", "config.openai_file", "config.weights")
+CONFIG = (
+    "config.error_names",
+    "config.kinds",
+    "config.metric_names",
+    "config.openai_file",
+    "config.weights",
+)
 OUTSIDE = re.compile(
     r"(config|data\.fetch|data\.make|errors|files|machine|resources"
     r"|runs\.(code|finished|provenance|scoring|store))(\..+)?"

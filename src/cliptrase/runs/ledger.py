@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptrase.config.metric_names import CATEGORIES
+from cliptrase.config.error_names import CATEGORIES
 from cliptrase.runs.counts import GroundTruth
 
 Pixels = NDArray[np.int64]

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from tests.unit.evaluate.test_from_files import of_files
 
 from cliptrase import cli, config
-from cliptrase.config.metric_names import CATEGORIES, OF_LOGITS
+from cliptrase.config.error_names import CATEGORIES, OF_LOGITS
 from cliptrase.data import open_dataset
 from cliptrase.errors import UserError
 from cliptrase.evaluate import passes, saved_maps

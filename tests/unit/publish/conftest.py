@@ -15,8 +15,8 @@ from tests.unit.publish.reading import DISCREPANCIES, PEERS, lines_of
 
 from cliptrase import plan as planning
 from cliptrase.config import Run
+from cliptrase.config.error_names import CATEGORIES, OF_BACKGROUND
 from cliptrase.config.kinds import has_background
-from cliptrase.config.metric_names import CATEGORIES, OF_BACKGROUND
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import Line

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tests.unit.publish.reading import table_titled
 
-from cliptrase.config.metric_names import CATEGORIES, OF_LOGITS
+from cliptrase.config.error_names import CATEGORIES, OF_LOGITS
 from cliptrase.plan import Plan
 from cliptrase.publish.cells import tidy
 from cliptrase.publish.certainty import certainty

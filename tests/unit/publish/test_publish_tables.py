@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.unit.publish.conftest import make_runs
 from tests.unit.publish.reading import lines_in, lines_of, markdown_tables, table_titled
 
-from cliptrase.config.metric_names import OF_LOGITS
+from cliptrase.config.error_names import OF_LOGITS
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan, load
 from cliptrase.publish.cells import Line, to_frame
@@ -327,7 +327,7 @@ def test_the_command_writes_the_same_bytes_twice_and_starts_no_run(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     out = capsys.readouterr().out.splitlines()
-    assert out[:14] == [
+    assert out[:15] == [
         "table1_main: 30 of 30 cells",
         "table2_ablation: 94 of 94 cells",
         "table3_sam: 80 of 80 cells",
