@@ -22,6 +22,7 @@ from cliptrase.pipeline.markers import MARKERS
 HOME = Path(".snakemake")
 ENDINGS = ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0))  # what jobs are told, and seconds to obey
 CANCELS = "scancel"  # Snakemake's way of ending the jobs of a cluster
+YOUNG = 1.0  # seconds in which a forked process becomes its program, also where others compute
 _signals: list[int] = []  # those that ended this start
 
 
@@ -100,8 +101,16 @@ def _end_jobs(jobs: set[psutil.Process]) -> None:
             return
         for job in jobs:
             with contextlib.suppress(psutil.NoSuchProcess):
-                job.send_signal(number)
+                if _is_named(job):
+                    job.send_signal(number)
         time.sleep(seconds)
+
+
+def _is_named(job: psutil.Process) -> bool:
+    """Whether it bears the name of its program: a child that was just forked bears this one's, and
+    may be about to become CANCELS."""
+    forked = job.ppid() == os.getpid() and job.name() == psutil.Process().name()
+    return not forked or time.time() - job.create_time() > YOUNG
 
 
 def _lives(job: psutil.Process) -> bool:
