@@ -60,6 +60,11 @@ class Job:
         beside = [each and each.key for each in (self.method.sam, self.method.dino)]
         return repr((method, beside)), self.text_key
 
+    @property
+    def count_key(self) -> tuple[str, int, bool]:
+        """The same for jobs that count a label map alike."""
+        return self.target, self.surplus, self.ledger
+
     def predict(self, graph: Graph) -> Tensor:
         """Classes (B, H, W) int64 in 0..K+surplus-1 of whole images, each a single window; of an
         unsupervised method the number of each pixel's region, whose class is decided at the end."""

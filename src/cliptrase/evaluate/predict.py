@@ -200,10 +200,9 @@ class Predictor:
             with self.stages("count"):
                 for run in each.runs:
                     job = jobs[run]
-                    key = job.target, job.surplus, job.ledger
-                    if key not in counted:
-                        counted[key] = count(job, each)
-                    counts[run] = counted[key]
+                    if job.count_key not in counted:
+                        counted[job.count_key] = count(job, each)
+                    counts[run] = counted[job.count_key]
         arrived = arrival(device)
 
         def unpack() -> list[tuple[int, Results]]:
@@ -230,11 +229,11 @@ class Predictor:
     def _results(self, image: Loaded, maps: Maps) -> Results:
         """Runs that share a map and a ground truth are counted once."""
         results: Results = {}
-        counted: dict[tuple[int, str, int, bool], AnyResult | None] = {}
+        counted: dict[tuple[int, tuple[str, int, bool]], AnyResult | None] = {}
         outlines = self._outlines(image)
         for run, job in self.jobs.items():
             truth = image.truths[job.target]
-            key = id(maps.get(run)), job.target, job.surplus, job.ledger
+            key = id(maps.get(run)), job.count_key
             if key not in counted:
                 counted[key] = None if truth is None else _result(truth, maps[run], job, outlines)
             results[run] = counted[key]

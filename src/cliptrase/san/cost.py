@@ -5,7 +5,6 @@
 Imports no torch.
 """
 
-import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from cliptrase.config.weights import architecture
 from cliptrase.data.fetch.sources import read_sources, size_of
 from cliptrase.errors import UserError, counted, exit_on_user_error
 from cliptrase.machine import may_have_gpu
-from cliptrase.san import settings
+from cliptrase.san import command, settings
 from cliptrase.san.settings import San
 
 RATE = 40e12  # operations a second that a GPU is reckoned with: a tenth to a third of what it can
@@ -115,9 +114,7 @@ def refuse_without_gpu(san: San) -> None:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Say what an experiment takes."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("experiment", help="a file of conf/san")
-    args = parser.parse_args(arguments)
+    args = command.parser(__doc__, data=False).parse_args(arguments)
     print("\n".join(lines(settings.load(args.experiment))))
 
 

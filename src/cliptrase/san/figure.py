@@ -5,7 +5,6 @@
 Intervals are of 1,000 draws, the same in all arms: of the seeds, then of the pictures that score.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -27,10 +26,9 @@ from cliptrase.publish import CONVERGENCE
 from cliptrase.publish.style import GREY, INK, PALE, PLAIN, ROWS, SETTINGS, headed_with_legend, save
 from cliptrase.runs import bootstrap
 from cliptrase.runs.metrics import scores
-from cliptrase.san import settings
+from cliptrase.san import command, settings
 from cliptrase.san.regions import read_means
 from cliptrase.san.settings import San
-from cliptrase.san.store import add_place
 
 RULE = "mmseg"
 SHARE = 0.95  # of plain's final mIoU, which is to be reached
@@ -250,9 +248,7 @@ def _seconds_of_a_step(san: San) -> float | None:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the figure of an experiment, and say what came out."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_place(parser)
-    args = parser.parse_args(arguments)
+    args = command.parser(__doc__).parse_args(arguments)
     san = settings.load(args.experiment)
     runs = read_runs(san)
     iterations = np.array(san.checkpoints)

@@ -7,7 +7,6 @@ not say which features: here the tokens after the last block, with its residual 
 joint space.
 """
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,10 +25,10 @@ from cliptrase.evaluate.graph import Graph
 from cliptrase.files import atomic_write
 from cliptrase.model.attention import in_place
 from cliptrase.model.load import Clip, load_clip
-from cliptrase.san import settings
+from cliptrase.san import command, settings
 from cliptrase.san.photographs import teaching_pictures
 from cliptrase.san.settings import San
-from cliptrase.san.store import add_place, scene_of
+from cliptrase.san.store import scene_of
 from cliptrase.segment.vote import region_means
 from cliptrase.shapes.stream import Stream
 
@@ -117,9 +116,7 @@ def make_means(san: San, clip: Clip, data: Path | str) -> Means:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the regions' means of an experiment."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_place(parser)
-    args = parser.parse_args(arguments)
+    args = command.parser(__doc__).parse_args(arguments)
     san = settings.load(args.experiment)
     torch.set_num_threads(1)
     made = make_means(san, load_clip(san.run.model), args.data)

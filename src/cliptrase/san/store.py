@@ -6,7 +6,6 @@ CLIP is frozen and the pictures are whole, so that no run computes CLIP's blocks
 precision: 0.5 MB a scene.
 """
 
-import argparse
 import os
 import shutil
 import time
@@ -27,7 +26,7 @@ from cliptrase.evaluate.targets import Target
 from cliptrase.files import claimed, naming_the_path, new_folder, read_json, write_json
 from cliptrase.model import vision
 from cliptrase.model.load import Clip, load_clip
-from cliptrase.san import settings
+from cliptrase.san import command, settings
 from cliptrase.san.settings import San
 from cliptrase.shapes import scenes
 from cliptrase.shapes.train import training_scene
@@ -218,18 +217,10 @@ def open_store(san: San, data: Path | str) -> Store:
     return Store(**arrays, taken=san.taken, pictures=san.pictures)
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
-    """Which experiment, and the data folder."""
-    parser.add_argument("experiment", help="a file of conf/san")
-    parser.add_argument("--data", type=Path, default=Path("data"))
-
-
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the store of an experiment."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_place(parser)
-    args = parser.parse_args(arguments)
+    args = command.parser(__doc__).parse_args(arguments)
     san = settings.load(args.experiment)
     if san.train_positions:
         raise UserError(f"{san.name}: train_positions: true changes CLIP's tokens, none are kept")

@@ -7,7 +7,6 @@ the initial queries alone. A run that was interrupted goes on from its last chec
 for bit where an uninterrupted one does (one thread, same machine).
 """
 
-import argparse
 import functools
 import json
 import time
@@ -32,14 +31,14 @@ from cliptrase.model.precision import DTYPES
 from cliptrase.runs.counts import GroundTruth
 from cliptrase.runs.metrics import class_counts
 from cliptrase.runs.provenance import commit, now, versions
-from cliptrase.san import cost, settings
+from cliptrase.san import command, cost, settings
 from cliptrase.san.losses import drawn_points, loss_of, truth_of, whole_of
 from cliptrase.san.model import Answer, SanModel, label_maps
 from cliptrase.san.photographs import Photographs
 from cliptrase.san.queries import from_means
 from cliptrase.san.regions import read_means
 from cliptrase.san.settings import San
-from cliptrase.san.store import NO_CLASS, Batch, Pictures, add_place, open_store
+from cliptrase.san.store import NO_CLASS, Batch, Pictures, open_store
 from cliptrase.shapes import descent
 from cliptrase.shapes.stream import Stream
 
@@ -291,8 +290,7 @@ def run_arm(san: San, arm: str, seed: int, data: Path) -> Path:
 @exit_on_user_error
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train one run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_place(parser)
+    parser = command.parser(__doc__)
     parser.add_argument("arm", help=", ".join(settings.ARMS))
     parser.add_argument("seed", type=int)
     args = parser.parse_args(arguments)
