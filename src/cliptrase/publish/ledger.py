@@ -4,8 +4,6 @@ By the names of `OF_LEDGER`: shares of wrong pixels, boundary IoU, mIoU of the o
 the logits of a method can be trusted, which the ledger does not have by image: without intervals.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +17,7 @@ from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.finished import LEDGER
 from cliptrase.runs.ledger import BINS, ORACLES, Ledger
 from cliptrase.runs.metrics import scores
-from cliptrase.runs.scoring import damaged
+from cliptrase.runs.scoring import of_arrays
 
 Values = NDArray[np.float64]
 BORDERS = ("tp", "gt", "pred")
@@ -47,13 +45,7 @@ def read_ledger(folder: Path) -> Ledger | None:
     """ledger.npz of a run folder; None where the run keeps none. Raises UserError naming a file
     that is damaged."""
     path = folder / LEDGER
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Ledger(**file)
-    except (OSError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise damaged(path) from error
+    return of_arrays(path, Ledger) if path.exists() else None
 
 
 def errors_of(ledger: Ledger, counts: ImageCounts, rule: str) -> Errors:

@@ -3,8 +3,11 @@
 import json
 import math
 import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,16 @@ from cliptrase.runs.metrics import class_counts, class_iou, lost, scores
 
 DIGITS = 6  # of the per cent in metrics.json
 BACKGROUND = "background"  # the name of the class that background words share
+DAMAGE = (  # what a file of arrays raises that is missing, damaged, or of something else
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+Made = TypeVar("Made")
 # A confusion matrix and its images, or regions whose classes are decided by all of them together
 Counted = tuple[NDArray[np.int64], ImageCounts, Ledger | None] | RegionCounts
 
@@ -75,11 +88,16 @@ def read_result(folder: Path, run: Run, flops: int) -> Result:
 
 def read_counts(folder: Path | str) -> ImageCounts:
     """per_image.npz of a run folder. Raises UserError naming a file that is damaged or missing."""
-    path = Path(folder) / "per_image.npz"
+    return of_arrays(Path(folder) / "per_image.npz", ImageCounts)
+
+
+def of_arrays(path: Path, make: Callable[..., Made]) -> Made:
+    """What `make` makes of the arrays of a file in a run folder, by their names. Raises UserError
+    naming a file that is damaged or missing."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return ImageCounts(**{key: file[key] for key in ("ids", "skipped", "tp", "gt", "pred")})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            return make(**file)
+    except DAMAGE as error:
         raise damaged(path) from error
 
 

@@ -65,7 +65,7 @@ def test_edited_prediction_code_leaves_the_scoring_digest(digests, plain):
     [
         (METRICS, "SMOOTHING = 0.01", "SMOOTHING = 0.02"),
         (SCORING, 'file["confusion"]', 'file["confusion"].T'),  # how saved counts are read
-        (SCORING, '"tp", "gt", "pred")', '"tp", "pred", "gt")'),
+        (SCORING, '"per_image.npz", ImageCounts', '"confusion.npz", ImageCounts'),
     ],
 )
 def test_edited_scoring_code_leaves_the_prediction_digest(file, old, new, digests, plain):
