@@ -1,16 +1,19 @@
-"""The class of every pixel, cell by cell: between four patches few names can win.
+"""The class of every pixel, cell by cell: in a quarter of what lies between four patches few names
+can win.
 
-There the pixels of a name are one product of its four corners with the weights of bilinear
-upsampling. That rounds otherwise than upsampling a map as a whole: where it could matter, the names
-that come near are upsampled as the whole is.
+Cells are such quarters, so that they cover a picture. Their corners are the middles of patches, and
+what lies half-way between them. A name that another exceeds at all four corners of a cell wins
+nowhere in it. Where several are left, the pixels of a name are one product of its corners with the
+weights of bilinear upsampling. That rounds otherwise than upsampling a map as a whole: where it
+could matter, the names that come near are upsampled as the whole is.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,139 +23,208 @@ from cliptrase.segment.tiles import Span, bilinear
 CHUNK = 8  # names upsampled at once: bounds memory, changes no result
 
 
+class _Corners(NamedTuple):
+    """Maps (K, P) of P = (2h + 1)·(2w + 1) middles in rows, each the upper left corner of a cell.
+
+    A last middle of a row has none: its cell lies between this row and the next, and is left out
+    where cells are laid out. That saves copies of the maps, one for each corner.
+    """
+
+    maps: NDArray[np.float32]
+    width: int  # 2w + 1
+
+    @classmethod
+    def of(cls, logits: NDArray[np.float32]) -> Self:
+        """Of logits (K, h, w)."""
+        middles = _middles(logits)
+        return cls(middles.reshape(len(logits), -1), middles.shape[2])
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are, with those that are left out."""
+        return self.maps.shape[1] - self.width - 1
+
+    @property
+    def offsets(self) -> tuple[int, int, int, int]:
+        """Where the corners of a cell are, from the first."""
+        return 0, 1, self.width, self.width + 1
+
+    def unbeaten(self, margin: float) -> NDArray[np.bool_]:
+        """Which names (K, C) no other exceeds by the margin at all corners of a cell. Of the others
+        those are asked that are the largest at a corner: few names are left in vain."""
+        middles, cells = self.maps.shape[1], self.cells
+        largest = self.maps.argmax(axis=0) * middles + np.arange(middles)
+        parts = [self.maps[:, offset : offset + cells] for offset in self.offsets]
+        unbeaten, enough, here = np.ones((3, *parts[0].shape), np.bool_)
+        for corner in self.offsets:
+            leader = largest[corner : corner + cells] - corner
+            bounds = (
+                self.maps.take(leader + offset) - np.float32(margin) for offset in self.offsets
+            )
+            np.greater_equal(parts[0], next(bounds), out=enough)
+            for values, bound in zip(parts[1:], bounds, strict=True):
+                enough |= np.greater_equal(values, bound, out=here)
+            unbeaten &= enough
+        return unbeaten
+
+
 class _Cells(NamedTuple):
     """C cells in the order of how many names can win there, the most first.
 
-    place: (C,) of each in the picture. sizes: (C,) names in each. names: those of all cells, cell
-    by cell. starts: (C,) where those of each begin.
+    place: (C,) of each in the picture. sizes: (C,) names in each. starts: (C,) where those of each
+    begin. names, corners: (N,) and (4, N) float32 those of all cells.
     """
 
     place: NDArray[np.intp]
     sizes: NDArray[np.intp]
-    names: NDArray[np.int64]
     starts: NDArray[np.intp]
+    names: NDArray[np.intp]
+    corners: NDArray[np.float32]
 
     @classmethod
-    def of(cls, alive: NDArray[np.bool_]) -> "_Cells":
-        """Of which names (K, C) can win in a cell; at least one in each."""
-        cell, names = alive.T.nonzero()
-        sizes = np.bincount(cell, minlength=alive.shape[1])
+    def of(cls, corners: _Corners, margin: float) -> Self:
+        """All cells."""
+        names, cell = np.divmod(np.flatnonzero(corners.unbeaten(margin)), corners.cells)
+        order = np.argsort(cell, kind="stable")
+        names, cell = names[order], cell[order]
+        first = names * corners.maps.shape[1] + cell
+        values = np.stack([corners.maps.take(first + offset) for offset in corners.offsets])
+        sizes = np.bincount(cell)
         place = np.argsort(-sizes, kind="stable")
         starts = np.cumsum(sizes) - sizes
-        return cls(place, sizes[place], names, starts[place])
+        return cls(place, sizes[place], starts[place], names, values)
+
+    def contested(self) -> Self:
+        """Those that more than one name can win."""
+        count = int(np.searchsorted(-self.sizes, -1))
+        some = self.place[:count], self.sizes[:count], self.starts[:count]
+        return type(self)(*some, self.names, self.corners)
+
+
+class _Unclear(NamedTuple):
+    """A cell where names come near the largest: its row and column, the names, and the pixels
+    (f, f) where they do."""
+
+    row: int
+    column: int
+    names: NDArray[np.intp]
+    pixels: NDArray[np.bool_]
 
 
 def classes_of(
-    logits: Tensor,
-    owner: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    margin: float,
-    parts: Sequence[tuple[Span, Span]],
+    logits: Tensor, owner: NDArray[np.int64], margin: float, parts: Sequence[tuple[Span, Span]]
 ) -> NDArray[np.int64]:
     """The class (h·f, w·f) that owns the largest of `logits` (K, h, w) after upsampling by an even
     f, the first name of equals.
 
-    owner: (K,) the class of each name. alive: which names (K, h + 1, w + 1) can win in a cell,
-    those around the grid included. margin: more than two ways to upsample differ by. parts: tiles
-    that cover the whole.
+    owner: (K,) the class of each name. margin: more than two ways to upsample differ by. parts:
+    tiles that cover the whole.
     """
-    shape, factor = alive.shape[1:], parts[0][0].factor
-    cells, corners = _Cells.of(alive.reshape(len(alive), -1)), _corners(logits)
-    weights = _weights(factor).to(logits)
-    best, winner, unclear = _largest(cells, corners, weights, owner, margin)
-    found = _laid_out(winner, cells.place, shape, factor)
-    some = np.flatnonzero(unclear.any(axis=1))
-    if len(some):
-        close = np.zeros((len(logits), len(cells.place)), np.bool_)
-        for cell in some:
-            start, place, where = cells.starts[cell], cells.place[cell], unclear[cell]
-            names = cells.names[start : start + cells.sizes[cell]]
-            near = corners[place, names] @ weights[:, where]
-            close[names, place] = (near.numpy() >= best[cell, where] - margin).any(axis=1)
-        where = _laid_out(unclear, cells.place, shape, factor)
-        _look_again(found, where, close.reshape(alive.shape), logits, owner, parts)
+    corners, factor = _Corners.of(logits.numpy()), parts[0][0].factor // 2
+    small = owner.astype(np.min_scalar_type(owner.max()))
+    cells = _Cells.of(corners, margin)
+    classes = np.empty((len(cells.place), factor**2), small.dtype)
+    classes[cells.place] = small[cells.names[cells.starts], None]
+    cells = cells.contested()
+    best, winners, near = _largest(cells, _weights(factor), margin)
+    classes[cells.place] = small[cells.names].take(winners)
+    found = _laid_out(classes, corners.width, factor).astype(np.int64)
+    unclear = list(_unclear(cells, corners.width, best - margin, near))
+    _look_again(found, unclear, logits, owner, parts)
     return found
 
 
+def _middles(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The corners (K, 2h + 1, 2w + 1) of all cells of maps (K, h, w) that are upsampled bilinearly:
+    each value, what is half-way between neighbours, and the borders once more."""
+    names, rows, columns = logits.shape
+    maps = np.empty((names, 2 * rows + 1, 2 * columns + 1), np.float32)
+    along = maps[:, 1::2]
+    along[..., 1::2] = logits
+    along[..., 2:-1:2] = (logits[..., :-1] + logits[..., 1:]) / 2
+    along[..., 0], along[..., -1] = logits[..., 0], logits[..., -1]
+    np.add(along[:, :-1], along[:, 1:], out=maps[:, 2:-1:2])
+    maps[:, 2:-1:2] /= 2
+    maps[:, 0], maps[:, -1] = maps[:, 1], maps[:, -2]
+    return maps
+
+
 def _largest(
-    cells: _Cells, corners: Tensor, weights: Tensor, owner: NDArray[np.int64], margin: float
-) -> tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.bool_]]:
-    """By cell and pixel (C, f²): the largest logit, the class of its name, and whether another name
-    comes near."""
+    cells: _Cells, weights: Tensor, margin: float
+) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.bool_]]:
+    """By cell and pixel (C, f²): the largest logit, where its name is among `cells.names`, and
+    whether another name comes near."""
     shape = len(cells.place), weights.shape[1]
-    best, second, values, lower = np.empty((4, *shape), corners.numpy().dtype)
-    number = np.min_scalar_type(cells.sizes[0])
-    winner, better = np.zeros(shape, number), np.empty(shape, np.bool_)
-    ranks = np.empty(shape, number)
-    second.fill(-np.inf)
-    counts = np.searchsorted(-cells.sizes, -np.arange(cells.sizes[0]))  # cells with so many names
-    for rank, count in enumerate(counts.tolist()):
+    best, second = np.full((2, *shape), -np.inf, np.float32)
+    values, lower = np.empty((2, *shape), np.float32)
+    winner, better = np.zeros(shape, np.uint16), np.empty(shape, np.bool_)
+    ranks = np.arange(max(cells.sizes, default=0))
+    for rank, count in enumerate(np.searchsorted(-cells.sizes, -ranks).tolist()):
         here, top, low = values[:count], best[:count], lower[:count]
-        names = cells.names[cells.starts[:count] + rank]
-        product = torch.from_numpy(here if rank else top)
-        torch.mm(corners[cells.place[:count], names], weights, out=product)
-        if rank:
-            np.greater(here, top, out=better[:count])
-            np.multiply(better[:count], number.type(rank), out=ranks[:count])
-            np.maximum(winner[:count], ranks[:count], out=winner[:count])
-            np.maximum(second[:count], np.minimum(here, top, out=low), out=second[:count])
-            np.maximum(here, top, out=top)
-    owners = owner[cells.names][cells.starts[:, None] + winner]
-    return best, owners, second >= np.subtract(best, margin, out=values)
+        of_names = torch.from_numpy(cells.corners[:, cells.starts[:count] + rank])
+        torch.mm(of_names.T, weights, out=torch.from_numpy(here))
+        np.copyto(winner[:count], rank, where=np.greater(here, top, out=better[:count]))
+        np.maximum(second[:count], np.minimum(here, top, out=low), out=second[:count])
+        np.maximum(here, top, out=top)
+    return best, cells.starts[:, None] + winner, second >= best - np.float32(margin)
+
+
+def _unclear(
+    cells: _Cells, width: int, bound: NDArray[np.float32], near: NDArray[np.bool_]
+) -> Iterator[_Unclear]:
+    """The cells with pixels (C, f²) where several names come `near`, to `bound`."""
+    side = round(near.shape[1] ** 0.5)
+    weights = _weights(side).numpy()
+    for cell in np.flatnonzero(near.any(axis=1)):
+        its = slice(cells.starts[cell], cells.starts[cell] + cells.sizes[cell])
+        values = cells.corners[:, its].T @ weights[:, near[cell]]
+        close = (values >= bound[cell, near[cell]]).any(axis=1)
+        row, column = divmod(int(cells.place[cell]), width)
+        yield _Unclear(row, column, cells.names[its][close], near[cell].reshape(side, side))
 
 
 def _look_again(
     found: NDArray[np.int64],
-    unclear: NDArray[np.bool_],
-    close: NDArray[np.bool_],
+    unclear: Sequence[_Unclear],
     logits: Tensor,
     owner: NDArray[np.int64],
     parts: Sequence[tuple[Span, Span]],
 ) -> None:
-    """Correct the classes of unclear pixels, tile by tile. close: which names (K, h + 1, w + 1)
-    come near the largest in a cell."""
-    for y, x in parts:
-        pixels = y.pixels, x.pixels
-        if not unclear[pixels].any():
+    """Correct the classes of unclear pixels, tile by tile."""
+    for y, x in parts if unclear else ():
+        here = [each for each in unclear if _within(each.row, y) and _within(each.column, x)]
+        if not here:
             continue
-        rows, columns = (slice(each.cells.start, each.cells.stop + 2) for each in (y, x))
-        near = np.flatnonzero(close[:, rows, columns].any(axis=(1, 2)))
+        near = np.unique(np.concatenate([each.names for each in here]))
         maps = logits[None, near][..., y.patches, x.patches].split(CHUNK, dim=1)
-        exact = first_argmax(
-            bilinear(part, (y.size, x.size))[..., y.inner, x.inner] for part in maps
-        )
-        np.copyto(found[pixels], owner[near][exact[0].numpy()], where=unclear[pixels])
+        exact = first_argmax(bilinear(part, (y.size, x.size)) for part in maps)
+        classes = owner[near][exact[0].numpy()]
+        for each in here:
+            side = len(each.pixels)
+            top, left = each.row * side, each.column * side
+            at = top - y.pixels.start + y.inner.start, left - x.pixels.start + x.inner.start
+            right = classes[at[0] : at[0] + side, at[1] : at[1] + side]
+            np.copyto(found[top : top + side, left : left + side], right, where=each.pixels)
 
 
-def around(maps: Tensor) -> Tensor:
-    """Maps (…, h, w) with their borders repeated: (…, h + 2, w + 2). Beyond the middles of the
-    outer patches an upsampled map is as if it went on so."""
-    return F.pad(maps, (1, 1, 1, 1), mode="replicate")
+def _within(row: int, span: Span) -> bool:
+    """Whether a row or column of cells is one of a tile's."""
+    return span.pixels.start <= row * span.factor // 2 < span.pixels.stop
 
 
-def _corners(logits: Tensor) -> Tensor:
-    """Of logits (K, h, w) the four corners of each cell: (C, K, 4)."""
-    padded = around(logits)
-    height, width = (side - 1 for side in padded.shape[1:])
-    corners = [padded[:, y : y + height, x : x + width] for y in (0, 1) for x in (0, 1)]
-    return torch.stack(corners, dim=-1).flatten(1, 2).transpose(0, 1)
-
-
+@lru_cache
 def _weights(factor: int) -> Tensor:
     """What the pixels of a cell have of its four corners: (4, f²)."""
-    second = (torch.arange(factor) + 0.5) / factor
+    second = (torch.arange(factor, dtype=torch.float32) + 0.5) / factor
     each = torch.stack([1 - second, second])
     return (each[:, None, :, None] * each[None, :, None, :]).reshape(4, -1)
 
 
-def _laid_out(
-    pixels: NDArray[Any], place: NDArray[np.intp], shape: Sequence[int], factor: int
-) -> NDArray[Any]:
-    """Pixels of cells (C, f²), each with its place in rows and columns of that `shape`, as a
-    picture, without what lies beyond its border."""
-    cells = np.empty_like(pixels)
-    cells[place] = pixels
-    rows, columns = shape
-    picture = cells.reshape(rows, columns, factor, factor).swapaxes(1, 2)
-    half = factor // 2
-    return picture.reshape(rows * factor, columns * factor)[half:-half, half:-half]
+def _laid_out(pixels: NDArray[Any], width: int, factor: int) -> NDArray[Any]:
+    """Pixels (C, f²) of cells in rows of `width`, but for the very last, as a picture without the
+    last cell of each row."""
+    rows = (len(pixels) + 1) // width
+    cells = np.empty((rows * width, factor, factor), pixels.dtype)
+    cells[:-1] = pixels.reshape(-1, factor, factor)
+    picture = cells.reshape(rows, width, factor, factor)[:, :-1].swapaxes(1, 2)
+    return picture.reshape(rows * factor, (width - 1) * factor)

@@ -7,11 +7,15 @@ from torch import Tensor
 
 from cliptrase.segment import ways
 from cliptrase.segment.argmax import first_argmax
-from cliptrase.segment.cells import CHUNK, around, classes_of
+from cliptrase.segment.cells import CHUNK, classes_of
 from cliptrase.segment.tiles import Span, bilinear, is_even, tiles
 
-FEW = 8  # names that are sooner upsampled map by map than cell by cell; changes no result
-ROUNDING = 1e-5  # of the largest logit: more than bilinear upsampling in float32 can be wrong by
+FEW = 4  # names that are sooner upsampled map by map than cell by cell; changes no result
+MANY = 128  # names of which it pays to drop some before cells are looked at; changes no result
+# Of the largest logit M: more than rounding can move the difference of two upsampled names. Each is
+# a sum of four products, wrong by 4 units of 2^-24 M at most, whichever way it is computed; corners
+# half-way between patches by 2 more. Two names in two ways: 20 units.
+ROUNDING = 21 * 2**-24
 
 
 def patch_logits(
@@ -37,41 +41,31 @@ def classify(logits: Tensor, out_size: tuple[int, int], owner: Tensor) -> Tensor
     parts = tiles((logits.shape[-2], logits.shape[-1]), out_size)
     if ways.one_by_one(logits.device) and is_even(parts):
         return torch.stack([_cell_by_cell(each, out_size, owner, parts) for each in logits])
-    return _map_by_map(logits, out_size, owner, contenders(logits))
+    kept = contenders(logits)
+    return _map_by_map(logits[:, kept], out_size, owner[kept])
 
 
 def _cell_by_cell(
     logits: Tensor, out_size: tuple[int, int], owner: Tensor, parts: list[tuple[Span, Span]]
 ) -> Tensor:
     """Class (H, W) int64 of one picture's logits (K, h, w), where cells pay or else map by map."""
-    alive = contending(around(logits)[None])
-    kept = _anywhere(alive)
-    if len(kept) <= FEW:
-        return _map_by_map(logits[None], out_size, owner, kept)[0]
     margin = ROUNDING * float(logits.abs().max())
-    few = logits[kept], owner[kept].numpy(), alive[kept].numpy()
-    return torch.from_numpy(classes_of(*few, margin, parts))
+    if len(logits) > MANY:
+        kept = contenders(logits[None])
+        logits, owner = logits[kept], owner[kept]
+    if len(logits) <= FEW:
+        return _map_by_map(logits[None], out_size, owner)[0]
+    return torch.from_numpy(classes_of(logits, owner.numpy(), margin, parts))
 
 
-def _map_by_map(logits: Tensor, out_size: tuple[int, int], owner: Tensor, kept: Tensor) -> Tensor:
-    """Class (B, H, W) int64 of the largest of the names `kept`, each upsampled as a whole."""
-    upsampled = (bilinear(part, out_size) for part in logits[:, kept].split(CHUNK, dim=1))
-    return owner[kept][first_argmax(upsampled)]
+def _map_by_map(logits: Tensor, out_size: tuple[int, int], owner: Tensor) -> Tensor:
+    """Class (B, H, W) int64 of the largest, each name upsampled as a whole."""
+    upsampled = (bilinear(part, out_size) for part in logits.split(CHUNK, dim=1))
+    return owner[first_argmax(upsampled)]
 
 
 def contenders(logits: Tensor) -> Tensor:
-    """Classes, in order, that can be the largest at some pixel between patches of (B, K, h, w)."""
-    return _anywhere(contending(logits))
-
-
-def _anywhere(alive: Tensor) -> Tensor:
-    """The classes that are alive in some cell of (K, h, w) bool, in order."""
-    return alive.flatten(1).any(dim=1).nonzero().squeeze(1)
-
-
-def contending(logits: Tensor) -> Tensor:
-    """Whether a class can be the largest at some pixel between four patches of (B, K, h, w), in any
-    of the images: (K, h', w') bool, a cell between every 2 × 2 patches, h' = max(h − 1, 1).
+    """Classes, in order, that can be the largest at some pixel between patches of (B, K, h, w).
 
     Between four patches an upsampled logit lies between its four corners. A class whose largest
     corner is below the best smallest corner of another never wins there; float rounding has a
@@ -80,7 +74,7 @@ def contending(logits: Tensor) -> Tensor:
     largest = _over_corners(logits, torch.maximum)
     smallest = _over_corners(logits, torch.minimum)
     bound = smallest.amax(dim=1, keepdim=True) - ROUNDING * logits.abs().max()
-    return (largest >= bound).any(dim=0)
+    return (largest >= bound).any(dim=0).flatten(1).any(dim=1).nonzero().squeeze(1)
 
 
 def _over_corners(maps: Tensor, choose: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
