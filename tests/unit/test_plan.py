@@ -278,6 +278,18 @@ CLIP = {"row": "a", "run": ["method=clip"]}
         ("table", "table1_main", rows(CLIP | {"quoted": True}), "row 'a': unknown key 'run'"),
         ("table", "table1_main", rows({"row": "CLIP", "quoted": "ye"}), "quoted='ye'; give true"),
         ("table", "table1_main", {"quoted": {"trainde": "yes"}}, "no row with {'trainde': 'yes'}"),
+        (
+            "table",
+            "table1_main",
+            rows({"row": "a", "run": ["method=clipp"]}),
+            "table table1_main, row 'a': .*'clipp'",
+        ),
+        (
+            "table",
+            "table1_main",
+            {"metrics": ["naming"]} | rows(CLIP | {"run": ["method=clip", "distractors=50"]}),
+            "table table1_main, row 'a': ledger=true: with distractors",
+        ),
     ],
 )
 def test_suites_and_tables_are_validated(conf, group, name, change, message):

@@ -18,6 +18,7 @@ from cliptrase.plan.files import (
     Group,
     MetricsTable,
     QuotedRow,
+    RowFile,
     Suite,
     read_table,
 )
@@ -135,26 +136,41 @@ class Expander:
                 if isinstance(row, QuotedRow):
                     own += self._quoted(table, group.name, spec, {"row": row.row})
                     continue
-                size = row.image_size or spec.image_size
-                overrides = [*group.run, *above, *row.run]
-                columns, reason = row.only or self.roles[spec.role], row.otherwise or ""
-                if not_here := self._of_hub(spec, overrides, size):
-                    columns, reason = (), not_here
-                runs = self._run_each(spec, overrides, size, columns, row.per_benchmark)
-                cells = list(self._cells(table, row.row, spec, size, runs, overrides, reason))
+                done, runs = self._row(table, spec, group, row, above, first_runs)
                 first_runs = first_runs or runs
-                if group.flops:
-                    flops = Cell(table, row.row, "", "flops", size, "flops")
-                    cells += _operations(flops, runs, first_runs)
-                done = Row(
-                    row.row, group.name, "run", size, cells=tuple(cells), note=row.note or ""
-                )
-                chooses_rule = any(each.startswith("protocol.rule=") for each in overrides)
-                own.append(replace(done, chooses_rule=chooses_rule))
+                own.append(done)
                 above = [*above, *row.run] if group.cumulative else []
             own += _summaries(table, group, own)
             rows += _compared(own, spec.versus)
         return rows
+
+    def _row(
+        self,
+        table: str,
+        spec: MetricsTable,
+        group: Group,
+        row: RowFile,
+        above: Sequence[str],
+        first_runs: dict[str, Run],
+    ) -> tuple[Row, dict[str, Run]]:
+        """A row, and its runs by column. above: overrides of the rows that it adds to. Raises
+        UserError naming the table and the row."""
+        size = row.image_size or spec.image_size
+        overrides = [*group.run, *above, *row.run]
+        columns, reason = row.only or self.roles[spec.role], row.otherwise or ""
+        try:
+            if not_here := self._of_hub(spec, overrides, size):
+                columns, reason = (), not_here
+            runs = self._run_each(spec, overrides, size, columns, row.per_benchmark)
+            cells = list(self._cells(table, row.row, spec, size, runs, overrides, reason))
+        except UserError as error:
+            raise UserError(f"table {table}, row {row.row!r}: {error}") from None
+        if group.flops:
+            flops = Cell(table, row.row, "", "flops", size, "flops")
+            cells += _operations(flops, runs, first_runs or runs)
+        done = Row(row.row, group.name, "run", size, cells=tuple(cells), note=row.note or "")
+        chooses_rule = any(each.startswith("protocol.rule=") for each in overrides)
+        return replace(done, chooses_rule=chooses_rule), runs
 
     def _quoted(
         self, table: str, group: str, spec: MetricsTable, wanted: dict[str, str]
