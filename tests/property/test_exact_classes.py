@@ -167,6 +167,41 @@ def test_class_maps_of_many_names(names, kind):
         check(drawn(kind, rng, (batch, names, *grid)), size, owners(rng, names))
 
 
+@pytest.mark.parametrize(
+    ("grid", "factor"), [((40, 36), 2), ((20, 18), 4), ((9, 12), 8), ((5, 6), 16), ((2, 3), 64)]
+)
+def test_names_that_rounding_could_confuse(grid, factor):
+    """A few units of the last place apart at patches, whatever a patch has of pixels."""
+    rng, size = np.random.default_rng(factor), (grid[0] * factor, grid[1] * factor)
+    ties = 0
+    for names in (5, 6, 20, 150):
+        for apart in (1, 3, 20):
+            one = rng.normal(size=(1, 1, *grid))
+            units = rng.integers(-apart, apart + 1, (1, names, *grid)) * np.abs(one).max() / 2**24
+            logits = torch.from_numpy((one + units).astype(np.float32))
+            ties += check(logits, size, torch.arange(names))
+    assert ties > 1000
+
+
+def test_numbers_below_the_smallest_normal_one():
+    """There rounding moves a number by more than its share of the largest."""
+    for seed in range(20):
+        numbers = torch.randint(-8, 9, (1, 20, 6, 6), generator=torch.Generator().manual_seed(seed))
+        check(numbers.float() * 2.0**-149, (96, 96), torch.arange(20))
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_no_numbers_are_as_the_whole_has_them(wrong):
+    logits = torch.randn(1, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    logits[0, 2, 1, 1] = wrong
+    whole = first_argmax([upsampled_at_once(logits, (96, 96))])
+    assert torch.equal(classify(logits, (96, 96), torch.arange(6)), whole)
+
+
+def upsampled_at_once(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
 @pytest.mark.parametrize(("side", "size"), [(14, 224), (21, 336)])
 def test_class_maps_of_features_at_real_sizes(side, size):
     """As the pipeline lays them out: (B, N, K) seen as (B, K, h, w), names beside each other."""

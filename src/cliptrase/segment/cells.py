@@ -8,7 +8,7 @@ weights of bilinear upsampling. That rounds otherwise than upsampling a map as a
 could matter, the names that come near are upsampled as the whole is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
@@ -24,10 +24,11 @@ CHUNK = 8  # names upsampled at once: bounds memory, changes no result
 
 
 class _Corners(NamedTuple):
-    """Maps (K, P) of P = (2h + 1)·(2w + 1) middles in rows, each the upper left corner of a cell.
+    """Maps (K, P) of the P = (2h + 1)·(2w + 1) corners of cells, row by row.
 
-    A last middle of a row has none: its cell lies between this row and the next, and is left out
-    where cells are laid out. That saves copies of the maps, one for each corner.
+    The corners of cell i are i, i + 1, i + width and i + width + 1. Where i is the last of a row
+    they wrap into the next: that cell is computed as well, and cut off by `_laid_out`. So the maps
+    need no copy for each corner.
     """
 
     maps: NDArray[np.float32]
@@ -50,29 +51,31 @@ class _Corners(NamedTuple):
         return 0, 1, self.width, self.width + 1
 
     def unbeaten(self, margin: float) -> NDArray[np.bool_]:
-        """Which names (K, C) no other exceeds by the margin at all corners of a cell. Of the others
-        those are asked that are the largest at a corner: few names are left in vain."""
-        middles, cells = self.maps.shape[1], self.cells
-        largest = self.maps.argmax(axis=0) * middles + np.arange(middles)
+        """Which names (K, C) no other exceeds by the margin at all corners of a cell. A name is
+        compared with the largest at each corner alone: some that cannot win are left, none that
+        can is dropped."""
+        count, cells = self.maps.shape[1], self.cells
+        largest = self.maps.argmax(axis=0) * count + np.arange(count)
         parts = [self.maps[:, offset : offset + cells] for offset in self.offsets]
-        unbeaten, enough, here = np.ones((3, *parts[0].shape), np.bool_)
+        unbeaten, reaches, here = np.ones((3, *parts[0].shape), np.bool_)
         for corner in self.offsets:
             leader = largest[corner : corner + cells] - corner
             bounds = (
                 self.maps.take(leader + offset) - np.float32(margin) for offset in self.offsets
             )
-            np.greater_equal(parts[0], next(bounds), out=enough)
+            np.greater_equal(parts[0], next(bounds), out=reaches)
             for values, bound in zip(parts[1:], bounds, strict=True):
-                enough |= np.greater_equal(values, bound, out=here)
-            unbeaten &= enough
+                reaches |= np.greater_equal(values, bound, out=here)
+            unbeaten &= reaches
         return unbeaten
 
 
 class _Cells(NamedTuple):
-    """C cells in the order of how many names can win there, the most first.
+    """C cells and the N names that can win in each of them.
 
-    place: (C,) of each in the picture. sizes: (C,) names in each. starts: (C,) where those of each
-    begin. names, corners: (N,) and (4, N) float32 those of all cells.
+    place, sizes, starts: (C,) of each cell, those with the most names first, where it is in the
+    picture, how many names it has, and where they begin. names, corners: (N,) and (4, N) of all
+    cells, cell by cell as they lie, names ascending, so that the first of equals wins.
     """
 
     place: NDArray[np.intp]
@@ -89,7 +92,7 @@ class _Cells(NamedTuple):
         names, cell = names[order], cell[order]
         first = names * corners.maps.shape[1] + cell
         values = np.stack([corners.maps.take(first + offset) for offset in corners.offsets])
-        sizes = np.bincount(cell)
+        sizes = np.bincount(cell, minlength=corners.cells)
         place = np.argsort(-sizes, kind="stable")
         starts = np.cumsum(sizes) - sizes
         return cls(place, sizes[place], starts[place], names, values)
@@ -103,7 +106,7 @@ class _Cells(NamedTuple):
 
 class _Unclear(NamedTuple):
     """A cell where names come near the largest: its row and column, the names, and the pixels
-    (f, f) where they do."""
+    (s, s) where they do."""
 
     row: int
     column: int
@@ -117,19 +120,19 @@ def classes_of(
     """The class (h·f, w·f) that owns the largest of `logits` (K, h, w) after upsampling by an even
     f, the first name of equals.
 
-    owner: (K,) the class of each name. margin: more than two ways to upsample differ by. parts:
-    tiles that cover the whole.
+    logits: finite float32. owner: (K,) the class of each name. margin: no less than rounding can
+    move the difference of two names by. parts: tiles that cover the whole, row by row.
     """
-    corners, factor = _Corners.of(logits.numpy()), parts[0][0].factor // 2
+    corners, side = _Corners.of(logits.numpy()), parts[0][0].factor // 2
     small = owner.astype(np.min_scalar_type(owner.max()))
     cells = _Cells.of(corners, margin)
-    classes = np.empty((len(cells.place), factor**2), small.dtype)
+    classes = np.empty((len(cells.place), side**2), small.dtype)
     classes[cells.place] = small[cells.names[cells.starts], None]
     cells = cells.contested()
-    best, winners, near = _largest(cells, _weights(factor), margin)
+    best, winners, near = _largest(cells, _weights(side), margin)
     classes[cells.place] = small[cells.names].take(winners)
-    found = _laid_out(classes, corners.width, factor).astype(np.int64)
-    unclear = list(_unclear(cells, corners.width, best - margin, near))
+    found = _laid_out(classes, corners.width, side).astype(np.int64)
+    unclear = _unclear(cells, corners.width, best - np.float32(margin), near)
     _look_again(found, unclear, logits, owner, parts)
     return found
 
@@ -152,13 +155,14 @@ def _middles(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def _largest(
     cells: _Cells, weights: Tensor, margin: float
 ) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.bool_]]:
-    """By cell and pixel (C, f²): the largest logit, where its name is among `cells.names`, and
+    """By cell and pixel (C, s²): the largest logit, where its name is among `cells.names`, and
     whether another name comes near."""
     shape = len(cells.place), weights.shape[1]
     best, second = np.full((2, *shape), -np.inf, np.float32)
     values, lower = np.empty((2, *shape), np.float32)
-    winner, better = np.zeros(shape, np.uint16), np.empty(shape, np.bool_)
-    ranks = np.arange(max(cells.sizes, default=0))
+    most = int(cells.sizes[0]) if len(cells.sizes) else 0
+    winner, better = np.zeros(shape, np.min_scalar_type(most)), np.empty(shape, np.bool_)
+    ranks = np.arange(most)
     for rank, count in enumerate(np.searchsorted(-cells.sizes, -ranks).tolist()):
         here, top, low = values[:count], best[:count], lower[:count]
         of_names = torch.from_numpy(cells.corners[:, cells.starts[:count] + rank])
@@ -172,10 +176,11 @@ def _largest(
 def _unclear(
     cells: _Cells, width: int, bound: NDArray[np.float32], near: NDArray[np.bool_]
 ) -> Iterator[_Unclear]:
-    """The cells with pixels (C, f²) where several names come `near`, to `bound`."""
+    """The cells with pixels (C, s²) where several names come `near`, to `bound`."""
     side = round(near.shape[1] ** 0.5)
     weights = _weights(side).numpy()
-    for cell in np.flatnonzero(near.any(axis=1)):
+    whole = cells.place % width < width - 1  # not cut off later
+    for cell in np.flatnonzero(near.any(axis=1) & whole):
         its = slice(cells.starts[cell], cells.starts[cell] + cells.sizes[cell])
         values = cells.corners[:, its].T @ weights[:, near[cell]]
         close = (values >= bound[cell, near[cell]]).any(axis=1)
@@ -185,21 +190,28 @@ def _unclear(
 
 def _look_again(
     found: NDArray[np.int64],
-    unclear: Sequence[_Unclear],
+    unclear: Iterable[_Unclear],
     logits: Tensor,
     owner: NDArray[np.int64],
     parts: Sequence[tuple[Span, Span]],
 ) -> None:
     """Correct the classes of unclear pixels, tile by tile."""
-    for y, x in parts if unclear else ():
-        here = [each for each in unclear if _within(each.row, y) and _within(each.column, x)]
-        if not here:
-            continue
-        near = np.unique(np.concatenate([each.names for each in here]))
+    ends = [np.unique([each[axis].pixels.stop for each in parts]) for axis in (0, 1)]
+    by_tile: dict[tuple[int, int], list[_Unclear]] = {}
+    for each in unclear:
+        tile = (
+            int(np.searchsorted(stops, place * len(each.pixels), side="right"))
+            for stops, place in zip(ends, (each.row, each.column), strict=True)
+        )
+        row, column = tile
+        by_tile.setdefault((row, column), []).append(each)
+    for (row, column), cells in by_tile.items():
+        y, x = parts[row * len(ends[1]) + column]
+        near = np.unique(np.concatenate([each.names for each in cells]))
         maps = logits[None, near][..., y.patches, x.patches].split(CHUNK, dim=1)
         exact = first_argmax(bilinear(part, (y.size, x.size)) for part in maps)
         classes = owner[near][exact[0].numpy()]
-        for each in here:
+        for each in cells:
             side = len(each.pixels)
             top, left = each.row * side, each.column * side
             at = top - y.pixels.start + y.inner.start, left - x.pixels.start + x.inner.start
@@ -207,24 +219,19 @@ def _look_again(
             np.copyto(found[top : top + side, left : left + side], right, where=each.pixels)
 
 
-def _within(row: int, span: Span) -> bool:
-    """Whether a row or column of cells is one of a tile's."""
-    return span.pixels.start <= row * span.factor // 2 < span.pixels.stop
-
-
 @lru_cache
-def _weights(factor: int) -> Tensor:
-    """What the pixels of a cell have of its four corners: (4, f²)."""
-    second = (torch.arange(factor, dtype=torch.float32) + 0.5) / factor
+def _weights(side: int) -> Tensor:
+    """What the pixels of a cell have of its four corners: (4, side²)."""
+    second = (torch.arange(side, dtype=torch.float32, device="cpu") + 0.5) / side
     each = torch.stack([1 - second, second])
     return (each[:, None, :, None] * each[None, :, None, :]).reshape(4, -1)
 
 
-def _laid_out(pixels: NDArray[Any], width: int, factor: int) -> NDArray[Any]:
-    """Pixels (C, f²) of cells in rows of `width`, but for the very last, as a picture without the
-    last cell of each row."""
+def _laid_out(pixels: NDArray[Any], width: int, side: int) -> NDArray[Any]:
+    """Pixels (C, side²) of cells in rows of `width`, but for the very last, as a picture without
+    the last cell of each row."""
     rows = (len(pixels) + 1) // width
-    cells = np.empty((rows * width, factor, factor), pixels.dtype)
-    cells[:-1] = pixels.reshape(-1, factor, factor)
-    picture = cells.reshape(rows, width, factor, factor)[:, :-1].swapaxes(1, 2)
-    return picture.reshape(rows * factor, (width - 1) * factor)
+    cells = np.empty((rows * width, side, side), pixels.dtype)
+    cells[:-1] = pixels.reshape(-1, side, side)
+    picture = cells.reshape(rows, width, side, side)[:, :-1].swapaxes(1, 2)
+    return picture.reshape(rows * side, (width - 1) * side)

@@ -1,5 +1,6 @@
 """Class of every pixel: cosine logits on the patch grid, upsampled, argmax over the classes."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,10 +13,12 @@ from cliptrase.segment.tiles import Span, bilinear, is_even, tiles
 
 FEW = 4  # names that are sooner upsampled map by map than cell by cell; changes no result
 MANY = 128  # names of which it pays to drop some before cells are looked at; changes no result
-# Of the largest logit M: more than rounding can move the difference of two upsampled names. Each is
-# a sum of four products, wrong by 4 units of 2^-24 M at most, whichever way it is computed; corners
-# half-way between patches by 2 more. Two names in two ways: 20 units.
-ROUNDING = 21 * 2**-24
+# Of the largest logit M, no less than rounding can move the difference of two names by, in units of
+# 2^-24 M. torch's value of a pixel is at most 4 units from the exact one, that of a cell 4 + 2 (its
+# corners are rounded twice): two names in both ways 20, less the margin 1, and what is of second
+# order. The weights are exact.
+ROUNDING = 24 * 2**-24
+TINY = torch.finfo(torch.float32).tiny  # below it a unit is no smaller
 
 
 def patch_logits(
@@ -49,12 +52,13 @@ def _cell_by_cell(
     logits: Tensor, out_size: tuple[int, int], owner: Tensor, parts: list[tuple[Span, Span]]
 ) -> Tensor:
     """Class (H, W) int64 of one picture's logits (K, h, w), where cells pay or else map by map."""
-    margin = ROUNDING * float(logits.abs().max())
+    largest = float(logits.abs().max())
+    if len(logits) <= FEW or logits.dtype != torch.float32 or not math.isfinite(largest):
+        return _map_by_map(logits[None], out_size, owner)[0]
     if len(logits) > MANY:
         kept = contenders(logits[None])
         logits, owner = logits[kept], owner[kept]
-    if len(logits) <= FEW:
-        return _map_by_map(logits[None], out_size, owner)[0]
+    margin = ROUNDING * max(largest, TINY)
     return torch.from_numpy(classes_of(logits, owner.numpy(), margin, parts))
 
 
