@@ -18,7 +18,7 @@ from torch import Tensor
 from cliptrase.config.settings import dbscan_defaults
 from cliptrase.files import write_text
 from cliptrase.model.affinity import squared_distances
-from cliptrase.publish.attention import patch_classes, ranking
+from cliptrase.publish.figures.attention import patch_classes, ranking
 from cliptrase.segment.clustering import dbscan, neighbours
 from cliptrase.segment.correlation import less_cls
 from cliptrase.shapes import scenes

@@ -20,8 +20,8 @@ from cliptrase.errors import exit_on_user_error
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
-from cliptrase.publish.attention import patch_classes, ranking
-from cliptrase.publish.pictures import explained, truth_map
+from cliptrase.publish.figures.attention import patch_classes, ranking
+from cliptrase.publish.figures.pictures import explained, truth_map
 from cliptrase.runs.provenance import commit
 
 USUAL = ("benchmark=shapes", "model=shapes_clip", "method=cliptrase", "image_size=336")

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks.per_image import STAGES
-from cliptrase.publish.style import GREY, ROWS, SETTINGS, save
+from cliptrase.publish.figures.style import GREY, ROWS, SETTINGS, save
 
 MS = {"ms": "CLIPtrase", "encoder_ms": "bare encoder"}
 GROWTH = {  # by what grows: the title of its panel, and the names of the lines

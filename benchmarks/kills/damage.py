@@ -116,13 +116,13 @@ def everything(mirror: str) -> None:
 def published_again(mirror: str) -> None:
     """What a start makes of tables, the page and the ledger: those that markers ask for."""
     from cliptrase.pipeline import markers
-    from cliptrase.publish import page, tables
+    from cliptrase.publish.__main__ import main
 
     asked = {step: Path(step(scenes.SUITE)).read_text() for step in (markers.tables, markers.page)}
     if asked[markers.tables]:
-        tables.main([scenes.SUITE])
+        main(["tables", scenes.SUITE])
     if any(asked.values()):
-        page.main([scenes.SUITE])
+        main(["page", scenes.SUITE])
     scenes.told(mirror)
 
 

@@ -30,9 +30,10 @@ MODULES = (
     *("scipy.ndimage", "pandas", "jinja2", "matplotlib.pyplot"),
     *("cliptrase.evaluate.passes", "cliptrase.evaluate.planned"),
     *("cliptrase.evaluate.saved_maps", "cliptrase.pipeline.markers", "cliptrase.pipeline.start"),
-    *("cliptrase.publish.cells", "cliptrase.publish.figures", "cliptrase.publish.page_data"),
-    *("cliptrase.publish.page", "cliptrase.publish.tables", "cliptrase.publish.tracking"),
-    *("cliptrase.publish.paper_figures", "cliptrase.publish.keep_pictures"),
+    *("cliptrase.publish.tables.cells", "cliptrase.publish.tables.command"),
+    *("cliptrase.publish.figures.command", "cliptrase.publish.figures.paper_figures"),
+    *("cliptrase.publish.page.command", "cliptrase.publish.page.contents"),
+    *("cliptrase.publish.page.predict_pictures", "cliptrase.publish.tracking"),
 )
 
 
@@ -92,23 +93,23 @@ def fetched(mirror: str) -> None:
 
 def published(mirror: str) -> None:
     """Tables and the page, from runs that are finished."""
-    from cliptrase.publish import page, tables
+    from cliptrase.publish.__main__ import main
 
-    tables.main([SUITE])
-    page.main([SUITE])
+    main(["tables", SUITE])
+    main(["page", SUITE])
 
 
 def pictured(mirror: str) -> None:
     """The pictures that the page shows, from runs that are finished."""
-    from cliptrase.publish import keep_pictures
+    from cliptrase.publish.page import predict_pictures
 
-    keep_pictures.main([SUITE])
+    predict_pictures.main([SUITE])
 
 
 def charted(mirror: str) -> None:
     """Figures, small and of one picture, from runs that are finished: every chart, label maps, the
     correlation, and one of the paper's, as all of these are written alike."""
-    from cliptrase.publish import figures, paper_figures, pictures, style
+    from cliptrase.publish.figures import command, paper_figures, pictures, style
 
     figure = paper_figures.FIGURES["fig4_scr_attention"]
     paper_figures.FIGURES.clear()
@@ -118,7 +119,7 @@ def charted(mirror: str) -> None:
     pictures._draw_label_maps.__defaults__ = (*pictures._draw_label_maps.__defaults__[:1], 1)
     style.PNG_DPI = 20
     style.SETTINGS["svg.fonttype"] = "none"
-    figures.main([SUITE])
+    command.main([SUITE])
 
 
 def told(mirror: str) -> None:

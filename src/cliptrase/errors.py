@@ -4,6 +4,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import sys
 import unicodedata
 import warnings
@@ -115,6 +116,11 @@ def printable(text: str) -> str:
         else char
         for char in text
     )
+
+
+def on_one_line(text: str) -> str:
+    """Text from a YAML or a list of names without line breaks and control characters."""
+    return printable(re.sub(r"[\t\n\r]+", " ", text))
 
 
 class PrintableFormatter(logging.Formatter):

@@ -38,8 +38,8 @@ from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import check_lengths, text_features, unseen_words
-from cliptrase.publish.quantities import Quantities, quantities
-from cliptrase.publish.quantities import Words as Asked
+from cliptrase.publish.figures.quantities import Quantities, quantities
+from cliptrase.publish.figures.quantities import Words as Asked
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from tests.faults.refusals import refused_by
 from tests.undrawn import only_numbers
 
 from cliptrase.cli import main
-from cliptrase.publish import paper_figures
+from cliptrase.publish.figures import paper_figures
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 GOOD = ["good.png", "--model", "shapes_clip", "--templates", "shapes", "--out", "why"]

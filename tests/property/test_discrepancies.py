@@ -19,7 +19,7 @@ from cliptrase import plan as planning
 from cliptrase.data.read.vocabularies import read_names, vocabulary_path
 from cliptrase.evaluate.passes import run_pass
 from cliptrase.plan import Plan
-from cliptrase.publish.published import read_published
+from cliptrase.publish.tables.printed import read_published
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "discrepancies.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cliptrase import plan as planning
-from cliptrase.publish.published import Key, Printed, read_published
+from cliptrase.publish.tables.printed import Key, Printed, read_published
 from cliptrase.resources import resource
 
 METRICS = ("pAcc", "mAcc", "fwIoU", "mIoU")

@@ -14,9 +14,9 @@ from tests.undrawn import only_numbers
 from cliptrase.cli import main
 from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.model.load import load_clip
-from cliptrase.publish import paper_figures
-from cliptrase.publish import pictures as suite_pictures
-from cliptrase.publish.paper_figures import FIGURES
+from cliptrase.publish.figures import paper_figures
+from cliptrase.publish.figures import pictures as suite_pictures
+from cliptrase.publish.figures.paper_figures import FIGURES
 from cliptrase.segmenter import Segmenter
 from cliptrase.shapes.scenes import evaluation_scene
 

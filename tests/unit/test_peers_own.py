@@ -6,7 +6,7 @@ from collections import Counter
 
 from cliptrase import plan
 from cliptrase.plan.tables import published
-from cliptrase.publish.published import PEERS, read_peers
+from cliptrase.publish.tables.printed import PEERS, read_peers
 
 
 def test_peers_have_a_source_a_value_and_a_place_in_the_table() -> None:

@@ -19,7 +19,7 @@ from cliptrase.data.make import prepare
 from cliptrase.data.read.ordered import cores
 from cliptrase.errors import UserError
 from cliptrase.pipeline import markers
-from cliptrase.publish.rendered import remember
+from cliptrase.publish.digests import remember
 from cliptrase.runs import code, finished
 
 
@@ -256,7 +256,7 @@ def test_the_marker_of_code_notices_files_that_go_and_older_ones_that_come(empty
     assert marker.read_bytes() != both
 
 
-@pytest.mark.parametrize("name", ["plan/tables.py", "publish/cells.py"])
+@pytest.mark.parametrize("name", ["plan/tables.py", "publish/tables/cells.py"])
 def test_tables_are_of_the_code_that_plans_them_too(empty, monkeypatch, name):
     package = Path(shutil.copytree(markers.PACKAGE, "cliptrase"))
     monkeypatch.setattr(markers, "PACKAGE", package.resolve())

@@ -45,10 +45,13 @@ HANDED_ON = {
     "evaluate": ("evaluate.__main__", "one run or a sweep, as python -m cliptrase.evaluate"),
     "plan": ("plan", "print the runs that a suite needs: plan SUITE"),
     "estimate": ("pipeline.announcement", "what a suite will cost here: estimate SUITE"),
-    "tables": ("publish.tables", "render a suite's tables from its runs: tables SUITE"),
-    "figures": ("publish.figures", "draw a suite's figures: figures SUITE"),
-    "pictures": ("publish.keep_pictures", "keep the pictures of a suite's page: pictures SUITE"),
-    "page": ("publish.page", "write a suite's page for a reviewer: page SUITE"),
+    "tables": ("publish.tables.command", "render a suite's tables from its runs: tables SUITE"),
+    "figures": ("publish.figures.command", "draw a suite's figures: figures SUITE"),
+    "pictures": (
+        "publish.page.predict_pictures",
+        "keep the pictures of a suite's page: pictures SUITE",
+    ),
+    "page": ("publish.page.command", "write a suite's page for a reviewer: page SUITE"),
     "publish": ("publish.tracking", "log a suite's runs and tables to W&B: publish SUITE"),
 }
 

@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> None:
     pictures.check_pictures(args)
     import matplotlib  # with pandas and SciPy a second: after what fails quickly
 
-    from cliptrase.publish import paper_figures
-    from cliptrase.publish.explanation import explanation
-    from cliptrase.publish.style import SETTINGS
+    from cliptrase.publish.figures import paper_figures
+    from cliptrase.publish.figures.explanation import explanation
+    from cliptrase.publish.figures.style import SETTINGS
 
     segmenter = pictures.segmenter_of(args, classes, background)
     depth = segmenter.depth

@@ -16,7 +16,7 @@ from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError
 from cliptrase.pipeline.data import selfcheck
 from cliptrase.plan import Pass, Plan
-from cliptrase.publish import PAGE_FILES
+from cliptrase.publish.page import PAGE_FILES
 from cliptrase.resources import resource
 from cliptrase.runs import finished
 from cliptrase.runs.shards import shards_of

@@ -21,7 +21,7 @@ from cliptrase.pipeline import RUNS
 from cliptrase.pipeline import data as pipeline_data
 from cliptrase.plan import Plan
 from cliptrase.publish import figure_8
-from cliptrase.publish.rendered import edited
+from cliptrase.publish.digests import edited
 from cliptrase.runs.code import PACKAGE, closure, digest
 from cliptrase.runs.finished import pass_file
 

@@ -1,14 +1,10 @@
-"""What leaves the project: tables (csv, md, tex), figures and W&B, all derived from finished runs.
+"""What leaves the project: tables (csv, md, tex), figures, a page and W&B, all derived from
+finished runs. Nothing here starts a run.
 
-Tables, in reading order: `results` (what was computed), `published` (what the paper prints),
-`compare` (what may be compared), `cells` (where a cell is filled: one tidy frame), `layout` and
-`remarks` (a table as the paper sets it), `render` (CSV, Markdown, LaTeX), `tables` (the command).
-Figures: `style`, `charts`, `overview` and `certainty` (of the tidy frame), `label_maps` and
-`attention`; `quantities` (what the paper's figures show of a picture, as arrays), `paper_figures`
-(drawn) and `explanation` (in words); `pictures` (of a suite), `figures` (the command). The page:
-`run_report` (what a run's folder says) and `ledger` (what its errors say), `keep_pictures`,
-`page_data` (what the page says), `page` (the command; its HTML, CSS and script are in page_files/).
-W&B: `tracking`. Nothing here starts a run.
+What all share is here: `results` (the runs of a suite, looked up and checked), `ledger` (what is
+said of a run's errors), `compare` (runs in pairs), `run_report` (what a run's folder says),
+`command_line` and `digests`. Then come `tables/`, `figures/` and `page/`, each of which imports
+only from those before it; and W&B: `tracking`.
 """
 
 from pathlib import Path
@@ -16,7 +12,6 @@ from pathlib import Path
 from cliptrase.errors import UserError, nearest
 from cliptrase.plan import Plan, Table
 
-PAGE_FILES = Path(__file__).with_name("page_files")  # the template of a page, its style and script
 MAIN_RESULTS, OVERVIEW, CERTAINTY = "main_results", "fig1a_overview", "certainty"
 CERTAINTY_METRIC = "ECE"  # the first table that has it is drawn as CERTAINTY
 OVERVIEW_ROWS = ("CLIP", "CLIPtrase")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 STEPS = {
-    "tables": "tables",
-    "figures": "figures",
-    "pictures": "keep_pictures",
-    "page": "page",
+    "tables": "tables.command",
+    "figures": "figures.command",
+    "pictures": "page.predict_pictures",
+    "page": "page.command",
     "wandb": "tracking",
 }  # step → module
 

@@ -1,22 +1,18 @@
-"""What may be compared with what: runs in pairs, and the lines of a table side by side."""
+"""Runs in pairs: whether they may be compared, and the difference, paired image by image.
+
+On each side stands one run of each row, or for an average one of each benchmark.
+"""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cliptrase.config.error_names import OF_LOGITS
-from cliptrase.plan.tables import in_words
 from cliptrase.publish.results import FinishedRun, Values
 from cliptrase.runs import bootstrap
 from cliptrase.runs.provenance import COMPUTING
 
-if TYPE_CHECKING:
-    import pandas as pd  # half a second: not for what compares runs alone
-
 SHORT = 10  # digits of a digest, as of a commit
-
-# --- runs in pairs: one run of each row, or for an average one a benchmark ------------------------
 
 
 def mean_value(runs: Sequence[FinishedRun], metric: str) -> float | None:
@@ -76,37 +72,3 @@ def different_versions(runs: Sequence[FinishedRun]) -> str:
         if len(versions) > 1:
             differences.append(f"{package} {' and '.join(versions)}")
     return f"made under other versions: {', '.join(differences)}" if differences else ""
-
-
-# --- lines side by side --------------------------------------------------------------------------
-
-
-class Comparable(NamedTuple):
-    """Lines of one protocol, under one choice of its settings (`slide(short_side=448)`), and of one
-    metric rule. Columns, and groups of bars, are of one of these; `title` tells it from the others.
-    """
-
-    protocol: str
-    rule: str
-    title: str
-    lines: "pd.DataFrame"
-
-
-def comparables(frame: "pd.DataFrame") -> list[Comparable]:
-    """The lines of a table that may stand side by side, in order of appearance, but for the quoted.
-
-    A row of another rule than most stands with the others only where the row itself sets
-    `protocol.rule`: two rules are then compared on purpose.
-    """
-    lines = frame[frame["kind"] != "quoted"]
-    first = lines.sort_values("chooses_rule", kind="stable").drop_duplicates("protocol")
-    usual = lines["protocol"].map(dict(zip(first["protocol"], first["rule"], strict=True)))
-    rules = lines["rule"].mask(lines["chooses_rule"], usual)
-    groups = list(lines.groupby([lines["protocol"], rules], sort=False))
-    several_rules = len({protocol for (protocol, _), _ in groups}) < len(groups)
-    blocks = []
-    for (protocol, rule), part in groups:
-        words = " and ".join(in_words(each) for each in protocol.split())
-        title = f"protocol {words}" + f", rule {rule}" * several_rules
-        blocks.append(Comparable(protocol, rule, title if len(groups) > 1 else "", part))
-    return blocks

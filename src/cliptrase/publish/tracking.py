@@ -23,8 +23,8 @@ from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.files import check_writable, read_json, sha256_file, sha256_text, write_json
 from cliptrase.plan import Plan
 from cliptrase.publish import MODES
+from cliptrase.publish.command_line import add_places, command_line
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.tables import add_places, command_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,8 +150,10 @@ def _items(suite: Plan, shelf: Shelf) -> Iterator[tuple[str, Callable[[], Item |
 
 
 def _tables_item(suite: Plan, shelf: Shelf) -> Item:
-    from cliptrase.publish.cells import tidy  # pandas: half a second, after what fails quickly
-    from cliptrase.publish.render import csv_table, to_csv
+    from cliptrase.publish.tables.cells import (
+        tidy,  # pandas: half a second, after what fails quickly
+    )
+    from cliptrase.publish.tables.render import csv_table, to_csv
 
     frames = {name: tidy(suite, shelf, table) for name, table in suite.tables.items()}
     folder = shelf.results / suite.suite

@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 from cliptrase.errors import UserError, counted, exit_on_user_error
 from cliptrase.files import read_json, write_text
 from cliptrase.publish import CONVERGENCE
-from cliptrase.publish.style import GREY, INK, PALE, PLAIN, ROWS, SETTINGS, headed_with_legend, save
+from cliptrase.publish.figures.style import (
+    GREY,
+    INK,
+    PALE,
+    PLAIN,
+    ROWS,
+    SETTINGS,
+    headed_with_legend,
+    save,
+)
 from cliptrase.runs import bootstrap
 from cliptrase.runs.metrics import scores
 from cliptrase.san import command, settings

@@ -21,7 +21,7 @@ from cliptrase.evaluate import passes, planned, saved_maps
 from cliptrase.evaluate.targets import target_key
 from cliptrase.evaluate.truth import Loader
 from cliptrase.pipeline.estimate import estimate
-from cliptrase.publish import tables
+from cliptrase.publish.tables import command as tables
 from cliptrase.runs import finished
 from cliptrase.runs.finished import MAPS, PREDICTED
 

@@ -19,7 +19,7 @@ from cliptrase.config.error_names import CATEGORIES, OF_BACKGROUND
 from cliptrase.config.kinds import has_background
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line
+from cliptrase.publish.tables.cells import Line
 from cliptrase.runs import finished, scoring, store
 from cliptrase.runs.counts import ImageCounts, RegionCounts
 from cliptrase.runs.ledger import BINS, HALVES, Ledger, sparse

@@ -10,8 +10,10 @@ import numpy as np
 from tests.unit.publish.conftest import make_pass_files, make_runs
 
 from cliptrase.plan import Plan
-from cliptrase.publish import page, page_data, page_pictures
-from cliptrase.publish.page_pictures import Kept
+from cliptrase.publish.page import command as page
+from cliptrase.publish.page import contents as page_data
+from cliptrase.publish.page import kept_pictures as page_pictures
+from cliptrase.publish.page.kept_pictures import Kept
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.run_report import Folder, by_image
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import FIELDS, Line, tidy
-from cliptrase.publish.layout import Panel
 from cliptrase.publish.results import Shelf
+from cliptrase.publish.tables.cells import FIELDS, Line, tidy
+from cliptrase.publish.tables.layout import Panel
 
 DISCREPANCIES, PEERS = "table_discrepancies", "table_peers"
 

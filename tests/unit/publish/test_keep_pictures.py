@@ -15,8 +15,10 @@ from tests.unit.publish.conftest import load_plan
 
 from cliptrase.evaluate import passes
 from cliptrase.model.load import load_clip
-from cliptrase.publish import keep_pictures, page_pictures, pictures
-from cliptrase.publish.pictures import chosen_runs, explained
+from cliptrase.publish.figures import pictures
+from cliptrase.publish.figures.pictures import chosen_runs, explained
+from cliptrase.publish.page import kept_pictures as page_pictures
+from cliptrase.publish.page import predict_pictures as keep_pictures
 from cliptrase.publish.results import Shelf
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,10 @@ from tests.unit.publish.pages import (
     write_page,
 )
 
-from cliptrase.publish import page, page_data, page_pictures, run_report
+from cliptrase.publish import run_report
+from cliptrase.publish.page import command as page
+from cliptrase.publish.page import contents as page_data
+from cliptrase.publish.page import kept_pictures as page_pictures
 from cliptrase.publish.run_report import Folder
 from cliptrase.runs import finished, store
 

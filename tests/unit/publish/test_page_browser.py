@@ -11,7 +11,8 @@ import pytest
 from tests.unit.publish.conftest import load_plan, make_runs
 from tests.unit.publish.pages import HOSTILE, data_of, hostile, make_page, write_page
 
-from cliptrase.publish import page_pictures, run_report
+from cliptrase.publish import run_report
+from cliptrase.publish.page import kept_pictures as page_pictures
 from cliptrase.publish.run_report import Folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

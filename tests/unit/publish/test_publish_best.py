@@ -20,9 +20,9 @@ from tests.unit.publish.reading import (
 )
 
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line, to_frame
-from cliptrase.publish.layout import sheet_of
-from cliptrase.publish.render import to_csv, to_latex, to_markdown
+from cliptrase.publish.tables.cells import Line, to_frame
+from cliptrase.publish.tables.layout import sheet_of
+from cliptrase.publish.tables.render import to_csv, to_latex, to_markdown
 from cliptrase.runs import bootstrap, metrics
 
 

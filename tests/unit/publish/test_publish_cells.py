@@ -13,10 +13,10 @@ from tests.provenance import change_provenance
 from tests.unit.publish.reading import lines_of, markdown_row, table_titled
 
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import COLUMNS, Line, missing, tidy, to_frame
-from cliptrase.publish.layout import sheet_of
-from cliptrase.publish.render import to_csv, to_latex, to_markdown
 from cliptrase.publish.results import FinishedRun, Shelf
+from cliptrase.publish.tables.cells import COLUMNS, Line, missing, tidy, to_frame
+from cliptrase.publish.tables.layout import sheet_of
+from cliptrase.publish.tables.render import to_csv, to_latex, to_markdown
 from cliptrase.runs import bootstrap, code, finished, metrics, scoring
 from cliptrase.runs.scoring import vocabulary_digest
 

@@ -12,12 +12,12 @@ from tests.unit.publish.reading import table_titled
 
 from cliptrase.config.error_names import CATEGORIES, OF_LOGITS
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import tidy
-from cliptrase.publish.certainty import certainty
-from cliptrase.publish.layout import sheet_of
+from cliptrase.publish.figures.certainty import certainty
 from cliptrase.publish.ledger import read_ledger, reliability
-from cliptrase.publish.render import to_markdown
 from cliptrase.publish.results import Shelf
+from cliptrase.publish.tables.cells import tidy
+from cliptrase.publish.tables.layout import sheet_of
+from cliptrase.publish.tables.render import to_markdown
 from cliptrase.runs.finished import LEDGER
 
 TABLE = "table_errors"

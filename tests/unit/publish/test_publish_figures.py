@@ -21,15 +21,15 @@ from cliptrase.errors import UserError
 from cliptrase.evaluate.truth import Loader
 from cliptrase.plan import Plan
 from cliptrase.publish import chart_names
-from cliptrase.publish.attention import patch_classes, ranking, shown_patch
-from cliptrase.publish.cells import to_frame
-from cliptrase.publish.charts import bars, heat_map
-from cliptrase.publish.figures import draw_charts, main
-from cliptrase.publish.label_maps import Picture, label_maps
-from cliptrase.publish.paper_figures import FIGURES
-from cliptrase.publish.pictures import shown_runs, truth_map
+from cliptrase.publish.figures.attention import patch_classes, ranking, shown_patch
+from cliptrase.publish.figures.charts import bars, heat_map
+from cliptrase.publish.figures.command import draw_charts, main
+from cliptrase.publish.figures.label_maps import Picture, label_maps
+from cliptrase.publish.figures.paper_figures import FIGURES
+from cliptrase.publish.figures.pictures import shown_runs, truth_map
+from cliptrase.publish.figures.style import SETTINGS, save
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.style import SETTINGS, save
+from cliptrase.publish.tables.cells import to_frame
 
 CHARTS = {"main_results", "fig1a_overview", "fig7_sensitivity"}
 CHARTS |= {"table_discrepancies", "table_peers"}

@@ -25,12 +25,12 @@ from tests.unit.publish.reading import (
 from cliptrase import config
 from cliptrase import plan as planning
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import Line, to_frame
-from cliptrase.publish.charts import bars, row_bars
-from cliptrase.publish.compare import comparables
-from cliptrase.publish.layout import sheet_of
-from cliptrase.publish.remarks import facts
-from cliptrase.publish.render import to_csv, to_latex, to_markdown
+from cliptrase.publish.figures.charts import bars, row_bars
+from cliptrase.publish.tables.captions import facts
+from cliptrase.publish.tables.cells import Line, to_frame
+from cliptrase.publish.tables.comparable import comparables
+from cliptrase.publish.tables.layout import sheet_of
+from cliptrase.publish.tables.render import to_csv, to_latex, to_markdown
 
 
 def keys(lines: list[Line]) -> list[tuple[str, str]]:

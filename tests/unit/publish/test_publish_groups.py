@@ -16,9 +16,9 @@ from tests.unit.publish.reading import lines_of, table_titled
 from cliptrase import config
 from cliptrase import plan as planning
 from cliptrase.plan import Plan
-from cliptrase.publish.cells import to_frame
-from cliptrase.publish.layout import sheet_of
-from cliptrase.publish.render import to_csv, to_markdown
+from cliptrase.publish.tables.cells import to_frame
+from cliptrase.publish.tables.layout import sheet_of
+from cliptrase.publish.tables.render import to_csv, to_markdown
 
 
 @pytest.fixture

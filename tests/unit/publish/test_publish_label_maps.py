@@ -7,8 +7,8 @@ from tests.few_scenes import write_scenes
 
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan
-from cliptrase.publish.figures import main
-from cliptrase.publish.pictures import chosen_runs, draw_label_maps, shown_runs
+from cliptrase.publish.figures.command import main
+from cliptrase.publish.figures.pictures import chosen_runs, draw_label_maps, shown_runs
 
 
 @pytest.fixture(scope="module")

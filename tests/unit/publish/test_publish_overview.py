@@ -16,11 +16,11 @@ from tests.unit.publish.reading import frame_of, lines_of, pick
 from cliptrase.plan import Plan
 from cliptrase.plan.tables import published
 from cliptrase.publish import OVERVIEW, chart_names
-from cliptrase.publish.cells import Line, to_frame
-from cliptrase.publish.figures import draw_charts
-from cliptrase.publish.overview import overview, overview_numbers
+from cliptrase.publish.figures.command import draw_charts
+from cliptrase.publish.figures.overview import overview, overview_numbers
+from cliptrase.publish.figures.style import SETTINGS
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.style import SETTINGS
+from cliptrase.publish.tables.cells import Line, to_frame
 
 NINE = ["coco_object", "voc21", "pc60", "coco_stuff", "voc20", "pc59", "pc459", "ade150", "ade847"]
 ROWS = ["CLIP", "CLIPtrase"]

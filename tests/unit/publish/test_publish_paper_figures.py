@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from cliptrase.publish import PAPER_FIGURES, paper_figures
-from cliptrase.publish.paper_figures import (
+from cliptrase.publish import PAPER_FIGURES
+from cliptrase.publish.figures import paper_figures
+from cliptrase.publish.figures.paper_figures import (
     FIGURES,
     OVERLAY,
     Wanted,
@@ -23,8 +24,8 @@ from cliptrase.publish.paper_figures import (
     overlay,
     shown_blocks,
 )
-from cliptrase.publish.quantities import Clusters, Predictions, Quantities, usual_patch
-from cliptrase.publish.style import SETTINGS
+from cliptrase.publish.figures.quantities import Clusters, Predictions, Quantities, usual_patch
+from cliptrase.publish.figures.style import SETTINGS
 
 NAMES = ("sky", "a wall of bricks", "grass")
 

@@ -14,7 +14,7 @@ from cliptrase.errors import UserError
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model import vision
 from cliptrase.model.load import load_clip
-from cliptrase.publish.quantities import (
+from cliptrase.publish.figures.quantities import (
     Words,
     looks_of,
     moved,

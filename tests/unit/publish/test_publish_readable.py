@@ -14,11 +14,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from cliptrase.publish.attention import Look, attention_figure
-from cliptrase.publish.cells import Line, to_frame
-from cliptrase.publish.charts import bars, heat_map, row_bars
-from cliptrase.publish.label_maps import BACKGROUND, OTHER, PALETTE, Picture, label_maps
-from cliptrase.publish.style import PNG_DPI, SETTINGS, row_colour
+from cliptrase.publish.figures.attention import Look, attention_figure
+from cliptrase.publish.figures.charts import bars, heat_map, row_bars
+from cliptrase.publish.figures.label_maps import BACKGROUND, OTHER, PALETTE, Picture, label_maps
+from cliptrase.publish.figures.style import PNG_DPI, SETTINGS, row_colour
+from cliptrase.publish.tables.cells import Line, to_frame
 
 README = 900  # pixels that a figure is wide in README
 LONG = "softmaxes of each head, summed, and everything else that a row may set ($x_1$, $y$) "

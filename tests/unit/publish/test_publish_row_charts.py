@@ -8,8 +8,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from cliptrase.publish.cells import Line, to_frame
-from cliptrase.publish.charts import bars, row_bars
+from cliptrase.publish.figures.charts import bars, row_bars
+from cliptrase.publish.tables.cells import Line, to_frame
 
 
 def test_rows_of_one_name_in_two_groups_are_two_bars(peers: list[Line]) -> None:

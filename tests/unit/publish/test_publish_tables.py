@@ -20,11 +20,11 @@ from tests.unit.publish.reading import lines_in, lines_of, markdown_tables, tabl
 from cliptrase.config.error_names import OF_LOGITS
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan, load
-from cliptrase.publish.cells import Line, to_frame
-from cliptrase.publish.layout import Sheet, sheet_of
-from cliptrase.publish.render import PRINTED, number, tex, to_csv, to_latex, to_markdown
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.tables import main
+from cliptrase.publish.tables.cells import Line, to_frame
+from cliptrase.publish.tables.command import main
+from cliptrase.publish.tables.layout import Sheet, sheet_of
+from cliptrase.publish.tables.render import PRINTED, number, tex, to_csv, to_latex, to_markdown
 
 TABLES = (
     "table1_main",
@@ -474,7 +474,7 @@ def test_no_such_step_is_a_usage_error() -> None:
 def test_a_full_disk_leaves_the_old_table(
     paper: Plan, whole_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cliptrase.publish.tables import render
+    from cliptrase.publish.tables.command import render
 
     shelf = Shelf(paper, whole_paper, tmp_path)
     table = paper.tables["table1_main"]

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from cliptrase.errors import PrintableFormatter, UserError, exit_on_user_error, printable
-from cliptrase.publish.cells import Line, to_frame
-from cliptrase.publish.charts import bars, heat_map, row_bars
-from cliptrase.publish.label_maps import Picture, label_maps
-from cliptrase.publish.layout import Column, Panel, Sheet
-from cliptrase.publish.render import tex, to_latex, to_markdown
-from cliptrase.publish.style import SETTINGS, save
+from cliptrase.publish.figures.charts import bars, heat_map, row_bars
+from cliptrase.publish.figures.label_maps import Picture, label_maps
+from cliptrase.publish.figures.style import SETTINGS, save
+from cliptrase.publish.tables.cells import Line, to_frame
+from cliptrase.publish.tables.layout import Column, Panel, Sheet
+from cliptrase.publish.tables.render import tex, to_latex, to_markdown
 
 ODD = ("$x_1$ and $\\frac{", "_hidden_", "<b>&amp; `code` | a|b ~~c~~ #1", "100 % {ok} ^2 \\n")
 TITLE = "<img src=x> $\\frac$ of `it` | & #"

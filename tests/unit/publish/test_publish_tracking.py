@@ -18,8 +18,8 @@ from cliptrase.errors import UserError
 from cliptrase.files import sha256_file
 from cliptrase.plan import Plan, load
 from cliptrase.publish import tracking
-from cliptrase.publish.cells import COLUMNS
 from cliptrase.publish.results import Shelf
+from cliptrase.publish.tables.cells import COLUMNS
 from cliptrase.publish.tracking import TAG, Ledger, _items, _send, cut, main, publish, read_tracking
 from cliptrase.runs import finished
 
@@ -246,7 +246,7 @@ def test_tables_that_cannot_be_made_do_not_stop_the_runs(
     def damaged(*_: Any) -> None:
         raise UserError("counts.npz: damaged")
 
-    monkeypatch.setattr("cliptrase.publish.cells.tidy", damaged)
+    monkeypatch.setattr("cliptrase.publish.tables.cells.tidy", damaged)
     ledger = run(results)
     assert len(ledger.places[OFFLINE]) == 3
     failed = json.loads(ledger.path.read_text())["failed"]

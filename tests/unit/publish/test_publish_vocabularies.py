@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.publish.reading import frame_of, lines_in
 
-from cliptrase.publish.layout import sheet_of
+from cliptrase.publish.tables.layout import sheet_of
 from cliptrase.runs import bootstrap, scoring
 
 ROWS = 6

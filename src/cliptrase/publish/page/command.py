@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from cliptrase.errors import TURNING, counted, exit_on_user_error, printable
 from cliptrase.files import atomic_write
-from cliptrase.publish import PAGE_FILES
-from cliptrase.publish.rendered import remember
-from cliptrase.publish.tables import add_benchmarks as add_options
-from cliptrase.publish.tables import command_line, planned
+from cliptrase.publish.command_line import add_benchmarks as add_options
+from cliptrase.publish.command_line import command_line, planned
+from cliptrase.publish.digests import remember
+from cliptrase.publish.page import PAGE_FILES
 
 if TYPE_CHECKING:
-    from cliptrase.publish.layout import Column
+    from cliptrase.publish.tables.layout import Column
 
 # In a script: what would end its element early; and what turns the direction of a text, as written
 ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
@@ -25,7 +25,7 @@ ESCAPED |= {ord(char): f"\\\\u{ord(char):04x}" for char in TURNING}
 
 
 def page_text(facts: dict[str, Any]) -> str:
-    """The page of what `page_data.page_facts` says, as HTML. Names are text in it, never markup."""
+    """The page of what `contents.page_facts` says, as HTML. Names are text in it, never markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # 0.1 s: not for --help
 
     environment = Environment(
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the page of a suite, whole or not at all, and print its path."""
     args = command_line("page", __doc__, add_options).parse_args(arguments)
     suite, shelf = planned(args)
-    from cliptrase.publish.page_data import page_facts  # pandas: after what fails quickly
+    from cliptrase.publish.page.contents import page_facts  # pandas: after what fails quickly
 
     path = args.results / suite.suite / "index.html"
     text = page_text(page_facts(suite, shelf))

@@ -15,14 +15,23 @@ from numpy.typing import NDArray
 from cliptrase.config.metric_names import METRICS
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import read_table
-from cliptrase.publish import figure_8, has_runs, page_pictures, run_report
-from cliptrase.publish.cells import tidy
-from cliptrase.publish.compare import comparables, paired_difference, why_no_pair
-from cliptrase.publish.layout import FLOPS, Panel, sheet_of
-from cliptrase.publish.remarks import NEAR_BEST, PAIRED
-from cliptrase.publish.render import ABSENT, number, sections_of, to_csv, to_latex, to_markdown
+from cliptrase.publish import figure_8, has_runs, run_report
+from cliptrase.publish.compare import paired_difference, why_no_pair
+from cliptrase.publish.page import kept_pictures
 from cliptrase.publish.results import FinishedRun, Shelf
 from cliptrase.publish.run_report import Folder, Scored
+from cliptrase.publish.tables.captions import NEAR_BEST, PAIRED
+from cliptrase.publish.tables.cells import tidy
+from cliptrase.publish.tables.comparable import comparables
+from cliptrase.publish.tables.layout import FLOPS, Panel, sheet_of
+from cliptrase.publish.tables.render import (
+    ABSENT,
+    number,
+    sections_of,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from cliptrase.runs import bootstrap
 from cliptrase.runs.metrics import class_counts
 
@@ -64,7 +73,7 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
     pictures = []
     if suite.pictures:
         pictures = [
-            page_pictures.shown(shelf.results, suite.suite, benchmark, folders)
+            kept_pictures.shown(shelf.results, suite.suite, benchmark, folders)
             for benchmark in suite.tables[suite.pictures].benchmarks
         ]
     return {
@@ -82,7 +91,7 @@ def page_facts(suite: Plan, shelf: Shelf) -> Facts:
             "groups": groups,
             "metrics": METRICS,
             "files": files,
-            "pictures": [page_pictures.less_thumbs(each) for each in pictures],
+            "pictures": [kept_pictures.less_thumbs(each) for each in pictures],
         },
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cliptrase.publish.quantities import Clusters, Predictions, Quantities
+from cliptrase.publish.figures.quantities import Clusters, Predictions, Quantities
 
 MOST = 12  # regions that have a line each
 

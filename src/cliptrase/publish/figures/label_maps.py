@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cliptrase.publish.style import GREY, INK, image_grid, inches_of, legend_of, shortened
+from cliptrase.publish.figures.style import GREY, INK, image_grid, inches_of, legend_of, shortened
 
 Labels = NDArray[np.int64]
 Entry = tuple[str, tuple[float, ...]]  # of a legend: name and colour

@@ -10,10 +10,15 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from cliptrase.publish import OVERVIEW_ROWS
-from cliptrase.publish.charts import DIAMOND, HEAD, PAPER, head_of, printed_numbers, upright_bars
-from cliptrase.publish.compare import comparables
-from cliptrase.publish.remarks import sizes_of
-from cliptrase.publish.style import (
+from cliptrase.publish.figures.charts import (
+    DIAMOND,
+    HEAD,
+    PAPER,
+    head_of,
+    printed_numbers,
+    upright_bars,
+)
+from cliptrase.publish.figures.style import (
     GREY,
     INK,
     MISSING,
@@ -23,6 +28,8 @@ from cliptrase.publish.style import (
     Numbers,
     headed_with_legend,
 )
+from cliptrase.publish.tables.captions import sizes_of
+from cliptrase.publish.tables.comparable import comparables
 
 GROUP = 0.8  # inches of the two bars of a benchmark
 RADAR, BARS = 3.5, 2.1  # inches down

@@ -30,11 +30,11 @@ from cliptrase.model.backbones import load_networks
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.plan import Plan, Table
 from cliptrase.publish import check_pictured, pictured
-from cliptrase.publish.attention import attention_figure, look, patch_classes, shown_patch
-from cliptrase.publish.label_maps import Labels, Picture, label_maps
-from cliptrase.publish.paper_figures import FIGURES, Wanted, draw, shown_blocks
-from cliptrase.publish.quantities import Quantities, Words, quantities
-from cliptrase.publish.style import save
+from cliptrase.publish.figures.attention import attention_figure, look, patch_classes, shown_patch
+from cliptrase.publish.figures.label_maps import Labels, Picture, label_maps
+from cliptrase.publish.figures.paper_figures import FIGURES, Wanted, draw, shown_blocks
+from cliptrase.publish.figures.quantities import Quantities, Words, quantities
+from cliptrase.publish.figures.style import save
 from cliptrase.runs.provenance import Stages
 from cliptrase.runs.scoring import class_names
 

@@ -1,6 +1,6 @@
 """The pictures of a page: which are chosen, the file that keeps them, what the page says of them.
 
-Loads no torch: `keep_pictures` makes the file.
+Loads no torch: `predict_pictures` makes the file.
 """
 
 import base64

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 from tabulate import DataRow, simple_separated_format
 
-from cliptrase.errors import printable
-from cliptrase.publish.cells import COLUMNS
-from cliptrase.publish.layout import DIGITS, FLOPS, MIN_SAMPLES, Column, Panel, Sheet
+from cliptrase.errors import on_one_line
+from cliptrase.publish.tables.cells import COLUMNS
+from cliptrase.publish.tables.layout import DIGITS, FLOPS, MIN_SAMPLES, Column, Panel, Sheet
 
 MINUS, ABSENT = "\N{MINUS SIGN}", "\N{EN DASH}"
 WIDE = 7  # a table of more columns is set tight: in Markdown nothing stands beside a number
@@ -54,11 +54,6 @@ def number(value: float, sign: bool = False) -> str:
     if float(text) == 0:
         text = text.replace("-", "+") if sign else text.replace("-", "")
     return text.replace("-", MINUS)
-
-
-def on_one_line(text: str) -> str:
-    """Text from a YAML or a list of names without line breaks and control characters."""
-    return printable(re.sub(r"[\t\n\r]+", " ", text))
 
 
 # --- the tables of a panel -------------------------------------------------------------------

@@ -8,8 +8,8 @@ from cliptrase.config.error_names import CATEGORIES
 from cliptrase.config.metric_names import LOST
 from cliptrase.errors import counted
 from cliptrase.plan.files import SUMMARIES
-from cliptrase.publish.cells import missing
 from cliptrase.publish.compare import different_digests
+from cliptrase.publish.tables.cells import missing
 from cliptrase.runs.ledger import ORACLES
 
 NEAR_BEST = "≈"

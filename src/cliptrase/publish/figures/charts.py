@@ -11,10 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from cliptrase.plan.tables import in_words
-from cliptrase.publish.compare import comparables
-from cliptrase.publish.remarks import NEAR_BEST, sizes_of, texts
-from cliptrase.publish.render import distinctly_named
-from cliptrase.publish.style import (
+from cliptrase.publish.figures.style import (
     ACCENT,
     GREY,
     INK,
@@ -30,6 +27,9 @@ from cliptrase.publish.style import (
     shortened,
     wrapped,
 )
+from cliptrase.publish.tables.captions import NEAR_BEST, sizes_of, texts
+from cliptrase.publish.tables.comparable import comparables
+from cliptrase.publish.tables.render import distinctly_named
 
 PAPER = "paper"
 UPRIGHT = 6  # rows that `bars` draws upright, more of them lie

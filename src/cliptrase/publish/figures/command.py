@@ -25,9 +25,9 @@ from cliptrase.publish import (
     has_runs,
     main_table,
 )
-from cliptrase.publish.rendered import remember
+from cliptrase.publish.command_line import add_places, command_line
+from cliptrase.publish.digests import remember
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.tables import add_places, command_line
 
 log = logging.getLogger(__name__)
 MOST_PICTURES = 40  # with their label maps in one figure: what a PNG can hold
@@ -37,11 +37,11 @@ def draw_charts(suite: Plan, shelf: Shelf, folder: Path) -> list[Path]:
     """A heat map of every grid and the rows of every table that asks, named as their tables; the
     bars of the first table of metrics, and Figure 1a of two of its rows; how far logits can be
     trusted, where a table says so."""
-    from cliptrase.publish.cells import tidy
-    from cliptrase.publish.certainty import certainty
-    from cliptrase.publish.charts import bars, heat_map, row_bars
-    from cliptrase.publish.overview import overview, overview_numbers
-    from cliptrase.publish.style import save
+    from cliptrase.publish.figures.certainty import certainty
+    from cliptrase.publish.figures.charts import bars, heat_map, row_bars
+    from cliptrase.publish.figures.overview import overview, overview_numbers
+    from cliptrase.publish.figures.style import save
+    from cliptrase.publish.tables.cells import tidy
 
     paths: list[Path] = []
     tables = {name: table for name, table in suite.tables.items() if has_runs(table)}
@@ -88,8 +88,8 @@ def _label_maps(suite: Plan, args: argparse.Namespace, folder: Path, data: Path)
     import matplotlib
 
     import cliptrase.model.lean  # noqa: F401
-    from cliptrase.publish.pictures import chosen_runs, draw_label_maps
-    from cliptrase.publish.style import SETTINGS
+    from cliptrase.publish.figures.pictures import chosen_runs, draw_label_maps
+    from cliptrase.publish.figures.style import SETTINGS
 
     shown = chosen_runs(suite, args.label_maps, args.table, args.row or ())
     name = "_".join(filter(None, ("label_maps", args.table, args.label_maps)))
@@ -111,13 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shelf.refuse_none()
     import matplotlib  # a second, with pandas: after what fails quickly
 
-    from cliptrase.publish.style import SETTINGS
+    from cliptrase.publish.figures.style import SETTINGS
 
     with matplotlib.rc_context(SETTINGS):
         paths = draw_charts(suite, shelf, folder)
         try:
             import cliptrase.model.lean  # noqa: F401
-            from cliptrase.publish.pictures import draw_pictures  # torch: only for these
+            from cliptrase.publish.figures.pictures import draw_pictures  # torch: only for these
 
             paths += draw_pictures(suite, folder, data)
         except UserError as error:

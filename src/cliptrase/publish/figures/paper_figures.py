@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from cliptrase.publish.label_maps import (
+from cliptrase.publish.figures.label_maps import (
     PALETTE,
     Entry,
     Labels,
@@ -29,7 +29,7 @@ from cliptrase.publish.label_maps import (
     legend_entries,
     legend_size,
 )
-from cliptrase.publish.quantities import (
+from cliptrase.publish.figures.quantities import (
     CLUSTERED,
     LAST,
     Clusters,
@@ -38,7 +38,7 @@ from cliptrase.publish.quantities import (
     Quantities,
     moved,
 )
-from cliptrase.publish.style import INK, Numbers, image_grid, save, shortened
+from cliptrase.publish.figures.style import INK, Numbers, image_grid, save, shortened
 
 Rgb = NDArray[np.float64]
 

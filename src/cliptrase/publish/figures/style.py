@@ -17,8 +17,8 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
+from cliptrase.errors import on_one_line
 from cliptrase.files import atomic_write
-from cliptrase.publish.render import on_one_line
 
 Numbers = dict[str, NDArray[Any]]  # arrays of a figure, by name
 

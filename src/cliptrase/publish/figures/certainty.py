@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cliptrase.publish import CERTAINTY_METRIC
+from cliptrase.publish.figures.style import GREY, NOTHING, PALE, headed_with_legend, row_colour
 from cliptrase.publish.ledger import COVERAGES, read_ledger, reliability, risk
-from cliptrase.publish.remarks import sizes_of
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.style import GREY, NOTHING, PALE, headed_with_legend, row_colour
+from cliptrase.publish.tables.captions import sizes_of
 from cliptrase.runs.ledger import Ledger
 
 ACROSS = 5  # benchmarks in a row of panels

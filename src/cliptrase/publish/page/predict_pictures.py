@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from cliptrase.errors import UserError, exit_on_user_error, start_log
 from cliptrase.files import write_json
 from cliptrase.plan import Plan
-from cliptrase.publish import page_pictures
-from cliptrase.publish.page_pictures import STEPS, Kept
-from cliptrase.publish.rendered import remember
+from cliptrase.publish.command_line import add_benchmarks as add_options
+from cliptrase.publish.command_line import command_line, planned
+from cliptrase.publish.digests import remember
+from cliptrase.publish.page import kept_pictures
+from cliptrase.publish.page.kept_pictures import STEPS, Kept
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.run_report import Folder, by_image
-from cliptrase.publish.tables import add_benchmarks as add_options
-from cliptrase.publish.tables import command_line, planned
 
 if TYPE_CHECKING:
-    from cliptrase.publish.pictures import Shown
+    from cliptrase.publish.figures.pictures import Shown
 
 log = logging.getLogger(__name__)
 CHOOSING = "cliptrase"  # the method whose scores choose; else that of the last row
@@ -39,8 +39,8 @@ def keep(suite: Plan, shelf: Shelf, data: Path) -> dict[str, str]:
     reasons = {}
     for benchmark in table.benchmarks:
         try:
-            path = page_pictures.file_of(shelf.results, suite.suite, benchmark)
-            page_pictures.write(path, _kept(suite, shelf, benchmark, data))
+            path = kept_pictures.file_of(shelf.results, suite.suite, benchmark)
+            kept_pictures.write(path, _kept(suite, shelf, benchmark, data))
             reasons[benchmark] = ""
         except UserError as error:
             reasons[benchmark] = str(error)
@@ -51,7 +51,7 @@ def _kept(suite: Plan, shelf: Shelf, benchmark: str, data: Path) -> Kept:
     """The pictures of one benchmark. Raises UserError where a run, the data or the model lacks."""
     from cliptrase.config.kinds import facts_of
     from cliptrase.evaluate.targets import background_of  # torch: after what fails quickly
-    from cliptrase.publish.pictures import chosen_runs
+    from cliptrase.publish.figures.pictures import chosen_runs
     from cliptrase.runs.scoring import class_names
 
     shown = chosen_runs(suite, benchmark, suite.pictures)
@@ -65,13 +65,13 @@ def _kept(suite: Plan, shelf: Shelf, benchmark: str, data: Path) -> Kept:
     methods = [run.method.name for run in shown.runs.values()]
     chooser = methods.index(CHOOSING) if CHOOSING in methods else -1
     ids = folders[0].counts.ids.tolist()
-    chosen = page_pictures.chosen(ids, by_run[chooser])
+    chosen = kept_pictures.chosen(ids, by_run[chooser])
     if not chosen:
         raise UserError("no image is scored")
     about = {
         "benchmark": benchmark,
         "runs": [
-            {"row": row, "run": run.name, "counts": page_pictures.counts_digest(folder.path)}
+            {"row": row, "run": run.name, "counts": kept_pictures.counts_digest(folder.path)}
             for (row, run), folder in zip(shown.runs.items(), folders, strict=True)
         ],
         "names": class_names(shown.first),
@@ -99,8 +99,8 @@ def _predicted(shown: "Shown", places: Sequence[int], data: Path, about: dict[st
 
     from cliptrase.evaluate.device import single_threaded_pool
     from cliptrase.model.load import load_clip
-    from cliptrase.publish.pictures import graph_of, jobs_of, truth_map
-    from cliptrase.publish.quantities import CLUSTERED, USUAL
+    from cliptrase.publish.figures.pictures import graph_of, jobs_of, truth_map
+    from cliptrase.publish.figures.quantities import CLUSTERED, USUAL
 
     pixels, truth, maps, attention, correlation = [], [], [], [], []
     with single_threaded_pool(1), torch.inference_mode():
@@ -154,6 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             log.warning("no pictures of %s: %s", benchmark, reason)
     folder = args.results / suite.suite / "pictures"
     there = [name for name, reason in reasons.items() if not reason]
-    remember(folder, (page_pictures.file_of(args.results, suite.suite, name) for name in there))
+    remember(folder, (kept_pictures.file_of(args.results, suite.suite, name) for name in there))
     write_json(folder / "kept.json", reasons)
     print(folder)

@@ -17,9 +17,9 @@ from cliptrase.config.kinds import has_background
 from cliptrase.config.metric_names import FALLING
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES
-from cliptrase.publish.compare import comparables
-from cliptrase.publish.published import read_published
-from cliptrase.publish.remarks import NEAR_BEST, facts, reading, remarks_of
+from cliptrase.publish.tables.captions import NEAR_BEST, facts, reading, remarks_of
+from cliptrase.publish.tables.comparable import comparables
+from cliptrase.publish.tables.printed import read_published
 
 WITH, WITHOUT = "with background", "without background"
 FLOPS, MIN_SAMPLES = "flops", "min_samples"

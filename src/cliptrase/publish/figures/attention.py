@@ -17,8 +17,8 @@ from scipy.stats import rankdata
 
 from cliptrase.config import Run
 from cliptrase.evaluate.graph import Graph
-from cliptrase.publish.label_maps import Labels
-from cliptrase.publish.style import INK, image_grid
+from cliptrase.publish.figures.label_maps import Labels
+from cliptrase.publish.figures.style import INK, image_grid
 
 PURE = 0.6  # share of a patch's pixels that make it a patch of a class
 MARK = "#3ddbff"

@@ -20,8 +20,8 @@ from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import SUMMARIES
 from cliptrase.plan.tables import Cell, Row
 from cliptrase.publish import compare
-from cliptrase.publish.published import Key, Printed, read_peers, read_published
 from cliptrase.publish.results import FinishedRun, Shelf
+from cliptrase.publish.tables.printed import Key, Printed, read_peers, read_published
 from cliptrase.runs import bootstrap
 from cliptrase.runs.scoring import vocabulary_digest
 

@@ -1,0 +1,6 @@
+"""The page of a suite: `predict_pictures` (a command) makes `kept_pictures`, `contents` is what the
+page says, `command` writes it, by the template in template/."""
+
+from pathlib import Path
+
+PAGE_FILES = Path(__file__).with_name("template")  # of a page: HTML, style and script
