@@ -26,6 +26,7 @@ from cliptrase.publish import run_report
 from cliptrase.publish.page import command as page
 from cliptrase.publish.page import contents as page_data
 from cliptrase.publish.page import kept_pictures as page_pictures
+from cliptrase.publish.page import run_facts
 from cliptrase.publish.run_report import Folder
 from cliptrase.runs import finished, store
 
@@ -91,7 +92,7 @@ def test_every_pair_is_what_the_comparison_of_two_runs_says(whole):
             worse = [row["difference"] < 0 for row in facts["by_image"]]
             assert numbers[12:14] == [sum(better), sum(worse)]
             shown = [tuple(numbers[at : at + 4]) for at in range(14, len(numbers), 4)]
-            rows = [row for row in facts["by_image"][: page_data.MOST] if row["difference"]]
+            rows = [row for row in facts["by_image"][: run_facts.MOST] if row["difference"]]
             assert [
                 (group["images"][image], *(f"{value / 10:.1f}" for value in rest))
                 for image, *rest in shown

@@ -1,5 +1,6 @@
-"""The page of a suite: `predict_pictures` (a command) makes `kept_pictures`, `contents` is what the
-page says, `command` writes it, by the template in template/."""
+"""The page of a suite: `predict_pictures` (a command) makes `kept_pictures`; `table_facts`,
+`run_facts` and `pair_facts` are parts of `contents`, what the page says; `command` writes it, by
+the template in template/."""
 
 from pathlib import Path
 

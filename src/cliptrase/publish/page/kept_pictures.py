@@ -17,10 +17,10 @@ from PIL import Image
 
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write, sha256_text
+from cliptrase.publish.run_report import Facts
 from cliptrase.runs import finished
 from cliptrase.runs.label_files import GREY, PAPER, colours, labels_png
 
-Facts = dict[str, Any]
 EACH = 4  # pictures that are best, worst, and drawn
 DRAWN = "2026"  # what draws: the seed before an image's id
 STEPS = 255  # of a quantised number

@@ -56,6 +56,13 @@ def number(value: float, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
+def interval(low: float, high: float, sign: bool = False) -> str:
+    """`[29.83, 32.10]`, or nothing where there is none."""
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    return f"[{number(low, sign)}, {number(high, sign)}]"
+
+
 # --- the tables of a panel -------------------------------------------------------------------
 
 SAID = ["text", "beside", "below", "marks"]  # of a cell, before markup; "" for what it has not
@@ -76,7 +83,7 @@ def _difference(cell: Any) -> tuple[str, str, str, str]:
     """A difference; below it its interval."""
     if pd.isna(cell.diff):
         return ABSENT * bool(cell.diff_reason), "", "", cell.diff_marks
-    ends = f"[{number(cell.diff_low)}, {number(cell.diff_high)}]"
+    ends = interval(cell.diff_low, cell.diff_high)
     return number(cell.diff, True), "", ends, cell.diff_marks
 
 
