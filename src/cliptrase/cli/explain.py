@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
 
     from cliptrase.publish.figures import paper_figures
     from cliptrase.publish.figures.explanation import explanation
+    from cliptrase.publish.figures.parts import Wanted
     from cliptrase.publish.figures.style import SETTINGS
 
     segmenter = pictures.segmenter_of(args, classes, background)
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
                 f"{', '.join(of_clusters)} would show; take another method or other figures"
             )
     size = segmenter.image_size
-    wanted = paper_figures.Wanted(
+    wanted = Wanted(
         f"{segmenter.model.label} · {args.method} · {size} px",
         tuple(blocks or paper_figures.shown_blocks(depth)),
         args.after,

@@ -12,18 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cliptrase.publish import PAPER_FIGURES
 from cliptrase.publish.figures import paper_figures
-from cliptrase.publish.figures.paper_figures import (
-    FIGURES,
-    OVERLAY,
-    Wanted,
-    _corners,
-    _matched,
-    draw,
-    most_looked_at,
-    numbers_of,
-    overlay,
-    shown_blocks,
-)
+from cliptrase.publish.figures.between_patches import most_looked_at
+from cliptrase.publish.figures.cluster_figures import _corners, _matched
+from cliptrase.publish.figures.paper_figures import FIGURES, draw, numbers_of, shown_blocks
+from cliptrase.publish.figures.parts import OVERLAY, Wanted, overlay
 from cliptrase.publish.figures.quantities import Clusters, Predictions, Quantities, usual_patch
 from cliptrase.publish.figures.style import SETTINGS
 

@@ -32,7 +32,8 @@ from cliptrase.plan import Plan, Table
 from cliptrase.publish import check_pictured, pictured
 from cliptrase.publish.figures.attention import attention_figure, look, patch_classes, shown_patch
 from cliptrase.publish.figures.label_maps import Labels, Picture, label_maps
-from cliptrase.publish.figures.paper_figures import FIGURES, Wanted, draw, shown_blocks
+from cliptrase.publish.figures.paper_figures import FIGURES, draw, shown_blocks
+from cliptrase.publish.figures.parts import Wanted
 from cliptrase.publish.figures.quantities import Quantities, Words, quantities
 from cliptrase.publish.figures.style import save
 from cliptrase.runs.provenance import Stages
