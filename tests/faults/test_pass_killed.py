@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cliptrase import config
-from cliptrase.evaluate import addition, passes, tally
+from cliptrase.evaluate import basis, passes, tally
 from cliptrase.evaluate.truth import Loader
 from cliptrase.files import TEMPORARY
 from cliptrase.runs import code, finished
@@ -228,8 +228,8 @@ def test_saved_counts_that_do_not_fit_are_not_used(fault, runs, whole, read, tmp
         if fault == "other code":
             patched.setattr(code, "prediction_digest", lambda: "older")
         if fault == "other versions":
-            older = addition.versions() | {"torch": "1.13"}
-            patched.setattr(addition, "versions", lambda: older)
+            older = basis.versions() | {"torch": "1.13"}
+            patched.setattr(basis, "versions", lambda: older)
         stop_after(4, saved, tmp_path, monkeypatch)
     partial = tmp_path / "partial.npz"
     if fault == "cut off":

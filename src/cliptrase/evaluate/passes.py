@@ -21,15 +21,16 @@ from cliptrase.config import Run
 from cliptrase.data import open_dataset
 from cliptrase.errors import PassError, UserError, counted
 from cliptrase.evaluate import agreement
-from cliptrase.evaluate.addition import basis_of, tally_of, write_runs
+from cliptrase.evaluate.basis import basis_of, part_of
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
 from cliptrase.evaluate.from_files import FilePredictor
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
-from cliptrase.evaluate.shards import add_up, part_of
-from cliptrase.evaluate.tally import Facts, Progress
+from cliptrase.evaluate.shards import add_up
+from cliptrase.evaluate.tally import Facts, Progress, tally_of
 from cliptrase.evaluate.textcache import Encoded, text_of
 from cliptrase.evaluate.truth import Loader
+from cliptrase.evaluate.write_runs import write_runs
 from cliptrase.files import clear_leftovers, make_ready
 from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks

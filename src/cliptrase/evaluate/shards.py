@@ -16,18 +16,13 @@ from cliptrase.config import Run
 from cliptrase.data import open_dataset
 from cliptrase.errors import UserError, counted
 from cliptrase.evaluate import kept
-from cliptrase.evaluate.addition import basis_of, tally_of, write_runs
-from cliptrase.evaluate.tally import About, Progress
+from cliptrase.evaluate.basis import basis_of, part_of
+from cliptrase.evaluate.tally import About, Progress, tally_of
+from cliptrase.evaluate.write_runs import write_runs
 from cliptrase.runs.provenance import Stages, describe, now
-from cliptrase.runs.shards import Shard, shards_of
+from cliptrase.runs.shards import shards_of
 
 CURE = "delete it and start again: it is counted anew"
-
-
-def part_of(shard: Shard, total: int) -> dict[str, object]:
-    """Which images are counted, for the basis."""
-    images = shard.images(total)
-    return {"images": [images.start, images.stop]}
 
 
 def add_up(

@@ -11,7 +11,9 @@ from typing import Any, Self, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cliptrase.config import Run
 from cliptrase.evaluate import kept
+from cliptrase.evaluate.targets import scored_classes, surplus_of
 from cliptrase.runs.counts import GroundTruth, ImageCounts, RegionCounts
 from cliptrase.runs.ledger import BINS, COLUMNS, HALVES, Ledger, Outline, Sure, sparse
 
@@ -251,6 +253,15 @@ class RegionTally:
         if len(saved["pixels"]):
             keys = ("pixels", "truth", "descriptors")
             self._results.append(RegionResult(*(saved[key] for key in keys)))
+
+
+def tally_of(run: Run, images: int) -> Tally | RegionTally:
+    """An empty tally of the kind that a run needs."""
+    if run.method.unsupervised is not None:
+        return RegionTally(images)
+    if run.ledger:
+        return LedgerTally(images, scored_classes(run))
+    return Tally(images, scored_classes(run), surplus_of(run))
 
 
 def _extend_skipped(
