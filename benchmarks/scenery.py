@@ -21,7 +21,8 @@ from open_clip.model import CLIP
 
 from cliptrase import config
 from cliptrase.config.method import Method, Regions
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import clustering_key
 from cliptrase.evaluate.protocols import Crop, Shown

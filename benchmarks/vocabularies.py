@@ -18,7 +18,7 @@ from benchmarks.scenery import Eps, Models, Patchworks, models, words
 from cliptrase import config
 from cliptrase.config.method import Method
 from cliptrase.evaluate.device import single_threaded_pool
-from cliptrase.evaluate.graph import Text
+from cliptrase.evaluate.encoded import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.model.load import Clip

@@ -14,7 +14,7 @@ from cliptrase.config.method import Method
 from cliptrase.config.schema import Labels, Model, WrittenModel
 from cliptrase.config.validation import Frozen
 from cliptrase.config.weights import describe_model
-from cliptrase.evaluate.graph import Text
+from cliptrase.evaluate.encoded import Text
 
 F = TypeVar("F", bound=Frozen)
 Changes = Mapping[str, Any]

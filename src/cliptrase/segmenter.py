@@ -32,7 +32,8 @@ from cliptrase.data.read.vocabularies import (
 )
 from cliptrase.errors import UserError
 from cliptrase.evaluate.device import computing_on, fitting, single_threaded_pool
-from cliptrase.evaluate.graph import Encoded, Graph, Original, Text
+from cliptrase.evaluate.encoded import Encoded, Text
+from cliptrase.evaluate.graph import Graph, Original
 from cliptrase.files import local_path
 from cliptrase.machine import cores
 from cliptrase.model.backbones import load_networks

@@ -22,7 +22,8 @@ from tests.parity.test_golden_case import FILE
 from cliptrase import config
 from cliptrase.config.method import Method
 from cliptrase.data.read.crop import crop_image
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 
 BATCHES = (1, 2, 4, 8)
 

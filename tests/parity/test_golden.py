@@ -28,7 +28,8 @@ from cliptrase.data.read.crop import crop_image, crop_label
 from cliptrase.data.read.images import read_label
 from cliptrase.data.read.labels import apply, background_from_ignored, lookup, skipped
 from cliptrase.data.read.vocabularies import read_names, read_templates
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
 from cliptrase.runs.counts import GroundTruth

@@ -29,7 +29,8 @@ from cliptrase.config import resolve
 from cliptrase.config.files import CONF
 from cliptrase.config.method import Pamr
 from cliptrase.errors import UserError
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job, operations
 from cliptrase.evaluate.protocols import Shown, Slide
 from cliptrase.model import vision

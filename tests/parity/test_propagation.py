@@ -30,7 +30,8 @@ from tests.unit.model.test_dino import split, write_folder
 from cliptrase import config
 from cliptrase.config.method import Method, Unsupervised
 from cliptrase.errors import UserError
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.protocols import Slide
 from cliptrase.model import vision

@@ -16,7 +16,8 @@ import torch
 from cliptrase import config
 from cliptrase.config.method import Method
 from cliptrase.config.metric_names import METRICS
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.textcache import text_of
 from cliptrase.model.load import Clip, load_clip
 from cliptrase.runs.metrics import class_counts, scores

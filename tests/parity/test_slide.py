@@ -24,7 +24,7 @@ from cliptrase.config.method import Method
 from cliptrase.data.read import crop
 from cliptrase.data.read.opencv import linear
 from cliptrase.evaluate import protocols
-from cliptrase.evaluate.graph import Text
+from cliptrase.evaluate.encoded import Text
 from cliptrase.evaluate.jobs import Job
 from cliptrase.model.load import Clip
 from cliptrase.runs.provenance import Stages

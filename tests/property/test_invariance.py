@@ -18,7 +18,8 @@ from open_clip.model import CLIP
 from tests.objects import method
 
 from cliptrase.config.method import Method
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model import vision
 from cliptrase.model.affinity import squared_distances
 from cliptrase.model.load import Clip

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.evaluate.graph import Text
+from cliptrase.evaluate.encoded import Text
 from cliptrase.runs.ledger import sampled
 from cliptrase.segment.vote import upsampling
 

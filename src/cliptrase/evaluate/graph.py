@@ -7,8 +7,8 @@ computed that no run asks for.
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cliptrase.config.kinds import ATTENTION, CLUSTERING, PROPAGATE, VOTE, function, vote_of
+from cliptrase.config.kinds import ATTENTION, CLUSTERING, PROPAGATE, function, vote_of
 from cliptrase.config.method import Attention, Backbone, Method, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate import keys
+from cliptrase.evaluate.encoded import Encoded, Propagation, Text, voted, winning
 from cliptrase.model import vision
 from cliptrase.model.backbones import Key, Network
 from cliptrase.model.dino import Tokens, check_denoise, features, tokens
@@ -31,7 +32,7 @@ from cliptrase.segment.clustering import Points, without
 from cliptrase.segment.correlation import correlation
 from cliptrase.segment.descriptors import Described, described
 from cliptrase.segment.grid_masks import grid_masks, uncovered
-from cliptrase.segment.logits import classify, patch_logits
+from cliptrase.segment.logits import patch_logits
 from cliptrase.segment.regions import prototypes, region_maps, smooth_maps
 from cliptrase.segment.sam_regions import sam_regions
 from cliptrase.segment.spectral_cuts import spectral_cuts
@@ -50,85 +51,6 @@ class Original:
 
     image: Image.Image
     box: tuple[float, float, float, float]  # left, top, right, bottom
-
-
-@dataclass(frozen=True, eq=False)
-class Text:
-    """Text features (M, E), normalised, and the class (M,) int64 that each name belongs to.
-
-    A class may own several names (synonyms, background words): it wins where one of them does.
-    background: which class is the background, where words stand for one.
-    """
-
-    features: Tensor
-    owner: Tensor
-    background: int | None = None
-
-    @cached_property
-    def classes(self) -> int:
-        """How many classes names belong to."""
-        return int(self.owner.max()) + 1
-
-    @cached_property
-    def objects(self) -> Tensor:
-        """The places of the names that do not stand for the background."""
-        names = torch.arange(len(self.owner), device=self.owner.device)
-        return names if self.background is None else names[self.owner != self.background]
-
-
-class Propagation(Protocol):
-    """What is kept of B images until the words are known."""
-
-    def logits(self, text: Text, logit_scale: float) -> Tensor:
-        """Logits (B, M, h, w) of every name, on a grid of patches."""
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """What a method leaves of images once text is all that is missing."""
-
-    patches: Tensor  # (B, N, E), normalised
-    cls: Tensor | None  # (B, E), normalised; where the method multiplies by [CLS] logits
-    regions: Tensor | None  # (B, H, W) int64, −1 where there is no cluster; where the method votes
-    vote: str  # hard | soft | none
-    grid: tuple[int, int]
-    out_size: tuple[int, int]
-    propagation: Propagation | None = None  # where the method propagates logits
-    refine: list[pamr.Refinement] | None = None  # of each image; where the method has PAMR
-
-    def classify(self, text: Text, logit_scale: float = 100.0) -> Tensor:
-        """Classes (B, H, W) int64, as `text` numbers them."""
-        if self.propagation is None:
-            logits = patch_logits(self.patches, text.features, self.grid, logit_scale, self.cls)
-        else:
-            logits = self.propagation.logits(text, logit_scale)
-        winners = winning(logits, self.out_size, text, self.refine)
-        return voted(self.vote, winners, logits, text, self.regions, self.refine)
-
-
-def winning(
-    logits: Tensor, out_size: tuple[int, int], text: Text, refine: list[pamr.Refinement] | None
-) -> Tensor:
-    """Classes (B, H, W) without a vote, by logits (B, M, h, w)."""
-    if refine is None:
-        return classify(logits, out_size, text.owner)
-    return pamr.classify(logits, text.owner, refine)
-
-
-def voted(
-    vote: str,
-    winners: Tensor,
-    logits: Tensor,
-    text: Text,
-    regions: Tensor | None,
-    refine: list[pamr.Refinement] | None = None,
-) -> Tensor:
-    """`winners` (B, H, W) after the vote of the regions, where there is one."""
-    if vote == "none" or regions is None:
-        return winners
-    if refine is not None and VOTE[vote].averages:
-        return pamr.soft_vote(logits, text.owner, winners, regions, refine)
-    return function(VOTE[vote].function)(winners, regions, logits, text)
 
 
 class Graph:

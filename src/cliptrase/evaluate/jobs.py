@@ -15,7 +15,8 @@ from cliptrase.config import Run
 from cliptrase.config.kinds import has_background, vote_of
 from cliptrase.config.method import Method
 from cliptrase.evaluate.certainty import Certainty, at_places
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.targets import surplus_of, target_key
 from cliptrase.model.backbones import Key, Network
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliptrase.config.method import Method
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model import vision
 from cliptrase.model.fused import fused
 from cliptrase.segment.diffusion import affinity, diffused

@@ -17,7 +17,8 @@ from cliptrase.config import Run, schema
 from cliptrase.config.kinds import ATTENTION, function, joined_by, vote_of
 from cliptrase.data.read.crop import LONGEST, crop_box, crop_image, crop_label, whole_image
 from cliptrase.evaluate.certainty import Certainties, Certainty, Watched
-from cliptrase.evaluate.graph import Graph, Original, Propagation
+from cliptrase.evaluate.encoded import Propagation
+from cliptrase.evaluate.graph import Graph, Original
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import classes_key, images_key
 from cliptrase.evaluate.slide import (

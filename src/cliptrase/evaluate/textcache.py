@@ -19,7 +19,7 @@ from cliptrase.data.read.vocabularies import (
 )
 from cliptrase.errors import UserError
 from cliptrase.evaluate import kept
-from cliptrase.evaluate.graph import Text
+from cliptrase.evaluate.encoded import Text
 from cliptrase.files import sha256_text
 from cliptrase.model.load import Clip
 from cliptrase.model.text import text_features

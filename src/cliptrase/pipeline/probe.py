@@ -33,7 +33,8 @@ from cliptrase.data.read.crop import crop_box, crop_image
 from cliptrase.data.read.samples import Sample
 from cliptrase.data.read.vocabularies import read_templates
 from cliptrase.evaluate.device import computing_on, single_threaded_pool
-from cliptrase.evaluate.graph import UNCHANGED, Graph, Original, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import UNCHANGED, Graph, Original
 from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.predict import Predictor
 from cliptrase.evaluate.protocols import protocol_of

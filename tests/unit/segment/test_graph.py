@@ -11,8 +11,10 @@ from tests import objects
 from tests.objects import listed_text
 
 from cliptrase.errors import UserError
+from cliptrase.evaluate import encoded
 from cliptrase.evaluate import graph as module
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 from cliptrase.segment import clustering, vote
@@ -78,7 +80,8 @@ def counted(monkeypatch):
 
     for name in ("embed_tokens", "qkv", "finish", "project"):
         count(vision, name)
-    for name in ("classify", "correlation", "prototypes", "region_maps"):
+    count(encoded, "classify")
+    for name in ("correlation", "prototypes", "region_maps"):
         count(module, name)
     for name in ("squared_distances", "dbscan"):
         count(clustering, name)

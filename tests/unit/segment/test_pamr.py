@@ -16,7 +16,8 @@ from tests.objects import listed_text
 from cliptrase import config
 from cliptrase.config.method import Method, Pamr
 from cliptrase.errors import UserError
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.segment import pamr
 from cliptrase.segment.pamr import Refinement
 

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cliptrase.config.method import Method
 from cliptrase.evaluate import graph as module
-from cliptrase.evaluate.graph import Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import Graph
 from cliptrase.model.load import Clip
 from cliptrase.segment import ways
 from cliptrase.segment.clustering import without

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cliptrase.config.kinds import vote_of
 from cliptrase.config.method import Correlation, Method, Regions
 from cliptrase.errors import UserError
-from cliptrase.evaluate.graph import UNCHANGED, Graph, Text
+from cliptrase.evaluate.encoded import Text
+from cliptrase.evaluate.graph import UNCHANGED, Graph
 from cliptrase.model import vision
 
 STRIKING = 3.0  # standard deviations above the mean: a patch that is looked at so much is global
