@@ -194,5 +194,9 @@ def _made_by(folder: Path) -> tuple[str, str, dict[str, str]]:
     """Of a run: the commit, shortened, the two digests of its code, the package versions."""
     made = finished.read_provenance(folder)
     revision, plus, rest = str(made.get("commit", "")).partition("+")
-    digests = " ".join(str(made.get(key) or "unknown") for key in ("code", "scoring"))
-    return revision[:10] + plus + rest, digests, made.get("versions") or {}
+    return revision[:10] + plus + rest, digests_of(made), made.get("versions") or {}
+
+
+def digests_of(made: Mapping[str, Any]) -> str:
+    """The digests of the prediction code and of the scoring code in a provenance.json."""
+    return " ".join(str(made.get(key) or "unknown") for key in ("code", "scoring"))

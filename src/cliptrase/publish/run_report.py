@@ -22,6 +22,7 @@ from cliptrase.config.metric_names import METRICS, RULES
 from cliptrase.errors import UserError, nearest
 from cliptrase.publish.compare import different_digests
 from cliptrase.publish.ledger import Errors, errors_of, read_ledger, reliability, risk
+from cliptrase.publish.results import digests_of
 from cliptrase.runs import bootstrap, finished, scoring, store
 from cliptrase.runs.counts import ImageCounts
 from cliptrase.runs.ledger import Ledger
@@ -329,11 +330,7 @@ def notes(run: Folder, other: Folder) -> Iterator[str]:
         yield f"the second run has other names of classes: {some}" + ", …" * (len(renamed) > 5)
     if run.made.get("data") != other.made.get("data"):
         yield "made from other pictures or labels"
-    digests = [
-        " ".join(str(each.made.get(key) or "unknown") for key in ("code", "scoring"))
-        for each in (run, other)
-    ]
-    if different := different_digests(digests):
+    if different := different_digests(digests_of(each.made) for each in (run, other)):
         yield f"made by different code, {' and '.join(different)}"
     for package in COMPUTING:
         versions = [(each.made.get("versions") or {}).get(package) for each in (run, other)]
