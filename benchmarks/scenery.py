@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 
 from cliptrase import config
-from cliptrase.config.method import Method, Regions
+from cliptrase.config.method import Method
+from cliptrase.config.method_regions import Regions
 from cliptrase.evaluate.encoded import Text
 from cliptrase.evaluate.graph import Graph
 from cliptrase.evaluate.jobs import Job

@@ -7,7 +7,7 @@ from random_sams import SIDE, random_sam, released
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam as ReleasedSam
 
-from cliptrase.config.method import SamOptions
+from cliptrase.config.method_regions import SamOptions
 from cliptrase.model.sam import Sam, decode, embed, frame, framed_size
 from cliptrase.segment.sam_regions import prompts, sam_regions, whole_masks
 

@@ -15,7 +15,8 @@ import torch
 from slow_stages import means, region_map, voted
 from tests import objects
 
-from cliptrase.config.method import Method, Regions
+from cliptrase.config.method import Method
+from cliptrase.config.method_regions import Regions
 from cliptrase.evaluate.graph import Graph
 from cliptrase.segment import ways
 from cliptrase.segment.vote import hard_vote, region_means, soft_vote

@@ -14,10 +14,10 @@ from cliptrase.config.benchmarks import describe_benchmark
 from cliptrase.config.compose import compose, leaves, refuse_missing
 from cliptrase.config.files import Tree
 from cliptrase.config.kinds import has_background
-from cliptrase.config.method import Count, Flag, Method
+from cliptrase.config.method import Method
 from cliptrase.config.schema import Benchmark, FolderFiles, Model, Protocol, Vocabulary
 from cliptrase.config.settings import Settings, method_and_protocol, settings_of
-from cliptrase.config.validation import Frozen, PathText, validated, whole
+from cliptrase.config.validation import Count, Flag, Frozen, PathText, validated, whole
 from cliptrase.config.words import describe_vocabulary, with_distractors
 from cliptrase.data.read.vocabularies import texts
 from cliptrase.errors import UserError

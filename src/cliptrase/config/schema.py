@@ -9,24 +9,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cliptrase.config.method import (
-    Attention,
-    BackboneNames,
-    Correlation,
-    Count,
-    CutOptions,
-    Flag,
-    Method,
-    Regions,
-    SamOptions,
-    Scale,
-)
+from cliptrase.config.method import BackboneNames, Method
+from cliptrase.config.method_attention import Attention
+from cliptrase.config.method_regions import Correlation, CutOptions, Regions, SamOptions
 from cliptrase.config.metric_names import RULES
 from cliptrase.config.validation import (
+    Count,
+    Flag,
     Frozen,
     OptionalPath,
     OptionalText,
     PathText,
+    Scale,
     Text,
     defaults,
     is_number,

@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field
 from cliptrase.config import backbones, files, outside, predictions
 from cliptrase.config.files import Tree
 from cliptrase.config.kinds import ATTENTION, PROTOCOL, VOTE, joined_by, vote_of
-from cliptrase.config.method import BackboneNames, Backbones, Count, Method
+from cliptrase.config.method import BackboneNames, Backbones, Method
 from cliptrase.config.schema import PROTOCOLS, Benchmark, Model, Protocol, Slide, WrittenModel
-from cliptrase.config.validation import Frozen, validated
+from cliptrase.config.validation import Count, Frozen, validated
 from cliptrase.config.weights import describe_model
 from cliptrase.config.written import text_of
 from cliptrase.errors import UserError, nearest

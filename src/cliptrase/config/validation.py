@@ -168,3 +168,8 @@ def defaults(model: Any) -> Mapping[str, Any]:
     """The fields of a model that may be left out, and what they are then."""
     fields = model.model_fields.items()
     return {name: field.default for name, field in fields if not field.is_required()}
+
+
+Flag = Annotated[bool, one_of(True, False)]
+Count = Annotated[int, whole(1)]
+Scale = Annotated[float, number(0, 10_000)]

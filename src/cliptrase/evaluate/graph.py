@@ -18,7 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from cliptrase.config.kinds import ATTENTION, CLUSTERING, PROPAGATE, function, vote_of
-from cliptrase.config.method import Attention, Backbone, Method, Regions
+from cliptrase.config.method import Backbone, Method
+from cliptrase.config.method_attention import Attention
+from cliptrase.config.method_regions import Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate import keys
 from cliptrase.evaluate.encoded import Encoded, Propagation, Text, voted, winning

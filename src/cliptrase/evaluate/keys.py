@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.config.kinds import ATTENTION, DENOISE, PROPAGATE, DenoiseKind
-from cliptrase.config.method import Backbone, Method, Regions
+from cliptrase.config.method import Backbone, Method
+from cliptrase.config.method_regions import Regions
 
 
 class Clustering(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase.config.method import Attention
+from cliptrase.config.method_attention import Attention
 from cliptrase.model import vision
 from cliptrase.model.load import Clip
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from cliptrase.config.method import Attention
+from cliptrase.config.method_attention import Attention
 from cliptrase.model import vision
 
 

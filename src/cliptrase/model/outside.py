@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cliptrase.config.method import Attention
+from cliptrase.config.method_attention import Attention
 from cliptrase.errors import UserError
 from cliptrase.model import vision
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptrase.config.method import Attention, Backbone
+from cliptrase.config.method import Backbone
+from cliptrase.config.method_attention import Attention
 from cliptrase.model import vision
 from cliptrase.model.affinity import centred_attention, cosines
 from cliptrase.model.sam import Sam, frame, last_block

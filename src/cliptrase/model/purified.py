@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cliptrase.config.method import Attention
+from cliptrase.config.method_attention import Attention
 from cliptrase.model import vision
 from cliptrase.model.affinity import (
     attention_sinks,

@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 
 from cliptrase import config
 from cliptrase.config import Run
-from cliptrase.config.method import Count, Flag
 from cliptrase.config.schema import Precision
 from cliptrase.config.validation import (
+    Count,
+    Flag,
     Frozen,
     OptionalText,
     Text,

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.method import Regions
+from cliptrase.config.method_regions import Regions
 from cliptrase.model.affinity import squared_distances
 from cliptrase.segment import ways
 

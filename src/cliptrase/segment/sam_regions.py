@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptrase.config.method import SamOptions
+from cliptrase.config.method_regions import SamOptions
 from cliptrase.model.sam import Sam, Size, decode, framed_size, patch_centres
 from cliptrase.segment import ways
 from cliptrase.segment.argmax import first_argmax

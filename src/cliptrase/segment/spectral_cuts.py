@@ -10,7 +10,7 @@ from scipy.linalg import eigh
 from scipy.ndimage import label
 from torch import Tensor
 
-from cliptrase.config.method import CutOptions
+from cliptrase.config.method_regions import CutOptions
 
 WEAK = 1e-5  # weight of the edge between patches that are not alike; alike ones have 1
 FEWEST = 5  # free patches that are not cut any more

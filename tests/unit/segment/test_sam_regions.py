@@ -11,7 +11,7 @@ import pytest
 import torch
 from random_sams import random_sam
 
-from cliptrase.config.method import SamOptions
+from cliptrase.config.method_regions import SamOptions
 from cliptrase.config.validation import validated
 from cliptrase.errors import UserError
 from cliptrase.model.sam import embed, frame

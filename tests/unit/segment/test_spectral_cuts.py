@@ -11,7 +11,7 @@ from slow_stages import upsampled
 from tests.objects import listed_text
 
 from cliptrase.config import resolve
-from cliptrase.config.method import CutOptions
+from cliptrase.config.method_regions import CutOptions
 from cliptrase.evaluate.graph import Graph
 from cliptrase.model.backbones import load_networks
 from cliptrase.model.dino import tokens

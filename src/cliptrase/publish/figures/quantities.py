@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cliptrase.config.kinds import vote_of
-from cliptrase.config.method import Correlation, Method, Regions
+from cliptrase.config.method import Method
+from cliptrase.config.method_regions import Correlation, Regions
 from cliptrase.errors import UserError
 from cliptrase.evaluate.encoded import Text
 from cliptrase.evaluate.graph import UNCHANGED, Graph
