@@ -70,7 +70,7 @@ def _unneeded(results: Path, keep: list[str]) -> Iterator[Unneeded]:
     """The folders of runs that no suite has, the pass files of passes that no suite has, and the
     tables of sweeps none of whose runs stays."""
     from cliptrase import plan  # pydantic and all of conf/: not for --help
-    from cliptrase.publish.run_report import run_folders
+    from cliptrase.publish.run_folders import run_folders
 
     plans = [plan.load(suite) for suite in plan.suites()]
     runs = {name for each in plans for name in each.runs}

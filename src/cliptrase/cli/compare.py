@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the comparison. Raises UserError for runs that have not the same images and classes."""
-    from cliptrase.publish.run_report import compare, find_run  # NumPy: not for --help
+    from cliptrase.publish.run_folders import find_run  # NumPy: not for --help
+    from cliptrase.publish.run_pairs import compare
 
     run, other = (find_run(args.results, word) for word in (args.run_word, args.other_word))
     facts = compare(run, other)

@@ -70,7 +70,7 @@ def _first_comment(path: Path) -> str:
 
 def _runs(results: Path) -> Iterator[Mapping[str, Any]]:
     """The runs, by name: their mIoU, or what is wrong with their files."""
-    from cliptrase.publish.run_report import Folder, found_folders  # NumPy: not for --help
+    from cliptrase.publish.run_folders import Folder, found_folders  # NumPy: not for --help
     from cliptrase.runs.finished import damage_of
 
     for folder in found_folders(results):

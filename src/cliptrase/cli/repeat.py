@@ -17,7 +17,7 @@ from cliptrase.files import user_path
 
 if TYPE_CHECKING:
     from cliptrase.config import Run
-    from cliptrase.publish.run_report import Folder
+    from cliptrase.publish.run_folders import Folder
 
 HELP = "make a run again from its folder alone, and say whether the bytes are the same"
 LISTS = {  # override → the list of words that it names
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     configuration, words or data that are no longer there."""
     from cliptrase.config.settings import check_device
     from cliptrase.evaluate.console import log_to_stderr
-    from cliptrase.publish.run_report import find_run  # NumPy: not for --help
+    from cliptrase.publish.run_folders import find_run  # NumPy: not for --help
     from cliptrase.runs import finished, store
 
     check_device(args.device)

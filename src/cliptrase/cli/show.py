@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print what the run's folder says. Raises UserError for no such run, or a damaged one."""
-    from cliptrase.publish.run_report import find_run, report  # NumPy: not for --help
+    from cliptrase.publish.run_folders import find_run  # NumPy: not for --help
+    from cliptrase.publish.run_report import report
 
     facts = report(find_run(args.results, args.run_word))
     tell(facts, _lines(facts), as_json=args.json)

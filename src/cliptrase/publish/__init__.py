@@ -2,9 +2,10 @@
 finished runs. Nothing here starts a run.
 
 What all share is here: `results` (the runs of a suite, looked up and checked), `ledger` (what is
-said of a run's errors), `compare` (runs in pairs), `run_report` (what a run's folder says),
-`command_line` and `digests`. Then come `tables/`, `figures/` and `page/`, each of which imports
-only from those before it; and W&B: `tracking`.
+said of a run's errors), `compare` (whether runs may be compared); `run_folders`, `run_report` and
+`run_pairs` (what the folders of one run and of two say); `command_line`, `digests`. Then come
+`tables/`, `figures/` and `page/`, each of which imports only from those before it; and W&B:
+`tracking`.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the folders of finished runs say: one run in full, or two runs of the same images compared.
+"""What the folder of a finished run says: the run in full.
 
 Plain values, as JSON has them: the commands print them, the page shows them. Loads no torch.
 """
@@ -8,9 +8,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,91 +16,14 @@ from numpy.typing import NDArray
 
 from cliptrase.config.error_names import LIKE_MIOU, OF_LOGITS
 from cliptrase.config.metric_names import METRICS, RULES
-from cliptrase.errors import UserError, nearest
-from cliptrase.publish.compare import different_digests
 from cliptrase.publish.ledger import Errors, errors_of, read_ledger, reliability, risk
-from cliptrase.publish.results import digests_of
-from cliptrase.runs import bootstrap, finished, scoring, store
-from cliptrase.runs.counts import ImageCounts
+from cliptrase.publish.results import Values
+from cliptrase.publish.run_folders import Facts, Folder
+from cliptrase.runs import bootstrap, finished
 from cliptrase.runs.ledger import Ledger
-from cliptrase.runs.metrics import class_counts, class_iou, scores
-from cliptrase.runs.provenance import COMPUTING
+from cliptrase.runs.metrics import class_counts, scores
 
-RUN_NAME = f"[!.]*.{store.NAME_END}/"  # the pattern of a run's folder
 WORST = 10  # confusions that are told
-DIGITS = 10  # of its identity, at the end of a run's name
-Facts = dict[str, Any]
-Values = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """The folder of a finished run. Raises UserError, when it is read, for a damaged one."""
-
-    path: Path
-
-    @cached_property
-    def metrics(self) -> Facts:
-        """metrics.json."""
-        return store.read_metrics(self.path)
-
-    @cached_property
-    def made(self) -> Mapping[str, Any]:
-        """provenance.json."""
-        return finished.read_provenance(self.path)
-
-    @cached_property
-    def counts(self) -> ImageCounts:
-        """Pixels by image and class."""
-        return scoring.read_counts(self.path)
-
-    @cached_property
-    def confusion(self) -> NDArray[np.int64]:
-        """(K, K), rows = ground truth; one column more for pixels of no class."""
-        with np.load(self.path / "confusion.npz", allow_pickle=False) as file:
-            return file["confusion"]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the scored classes."""
-        return [each["name"] for each in self.metrics["iou"]]
-
-
-def run_folders(results: Path) -> list[Path]:
-    """The folders of runs, by name, damaged ones too."""
-    return sorted((results / "runs").glob(RUN_NAME))
-
-
-def found_folders(results: Path) -> list[Path]:
-    """The same, and those that `out=` wrote into the folder itself."""
-    return sorted([*run_folders(results), *results.glob(RUN_NAME)], key=lambda each: each.name)
-
-
-def find_run(results: Path, word: str) -> Folder:
-    """The run that a word means: a folder, a name (with or without the digits at its end), or the
-    only name that has the word in it, of a results folder or of one that `out=` named.
-
-    Raises UserError for none, several, and one whose files are not those that were written.
-    """
-    folder = Path(word)
-    if not any((folder / name).is_file() for name in finished.FILES):
-        if not word.strip("./"):
-            raise UserError(f"run {word!r}: this folder holds no run; give the folder of one")
-        folders = {path.name: path for path in found_folders(results)}
-        names = list(folders)
-        whole = [name for name in names if word in (name, name[: -1 - DIGITS])]
-        holding = whole or [name for name in names if word in name]
-        if not holding:
-            near = nearest(word, names).partition("There is:")[0]  # of hundreds
-            hint = near + "`cliptrase list runs` shows all" if names else "there is none"
-            raise UserError(f"run {word!r}: no such run in {results / 'runs'}; {hint}")
-        if len(holding) > 1:
-            some = ", ".join(holding[:5]) + ", …" * (len(holding) > 5)
-            raise UserError(f"run {word!r}: {len(holding)} runs have it in their names: {some}")
-        folder = folders[holding[0]]
-    if reason := finished.damage_of(folder):
-        raise UserError(f"{folder}: {reason}; delete it and make the run again")
-    return Folder(folder.resolve())
 
 
 def report(run: Folder) -> Facts:
@@ -165,7 +85,7 @@ def _intervals(
     points, values = scores(rule, *totals), scores(rule, *resampled)
     return {
         metric: [
-            _plain(number)
+            plain(number)
             for number in (
                 float(points[metric]),
                 *bootstrap.interval(float(points[metric]), values[metric]),
@@ -233,110 +153,6 @@ def _confusions(run: Folder) -> Iterator[Facts]:
             }
 
 
-def compare(run: Folder, other: Folder) -> Facts:
-    """`run` less `other`: each metric with its paired interval, classes and images, the largest
-    difference first; under the rule of `run`.
-
-    The score of an image is its own mIoU. Raises UserError for runs of other images or classes.
-    """
-    _check_alike(run, other)
-    rule = run.metrics["rule"]
-    first, second = (scored(each, rule) for each in (run, other))
-    metrics = {}
-    for metric in METRICS:
-        values = [each.points[metric] for each in (first, second)]
-        gap = bootstrap.difference(
-            values[0], first.resampled[metric], values[1], second.resampled[metric]
-        )
-        metrics[metric] = [_plain(number) for number in (*values, *gap)]
-    return {
-        "run": run.path.name,
-        "other": other.path.name,
-        "rule": rule,
-        "images": run.metrics["images"],
-        "metrics": metrics,  # value, the other's, difference, low, high
-        "classes": _moved(run.names, first.by_class, second.by_class),
-        "by_image": _moved(run.counts.ids.tolist(), first.by_image, second.by_image),
-        "notes": list(notes(run, other)),
-    }
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """A run under a rule, in per cent. points: its metrics; resampled: each in every resample;
-    by_class: (K,) IoU; by_image: (images,), each image's own mIoU."""
-
-    points: dict[str, float]
-    resampled: dict[str, Values]
-    by_class: Values
-    by_image: Values
-
-
-def scored(run: Folder, rule: str, resampled: dict[str, Values] | None = None) -> Scored:
-    """What two runs are compared by; `resampled` where it is known already."""
-    counts, totals = run.counts, class_counts(run.confusion)
-    points = scores(rule, *totals)
-    if resampled is None:
-        resampled = bootstrap.resampled(rule, counts.tp, counts.gt, counts.pred)
-    return Scored(
-        {metric: float(points[metric]) for metric in METRICS},
-        resampled,
-        class_iou(rule, *totals),
-        by_image(run, rule),
-    )
-
-
-def by_image(run: Folder, rule: str) -> Values:
-    """Each image's own mIoU, (images,) in per cent; NaN where nothing is scored."""
-    counts = run.counts
-    return scores(rule, counts.tp, counts.gt, counts.pred)["mIoU"]
-
-
-def _check_alike(run: Folder, other: Folder) -> None:
-    pair = f"{run.path.name} and {other.path.name}"
-    if run.counts.ids.tolist() != other.counts.ids.tolist():
-        raise UserError(f"{pair}: are of other images; compare runs of one benchmark and limit")
-    if len(run.names) != len(other.names):
-        raise UserError(f"{pair}: have other classes; compare runs of one benchmark")
-    if not np.array_equal(run.counts.gt, other.counts.gt):
-        raise UserError(f"{pair}: have another ground truth; compare runs of one image size")
-
-
-def by_difference(values: Values, others: Values) -> NDArray[np.intp]:
-    """The places of two arrays, the largest difference first, those without one last."""
-    return np.argsort(-np.nan_to_num(np.abs(values - others), nan=-1.0), kind="stable")
-
-
-def _moved(names: Sequence[str], values: Values, others: Values) -> list[Facts]:
-    """Each name with its two values and their difference; the largest difference first."""
-    return [
-        {
-            "name": names[place],
-            "value": _plain(float(values[place])),
-            "other": _plain(float(others[place])),
-            "difference": _plain(float(values[place] - others[place])),
-        }
-        for place in by_difference(values, others)
-    ]
-
-
-def notes(run: Folder, other: Folder) -> Iterator[str]:
-    """What a reader of the comparison must know."""
-    if run.metrics["rule"] != other.metrics["rule"]:
-        yield f"the second run's own rule is {other.metrics['rule']}"
-    renamed = [pair for pair in zip(run.names, other.names, strict=True) if pair[0] != pair[1]]
-    if renamed:
-        some = ", ".join(f"{name} is {theirs}" for name, theirs in renamed[:5])
-        yield f"the second run has other names of classes: {some}" + ", …" * (len(renamed) > 5)
-    if run.made.get("data") != other.made.get("data"):
-        yield "made from other pictures or labels"
-    if different := different_digests(digests_of(each.made) for each in (run, other)):
-        yield f"made by different code, {' and '.join(different)}"
-    for package in COMPUTING:
-        versions = [(each.made.get("versions") or {}).get(package) for each in (run, other)]
-        if versions[0] != versions[1]:
-            yield f"made with {package} {versions[0]} and {versions[1]}"
-
-
-def _plain(number: float) -> float | None:
+def plain(number: float) -> float | None:
+    """A number as JSON has it, None for NaN and infinity."""
     return number if math.isfinite(number) else None

@@ -15,14 +15,9 @@ from cliptrase.config.metric_names import METRICS
 from cliptrase.files import sha256_file
 from cliptrase.publish.compare import paired_difference
 from cliptrase.publish.results import FinishedRun
-from cliptrase.publish.run_report import (
-    Folder,
-    compare,
-    find_run,
-    found_folders,
-    report,
-    run_folders,
-)
+from cliptrase.publish.run_folders import Folder, find_run, found_folders, run_folders
+from cliptrase.publish.run_pairs import compare
+from cliptrase.publish.run_report import report
 from cliptrase.runs import bootstrap, store
 
 WORDS = {

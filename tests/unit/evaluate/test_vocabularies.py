@@ -19,7 +19,8 @@ from cliptrase.evaluate.targets import target_key
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
 from cliptrase.model.text import text_features
-from cliptrase.publish.run_report import Folder, report
+from cliptrase.publish.run_folders import Folder
+from cliptrase.publish.run_report import report
 from cliptrase.runs import scoring
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs/vocabularies.md").read_text(encoding="utf-8")

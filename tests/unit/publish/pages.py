@@ -15,7 +15,8 @@ from cliptrase.publish.page import contents as page_data
 from cliptrase.publish.page import kept_pictures as page_pictures
 from cliptrase.publish.page.kept_pictures import Kept
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.run_report import Folder, by_image
+from cliptrase.publish.run_folders import Folder
+from cliptrase.publish.run_pairs import by_image
 
 SIDE, GRID = 32, (4, 4)
 HOSTILE = (

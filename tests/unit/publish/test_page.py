@@ -22,12 +22,12 @@ from tests.unit.publish.pages import (
     write_page,
 )
 
-from cliptrase.publish import run_report
+from cliptrase.publish import run_pairs
 from cliptrase.publish.page import command as page
 from cliptrase.publish.page import contents as page_data
 from cliptrase.publish.page import kept_pictures as page_pictures
 from cliptrase.publish.page import run_facts
-from cliptrase.publish.run_report import Folder
+from cliptrase.publish.run_folders import Folder
 from cliptrase.runs import finished, store
 
 
@@ -81,7 +81,7 @@ def test_every_pair_is_what_the_comparison_of_two_runs_says(whole):
         assert len(order) == len(group["pairs"])
         different = [pair for pair in order if rules[pair[0]] != rules[pair[1]]]
         for i, j in {*order[::53], *different[:4]}:
-            facts = run_report.compare(*(Folder(results / "runs" / names[k]) for k in (i, j)))
+            facts = run_pairs.compare(*(Folder(results / "runs" / names[k]) for k in (i, j)))
             noted, *numbers = group["pairs"][order.index((i, j))]
             assert group["notes"][noted] == facts["notes"]
             expected = [

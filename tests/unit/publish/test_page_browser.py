@@ -11,9 +11,9 @@ import pytest
 from tests.unit.publish.conftest import load_plan, make_runs
 from tests.unit.publish.pages import HOSTILE, data_of, hostile, make_page, write_page
 
-from cliptrase.publish import run_report
+from cliptrase.publish import run_pairs, run_report
 from cliptrase.publish.page import kept_pictures as page_pictures
-from cliptrase.publish.run_report import Folder
+from cliptrase.publish.run_folders import Folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -216,7 +216,7 @@ def test_two_runs_are_compared_as_the_command_does(page, results, smoke):
         for name in ("D-05 rows as they are", "D-26 rule mmseg", "cliptrase_paper")
     ]
     for first, second in [(0, 2), (2, 0), (0, 1), (1, 0)]:
-        facts = run_report.compare(*(of_folder(results, names[each]) for each in (first, second)))
+        facts = run_pairs.compare(*(of_folder(results, names[each]) for each in (first, second)))
         metrics, classes, images = compared(page, names[first], names[second])
         expected = [
             [name, f"{a:.2f}", f"{b:.2f}", f"{gap:+.2f} [{low:+.2f}, {high:+.2f}]"]

@@ -14,7 +14,7 @@ from cliptrase.publish.page.pair_facts import groups_of
 from cliptrase.publish.page.run_facts import read_run, worst_class
 from cliptrase.publish.page.table_facts import table_facts, walks
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.run_report import Facts, Folder
+from cliptrase.publish.run_folders import Facts, Folder
 from cliptrase.publish.tables.cells import tidy
 from cliptrase.publish.tables.comparable import comparables
 from cliptrase.publish.tables.render import interval, number

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cliptrase.errors import UserError
 from cliptrase.files import atomic_write, sha256_text
-from cliptrase.publish.run_report import Facts
+from cliptrase.publish.run_folders import Facts
 from cliptrase.runs import finished
 from cliptrase.runs.label_files import GREY, PAPER, colours, labels_png
 

@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.config.metric_names import METRICS
-from cliptrase.publish import run_report
+from cliptrase.publish import run_pairs
 from cliptrase.publish.page.run_facts import MOST, Read
-from cliptrase.publish.run_report import Facts, Folder, Scored
+from cliptrase.publish.run_folders import Facts, Folder
+from cliptrase.publish.run_pairs import Scored
 from cliptrase.runs import bootstrap
 
 QUANTILES = [bootstrap.LOW, bootstrap.MIDDLE, bootstrap.HIGH]
 
 
 def groups_of(read: Mapping[str, Read]) -> Iterator[Facts]:
-    """Runs that may be compared image by image, as `run_report.compare` refuses others, with all
+    """Runs that may be compared image by image, as `run_pairs.compare` refuses others, with all
     their pairs."""
     alike: dict[str, list[str]] = {}
     for name, each in read.items():
@@ -34,7 +35,7 @@ def groups_of(read: Mapping[str, Read]) -> Iterator[Facts]:
 
 def _pairs(read: Sequence[Read]) -> Facts:
     """Each run less each that follows it, and the other way round where their rules differ, as
-    `run_report.compare` has them, rounded as the command prints them.
+    `run_pairs.compare` has them, rounded as the command prints them.
 
     A pair is [number of its notes; gap, low, high, … of each metric, in hundredths; better, worse:
     how many images; image, value, other, difference, … of the images that differ most, in tenths].
@@ -47,7 +48,7 @@ def _pairs(read: Sequence[Read]) -> Facts:
     @cache
     def scored(place: int, rule: str) -> Scored:
         own = rule == rules[place]
-        return read[place].scored if own else run_report.scored(Folder(read[place].path), rule)
+        return read[place].scored if own else run_pairs.scored(Folder(read[place].path), rule)
 
     for place, rule in enumerate(rules):
         others = [
@@ -57,7 +58,7 @@ def _pairs(read: Sequence[Read]) -> Facts:
         ]
         rows = _less(scored(place, rule), [scored(other, rule) for other in others])
         for other, row in zip(others, rows, strict=True):
-            notes = tuple(run_report.notes(runs[place], runs[other]))
+            notes = tuple(run_pairs.notes(runs[place], runs[other]))
             pairs.append([noted.setdefault(notes, len(noted)), *row])
     return {"pairs": pairs, "notes": [list(notes) for notes in noted]}
 
@@ -71,7 +72,7 @@ def _less(run: Scored, others: Sequence[Scored]) -> Iterator[list[int | None]]:
         pair = [_rounded(value, 2) for metric in METRICS for value in gaps[metric][place]]
         difference = run.by_image - other.by_image
         pair += [int((difference > 0).sum()), int((difference < 0).sum())]
-        for image in run_report.by_difference(run.by_image, other.by_image)[:MOST]:
+        for image in run_pairs.by_difference(run.by_image, other.by_image)[:MOST]:
             if difference[image]:
                 values = (run.by_image[image], other.by_image[image], difference[image])
                 pair += [int(image), *(_rounded(value, 1) for value in values)]

@@ -23,7 +23,8 @@ from cliptrase.publish.digests import remember
 from cliptrase.publish.page import kept_pictures
 from cliptrase.publish.page.kept_pictures import STEPS, Kept
 from cliptrase.publish.results import Shelf
-from cliptrase.publish.run_report import Folder, by_image
+from cliptrase.publish.run_folders import Folder
+from cliptrase.publish.run_pairs import by_image
 
 if TYPE_CHECKING:
     from cliptrase.publish.figures.pictures import Shown

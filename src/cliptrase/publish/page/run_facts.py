@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptrase.config.metric_names import METRICS
-from cliptrase.publish import run_report
+from cliptrase.publish import run_pairs, run_report
 from cliptrase.publish.results import FinishedRun
-from cliptrase.publish.run_report import Facts, Folder, Scored
+from cliptrase.publish.run_folders import Facts, Folder
+from cliptrase.publish.run_pairs import Scored
 from cliptrase.publish.tables.render import ABSENT, interval, number
 from cliptrase.runs.metrics import class_counts
 
@@ -36,7 +37,7 @@ def read_run(run: FinishedRun) -> Read:
     folder = Folder(run.folder)
     truth = sha256(json.dumps(folder.counts.ids.tolist()).encode())
     truth.update(folder.counts.gt.tobytes())
-    own = run_report.scored(folder, folder.metrics["rule"], run.resampled)
+    own = run_pairs.scored(folder, folder.metrics["rule"], run.resampled)
     return Read(run.folder, _run(folder, own.by_image), truth.hexdigest(), own)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cliptrase.plan import Plan, Table
 from cliptrase.plan.files import read_table
-from cliptrase.publish.run_report import Facts
+from cliptrase.publish.run_folders import Facts
 from cliptrase.publish.tables.captions import NEAR_BEST, PAIRED
 from cliptrase.publish.tables.layout import FLOPS, Panel, sheet_of
 from cliptrase.publish.tables.render import (
