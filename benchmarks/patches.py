@@ -21,7 +21,7 @@ from cliptrase.evaluate.device import single_threaded_pool
 from cliptrase.evaluate.truth import Loader
 from cliptrase.model.load import load_clip
 from cliptrase.publish.figures.attention import patch_classes, ranking
-from cliptrase.publish.figures.pictures import explained, truth_map
+from cliptrase.publish.figures.predicted import explained, truth_map
 from cliptrase.runs.provenance import commit
 
 USUAL = ("benchmark=shapes", "model=shapes_clip", "method=cliptrase", "image_size=336")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cliptrase import config, plan
 from cliptrase.errors import UserError
-from cliptrase.publish.figures.pictures import shown_runs
+from cliptrase.publish.figures.shown_runs import shown_runs
 from cliptrase.publish.tables.cells import model_of
 from cliptrase.segmenter import Segmenter
 from cliptrase.shapes.scenes import evaluation_scene

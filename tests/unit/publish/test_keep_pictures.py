@@ -15,8 +15,9 @@ from tests.unit.publish.conftest import load_plan
 
 from cliptrase.evaluate import passes
 from cliptrase.model.load import load_clip
-from cliptrase.publish.figures import pictures
-from cliptrase.publish.figures.pictures import chosen_runs, explained
+from cliptrase.publish.figures import predicted
+from cliptrase.publish.figures.predicted import explained
+from cliptrase.publish.figures.shown_runs import chosen_runs
 from cliptrase.publish.page import kept_pictures as page_pictures
 from cliptrase.publish.page import predict_pictures as keep_pictures
 from cliptrase.publish.results import Shelf
@@ -99,7 +100,7 @@ def test_the_command_says_why_a_benchmark_has_none(made, monkeypatch, caplog):
 
 def test_a_map_with_one_pixel_of_another_class_is_refused(made, monkeypatch):
     suite, results, data = made
-    jobs_of = pictures.jobs_of
+    jobs_of = predicted.jobs_of
 
     def changed(*arguments):
         jobs = jobs_of(*arguments)
@@ -112,7 +113,7 @@ def test_a_map_with_one_pixel_of_another_class_is_refused(made, monkeypatch):
 
         return jobs | {"SCLIP": SimpleNamespace(networks={}, predict=predict)}
 
-    monkeypatch.setattr(pictures, "jobs_of", changed)
+    monkeypatch.setattr(predicted, "jobs_of", changed)
     reasons = keep_pictures.keep(suite, Shelf(suite, results, data), data)
     assert all("sclip" in reason for reason in reasons.values())
     assert all("has other pixel counts than the run" in reason for reason in reasons.values())

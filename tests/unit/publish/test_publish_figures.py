@@ -26,7 +26,8 @@ from cliptrase.publish.figures.charts import bars, heat_map
 from cliptrase.publish.figures.command import draw_charts, main
 from cliptrase.publish.figures.label_maps import Picture, label_maps
 from cliptrase.publish.figures.paper_figures import FIGURES
-from cliptrase.publish.figures.pictures import shown_runs, truth_map
+from cliptrase.publish.figures.predicted import truth_map
+from cliptrase.publish.figures.shown_runs import shown_runs
 from cliptrase.publish.figures.style import SETTINGS, save
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.tables.cells import to_frame

@@ -8,7 +8,8 @@ from tests.few_scenes import write_scenes
 from cliptrase.errors import UserError
 from cliptrase.plan import Plan
 from cliptrase.publish.figures.command import main
-from cliptrase.publish.figures.pictures import chosen_runs, draw_label_maps, shown_runs
+from cliptrase.publish.figures.pictures import draw_label_maps
+from cliptrase.publish.figures.shown_runs import chosen_runs, shown_runs
 
 
 @pytest.fixture(scope="module")

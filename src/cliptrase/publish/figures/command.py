@@ -88,7 +88,8 @@ def _label_maps(suite: Plan, args: argparse.Namespace, folder: Path, data: Path)
     import matplotlib
 
     import cliptrase.model.lean  # noqa: F401
-    from cliptrase.publish.figures.pictures import chosen_runs, draw_label_maps
+    from cliptrase.publish.figures.pictures import draw_label_maps
+    from cliptrase.publish.figures.shown_runs import chosen_runs
     from cliptrase.publish.figures.style import SETTINGS
 
     shown = chosen_runs(suite, args.label_maps, args.table, args.row or ())

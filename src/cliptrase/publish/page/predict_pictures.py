@@ -27,7 +27,7 @@ from cliptrase.publish.run_folders import Folder
 from cliptrase.publish.run_pairs import by_image
 
 if TYPE_CHECKING:
-    from cliptrase.publish.figures.pictures import Shown
+    from cliptrase.publish.figures.shown_runs import Shown
 
 log = logging.getLogger(__name__)
 CHOOSING = "cliptrase"  # the method whose scores choose; else that of the last row
@@ -52,7 +52,7 @@ def _kept(suite: Plan, shelf: Shelf, benchmark: str, data: Path) -> Kept:
     """The pictures of one benchmark. Raises UserError where a run, the data or the model lacks."""
     from cliptrase.config.kinds import facts_of
     from cliptrase.evaluate.targets import background_of  # torch: after what fails quickly
-    from cliptrase.publish.figures.pictures import chosen_runs
+    from cliptrase.publish.figures.shown_runs import chosen_runs
     from cliptrase.runs.scoring import class_names
 
     shown = chosen_runs(suite, benchmark, suite.pictures)
@@ -100,7 +100,7 @@ def _predicted(shown: "Shown", places: Sequence[int], data: Path, about: dict[st
 
     from cliptrase.evaluate.device import single_threaded_pool
     from cliptrase.model.load import load_clip
-    from cliptrase.publish.figures.pictures import graph_of, jobs_of, truth_map
+    from cliptrase.publish.figures.predicted import graph_of, jobs_of, truth_map
     from cliptrase.publish.figures.quantities import CLUSTERED, USUAL
 
     pixels, truth, maps, attention, correlation = [], [], [], [], []
