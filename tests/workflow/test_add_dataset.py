@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "add_dataset.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"`([\w/]+\.(?:yaml|py|csv|txt))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 METHODS = {"CLIP", "SCLIP", "CLIPtrase"}
 
-pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def run(words: list[str], tree: Path, programs: Path) -> str:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_method.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"`([\w/]+\.(?:yaml|py))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 
-pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def test_the_example_is_as_short_as_it_says():

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "add_table.md").read_text(encoding="utf-8")
 
-pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def files_of_the_page() -> dict[str, str]:

@@ -28,7 +28,7 @@ WAITING = {"fetch_archive", "fetch_weights"}  # they wait for the network, three
 WORKERS = re.compile(r"--workers (\d+)")
 Case = dict[str, Any]
 
-pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def case(real: int, cores: int, suite: str, gpus: int = 0, *arguments: str) -> Case:

@@ -25,7 +25,7 @@ from tests.miniature.server import Fault, Server
 
 from cliptrase.data.fetch.sources import MIRROR
 
-pytestmark = [pytest.mark.xdist_group("miniature"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 DATA = Path("data/miniature")
 ENVIRONMENT = {**os.environ, "PATH": "/usr/bin:/bin", MIRROR: ""}

@@ -27,7 +27,7 @@ from cliptrase.pipeline.settings import read_settings
 
 PLAN = plan.load("smoke")
 
-pytestmark = [pytest.mark.xdist_group("snakemake"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def start(tree: Path, *arguments: str, suite: str = "smoke", **config: str) -> subprocess.Popen:
