@@ -53,6 +53,7 @@ def test_a_setting_is_read_as_it_was_meant(key, value, wanted):
         ("device", "gpu", "device=gpu"),
         *(("gpus", wrong, "must be how many GPUs") for wrong in (-1, "-1", "all", 1.5, True, "²")),
         *(("save_maps", wrong, "how many label maps each run keeps") for wrong in (-1, "all")),
+        ("shards", 0, "^shards=0: must be"),
         ("tracking", "onlin", "tracking=onlin: unknown value; did you mean 'online'"),
         ("tracking", "offline; touch X", "unknown value"),
     ],
@@ -66,3 +67,6 @@ def test_the_mirror_may_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("CLIPTRASE_MIRROR", "http://lab")
     assert read_settings({}).mirror == "http://lab"
     assert read_settings({"mirror": "https://other"}).mirror == "https://other"
+    monkeypatch.setenv("CLIPTRASE_MIRROR", "lab")
+    with pytest.raises(UserError, match=r"^CLIPTRASE_MIRROR=lab: must be"):
+        read_settings({})
