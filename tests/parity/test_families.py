@@ -202,18 +202,16 @@ def test_folders_of_other_plain_vits(change, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "grids"),
+    ("name", "layers", "grid"),
     [
-        ("ViT-B-16-quickgelu", 12, [(14, 14), (21, 21), (14, 22)]),
-        ("ViT-B-16", 12, [(14, 14)]),
-        ("ViT-L-14", 4, [(16, 16), (16, 21)]),
+        ("ViT-B-16-quickgelu", 12, (14, 14)),
+        ("ViT-L-14", 4, (16, 21)),
     ],
 )
-def test_real_widths(name, layers, grids, tmp_path):
+def test_real_widths(name, layers, grid, tmp_path):
     architecture = small(open_clip.get_model_config(name), layers, heads=None)
     model = built(architecture, seed=2)
     clip = loaded(tmp_path, architecture, model.state_dict())
     attn = clip.blocks[0].attn
     assert (attn.embed_dim, attn.num_heads) in {(768, 12), (1024, 16)} and clip.depth == layers
-    for grid in grids:
-        compare(clip, model, grid, count=1)
+    compare(clip, model, grid, count=1)

@@ -18,7 +18,7 @@ from cliptrase.model.load import load_clip
 from cliptrase.runs import finished
 
 RUN = ["benchmark=shapes_bg", "method=cliptrase"]
-SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=48", "limit=2"]
+SLIDE = ["protocol=slide", "protocol.short_side=160", "protocol.stride=48", "limit=1"]
 BESIDE = {"outside", "predictions"}
 BESIDE |= {"cliptrase_sam", "cliptrase_dinov2", "cliptrase_unsupervised"}
 # files of the user's, and methods whose part of CLIP is that of cliptrase, are beside these
