@@ -200,8 +200,9 @@ def test_pictures_that_cannot_be_shown_leave_their_reason(smoke, tmp_path, harm,
     assert '<a href="#picture=' not in text
 
 
-def test_a_page_is_written_whole_or_not_at_all(smoke, whole, monkeypatch, capsys):
+def test_a_page_is_written_whole_or_not_at_all(facts, whole, monkeypatch, capsys):
     results, text = whole
+    monkeypatch.setattr(page_data, "page_facts", lambda suite, shelf: facts)
     file = results / "smoke" / "index.html"
     command = ["smoke", "--results", str(results), "--data", "no data"]
     page.main(command)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from tests.undrawn import only_names
 from tests.unit.publish.reading import lines_of
 
 from cliptrase import plan as planning
@@ -21,6 +22,7 @@ from cliptrase.errors import UserError
 from cliptrase.evaluate.truth import Loader
 from cliptrase.plan import Plan
 from cliptrase.publish import chart_names
+from cliptrase.publish.figures import paper_figures, pictures, style
 from cliptrase.publish.figures.attention import patch_classes, ranking, shown_patch
 from cliptrase.publish.figures.charts import bars, heat_map
 from cliptrase.publish.figures.command import draw_charts, main
@@ -207,6 +209,8 @@ def test_the_command_draws_charts_and_pictures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Shelf, "refuse_none", lambda shelf: None)  # what they show is no matter
+    for module in (style, pictures, paper_figures):
+        monkeypatch.setattr(module, "save", only_names)  # tests/workflow has them drawn
     main(["smoke", "--results", str(tmp_path), "--data", str(data)])
     made = {path.name for path in (tmp_path / "smoke" / "figures").glob("[a-z]*")}
     names = {*CHARTS, "label_maps", "correlation", *FIGURES}
@@ -217,8 +221,12 @@ def test_the_command_draws_charts_and_pictures(
 
 
 def test_without_a_prepared_dataset_charts_are_drawn_and_it_says_why(
-    whole_paper: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    whole_paper: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(style, "save", only_names)
     (tmp_path / "runs").symlink_to(whole_paper / "runs")
     main(["paper", "--results", str(tmp_path), "--data", str(tmp_path)])
     made = {path.name for path in (tmp_path / "paper" / "figures").glob("[a-z]*")}

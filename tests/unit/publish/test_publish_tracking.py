@@ -16,7 +16,7 @@ from tests.provenance import change_provenance
 
 from cliptrase.errors import UserError
 from cliptrase.files import sha256_file
-from cliptrase.plan import Plan, load
+from cliptrase.plan import Plan
 from cliptrase.publish import tracking
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.tables.cells import COLUMNS
@@ -74,11 +74,21 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     return module
 
 
+@pytest.fixture(scope="module")
+def suite(paper: Plan) -> Plan:
+    """The paper's suite with a table and the grid alone."""
+    tables = {name: paper.tables[name] for name in ("table1_main", "fig7_sensitivity")}
+    return replace(paper, tables=tables)
+
+
 @pytest.fixture
-def results(paper: Plan, whole_paper: Path, tmp_path: Path) -> Path:
+def results(
+    suite: Plan, whole_paper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Four runs: three of table 1, one cell of the grid."""
-    main = {cell.run for row in paper.tables["table1_main"].rows for cell in row.cells}
-    for name in paper.runs:
+    monkeypatch.setattr(tracking.plan, "load", lambda name: suite)
+    main = {cell.run for row in suite.tables["table1_main"].rows for cell in row.cells}
+    for name in suite.runs:
         if name.startswith("voc20.") and (name in main or ".eps-0.5.min_samples-2." in name):
             shutil.copytree(whole_paper / "runs" / name, tmp_path / "runs" / name)
     assert len(list((tmp_path / "runs").iterdir())) == 4
@@ -91,10 +101,10 @@ def run(results: Path, *more: str) -> Ledger:
 
 
 def test_runs_and_tables_are_published_and_grid_cells_are_not_runs(
-    paper: Plan, results: Path, fake: FakeWandb
+    suite: Plan, results: Path, fake: FakeWandb
 ) -> None:
     entries = run(results).places[OFFLINE]
-    shown = [name for name in paper.main_runs if (results / "runs" / name).exists()]
+    shown = [name for name in suite.main_runs if (results / "runs" / name).exists()]
     assert sorted(entries) == sorted([*shown, "tables"]) and len(shown) == 3
     for name in shown:
         assert entries[name]["sha256"] == sha256_file(results / "runs" / name / "metrics.json")
@@ -108,7 +118,7 @@ def test_runs_and_tables_are_published_and_grid_cells_are_not_runs(
     assert one.summary["mIoU"] == said["mIoU"] and one.summary["mIoU/low"] == said["ci"]["mIoU"][0]
     assert one.logged["iou"].data == [[each["name"], each["value"]] for each in said["iou"]]
     tables = by_name["paper tables"]
-    assert tables.tags == ["tables"] and list(tables.logged) == list(paper.tables)
+    assert tables.tags == ["tables"] and list(tables.logged) == list(suite.tables)
     grid = tables.logged["fig7_sensitivity"]
     assert grid.columns == list(COLUMNS) and len(grid.data) == 65
     assert sum(row[COLUMNS.index("value")] is not None for row in grid.data) == 1
@@ -143,7 +153,7 @@ def test_publishing_twice_publishes_nothing(results: Path, fake: FakeWandb) -> N
 
 
 def test_a_run_that_changed_takes_the_place_of_the_old_one(
-    paper: Plan, results: Path, fake: FakeWandb
+    suite: Plan, results: Path, fake: FakeWandb
 ) -> None:
     before = run(results).places[OFFLINE]
     name = next(name for name in before if ".clip." in name)
@@ -209,15 +219,15 @@ def test_long_tags_and_names_are_cut_with_a_digest() -> None:
 
 
 def test_a_benchmark_with_a_long_name_is_published(
-    paper: Plan, results: Path, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch
+    suite: Plan, results: Path, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = "of_my_own_" * 14
     named = {
         name: run.model_copy(update={"benchmark": run.benchmark.model_copy(update={"name": long})})
-        for name, run in paper.runs.items()
+        for name, run in suite.runs.items()
     }
     items = [
-        make() for _, make in _items(replace(paper, runs=named), Shelf(paper, results, results))
+        make() for _, make in _items(replace(suite, runs=named), Shelf(suite, results, results))
     ]
     for item in filter(None, items):
         _send(replace(item, name=item.name + long), long, results, read_tracking(None, []))
@@ -270,24 +280,24 @@ def test_disabled_publishes_nothing_and_writes_a_ledger(results: Path, fake: Fak
     ['{"places": ', '{"places": 1}', '{"places": {"a": 1}}', '{"places": {"a": {"b": 1}}}'],
 )
 def test_a_damaged_ledger_is_not_overwritten(
-    paper: Plan, results: Path, fake: FakeWandb, content: str
+    suite: Plan, results: Path, fake: FakeWandb, content: str
 ) -> None:
     path = results / "paper" / "wandb" / "ledger.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(UserError, match="delete it"):
-        publish(paper, results, results, read_tracking(None, []))
+        publish(suite, results, results, read_tracking(None, []))
     assert path.read_text() == content and not fake.begun
 
 
 def test_a_ledger_that_cannot_be_written_is_told_before_anything_is_sent(
-    paper: Plan, results: Path, monkeypatch: pytest.MonkeyPatch
+    suite: Plan, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (results / "paper").mkdir()
     (results / "paper" / "wandb").touch()
     monkeypatch.setattr(tracking, "_items", pytest.fail)
     with pytest.raises(UserError, match=r"ledger\.json: .* stands in the way"):
-        publish(paper, results, results, read_tracking(None, []))
+        publish(suite, results, results, read_tracking(None, []))
 
 
 def test_a_disk_that_fills_up_under_the_real_wandb_is_no_traceback(
@@ -320,7 +330,7 @@ def test_a_wrong_override_is_refused_by_name(override: str, said: str) -> None:
         read_tracking(None, [override])
 
 
-def test_real_wandb_writes_offline_runs_into_the_results(results: Path) -> None:
+def test_real_wandb_writes_offline_runs_into_the_results(suite: Plan, results: Path) -> None:
     ledger = run(results)
     folder = results / "paper" / "wandb"
     entries = ledger.places[OFFLINE]
@@ -335,6 +345,6 @@ def test_real_wandb_writes_offline_runs_into_the_results(results: Path) -> None:
             assert name.encode() in content and b"voc20" in content and b"mIoU" in content
     tables = list((folder / entries["tables"]["folder"] / "files/media/table").rglob("*.json"))
     columns = {tuple(json.loads(table.read_text())["columns"]) for table in tables}
-    assert len(tables) == len(load("paper").tables) and columns == {COLUMNS}
+    assert len(tables) == len(suite.tables) and columns == {COLUMNS}
     run(results)
     assert sorted(path.name for path in folder.glob("offline-run-*")) == made
