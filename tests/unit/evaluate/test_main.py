@@ -268,25 +268,26 @@ def test_a_gpu_that_is_not_there(runs_of, make, tmp_path):
     assert config.resolve(["device=cuda:7", "model=shapes_clip"]).device == "cuda:7"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_places_are_looked_at_before_torch_is_imported(tmp_path):
+    commands = [
         ["benchmark=shapes", "data=absent"],
         ["benchmark=shapes", "out=/proc/x"],
         ["benchmark=shapes", "model=local", "model.path=absent"],
         ["-m", "benchmark=shapes", "data=absent,/proc/x"],
-    ],
-)
-def test_places_are_looked_at_before_torch_is_imported(words, tmp_path):
+    ]
     script = (
         "import contextlib, sys\nfrom cliptrase.evaluate.__main__ import main\n"
-        f"with contextlib.suppress(SystemExit): main({words!r})\n"
-        "sys.exit('torch' in sys.modules)"
+        f"for words in {commands}:\n"
+        "    with contextlib.suppress(SystemExit): main(words)\n"
+        "    assert 'torch' not in sys.modules, words\n"
+        "    print('', file=sys.stderr, flush=True)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.returncode == 0 and "error: " in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.rstrip("\n").split("\n\n")
+    assert len(said) == len(commands) and all("error: " in each for each in said), said
 
 
 def test_a_gpu_that_cannot_be_there_is_refused_before_torch_is_imported(words):

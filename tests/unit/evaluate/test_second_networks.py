@@ -22,6 +22,8 @@ DINO = ["benchmark=shapes", "method=cliptrase_dinov2", "method.dino=shapes_dino"
 CLUSTERS = ["method.regions.eps=2", "method.regions.min_samples=2"]  # of the small model's patches
 TRIDENT = ["benchmark=shapes", "method=trident", SAM[2], DINO[2]]
 CORRCLIP = ["benchmark=shapes", "method=corrclip", SAM[2], DINO[2]]
+COARSE = [*SAM, *CLUSTERS]
+ALONE = (COARSE, DINO, LAVG, TRIDENT, CORRCLIP)
 AUTO = [each[:2] for each in (SAM, DINO)]
 real = graph.embed
 
@@ -149,16 +151,19 @@ def test_sam_embeds_an_image_once_for_all_runs_of_a_pass(runs_of, make, tmp_path
     assert len(seen) == images + prompted  # flops are counted of each run on one image alone
 
 
-@pytest.mark.parametrize("overrides", [[*SAM, *CLUSTERS], DINO, LAVG, TRIDENT, CORRCLIP])
-def test_a_run_is_the_same_alone_in_company_and_in_batches(overrides, runs_of, make, tmp_path):
+@pytest.fixture(scope="module")
+def company(runs_of, make, tmp_path_factory):
+    """The folders of runs of all networks, made in one pass."""
+    others = ["benchmark=shapes_bg", "method=cliptrase"], [*COARSE, "method.regions.sam.points=4"]
+    return make(runs_of(*ALONE, SAM, *others), tmp_path_factory.mktemp("company"), workers=2)
+
+
+@pytest.mark.parametrize("overrides", ALONE)
+def test_a_run_is_the_same_alone_in_company_and_in_batches(
+    overrides, company, runs_of, make, tmp_path
+):
     (alone,) = make(runs_of(overrides), tmp_path / "alone", workers=1).values()
-    others = (
-        ["benchmark=shapes_bg", "method=cliptrase"],
-        [*SAM, *CLUSTERS, "method.regions.sam.points=4"],
-    )
-    company = runs_of(overrides, SAM, DINO, TRIDENT, *others)
-    folders = make(company, tmp_path / "company", workers=2)
-    assert contents(folders[alone.name]) == contents(alone)
+    assert contents(company[alone.name]) == contents(alone)
     batched = make(runs_of(overrides), tmp_path / "batches", batched=True, batch_size=3)
     assert np.array_equal(
         np.load(batched[alone.name] / "confusion.npz")["confusion"],
@@ -173,15 +178,17 @@ def test_what_a_network_sees_is_what_clip_got():
     assert clip.denormalise(torch.zeros(1, 3, 16, 16)).std() < 20  # padding: the mean colour
 
 
-def test_a_pass_without_them_imports_neither_transformers_nor_timm(tmp_path):
-    """open_clip imports both wherever they are installed, unless it is told that they are not."""
+def test_a_pass_without_them_imports_neither_transformers_nor_timm_nor_what_clusters():
+    """open_clip imports two of them wherever they are installed, unless it is told that they are
+    not; scikit-learn takes a second, and unsupervised runs alone need it."""
     code = (
         "import sys, cliptrase, cliptrase.cli, cliptrase.plan, cliptrase.pipeline.estimate\n"
         "import cliptrase.model.lean, cliptrase.evaluate.passes, cliptrase.segmenter\n"
+        "import cliptrase.publish.results\n"
         "from cliptrase.model.load import load_clip\n"
         "load_clip(cliptrase.config.resolve(['benchmark=shapes']).model)\n"
-        "print([name for name in ('timm', 'transformers') if name in sys.modules])\n"
+        "print({'timm', 'transformers', 'sklearn', 'scipy.optimize'} & {*sys.modules})\n"
         "import timm, transformers\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stdout.strip() == "set()", done.stderr

@@ -3,8 +3,6 @@
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -354,15 +352,6 @@ def test_the_matching_is_scoring_code():
     files = {path.name for path in code.closure(code.PREDICTS)}
     assert "descriptors.py" in files and "unsupervised.py" not in files
     assert "unsupervised.py" in {path.name for path in code.closure(code.SCORES)}
-
-
-def test_what_clusters_is_imported_by_what_needs_it(alone, runs_of):
-    """scikit-learn takes a second: no pass without such a run loads it."""
-    lines = (
-        "import sys, cliptrase.evaluate.passes, cliptrase.publish.results",
-        "assert not {'sklearn', 'scipy.optimize'} & set(sys.modules), sorted(sys.modules)",
-    )
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
 # --- what is refused ------------------------------------------------------------------------------
