@@ -37,7 +37,7 @@ miniature: setup  ## the paper's suite on small archives of its sources, served 
 	OMP_NUM_THREADS=1 $(PY) -m tests.miniature --cores $(CORES)
 
 test: setup  ## the tests, two at a time
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "not cluster"
 
 cluster: setup  ## a suite and a sweep on a SLURM of this machine: needs slurm-wlm and munge (minutes)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cluster.lock
