@@ -269,18 +269,24 @@ known_sha256 = once_a_file(sha256_file)
 
 
 def sha256_syntax(tree: ast.Module) -> str:
-    """The sha256 of a syntax tree without its docstrings, which it loses: no comment changes it."""
-    for node in ast.walk(tree):
-        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            del node.body[0]
+    """The sha256 of a syntax tree without its docstrings: no comment changes it."""
     return hashlib.sha256(_spelled(tree).encode()).hexdigest()
 
 
 def _spelled(node: object) -> str:
-    """A syntax tree as text, the same under every version of Python: `ast.dump` is not, as newer
-    versions have more fields, which are empty for the code of older ones."""
-    if isinstance(node, ast.AST):
-        fields = [(name, getattr(node, name, None)) for name in node._fields]
-        spelled = [f"{name}={_spelled(value)}" for name, value in fields if value not in (None, [])]
-        return f"{type(node).__name__}({' '.join(spelled)})"
-    return f"[{' '.join(map(_spelled, node))}]" if isinstance(node, list) else repr(node)
+    """A syntax tree as text, without docstrings and the same under every version of Python:
+    `ast.dump` is not, as newer versions have more fields, which are empty for the code of older
+    ones."""
+    if isinstance(node, list):
+        return f"[{' '.join(map(_spelled, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    documented = isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None
+    spelled = []
+    for name in node._fields:
+        value: Any = getattr(node, name, None)
+        if documented and name == "body":
+            value = value[1:]
+        if value not in (None, []):
+            spelled.append(f"{name}={_spelled(value)}")
+    return f"{type(node).__name__}({' '.join(spelled)})"
