@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROWS = ("CLIP", "SCLIP", "CLIPtrase")
 MODULES = {"python": "", "snakemake": " -m snakemake", "cliptrase": " -m cliptrase.cli"}
 
 
@@ -32,3 +33,11 @@ def printed_by(page: str, tree: Path, programs: Path) -> str:
         assert done.returncode == 0, done.stdout + done.stderr
         printed += done.stdout
     return printed
+
+
+def leave_three_peers(tree: Path) -> None:
+    """The rows of `ROWS` alone in the table of all methods: a page is not about the others."""
+    file = tree / "conf" / "table" / "table_peers.yaml"
+    head, rows, _ = file.read_text(encoding="utf-8").partition("    rows:\n")
+    lines = [f"      - {{row: {name}, run: [method={name.lower()}]}}\n" for name in ROWS]
+    file.write_text(head + rows + "".join(lines), encoding="utf-8")

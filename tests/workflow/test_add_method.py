@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.workflow.pages import printed_by
+import yaml
+from tests.workflow.pages import leave_three_peers, printed_by
 
 from cliptrase import config, plan
 
@@ -58,7 +59,12 @@ def test_the_rows_that_were_there_are_compared_as_before(tmp_path, monkeypatch):
 
 
 def test_the_example_gives_every_table_its_rows(tmp_path, copy_of_the_tree):
-    tree = copy_of_the_tree(tmp_path / "tree")
+    tree, tables = copy_of_the_tree(tmp_path / "tree"), ["table1_main", "table_peers"]
+    tables += ["table6_metrics_224", "table7_metrics_336"]
+    leave_three_peers(tree)
+    suite = tree / "conf" / "suite" / "smoke.yaml"
+    part = yaml.safe_load(suite.read_text(encoding="utf-8")) | {"tables": tables, "pictures": None}
+    suite.write_text(yaml.safe_dump(part), encoding="utf-8")
     for path, content in FILES.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(content, encoding="utf-8")
@@ -68,7 +74,7 @@ def test_the_example_gives_every_table_its_rows(tmp_path, copy_of_the_tree):
     runs = {path.name.split(".")[1] for path in (tree / "results/runs").iterdir()}
     assert {"half", "half_early"} <= runs and "Half, from the last block but one on." in printed
     assert re.search(r"\tkeyvalue\t", printed) and re.search(r"\tbox\t", printed)
-    for table in ("table1_main", "table_peers", "table6_metrics_224", "table7_metrics_336"):
+    for table in tables:
         path = tree / f"results/smoke/tables/{table}.csv"
         with open(path, encoding="utf-8", newline="") as file:
             cells = [cell for cell in csv.DictReader(file) if cell["row"] in ("Key-value", "Box")]
