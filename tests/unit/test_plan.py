@@ -1,5 +1,6 @@
 """Suites expand to the runs that the paper's tables need, and runs share passes."""
 
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -173,7 +174,8 @@ def test_grid_cells_are_not_published_one_by_one(paper):
 
 
 @pytest.mark.parametrize("suite", plan.suites())
-def test_every_suite_plans_and_prints_tsv_only(suite, capsys):
+def test_every_suite_plans_and_prints_tsv_only(suite, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "load", functools.cache(plan.load))
     plan.main([suite])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "pass\trun\tbenchmark\tmethod\timage_size"
@@ -203,6 +205,12 @@ def conf(tmp_path, monkeypatch):
         path.write_text(yaml.safe_dump(kept))
 
     return edit
+
+
+def test_three_hundred_runs_need_no_more_passes_than_a_few(conf, smoke):
+    conf("table", "fig7_sensitivity", {"eps": [round(0.4 + 0.02 * step, 2) for step in range(38)]})
+    many = plan.load("smoke")
+    assert len(many.runs) > 300 and many.passes.keys() == smoke.passes.keys()
 
 
 def rows(*rows, **group):

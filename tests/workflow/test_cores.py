@@ -23,7 +23,7 @@ from tests.workflow.made_runs import make_pass
 from cliptrase.plan import load
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL, CORES = (1, 2, 3, 4, 16), (1, 2, 8, 64)
+REAL, CORES = (1, 2, 3, 16), (1, 2, 64)
 WAITING = {"fetch_archive", "fetch_weights"}  # they wait for the network, three at most
 WORKERS = re.compile(r"--workers (\d+)")
 Case = dict[str, Any]
