@@ -227,7 +227,7 @@ LONG = tuple(f"{number}: a name that nobody reads to its end, however long" for 
 MANY = tuple(f"class number {number}" for number in range(847))
 CASES = {
     "one": [picture()],
-    "six": [picture(seed=seed, name=f"scene {seed}") for seed in range(6)],
+    "three": [picture(seed=seed, name=f"scene {seed}") for seed in range(3)],
     "two classes": [picture(classes=NAMES[:2])],
     "847 classes": [picture(classes=MANY)],
     "long names": [picture(classes=LONG, name="a picture with a name " * 9)] * 2,
