@@ -15,6 +15,7 @@ from benchmarks.pixels import differing, label_maps, margins, predictor_of
 from PIL import Image
 from tests.few_scenes import write_scenes
 
+from cliptrase.evaluate import __main__ as command
 from cliptrase.evaluate.graph import Graph
 
 METHODS, IMAGES = ("clip", "cliptrase"), 2
@@ -32,12 +33,13 @@ def runs():
 
 @pytest.fixture(scope="module")
 def made(data, tmp_path_factory):
-    """The run folders of a sweep as the machine is, and in another environment."""
+    """The run folders of a sweep in this process, and in another environment."""
     some = [Environment("as it is"), environments.together()]
     words = environments.sweep_words(METHODS, IMAGES)
     folder = tmp_path_factory.mktemp("made")
-    made = [environments.sweep(each, words, data, folder / each.name) for each in some]
-    return some, made
+    here = folder / "here" / "runs"
+    command.main(["-m", *words, f"data={data}", f"out={here}", "device=cpu", "workers=1"])
+    return some, [here, environments.sweep(some[1], words, data, folder)]
 
 
 @pytest.mark.slow
