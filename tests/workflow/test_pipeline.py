@@ -285,6 +285,7 @@ def test_a_table_is_rendered_again_once_the_run_of_an_empty_cell_is_there(empty)
         (markers.tables, ["tables/main.csv", "tables/main.md", "tables/main.tex"]),
         (markers.figures, ["figures/main.svg", "figures/main.png"]),
         (markers.pictures, ["pictures/shapes.npz", "pictures/shapes_bg.npz"]),
+        (markers.page, ["index.html", "another.html"]),
     ],
 )
 def test_what_was_edited_is_rendered_again(empty, asked, files):

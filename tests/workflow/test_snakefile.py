@@ -284,7 +284,15 @@ def test_archives_of_a_suite_s_own_folder_are_never_those_of_the_paper(bare):
     assert not (bare / "data").exists() and not any((bare / ".snakemake").glob("locks/*"))
 
 
+def test_label_maps_are_due_where_they_are_asked_for(tree):
+    done = snakemake(tree, "all", "--dry-run", "--printshellcmds", save_maps="1")
+    commands = re.findall(r"cliptrase.evaluate.planned .*", done.stdout)
+    assert len(commands) == len(PLAN.passes), done.stdout
+    assert all(" --save-maps 1 " in command for command in commands)
+
+
 def test_the_device_and_the_number_of_cores_rerun_nothing(tree):
+    """Nor do label maps that another start asked for."""
     assert planned_jobs(tree, "--cores", "1", "all", device="cpu") == {}
 
 
@@ -316,13 +324,6 @@ def test_a_pass_is_cut_by_hours_as_it_was_when_it_began(bare, monkeypatch):
     assert sorted(counts) == sorted(names * 2)
     added_up = [name for name, options in commands if "--shards 2 " in options]
     assert sorted(added_up) == sorted(names)
-
-
-def test_label_maps_are_due_where_they_are_asked_for(tree):
-    done = snakemake(tree, "all", "--dry-run", "--printshellcmds", save_maps="1")
-    commands = re.findall(r"cliptrase.evaluate.planned .*", done.stdout)
-    assert len(commands) == len(PLAN.passes), done.stdout
-    assert all(" --save-maps 1 " in command for command in commands)
 
 
 def test_tables_are_rendered_every_time_and_no_run_is_started(tree, tmp_path):
