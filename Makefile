@@ -36,7 +36,7 @@ fig8: setup  ## Figure 8: SAN trained on embedded scenes, its queries begun in t
 miniature: setup  ## the paper's suite on small archives of its sources, served on 127.0.0.1 (minutes)
 	OMP_NUM_THREADS=1 $(PY) -m tests.miniature --cores $(CORES)
 
-test: setup  ## the tests, two at a time
+test: setup  ## the tests, two files at a time
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile -m "not cluster"
 
 cluster: setup  ## a suite and a sweep on a SLURM of this machine: needs slurm-wlm and munge (minutes)
