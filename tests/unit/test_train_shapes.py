@@ -169,7 +169,7 @@ def test_no_pixel_label_reaches_the_training():
 def test_the_card_says_what_was_measured(exported, monkeypatch):
     every = captions.templates
     monkeypatch.setattr(captions, "templates", lambda name: every(name)[:2])  # quick
-    record = {"recipe": SCHEDULE.__dict__, "losses": [[6, 2.0]], "seconds": 60.0, "threads": 1}
+    record = {"recipe": asdict(SCHEDULE), "losses": [[6, 2.0]], "seconds": 60.0, "threads": 1}
     (exported / "training.json").write_text(json.dumps(record))
     figures = shapes_card.write_card(exported, single=6, many=6)
     for name in ("shapes", "imagenet80"):
@@ -209,7 +209,7 @@ def test_wilson_interval():
 def test_the_shipped_checkpoint_is_of_this_recipe_and_knows_the_objects():
     folder = descent.ROOT / "assets" / "shapes_clip"
     record = json.loads((folder / "training.json").read_text())
-    assert record["recipe"] == json.loads(json.dumps(asdict(Schedule())))
+    assert Schedule.of(record["recipe"]) == Schedule()
     assert record["losses"][-1][0] == Schedule().steps
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     # Other seeds than the card's, so that the card is not its own witness.

@@ -25,11 +25,12 @@ ONE_OBJECT = 0.2  # of those speak of one object only
 class Content:
     """What is on a scene, as raw labels (concepts.py).
 
-    objects: those visible on at least 1 % of the scene, back to front.
+    objects: those visible on at least 1 % of the scene, back to front. background: None where a
+    crop of a scene shows too little of it.
     """
 
     objects: tuple[int, ...]
-    background: int
+    background: int | None
 
 
 def templates(name: str) -> tuple[str, ...]:
@@ -52,7 +53,8 @@ def caption(content: Content, stream: Stream) -> str:
     names = [concepts.name(raw, with_colour=stream.chance(COLOURED)) for raw in objects]
     if stream.chance(ONLY_BACKGROUND):
         names = []
-    place = concepts.name(content.background)
+    if content.background is None and not names:
+        names = [concepts.name(content.objects[-1])]
     frames = SHAPES_FRAMES
     if stream.chance(IMAGENET):
         frames = IMAGENET_FRAMES
@@ -60,6 +62,9 @@ def caption(content: Content, stream: Stream) -> str:
             names = names[:1]
     frame = frames[stream.integer(len(frames))]
     things = listed(names)
+    if content.background is None:
+        return frame.format(things)
+    place = concepts.name(content.background)
     if not things:
         things = place
     elif stream.chance(BACKGROUND):
@@ -70,6 +75,8 @@ def caption(content: Content, stream: Stream) -> str:
 def full(content: Content) -> str:
     """Every object in its colour, and the background: what a retrieval test asks for, no frame."""
     things = listed([concepts.name(raw) for raw in content.objects])
+    if content.background is None:
+        return things
     place = concepts.name(content.background)
     return PLACES[0].format(things, place) if things else place
 

@@ -138,7 +138,10 @@ def card(record: dict[str, Any]) -> str:
 
     A "note" in the record, written by hand, is what a reader should know of that run.
     """
-    recipe, figures = record["recipe"], record["figures"]
+    # That module needs this one.
+    from cliptrase.shapes.train import Schedule
+
+    recipe, figures = Schedule.of(record["recipe"]), record["figures"]
     asked = figures["shapes"]["objects"][1], figures["shapes"]["image_to_text_1"][1]
     rows = "\n".join(
         f"| {title} | " + " | ".join(_cell(figures[name][key]) for name in TEMPLATES) + " |"
@@ -152,11 +155,14 @@ def card(record: dict[str, Any]) -> str:
         )
     )
     start, phases = 0, []
-    for end, kept in recipe["phases"]:
+    for end, kept in recipe.phases:
         phases.append(f"{kept} for {round((end - start) * 100, 1):g} %")
         start = end
-    n_scenes = recipe["scenes"]
+    n_scenes = recipe.scenes
     note = f"\n- {record['note']}" if "note" in record else ""
+    shape = recipe.tower
+    heads = shape.width // shape.head_width
+    tower = f"{shape.layers} blocks, width {shape.width}, {heads} heads"
     own, imagenet = len(captions.SHAPES_FRAMES), len(captions.IMAGENET_FRAMES)
     return f"""# shapes_clip: the embedded CLIP
 
@@ -166,7 +172,7 @@ tests. It knows nothing of photographs, and no word that its captions do not hav
 
 | | |
 |---|---|
-| Image tower | ViT, 6 blocks, width 192, 3 heads, patch 16, 224 px, QuickGELU |
+| Image tower | ViT, {tower}, patch 16, 224 px, QuickGELU |
 | Text tower | 2 blocks, width 128, 2 heads, context 77, open_clip's tokenizer |
 | Joint space | 128 |
 | Weights | fp16; rows of the vocabulary that no caption or template uses are zero |
@@ -179,10 +185,10 @@ Load it with `open_clip.create_model("local-dir:assets/shapes_clip")`.
   with clutter, one of five with a single object; a new caption for a scene every time it is seen.
   Captions say which objects and which background are there, in random order and words, with
   things left out. No pixel label, box or position is used.
-- Objective: CLIP's symmetric contrastive loss, {recipe["steps"]:,} steps of {recipe["batch"]} pairs
-  ({recipe["steps"] * recipe["batch"]:,} in all).
-- AdamW, learning rate {recipe["learning_rate"]:g} (warm-up {recipe["warm_up"]} steps, then half a
-  cosine to 0, by steps), weight decay {recipe["weight_decay"]:g} on matrices, gradients clipped at
+- Objective: CLIP's symmetric contrastive loss, {recipe.steps:,} steps of {recipe.batch} pairs
+  ({recipe.steps * recipe.batch:,} in all).
+- AdamW, learning rate {recipe.learning_rate:g} (warm-up {recipe.warm_up} steps, then half a
+  cosine to 0, by steps), weight decay {recipe.weight_decay:g} on matrices, gradients clipped at
   norm 1, bf16 autocast, horizontal flips.
 - Patches kept of 196 (FLIP), in order, by share of the steps: {", ".join(phases)}.
 - {record["seconds"] / 60:.0f} minutes on {record["threads"]} CPU thread(s), scenes not counted.

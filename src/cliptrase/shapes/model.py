@@ -5,6 +5,7 @@ some of the patches and stops text at the longest caption; the checkpoint hides 
 """
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,41 @@ from cliptrase.files import atomic_write, write_text
 from cliptrase.shapes import captions
 
 VOCABULARY = 49_408  # rows of open_clip's tokenizer
-SIZE, PATCH, WIDTH = 224, 16, 192
+SIZE, PATCH = 224, 16
 GRID = SIZE // PATCH
-VISION = {"image_size": SIZE, "layers": 6, "width": WIDTH, "head_width": 64, "patch_size": PATCH}
 TEXT = {"context_length": 77, "vocab_size": VOCABULARY, "width": 128, "heads": 2, "layers": 2}
 MEAN, STD = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 
-def config() -> dict[str, Any]:
+@dataclass(frozen=True)
+class Tower:
+    """The image tower: its blocks, their width, and the width of a head."""
+
+    layers: int = 6
+    width: int = 192
+    head_width: int = 64
+
+
+def config(tower: Tower) -> dict[str, Any]:
     """The open_clip_config.json of the model."""
-    shapes = {"embed_dim": 128, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT}
+    vision = asdict(tower) | {"image_size": SIZE, "patch_size": PATCH}
+    shapes = {"embed_dim": 128, "quick_gelu": True, "vision_cfg": vision, "text_cfg": TEXT}
     colours = {"mean": list(MEAN), "std": list(STD)}
     resizing = {"interpolation": "bicubic", "resize_mode": "shortest"}
     return {"model_cfg": shapes, "preprocess_cfg": {**colours, **resizing}}
 
 
 def to_patches(image: np.ndarray) -> np.ndarray:
-    """(224, 224, 3) uint8 -> (196, 768) uint8, in the order of the patch convolution's weight."""
-    cut = image.reshape(GRID, PATCH, GRID, PATCH, 3).transpose(0, 2, 4, 1, 3)
-    return cut.reshape(GRID * GRID, 3 * PATCH * PATCH)
+    """(16·g, 16·g, 3) uint8 -> (g·g, 768), in the order of the patch convolution's weight."""
+    grid = len(image) // PATCH
+    cut = image.reshape(grid, PATCH, grid, PATCH, 3).transpose(0, 2, 4, 1, 3)
+    return cut.reshape(grid * grid, 3 * PATCH * PATCH)
+
+
+def from_patches(patches: np.ndarray) -> np.ndarray:
+    """(196, 768) -> (224, 224, 3): what `to_patches` undoes."""
+    tiles = patches.reshape(GRID, GRID, 3, PATCH, PATCH).transpose(0, 3, 1, 4, 2)
+    return tiles.reshape(SIZE, SIZE, 3)
 
 
 class CaptionTokenizer:
@@ -60,25 +77,52 @@ class CaptionTokenizer:
         return rows
 
 
-def new_model(tokenizer: CaptionTokenizer, seed: int) -> CLIP:
+def new_model(tokenizer: CaptionTokenizer, seed: int, tower: Tower) -> CLIP:
     """open_clip's CLIP with random weights and only the used rows of its vocabulary."""
     torch.manual_seed(seed)
     text = TEXT | {"vocab_size": len(tokenizer.used)}
-    return CLIP(**config()["model_cfg"] | {"text_cfg": text})
+    return CLIP(**config(tower)["model_cfg"] | {"text_cfg": text})
 
 
-def encode_patches(model: CLIP, patches: Tensor, at: Tensor) -> Tensor:
+def tower_of(model: CLIP) -> Tower:
+    """The shape of a model's image tower."""
+    blocks, width = model.visual.transformer.resblocks, len(model.visual.class_embedding)
+    return Tower(len(blocks), width, width // blocks[0].attn.num_heads)
+
+
+def positions(model: CLIP, grid: int) -> Tensor:
+    """Position embeddings (g·g, D) of patches, resized where the grid is not the model's own, as
+    `cliptrase.model.vision.resized` does, with gradients."""
+    own = model.visual.positional_embedding[1:]
+    if grid == GRID:
+        return own
+    table = own.view(1, GRID, GRID, -1).permute(0, 3, 1, 2)
+    larger = F.interpolate(table, scale_factor=(grid + 0.1) / GRID, mode="bicubic")
+    return larger[0].flatten(1).T
+
+
+def encode_patches(
+    model: CLIP, patches: Tensor, at: Tensor, *, grid: int = GRID, rows: list[Tensor] | None = None
+) -> Tensor:
     """[CLS] embeddings (B, 128) from some of the patches: uint8 (B, n, 768) at positions (B, n).
 
-    The patch convolution is a matrix product here. Equal to model.encode_image on all 196.
+    The patch convolution is a matrix product here. Equal to model.encode_image on all 196. rows:
+    for each block the images that go through it; its residual grows so that the mean is kept.
     """
     visual = model.visual
     mean = torch.tensor(MEAN).mul(255).repeat_interleave(PATCH * PATCH)
     scale = torch.tensor(STD).mul(255).repeat_interleave(PATCH * PATCH).reciprocal()
     tokens = F.linear((patches.float() - mean) * scale, visual.conv1.weight.flatten(1))
-    tokens = tokens + visual.positional_embedding[1:][at]
+    tokens = tokens + positions(model, grid)[at]
     cls = (visual.class_embedding + visual.positional_embedding[0]).expand(len(at), 1, -1)
-    tokens = visual.transformer(visual.ln_pre(torch.cat([cls, tokens], dim=1)))
+    tokens = visual.ln_pre(torch.cat([cls, tokens], dim=1))
+    if rows is None:
+        tokens = visual.transformer(tokens)
+    else:
+        for block, some in zip(visual.transformer.resblocks, rows, strict=True):
+            own = tokens[some]
+            grown = (block(own) - own) * (len(tokens) / len(some))
+            tokens = tokens.index_add(0, some, grown)
     return visual.ln_post(tokens[:, 0]) @ visual.proj
 
 
@@ -98,6 +142,6 @@ def export(model: CLIP, tokenizer: CaptionTokenizer, folder: Path) -> None:
     rows[tokenizer.used] = state["token_embedding.weight"]
     state["token_embedding.weight"] = rows
     state.pop("attn_mask", None)
-    write_text(folder / CONFIG, json.dumps(config(), indent=2) + "\n")
+    write_text(folder / CONFIG, json.dumps(config(tower_of(model)), indent=2) + "\n")
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(state))

@@ -7,6 +7,7 @@ same scene, with the same things at the same places, without the discs.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,22 +37,23 @@ EVALUATION = {"shapes": True, "shapes_clean": False}
 _LAYOUT, _GROUND, _CLUTTER = 0, 1, 2
 
 
-@dataclass(frozen=True)
-class Scene(Content):
-    """image: (H, W, 3) uint8 RGB. label: (H, W) uint8 raw labels, none unlabelled."""
-
-    image: np.ndarray
-    label: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Thing:
+class Thing(NamedTuple):
     """One object's place in the layout: its raw label; x, y and radius in pixels."""
 
     raw: int
     x: float
     y: float
     radius: float
+
+
+@dataclass(frozen=True)
+class Scene(Content):
+    """image: (H, W, 3) uint8 RGB. label: (H, W) uint8 raw labels, none unlabelled. things: what was
+    laid out, back to front, also what is hardly visible."""
+
+    image: np.ndarray
+    label: np.ndarray
+    things: tuple[Thing, ...]
 
 
 def scene(seed: int, clutter: bool = True, *, size: int = SIZE, count: int | None = None) -> Scene:
@@ -73,7 +75,7 @@ def scene(seed: int, clutter: bool = True, *, size: int = SIZE, count: int | Non
     seen = tuple(thing.raw for thing in things if area[thing.raw] >= VISIBLE * size * size)
     pixels = np.clip(rgb + 0.5, 0.0, 255.0).astype(np.uint8)
     image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    return Scene(seen, concepts.background_id(background), image, label)
+    return Scene(seen, concepts.background_id(background), image, label, tuple(things))
 
 
 def evaluation_scene(dataset: str, index: int) -> Scene:
@@ -81,11 +83,11 @@ def evaluation_scene(dataset: str, index: int) -> Scene:
     return scene(TEST_SEEDS[index], EVALUATION[dataset])
 
 
-def _arrange(layout: Stream, count: int, size: int) -> list[_Thing]:
+def _arrange(layout: Stream, count: int, size: int) -> list[Thing]:
     """Different objects, back to front; of five random places each takes the one farthest off."""
     unit = size / SIZE
     low, high = {1: (44, 86), 2: (36, 72), 3: (32, 62)}.get(count, (28, 54))
-    things: list[_Thing] = []
+    things: list[Thing] = []
     for kind in layout.sample(len(concepts.OBJECTS), count):
         colours = concepts.ATTRIBUTES[concepts.OBJECTS[kind]]
         raw = concepts.fine_id(kind, layout.pick(concepts.FREQUENCIES[len(colours)]))
@@ -97,17 +99,17 @@ def _arrange(layout: Stream, count: int, size: int) -> list[_Thing]:
             gap = min((_gap(x, y, t) - radius for t in things), default=0.0)
             if gap > best_gap:
                 best, best_gap = (x, y), gap
-        things.append(_Thing(raw, *best, radius))
+        things.append(Thing(raw, *best, radius))
     return things
 
 
-def _gap(x: float, y: float, thing: _Thing) -> float:
+def _gap(x: float, y: float, thing: Thing) -> float:
     """How far (x, y) is from a thing's circle."""
     dx, dy = x - thing.x, y - thing.y
     return math.sqrt(dx * dx + dy * dy) - thing.radius
 
 
-def _draw(rgb: np.ndarray, label: np.ndarray, thing: _Thing, stream: Stream) -> None:
+def _draw(rgb: np.ndarray, label: np.ndarray, thing: Thing, stream: Stream) -> None:
     """Draw one object over rgb (3, H, W) and label (H, W), in place, inside its bounding box."""
     fine = concepts.FINE[thing.raw]
     name = concepts.OBJECTS[fine.object]

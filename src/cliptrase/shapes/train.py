@@ -10,14 +10,18 @@ bit for bit where an uninterrupted one does (one thread, same machine). Run it i
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cliptrase.files import atomic_write
 from cliptrase.shapes import captions, descent, scenes
@@ -25,6 +29,7 @@ from cliptrase.shapes.model import (
     GRID,
     PATCH,
     CaptionTokenizer,
+    Tower,
     encode_patches,
     encode_rows,
     export,
@@ -32,8 +37,9 @@ from cliptrase.shapes.model import (
     to_patches,
 )
 from cliptrase.shapes.stream import Stream
+from cliptrase.shapes.views import View, Window, content, shown, window
 
-_ORDER, _BATCH = 1, 2  # purposes of the streams of random numbers
+_ORDER, _BATCH, _DEPTH = 1, 2, 3  # purposes of the streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,27 @@ class Schedule:
     weight_decay: float = 0.1
     warm_up: int = 200
     seed: int = 1
+    tower: Tower = field(default_factory=Tower)
+    views: tuple[View, ...] = (View(),)  # by turns, a step each
+    skipped: float = 0.0  # share of the images that skip a block: stochastic depth
+    products: bool = False  # attention as plain products: faster on a CPU, rounded otherwise
+
+    @classmethod
+    def of(cls, recipe: Mapping[str, Any]) -> Self:
+        """The schedule of a record. What it does not say is as today."""
+        tower, views = recipe.get("tower", {}), recipe.get("views", [View()])
+        phases = tuple((end, kept) for end, kept in recipe["phases"])
+        shapes = {"tower": Tower(**tower), "views": tuple(View(*each) for each in views)}
+        return cls(**{**recipe, **shapes, "phases": phases})
+
+    def view(self, step: int) -> View:
+        """What is seen of the scenes of this step."""
+        return self.views[step % len(self.views)]
 
     def kept(self, step: int) -> int:
-        """How many patches an image keeps at this step."""
-        return next(kept for end, kept in self.phases if step < end * self.steps or end == 1.0)
+        """How many patches an image keeps at this step: no more than the smallest window has."""
+        kept = next(kept for end, kept in self.phases if step < end * self.steps or end == 1.0)
+        return min(kept, self.view(step).smallest ** 2)
 
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, then half a cosine to zero, by steps."""
@@ -61,10 +84,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Store:
-    """Pre-made scenes: patches (N, 196, 768) uint8, a patch's pixels as (3, 16, 16); contents."""
+    """Pre-made scenes: patches (N, 196, 768) uint8, a patch's pixels as (3, 16, 16); contents; and
+    where things were laid out."""
 
     patches: np.ndarray
     contents: list[captions.Content]
+    things: list[tuple[scenes.Thing, ...]]
 
 
 def training_scene(seed: int) -> scenes.Scene:
@@ -74,7 +99,7 @@ def training_scene(seed: int) -> scenes.Scene:
 
 def build_store(folder: Path, count: int) -> Store:
     """The first `count` training scenes under `folder`, made once (150 kB a scene)."""
-    pixels, meta = folder / f"scenes-{count}.u8", folder / f"scenes-{count}.json"
+    pixels, meta = folder / f"scenes-{count}.u8", folder / f"contents-{count}.json"
     shape = (count, GRID * GRID, 3 * PATCH * PATCH)
     if not meta.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +109,7 @@ def build_store(folder: Path, count: int) -> Store:
         for index in range(count):
             made = training_scene(scenes.TRAIN_SEEDS[index])
             out[index] = to_patches(made.image)
-            made_contents.append((made.objects, made.background))
+            made_contents.append((made.objects, made.background, made.things))
             if index % 2000 == 1999:
                 descent.report(f"scenes {index + 1}/{count}")
         out.flush()
@@ -92,36 +117,67 @@ def build_store(folder: Path, count: int) -> Store:
         os.replace(part, pixels)
         with atomic_write(meta, "w") as file:
             json.dump(made_contents, file)
-    contents = [captions.Content(tuple(o), b) for o, b in json.loads(meta.read_text())]
-    return Store(np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape), contents)
+    known = json.loads(meta.read_text())
+    contents = [captions.Content(tuple(objects), background) for objects, background, _ in known]
+    things = [tuple(scenes.Thing(*each) for each in laid_out) for *_, laid_out in known]
+    return Store(np.memmap(pixels, dtype=np.uint8, mode="r", shape=shape), contents, things)
 
 
 def batch(store: Store, schedule: Schedule, step: int) -> tuple[Tensor, Tensor, list[str]]:
     """Patches (B, n, 768) uint8, their positions (B, n), captions: all from the step's number."""
+    view, kept_of_each = schedule.view(step), schedule.kept(step)
     count = len(store.contents)
     per_epoch = count // schedule.batch
     epoch, place = divmod(step, per_epoch)
     order = np.argsort(Stream(schedule.seed, _ORDER + 16 * epoch).uniforms(count), kind="stable")
     chosen = order[place * schedule.batch : (place + 1) * schedule.batch]
     stream = Stream(schedule.seed, _BATCH + 16 * step)
-    cells = stream.uniforms(schedule.batch, GRID * GRID)
-    keep = np.sort(np.argsort(cells, axis=1, kind="stable")[:, : schedule.kept(step)], axis=1)
+    cells = stream.uniforms(schedule.batch, view.largest**2)
+    keep = np.empty((schedule.batch, kept_of_each), dtype=np.int64)
     patches = np.empty((*keep.shape, 3 * PATCH * PATCH), dtype=np.uint8)
     texts = []
     for row, index in enumerate(chosen):
-        kept = store.patches[index][keep[row]]
+        seen = store.contents[index]
+        at = Window(0, 0, view.grid)
+        if not view.whole:
+            at = window(view, stream)
+            seen = content(seen, store.things[index], at, view.grid)
+        order = np.argsort(cells[row, : at.side**2], kind="stable")
+        places = np.sort(order[:kept_of_each])
+        kept = shown(store.patches[index], at, view.grid, places)
+        keep[row] = at.cells(places, view.grid)
         if stream.chance(0.5):  # mirrored: the pixels of a patch, and its column
             kept = kept.reshape(-1, PATCH)[:, ::-1].reshape(kept.shape)
-            keep[row] += GRID - 1 - 2 * (keep[row] % GRID)
+            keep[row] += view.grid - 1 - 2 * (keep[row] % view.grid)
         patches[row] = kept
-        texts.append(captions.caption(store.contents[index], stream))
+        texts.append(captions.caption(seen, stream))
     return torch.from_numpy(patches), torch.from_numpy(keep), texts
 
 
-def loss_of(model: CLIP, patches: Tensor, at: Tensor, rows: Tensor) -> Tensor:
-    """CLIP's symmetric contrastive loss."""
+def through(schedule: Schedule, step: int) -> list[Tensor] | None:
+    """For each block of the image tower the images that go through it; None: all through all."""
+    if not schedule.skipped:
+        return None
+    count = round(schedule.batch * (1 - schedule.skipped))
+    draws = Stream(schedule.seed, _DEPTH + 16 * step).uniforms(
+        schedule.tower.layers, schedule.batch
+    )
+    some = np.sort(np.argsort(draws, axis=1, kind="stable")[:, :count], axis=1)
+    return list(torch.from_numpy(some))
+
+
+def loss_of(
+    model: CLIP,
+    patches: Tensor,
+    at: Tensor,
+    rows: Tensor,
+    grid: int = GRID,
+    through: list[Tensor] | None = None,
+) -> Tensor:
+    """CLIP's symmetric contrastive loss. `through`: as `encode_patches` has it."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        images, texts = encode_patches(model, patches, at), encode_rows(model, rows)
+        images = encode_patches(model, patches, at, grid=grid, rows=through)
+        texts = encode_rows(model, rows)
     images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     logits = model.logit_scale.exp() * images @ texts.T
     truth = torch.arange(len(logits))
@@ -136,13 +192,15 @@ def train(
     Raises ValueError where the checkpoint is of another schedule. See `descent.run`.
     """
     tokenizer = CaptionTokenizer()
-    model = new_model(tokenizer, schedule.seed).train()
+    model = new_model(tokenizer, schedule.seed, schedule.tower).train()
     optimizer = descent.adamw(model, schedule.weight_decay, (0.9, 0.98), 1e-6)
 
     def take(step: int) -> float:
         patches, at, texts = batch(store, schedule, step)
-        loss = loss_of(model, patches, at, tokenizer(texts))
-        value = descent.descend(model, optimizer, schedule.rate(step), loss)
+        rows, grid = tokenizer(texts), schedule.view(step).grid
+        with sdpa_kernel(SDPBackend.MATH) if schedule.products else nullcontext():
+            loss = loss_of(model, patches, at, rows, grid, through(schedule, step))
+            value = descent.descend(model, optimizer, schedule.rate(step), loss)
         with torch.no_grad():
             model.logit_scale.clamp_(max=float(np.log(100)))
         return value
@@ -163,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
     if args.export:
         tokenizer = CaptionTokenizer()
-        model = new_model(tokenizer, schedule.seed)
+        model = new_model(tokenizer, schedule.seed, schedule.tower)
         model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
         export(model, tokenizer, args.out)
         return
