@@ -154,7 +154,7 @@ def card(record: dict[str, Any]) -> str:
             ("text to image, R@5", "text_to_image_5"),
         )
     )
-    start, phases = 0, []
+    start, phases = 0.0, []
     for end, kept in recipe.phases:
         phases.append(f"{kept} for {round((end - start) * 100, 1):g} %")
         start = end
