@@ -111,10 +111,12 @@ def test_a_step_of_windows_learns_positions_and_captions(store, model):
 
 
 def test_images_skip_blocks_and_the_others_make_up_for_it(model):
-    schedule = Schedule(batch=8, tower=Tower(3, 32, 16), skipped=0.25)
-    rows = through(schedule, 0)
-    assert rows is not None and [len(some) for some in rows] == [6, 6, 6]
-    assert len({tuple(some.tolist()) for some in rows}) > 1
+    schedule = Schedule(steps=4, batch=8, tower=Tower(3, 32, 16), skipped=0.5)
+    by_step = [through(schedule, step) for step in range(4)]
+    assert [[len(some) for some in rows] for rows in by_step] == [
+        [each] * 3 for each in (8, 7, 6, 5)
+    ]
+    assert len({tuple(some.tolist()) for some in by_step[2]}) > 1
     assert through(Schedule(), 0) is None
     patches = torch.randint(0, 255, (8, 5, 768), dtype=torch.uint8)
     at = torch.arange(5).expand(8, -1)

@@ -57,7 +57,8 @@ class Schedule:
     seed: int = 1
     tower: Tower = field(default_factory=Tower)
     views: tuple[View, ...] = (View(),)  # by turns, a step each
-    skipped: float = 0.0  # share of the images that skip a block: stochastic depth
+    # Share of the images that skip a block: stochastic depth. It grows evenly from 0 to this.
+    skipped: float = 0.0
     products: bool = False  # attention as plain products: faster on a CPU, rounded otherwise
 
     @classmethod
@@ -158,7 +159,7 @@ def through(schedule: Schedule, step: int) -> list[Tensor] | None:
     """For each block of the image tower the images that go through it; None: all through all."""
     if not schedule.skipped:
         return None
-    count = round(schedule.batch * (1 - schedule.skipped))
+    count = round(schedule.batch * (1 - schedule.skipped * step / schedule.steps))
     draws = Stream(schedule.seed, _DEPTH + 16 * step).uniforms(
         schedule.tower.layers, schedule.batch
     )
@@ -206,7 +207,7 @@ def train(
         return value
 
     recipe, parts = asdict(schedule), {"model": model, "optimizer": optimizer}
-    record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=50, stop=stop)
+    record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=25, stop=stop)
     return model.eval(), record
 
 
