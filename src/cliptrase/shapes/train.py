@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +81,18 @@ class Schedule:
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, then half a cosine to zero, by steps."""
         return descent.half_cosine(step, self.steps, self.learning_rate, self.warm_up)
+
+
+# A candidate for the next embedded CLIP: as many blocks as ViT-B/16, thinner ones; whole scenes and
+# windows of them at 224 and 336 px; every block learns what others may have been skipped over.
+DEEPER = Schedule(
+    steps=12_000,
+    phases=((0.75, 49), (0.93, 98), (1.0, 196)),
+    tower=Tower(layers=12, width=144, head_width=48),
+    views=(View(), View(14, 6, 12), View(21, 21, 21), View(21, 6, 14)),
+    skipped=0.3,
+    products=True,
+)
 
 
 @dataclass(frozen=True)
@@ -215,10 +227,15 @@ def main(argv: list[str] | None = None) -> None:
     """Train, export, measure, describe."""
     from cliptrase.shapes.card import write_card  # needs this module
 
-    flags = {"card": "only measure and write the card", "export": "only export the checkpoint"}
-    counts = {"steps": Schedule.steps, "scenes": Schedule.scenes}
+    flags = {
+        "card": "only measure and write the card",
+        "export": "only export the checkpoint",
+        "deeper": "the candidate of twelve blocks",
+    }
+    counts = {"steps": 0, "scenes": 0}  # 0: as the recipe says
     args = descent.options(argv, __doc__, "shapes_clip", counts, **flags)
-    schedule = Schedule(steps=args.steps, scenes=args.scenes)
+    given = {name: getattr(args, name) for name in counts if getattr(args, name)}
+    schedule = replace(DEEPER if args.deeper else Schedule(), **given)
     checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
     if args.export:
         tokenizer = CaptionTokenizer()
