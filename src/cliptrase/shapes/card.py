@@ -21,7 +21,9 @@ from torch import Tensor
 
 from cliptrase.files import write_text
 from cliptrase.shapes import captions, concepts, scenes
-from cliptrase.shapes.model import GRID, encode_patches, encode_rows, to_patches
+from cliptrase.shapes.model import GRID, PATCH, encode_patches, encode_rows, to_patches
+from cliptrase.shapes.train import Schedule
+from cliptrase.shapes.views import View
 
 Figures = dict[str, dict[str, list[int]]]  # [right, asked] by template list and question
 SINGLE, MANY = 1000, 500
@@ -133,14 +135,64 @@ def curve(losses: list[list[float]]) -> str:
     return file.getvalue()
 
 
+def _places(recipe: Schedule) -> str:
+    """What a training knows beside pictures and captions, in a sentence."""
+    if all(view.whole for view in recipe.views):
+        return "No pixel label, box or position is used."
+    return """No pixel label is used.
+  Positions have one use: the caption of a window names what the generator laid out there, each
+  thing being a disc in its list."""
+
+
+def _seen(view: View) -> str:
+    """What a step of a view shows, in words."""
+    at = f"{view.grid * PATCH} px"
+    if view.whole:
+        return f"whole scenes at {at}"
+    return f"windows of {view.smallest} to {view.largest} patches a side at {at}"
+
+
+def _beyond(recipe: Schedule) -> str:
+    """Lines on what a recipe has beside the plain one."""
+    lines = []
+    if recipe.views != (View(),):
+        seen = ",\n  ".join(map(_seen, recipe.views))
+        lines.append(
+            f"By turns, a step each: {seen}.\n"
+            "  Scenes are resized, and positions interpolated, as benchmarks do. Of a window\n"
+            "  no more patches are kept than the smallest one has."
+        )
+    if recipe.skipped:
+        lines.append(
+            "Stochastic depth: the share of the images that skip a block grows evenly from 0 to\n"
+            f"  {100 * recipe.skipped:g} %; every block is skipped by others."
+        )
+    return "".join(f"\n- {line}" for line in lines)
+
+
+def _trials(trials: list[dict[str, Any]]) -> str:
+    """What was tried before the recipe was chosen, as a section; nothing without trials."""
+    if not trials:
+        return ""
+    columns = list(trials[0])
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)], *(t.values() for t in trials)]
+    table = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    return f"""
+## Trials
+
+The recipe was chosen by one number, fixed before: the mean of zero-shot, retrieval, and the mIoU of
+MaskCLIP and of CLIPtrase at 224 px, on validation scenes (`benchmarks/trial_clip.py` measures it).
+
+{table}
+"""
+
+
 def card(record: dict[str, Any]) -> str:
     """The model card, from the record of the training and the figures measured.
 
-    A "note" in the record, written by hand, is what a reader should know of that run.
+    Two entries of the record are written by hand: a "note" is what a reader should know of that
+    run, "trials" are rows of what was tried before, with what benchmarks/trial_clip.py made of it.
     """
-    # That module needs this one.
-    from cliptrase.shapes.train import Schedule
-
     recipe, figures = Schedule.of(record["recipe"]), record["figures"]
     asked = figures["shapes"]["objects"][1], figures["shapes"]["image_to_text_1"][1]
     rows = "\n".join(
@@ -184,13 +236,13 @@ Load it with `open_clip.create_model("local-dir:assets/shapes_clip")`.
 - Data: {n_scenes:,} scenes of `cliptrase.shapes` (seeds 0 to {n_scenes - 1:,}), two of three
   with clutter, one of five with a single object; a new caption for a scene every time it is seen.
   Captions say which objects and which background are there, in random order and words, with
-  things left out. No pixel label, box or position is used.
+  things left out. {_places(recipe)}
 - Objective: CLIP's symmetric contrastive loss, {recipe.steps:,} steps of {recipe.batch} pairs
   ({recipe.steps * recipe.batch:,} in all).
 - AdamW, learning rate {recipe.learning_rate:g} (warm-up {recipe.warm_up} steps, then half a
   cosine to 0, by steps), weight decay {recipe.weight_decay:g} on matrices, gradients clipped at
   norm 1, bf16 autocast, horizontal flips.
-- Patches kept of 196 (FLIP), in order, by share of the steps: {", ".join(phases)}.
+- Patches kept of 196 (FLIP), in order, by share of the steps: {", ".join(phases)}.{_beyond(recipe)}
 - {record["seconds"] / 60:.0f} minutes on {record["threads"]} CPU thread(s), scenes not counted.
   With one thread, a run on the same machine and libraries repeats bit for bit, interrupted or
   not; another CPU may give other weights.{note}
@@ -211,7 +263,7 @@ background. Text embeddings are means over the templates.
 {rows}
 
 The benchmark's own scenes have other seeds; nothing here has seen them.
-
+{_trials(record.get("trials", []))}
 ## Again
 
     make train-shapes-clip                          # everything; goes on where it was interrupted

@@ -63,7 +63,7 @@ class Schedule:
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Self:
-        """The schedule of a record. What it does not say is as today."""
+        """The schedule that a record has; what it does not say is at its default."""
         tower, views = recipe.get("tower", {}), recipe.get("views", [View()])
         phases = tuple((end, kept) for end, kept in recipe["phases"])
         shapes = {"tower": Tower(**tower), "views": tuple(View(*each) for each in views)}
