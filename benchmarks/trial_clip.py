@@ -21,22 +21,19 @@ from pathlib import Path
 import numpy as np
 import open_clip
 
+from cliptrase import config
 from cliptrase.data.read.crop import crop_label
-from cliptrase.runs.counts import GroundTruth
+from cliptrase.data.read.vocabularies import read_names, vocabulary_path
+from cliptrase.evaluate.targets import Target
 from cliptrase.runs.metrics import class_counts, scores
 from cliptrase.segmenter import Segmenter
-from cliptrase.shapes import concepts, scenes
+from cliptrase.shapes import scenes
 from cliptrase.shapes.card import measure
 
 FIRST = 2_000_000  # of the validation seeds; the card takes others
 METHODS = ("maskclip", "cliptrase")
 SIZES = (224, 336)
-NAMES = (*concepts.OBJECTS, *concepts.BACKGROUNDS)
-# The class of each raw label: an object of any colour, or a background.
-CLASSES = np.array(
-    [fine.object for fine in concepts.FINE]
-    + [len(concepts.OBJECTS) + place for place in range(len(concepts.BACKGROUNDS))]
-)
+USUAL = ("benchmark=shapes", "model=shapes_clip")
 
 
 def validation_scenes(count: int) -> list[scenes.Scene]:
@@ -47,11 +44,14 @@ def validation_scenes(count: int) -> list[scenes.Scene]:
 
 def miou(folder: Path, method: str, size: int, made: Sequence[scenes.Scene]) -> float:
     """mIoU of a method on scenes, in per cent, as protocol `crop` counts it."""
-    segmenter = Segmenter(folder, method, NAMES, image_size=size, templates="shapes", crop=True)
-    matrix = np.zeros((len(NAMES), len(NAMES)), dtype=np.int64)
+    run = config.resolve([*USUAL, f"method={method}", f"image_size={size}"])
+    target, names = Target.of(run), read_names(vocabulary_path("shapes"))
+    segmenter = Segmenter(folder, method, names, image_size=size, templates="shapes", crop=True)
+    matrix = np.zeros((target.classes, target.classes), dtype=np.int64)
     for scene in made:
-        truth = GroundTruth.of(crop_label(CLASSES[scene.label], size), len(NAMES))
-        matrix += truth.confusion(segmenter(scene.image).labels)
+        truth = target.truth(crop_label(scene.label, size), "a scene")
+        if truth is not None:
+            matrix += truth.confusion(segmenter(scene.image).labels)
     return float(scores("cliptrase", *class_counts(matrix))["mIoU"])
 
 
