@@ -11,8 +11,7 @@ from tests.unit.publish.conftest import make_pass_files, make_runs
 
 from cliptrase.plan import Plan
 from cliptrase.publish.page import command as page
-from cliptrase.publish.page import contents as page_data
-from cliptrase.publish.page import kept_pictures as page_pictures
+from cliptrase.publish.page import contents, kept_pictures
 from cliptrase.publish.page.kept_pictures import Kept
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.run_folders import Folder
@@ -34,7 +33,7 @@ def shelf_of(suite: Plan, results: Path) -> Shelf:
 
 def write_page(suite: Plan, results: Path) -> str:
     """The text of the page; also written to <results>/<suite>/index.html."""
-    text = page.page_text(page_data.page_facts(suite, shelf_of(suite, results)))
+    text = page.page_text(contents.page_facts(suite, shelf_of(suite, results)))
     file = results / suite.suite / "index.html"
     file.parent.mkdir(exist_ok=True)
     file.write_text(text, encoding="utf-8")
@@ -53,14 +52,14 @@ def keep_drawn(suite: Plan, results: Path, benchmark: str, names: list[str]) -> 
     folders = [Folder(results / "runs" / run) for run in runs.values()]
     by_run = [by_image(each, each.metrics["rule"]) for each in folders]
     ids, rng = folders[0].counts.ids.tolist(), np.random.default_rng(5)
-    chosen = page_pictures.chosen(ids, by_run[-1])
+    chosen = kept_pictures.chosen(ids, by_run[-1])
     count, patches = len(chosen), GRID[0] * GRID[1]
     kept = Kept(
         {
             "benchmark": benchmark,
             "grid": GRID,
             "runs": [
-                {"row": row, "run": run, "counts": page_pictures.counts_digest(folder.path)}
+                {"row": row, "run": run, "counts": kept_pictures.counts_digest(folder.path)}
                 for (row, run), folder in zip(runs.items(), folders, strict=True)
             ],
             "names": names,
@@ -77,7 +76,7 @@ def keep_drawn(suite: Plan, results: Path, benchmark: str, names: list[str]) -> 
         rng.random(count, np.float32),
         rng.integers(0, 256, (count, patches, patches), np.uint8),
     )
-    page_pictures.write(page_pictures.file_of(results, suite.suite, benchmark), kept)
+    kept_pictures.write(kept_pictures.file_of(results, suite.suite, benchmark), kept)
     return kept
 
 

@@ -18,8 +18,7 @@ from cliptrase.model.load import load_clip
 from cliptrase.publish.figures import predicted
 from cliptrase.publish.figures.predicted import explained
 from cliptrase.publish.figures.shown_runs import chosen_runs
-from cliptrase.publish.page import kept_pictures as page_pictures
-from cliptrase.publish.page import predict_pictures as keep_pictures
+from cliptrase.publish.page import kept_pictures, predict_pictures
 from cliptrase.publish.results import Shelf
 
 pytestmark = pytest.mark.slow
@@ -43,9 +42,9 @@ def made(tmp_path_factory):
 def kept_of(made):
     suite, results, data = made
     shelf = Shelf(suite, results, data)
-    reasons = keep_pictures.keep(suite, shelf, data)
+    reasons = predict_pictures.keep(suite, shelf, data)
     assert reasons == {"shapes_bg": "", "shapes": ""}
-    return page_pictures.read(page_pictures.file_of(results, suite.suite, "shapes_bg"))
+    return kept_pictures.read(kept_pictures.file_of(results, suite.suite, "shapes_bg"))
 
 
 def test_the_maps_have_the_counts_of_their_runs(made):
@@ -90,7 +89,7 @@ def test_the_command_says_why_a_benchmark_has_none(made, monkeypatch, caplog):
     folder = results / "runs" / run.name
     folder.rename(results / "lost")
     try:
-        keep_pictures.main(command)
+        predict_pictures.main(command)
     finally:
         (results / "lost").rename(folder)
     said = json.loads((results / "smoke/pictures/kept.json").read_text())
@@ -114,6 +113,6 @@ def test_a_map_with_one_pixel_of_another_class_is_refused(made, monkeypatch):
         return jobs | {"SCLIP": SimpleNamespace(networks={}, predict=predict)}
 
     monkeypatch.setattr(predicted, "jobs_of", changed)
-    reasons = keep_pictures.keep(suite, Shelf(suite, results, data), data)
+    reasons = predict_pictures.keep(suite, Shelf(suite, results, data), data)
     assert all("sclip" in reason for reason in reasons.values())
     assert all("has other pixel counts than the run" in reason for reason in reasons.values())

@@ -24,9 +24,7 @@ from tests.unit.publish.pages import (
 
 from cliptrase.publish import run_pairs
 from cliptrase.publish.page import command as page
-from cliptrase.publish.page import contents as page_data
-from cliptrase.publish.page import kept_pictures as page_pictures
-from cliptrase.publish.page import run_facts
+from cliptrase.publish.page import contents, kept_pictures, run_facts
 from cliptrase.publish.run_folders import Folder
 from cliptrase.runs import finished, store
 
@@ -47,7 +45,7 @@ def first_table(smoke):
 
 @pytest.fixture(scope="module")
 def facts(smoke, whole):
-    return page_data.page_facts(smoke, shelf_of(smoke, whole[0]))
+    return contents.page_facts(smoke, shelf_of(smoke, whole[0]))
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +124,16 @@ def test_the_cells_of_a_table_are_those_of_its_csv(facts, whole):
 def test_an_image_is_chosen_once_and_for_what_is_said():
     ids, values = [f"{i}" for i in range(20)], np.arange(20.0)
     values[3] = np.nan
-    chosen = page_pictures.chosen(ids, values)
+    chosen = kept_pictures.chosen(ids, values)
     by = {why: [place for place, each in chosen if each == why] for why in ("best", "worst")}
     assert by == {"best": [19, 18, 17, 16], "worst": [0, 1, 2, 4]}
     drawn = [place for place, why in chosen if why == "drawn"]
     assert len(drawn) == 4 and not {*drawn} & {*by["best"], *by["worst"], 3}
     # by id, whatever the order of the images and their scores
-    turned = page_pictures.chosen(ids[::-1], values[::-1])
+    turned = kept_pictures.chosen(ids[::-1], values[::-1])
     assert [ids[::-1][place] for place, why in turned if why == "drawn"] == [ids[p] for p in drawn]
-    assert [why for _, why in page_pictures.chosen(ids[:5], values[:5])] == ["best"] * 4
-    assert page_pictures.chosen(ids[:1], np.array([np.nan])) == []
+    assert [why for _, why in kept_pictures.chosen(ids[:5], values[:5])] == ["best"] * 4
+    assert kept_pictures.chosen(ids[:1], np.array([np.nan])) == []
 
 
 def test_a_missing_run_and_a_half_written_one_leave_a_gap_with_its_reason(first_table, tmp_path):
@@ -193,7 +191,7 @@ def test_pictures_that_cannot_be_shown_leave_their_reason(smoke, tmp_path, harm,
     keep_drawn(suite, tmp_path, benchmark, ["a", "b", "c"])
     runs = {name: smoke.runs[name] for name in names}
     assert f'data-benchmark="{benchmark}"' in write_page(replace(suite, runs=runs), tmp_path)
-    file = page_pictures.file_of(tmp_path, "smoke", benchmark)
+    file = kept_pictures.file_of(tmp_path, "smoke", benchmark)
     harm(file, (suite, tmp_path, names))
     text = write_page(replace(suite, runs=runs), tmp_path)
     assert re.search(rf"No pictures of {benchmark}: [^<]*{reason}", text)
@@ -202,7 +200,7 @@ def test_pictures_that_cannot_be_shown_leave_their_reason(smoke, tmp_path, harm,
 
 def test_a_page_is_written_whole_or_not_at_all(facts, whole, monkeypatch, capsys):
     results, text = whole
-    monkeypatch.setattr(page_data, "page_facts", lambda suite, shelf: facts)
+    monkeypatch.setattr(contents, "page_facts", lambda suite, shelf: facts)
     file = results / "smoke" / "index.html"
     command = ["smoke", "--results", str(results), "--data", "no data"]
     page.main(command)
@@ -233,7 +231,7 @@ def test_what_a_run_cost_is_counted_once_a_pass(smoke, facts):
     for each in smoke.passes.values():
         for run in each.runs:
             runs[run]["cost"]["seconds"] = {"open": 1.0, "encode": 3.0, "images": 4.0}
-    cost = page_data._cost(smoke, runs)
+    cost = contents._cost(smoke, runs)
     assert cost["total"] == 4.0 * len(smoke.passes)
     assert [stage for stage, *_ in cost["stages"]] == ["open", "encode"]
     assert [name for name, *_ in cost["passes"]] == [*smoke.passes]

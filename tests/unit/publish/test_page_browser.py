@@ -12,7 +12,7 @@ from tests.unit.publish.conftest import load_plan, make_runs
 from tests.unit.publish.pages import HOSTILE, data_of, hostile, make_page, write_page
 
 from cliptrase.publish import run_pairs, run_report
-from cliptrase.publish.page import kept_pictures as page_pictures
+from cliptrase.publish.page import kept_pictures
 from cliptrase.publish.run_folders import Folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -240,7 +240,7 @@ def test_two_runs_are_compared_as_the_command_does(page, results, smoke):
 
 
 def test_the_heat_of_a_patch_is_what_was_kept(page, results, smoke):
-    kept = page_pictures.read(page_pictures.file_of(results, "smoke", "shapes_bg"))
+    kept = kept_pictures.read(kept_pictures.file_of(results, "smoke", "shapes_bg"))
     page.locator(".gallery a").nth(2).click()
     wait_for_dialog(page, "picture")
     canvas = page.locator("#heat")
