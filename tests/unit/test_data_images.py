@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from cliptrase.data.read.images import limit_pixels, read_header, read_image, read_label
-from cliptrase.errors import UserError
+from cliptrase.errors import UserError, exit_on_user_error
 
 PHOTO = load_sample_images().images[0][100:180, 200:310]  # (80, 110, 3) uint8
 
@@ -371,10 +371,14 @@ def test_a_limit_of_pixels_takes_the_place_of_pillows(monkeypatch: pytest.Monkey
 def test_a_tiff_of_other_numbers_is_said_to_be_one(
     pixels: np.ndarray, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for read in (read_image, read_label):
-        with pytest.raises(UserError, match=rf"^sat\.tif: .*{message}"):
-            read(tiff(pixels), "sat.tif")
-    assert not caplog.messages  # of Pillow
+    @exit_on_user_error
+    def command() -> None:
+        for read in (read_image, read_label):
+            with pytest.raises(UserError, match=rf"^sat\.tif: .*{message}"):
+                read(tiff(pixels), "sat.tif")
+
+    command()
+    assert not caplog.messages  # of Pillow, which commands silence
 
 
 def test_signed_numbers_above_zero_are_what_they_are() -> None:

@@ -30,7 +30,7 @@ FOREIGN = "the files are not those of the source"
 DRAWN = ("shapes", "shapes_clean")  # the embedded benchmark, which needs no archives
 NO_SCENE = (  # of shapes/: of the embedded networks alone
     *("card.py", "card_sam.py", "descent.py", "model.py", "sam.py"),
-    *("train.py", "train_dino.py", "train_sam.py"),
+    *("train.py", "train_dino.py", "train_sam.py", "views.py"),
 )
 
 
