@@ -11,7 +11,7 @@ from cliptrase.errors import UserError, exit_on_user_error, is_read
 COMMANDS = [
     ["cliptrase.cli", "plan", "paper"],
     ["cliptrase.cli", "--help"],
-    ["cliptrase.cli", "verify", "--quick"],
+    ["cliptrase.cli", "verify", "--quick", "--data", "nowhere"],
     ["cliptrase.evaluate", "--cfg", "job", "benchmark=shapes"],
     ["cliptrase.evaluate.planned", "--help"],
     ["cliptrase.publish", "tables", "--help"],
