@@ -151,6 +151,8 @@ def test_a_dead_link_and_a_gated_archive_cost_their_own_cells_until_they_are_the
     assert times(tree, "voc20") == there, "nothing is computed twice"
     assert server.count("/VOCtrainval_11-May-2012.tar") == asked, "nothing is fetched twice"
     assert server.count(f"/{GATED}") == 0
+    code, said = snakemake(tree, server, "all", mirror="")
+    assert code == 0 and "Nothing to be done" in said, "what is left out is not asked for again"
 
     code, said = snakemake(tree, server, TABLE)
     assert code == 0, said

@@ -200,7 +200,11 @@ def test_pictures_that_cannot_be_shown_leave_their_reason(smoke, tmp_path, harm,
 
 def test_a_page_is_written_whole_or_not_at_all(facts, whole, monkeypatch, capsys):
     results, text = whole
-    monkeypatch.setattr(contents, "page_facts", lambda suite, shelf: facts)
+    monkeypatch.setattr(
+        contents,
+        "page_facts",
+        lambda suite, shelf: {("smoke", results): facts}[suite.suite, shelf.results],
+    )
     file = results / "smoke" / "index.html"
     command = ["smoke", "--results", str(results), "--data", "no data"]
     page.main(command)

@@ -13,6 +13,7 @@ from tests.unit.publish.reading import table_titled
 from cliptrase.config.error_names import CATEGORIES, OF_LOGITS
 from cliptrase.plan import Plan
 from cliptrase.publish.figures.certainty import certainty
+from cliptrase.publish.figures.style import save
 from cliptrase.publish.ledger import read_ledger, reliability
 from cliptrase.publish.results import Shelf
 from cliptrase.publish.tables.cells import tidy
@@ -96,9 +97,10 @@ def test_a_benchmark_is_a_section_and_a_metric_a_column(part: Plan, frame: pd.Da
 
 
 def test_the_chart_draws_the_groups_of_each_run(
-    part: Plan, shelf: Shelf, frame: pd.DataFrame
+    part: Plan, shelf: Shelf, frame: pd.DataFrame, tmp_path: Path
 ) -> None:
     figure = certainty("T", frame, shelf)
+    assert all(file.stat().st_size > 5000 for file in save(figure, tmp_path, "certainty"))
     upper, _, _, lower = figure.axes
     assert [axes.get_title() for axes in figure.axes] == ["shapes_bg", "shapes", "", ""]
     runs = frame[(frame["metric"] == "ECE") & (frame["column"] == "shapes_bg")]

@@ -256,7 +256,7 @@ def test_no_text_is_cut_off_or_lies_over_another(name, case, tmp_path, monkeypat
     monkeypatch.setattr(paper_figures, "save", lambda figure, *_: figures.append(figure) or [])
     wanted = Wanted("an embedded model of a long name · cliptrase_dinov2 · 336 px", (7, 9, 11, 12))
     with matplotlib.rc_context(SETTINGS):
-        draw([name], CASES[case][:6], wanted, tmp_path)
+        draw([name], CASES[case], wanted, tmp_path)
         written = list(texts(figures[0]))
     width, height = figures[0].get_size_inches() * figures[0].dpi
     assert len(written) > 3
@@ -268,6 +268,13 @@ def test_no_text_is_cut_off_or_lies_over_another(name, case, tmp_path, monkeypat
         down = min(here.y1, there.y1) - max(here.y0, there.y0)
         assert across <= 1 or down <= 1, f"{one!r} lies over {other!r}"
     assert width < 1100 and height < 2.5 * width
+
+
+@pytest.mark.parametrize("name", [name for name, each in FIGURES.items() if not each.of_each])
+def test_six_pictures_are_no_tower(name):
+    six = [picture(seed=seed) for seed in range(6)]
+    width, height = FIGURES[name].draw(six, Wanted("a model")).get_size_inches()
+    assert height < 2.5 * width
 
 
 def test_a_command_knows_the_figures_before_they_can_be_drawn():
