@@ -18,6 +18,7 @@ from cliptrase.runs.ledger import Ledger
 
 ACROSS = 5  # benchmarks in a row of panels
 PANEL = 1.9  # inches
+LEAST = 20  # pixels of a group that is drawn: the share of fewer says nothing
 
 
 def certainty(title: str, frame: pd.DataFrame, shelf: Shelf) -> Figure:
@@ -67,7 +68,7 @@ def _draw(
     upper.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle="--")
     for row, ledger in ledgers.items():
         groups, colour = reliability(ledger.by_confidence), row_colour(row)
-        some = groups.pixels > 0
+        some = groups.pixels >= LEAST
         upper.plot(groups.confidence[some], groups.right[some], "o-", color=colour, **style)
         covered = 100 * np.arange(1, COVERAGES + 1) / COVERAGES
         (drawn[row],) = lower.plot(covered, risk(ledger.by_confidence), color=colour, **style)
