@@ -17,7 +17,7 @@ from cliptrase.shapes import card as shapes_card
 from cliptrase.shapes import model as shapes_model
 from cliptrase.shapes import train as train_shapes
 from cliptrase.shapes.model import CaptionTokenizer
-from cliptrase.shapes.train import DEEPER, Schedule, batch, build_store, train
+from cliptrase.shapes.train import CANDIDATE, Schedule, batch, build_store, train
 
 SCHEDULE = Schedule(steps=6, batch=8, scenes=24)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -180,7 +180,7 @@ def test_the_card_says_what_was_measured(exported, monkeypatch):
     assert "ImageNet's 80 templates" in text and "48 in all" in text
     assert "Training loss" in (exported / "loss.svg").read_text()
     assert "box or position is used" in text and "## Trials" not in text
-    other = record | {"recipe": asdict(DEEPER), "figures": figures}
+    other = record | {"recipe": asdict(CANDIDATE), "figures": figures}
     text = shapes_card.card(other | {"trials": [{"trial": "plain", "number": 66.9}]})
     assert "12 blocks, width 144, 3 heads" in text and "windows of 6 to 14 patches" in text
     assert "| plain | 66.9 |" in text and "box or position is used" not in text

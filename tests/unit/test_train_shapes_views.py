@@ -13,7 +13,7 @@ from cliptrase.shapes import captions, concepts, scenes
 from cliptrase.shapes import model as shapes_model
 from cliptrase.shapes.model import CaptionTokenizer, Tower, to_patches
 from cliptrase.shapes.stream import Stream
-from cliptrase.shapes.train import Schedule, Store, batch, loss_of, through, training_scene
+from cliptrase.shapes.train import Schedule, Store, batch, loss_of, training_scene, waits
 from cliptrase.shapes.views import View, Window, content, shown, window
 
 WINDOWS = (View(14, 6, 10), View(21, 6, 12))
@@ -110,24 +110,27 @@ def test_a_step_of_windows_learns_positions_and_captions(store, model):
         assert gradient is not None and gradient.abs().sum() > 0
 
 
-def test_images_skip_blocks_and_the_others_make_up_for_it(model):
-    schedule = Schedule(steps=4, batch=8, tower=Tower(3, 32, 16), skipped=0.5)
-    by_step = [through(schedule, step) for step in range(4)]
-    assert [[len(some) for some in rows] for rows in by_step] == [
-        [each] * 3 for each in (8, 7, 6, 5)
-    ]
-    assert len({tuple(some.tolist()) for some in by_step[2]}) > 1
-    assert through(Schedule(), 0) is None
-    patches = torch.randint(0, 255, (8, 5, 768), dtype=torch.uint8)
-    at = torch.arange(5).expand(8, -1)
+def test_cls_waits_in_some_images_and_an_ordinary_model_is_left(model):
+    schedule = Schedule(steps=4, batch=400, tower=Tower(3, 32, 16), late=0.5)
+    blocks = waits(schedule, 0)
+    assert blocks is not None and set(blocks.tolist()) == {0, 1, 2}
+    # 0 is the share that never waits, and a third of the others.
+    assert (blocks == 0).float().mean() == pytest.approx(2 / 3, abs=0.08)
+    assert not torch.equal(blocks, waits(schedule, 1)) and waits(Schedule(), 0) is None
+    patches = torch.randint(0, 255, (3, 5, 768), dtype=torch.uint8)
+    at = torch.arange(5).expand(3, -1)
+    visual = model.visual
     with torch.no_grad():
-        every = shapes_model.encode_patches(model, patches, at, rows=[torch.arange(8)] * 3)
-        assert torch.allclose(every, shapes_model.encode_patches(model, patches, at), atol=1e-5)
-        # An image that skips every block, and one that goes through the first alone.
-        few = [torch.tensor([1]), *[torch.tensor([2])] * 2]
-        skips = shapes_model.encode_patches(model, patches, at, rows=few)
-        visual = model.visual
-        cls = visual.class_embedding + visual.positional_embedding[0]
-        plain = visual.ln_post(visual.ln_pre(cls)) @ visual.proj
-        assert torch.allclose(skips[0], plain, atol=1e-5)
-        assert not torch.allclose(skips[1], plain, atol=1e-3)
+        found = shapes_model.encode_patches(model, patches, at, waits=torch.arange(3))
+        plain = shapes_model.encode_patches(model, patches, at)
+        assert torch.allclose(found[0], plain[0], atol=1e-5)
+        assert not torch.allclose(found[1:], plain[1:], atol=1e-3)
+        # The third reads in the last block alone: what [CLS] is at first, through that block.
+        kept: list[torch.Tensor] = []
+        hook = visual.transformer.resblocks[2].register_forward_pre_hook(
+            lambda _, given: kept.append(given[0])
+        )
+        shapes_model.encode_patches(model, patches, at, waits=torch.arange(3))
+        hook.remove()
+        cls = visual.ln_pre(visual.class_embedding + visual.positional_embedding[0])
+        assert torch.allclose(kept[0][2, 0], cls, atol=1e-6)

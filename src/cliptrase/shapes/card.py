@@ -154,20 +154,19 @@ def _seen(view: View) -> str:
 
 def _beyond(recipe: Schedule) -> str:
     """Lines on what a recipe has beside the plain one."""
-    lines = []
+    text = ""
     if recipe.views != (View(),):
         seen = ",\n  ".join(map(_seen, recipe.views))
-        lines.append(
-            f"By turns, a step each: {seen}.\n"
-            "  Scenes are resized, and positions interpolated, as benchmarks do. Of a window\n"
-            "  no more patches are kept than the smallest one has."
-        )
-    if recipe.skipped:
-        lines.append(
-            "Stochastic depth: the share of the images that skip a block grows evenly from 0 to\n"
-            f"  {100 * recipe.skipped:g} %; every block is skipped by others."
-        )
-    return "".join(f"\n- {line}" for line in lines)
+        text += f"""
+- By turns, a step each: {seen}.
+  Scenes are resized, and positions interpolated, as benchmarks do. Of a window no more patches are
+  kept than the smallest one has."""
+    if recipe.late:
+        text += f"""
+- In {100 * recipe.late:g} % of the images [CLS] is left as it is up to a random block, and only
+  then reads. CLIP's own training has nothing like it: late blocks learn to read every name, also
+  those that early ones could. The model that is left is an ordinary CLIP."""
+    return text
 
 
 def _trials(trials: list[dict[str, Any]]) -> str:

@@ -102,12 +102,17 @@ def positions(model: CLIP, grid: int) -> Tensor:
 
 
 def encode_patches(
-    model: CLIP, patches: Tensor, at: Tensor, *, grid: int = GRID, rows: list[Tensor] | None = None
+    model: CLIP,
+    patches: Tensor,
+    at: Tensor,
+    *,
+    grid: int = GRID,
+    waits: Tensor | None = None,
 ) -> Tensor:
     """[CLS] embeddings (B, 128) from some of the patches: uint8 (B, n, 768) at positions (B, n).
 
-    The patch convolution is a matrix product here. Equal to model.encode_image on all 196. rows:
-    for each block the images that go through it; its residual grows so that the mean is kept.
+    The patch convolution is a matrix product here. Equal to model.encode_image on all 196.
+    waits (B,): how many blocks leave [CLS] as it is before it begins to read; None: none.
     """
     visual = model.visual
     mean = torch.tensor(MEAN).mul(255).repeat_interleave(PATCH * PATCH)
@@ -116,13 +121,14 @@ def encode_patches(
     tokens = tokens + positions(model, grid)[at]
     cls = (visual.class_embedding + visual.positional_embedding[0]).expand(len(at), 1, -1)
     tokens = visual.ln_pre(torch.cat([cls, tokens], dim=1))
-    if rows is None:
+    if waits is None:
         tokens = visual.transformer(tokens)
     else:
-        for block, some in zip(visual.transformer.resblocks, rows, strict=True):
-            own = tokens[some]
-            grown = (block(own) - own) * (len(tokens) / len(some))
-            tokens = tokens.index_add(0, some, grown)
+        for index, block in enumerate(visual.transformer.resblocks):
+            after = block(tokens)
+            reads = (waits <= index)[:, None, None]
+            cls = torch.where(reads, after[:, :1], tokens[:, :1])
+            tokens = torch.cat([cls, after[:, 1:]], dim=1)
     return visual.ln_post(tokens[:, 0]) @ visual.proj
 
 

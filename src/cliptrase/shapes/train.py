@@ -1,7 +1,8 @@
 """Train the embedded CLIP (assets/shapes_clip) on scenes and their captions, on one core.
 
-    python -m cliptrase.shapes.train          # all of it: 60 to 90 minutes on one core
-    python -m cliptrase.shapes.train --card   # only measure and describe what is there
+    python -m cliptrase.shapes.train               # all of it: 60 to 90 minutes on one core
+    python -m cliptrase.shapes.train --card        # only measure and describe what is there
+    python -m cliptrase.shapes.train --candidate --out FOLDER  # another recipe, on trial
 
 The model is open_clip's own CLIP class and learns from captions only; pixel labels never reach
 this file. Everything random follows from the step's number, so a run that was interrupted ends
@@ -39,7 +40,7 @@ from cliptrase.shapes.model import (
 from cliptrase.shapes.stream import Stream
 from cliptrase.shapes.views import View, Window, content, shown, window
 
-_ORDER, _BATCH, _DEPTH = 1, 2, 3  # purposes of the streams of random numbers
+_ORDER, _BATCH, _WAITS = 1, 2, 3  # purposes of the streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class Schedule:
     seed: int = 1
     tower: Tower = field(default_factory=Tower)
     views: tuple[View, ...] = (View(),)  # by turns, a step each
-    # Share of the images that skip a block: stochastic depth. It grows evenly from 0 to this.
-    skipped: float = 0.0
+    late: float = 0.0  # share of the images whose [CLS] begins to read at a random block
     products: bool = False  # attention as plain products: faster on a CPU, rounded otherwise
 
     @classmethod
@@ -83,14 +83,14 @@ class Schedule:
         return descent.half_cosine(step, self.steps, self.learning_rate, self.warm_up)
 
 
-# A candidate for the next embedded CLIP: as many blocks as ViT-B/16, thinner ones; whole scenes and
-# windows of them at 224 and 336 px; every block learns what others may have been skipped over.
-DEEPER = Schedule(
+# For the next embedded CLIP: whole scenes and windows of them at 224 and 336 px; [CLS], which would
+# read what is easy in early blocks, where last-block methods do not look, often has to wait.
+CANDIDATE = Schedule(
     steps=12_000,
     phases=((0.75, 49), (0.93, 98), (1.0, 196)),
     tower=Tower(layers=12, width=144, head_width=48),
     views=(View(), View(14, 6, 12), View(21, 21, 21), View(21, 6, 14)),
-    skipped=0.3,
+    late=0.7,
     products=True,
 )
 
@@ -167,16 +167,14 @@ def batch(store: Store, schedule: Schedule, step: int) -> tuple[Tensor, Tensor, 
     return torch.from_numpy(patches), torch.from_numpy(keep), texts
 
 
-def through(schedule: Schedule, step: int) -> list[Tensor] | None:
-    """For each block of the image tower the images that go through it; None: all through all."""
-    if not schedule.skipped:
+def waits(schedule: Schedule, step: int) -> Tensor | None:
+    """How many blocks each image's [CLS] waits before it reads (B,); None where none ever waits."""
+    if not schedule.late:
         return None
-    count = round(schedule.batch * (1 - schedule.skipped * step / schedule.steps))
-    draws = Stream(schedule.seed, _DEPTH + 16 * step).uniforms(
-        schedule.tower.layers, schedule.batch
-    )
-    some = np.sort(np.argsort(draws, axis=1, kind="stable")[:, :count], axis=1)
-    return list(torch.from_numpy(some))
+    layers = schedule.tower.layers
+    draws = Stream(schedule.seed, _WAITS + 16 * step).uniforms(2, schedule.batch)
+    blocks = np.minimum(draws[0] * layers, layers - 1).astype(np.int64)
+    return torch.from_numpy(np.where(draws[1] < schedule.late, blocks, 0))
 
 
 def loss_of(
@@ -185,11 +183,11 @@ def loss_of(
     at: Tensor,
     rows: Tensor,
     grid: int = GRID,
-    through: list[Tensor] | None = None,
+    waits: Tensor | None = None,
 ) -> Tensor:
-    """CLIP's symmetric contrastive loss. `through`: as `encode_patches` has it."""
+    """CLIP's symmetric contrastive loss. `grid`, `waits`: as `encode_patches` has them."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        images = encode_patches(model, patches, at, grid=grid, rows=through)
+        images = encode_patches(model, patches, at, grid=grid, waits=waits)
         texts = encode_rows(model, rows)
     images, texts = F.normalize(images.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     logits = model.logit_scale.exp() * images @ texts.T
@@ -212,7 +210,7 @@ def train(
         patches, at, texts = batch(store, schedule, step)
         rows, grid = tokenizer(texts), schedule.view(step).grid
         with sdpa_kernel(SDPBackend.MATH) if schedule.products else nullcontext():
-            loss = loss_of(model, patches, at, rows, grid, through(schedule, step))
+            loss = loss_of(model, patches, at, rows, grid, waits(schedule, step))
             value = descent.descend(model, optimizer, schedule.rate(step), loss)
         with torch.no_grad():
             model.logit_scale.clamp_(max=float(np.log(100)))
@@ -230,12 +228,12 @@ def main(argv: list[str] | None = None) -> None:
     flags = {
         "card": "only measure and write the card",
         "export": "only export the checkpoint",
-        "deeper": "the candidate of twelve blocks",
+        "candidate": "the recipe for the next embedded CLIP",
     }
     counts = {"steps": 0, "scenes": 0}  # 0: as the recipe says
     args = descent.options(argv, __doc__, "shapes_clip", counts, **flags)
     given = {name: getattr(args, name) for name in counts if getattr(args, name)}
-    schedule = replace(DEEPER if args.deeper else Schedule(), **given)
+    schedule = replace(CANDIDATE if args.candidate else Schedule(), **given)
     checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
     if args.export:
         tokenizer = CaptionTokenizer()
