@@ -182,7 +182,7 @@ def test_the_card_says_what_was_measured(exported, monkeypatch):
     assert "box or position is used" in text and "## Trials" not in text
     other = record | {"recipe": asdict(CANDIDATE), "figures": figures}
     text = shapes_card.card(other | {"trials": [{"trial": "plain", "number": 66.9}]})
-    assert "12 blocks, width 144, 3 heads" in text and "windows of 6 to 14 patches" in text
+    assert "8 blocks, width 176, 4 heads" in text and "windows of 6 to 14 patches" in text
     assert "| plain | 66.9 |" in text and "box or position is used" not in text
 
 

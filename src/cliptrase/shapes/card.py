@@ -163,9 +163,10 @@ def _beyond(recipe: Schedule) -> str:
   kept than the smallest one has."""
     if recipe.late:
         text += f"""
-- In {100 * recipe.late:g} % of the images [CLS] is left as it is up to a random block, and only
-  then reads. CLIP's own training has nothing like it: late blocks learn to read every name, also
-  those that early ones could. The model that is left is an ordinary CLIP."""
+- In a share of the images that grows evenly from 0 to {100 * recipe.late:g} %, [CLS] is left as it
+  is up to a random block, and only then reads. CLIP's own training has nothing like it: late blocks
+  learn to read every name, also those that early ones could. The model that is left is an
+  ordinary CLIP."""
     return text
 
 

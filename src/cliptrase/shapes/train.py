@@ -58,7 +58,8 @@ class Schedule:
     seed: int = 1
     tower: Tower = field(default_factory=Tower)
     views: tuple[View, ...] = (View(),)  # by turns, a step each
-    late: float = 0.0  # share of the images whose [CLS] begins to read at a random block
+    # Share of the images whose [CLS] begins to read at a random block: grows evenly from 0 to this.
+    late: float = 0.0
     products: bool = False  # attention as plain products: faster on a CPU, rounded otherwise
 
     @classmethod
@@ -88,9 +89,9 @@ class Schedule:
 CANDIDATE = Schedule(
     steps=12_000,
     phases=((0.75, 49), (0.93, 98), (1.0, 196)),
-    tower=Tower(layers=12, width=144, head_width=48),
+    tower=Tower(layers=8, width=176, head_width=44),
     views=(View(), View(14, 6, 12), View(21, 21, 21), View(21, 6, 14)),
-    late=0.7,
+    late=0.6,
     products=True,
 )
 
@@ -174,7 +175,8 @@ def waits(schedule: Schedule, step: int) -> Tensor | None:
     layers = schedule.tower.layers
     draws = Stream(schedule.seed, _WAITS + 16 * step).uniforms(2, schedule.batch)
     blocks = np.minimum(draws[0] * layers, layers - 1).astype(np.int64)
-    return torch.from_numpy(np.where(draws[1] < schedule.late, blocks, 0))
+    share = schedule.late * step / schedule.steps
+    return torch.from_numpy(np.where(draws[1] < share, blocks, 0))
 
 
 def loss_of(
