@@ -5,7 +5,7 @@ Only validation seeds are used: the benchmark's own scenes are never looked at h
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def _beyond(recipe: Schedule) -> str:
     return text
 
 
-def _trials(trials: list[dict[str, Any]]) -> str:
+def _trials(trials: Sequence[Mapping[str, object]]) -> str:
     """What was tried before the recipe was chosen, as a section; nothing without trials."""
     if not trials:
         return ""
