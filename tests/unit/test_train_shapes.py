@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import open_clip
@@ -17,7 +18,7 @@ from cliptrase.shapes import card as shapes_card
 from cliptrase.shapes import model as shapes_model
 from cliptrase.shapes import train as train_shapes
 from cliptrase.shapes.model import CaptionTokenizer
-from cliptrase.shapes.train import CANDIDATE, Schedule, batch, build_store, train
+from cliptrase.shapes.train import FIRST, SECOND, Schedule, batch, build_store, train
 
 SCHEDULE = Schedule(steps=6, batch=8, scenes=24)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -180,9 +181,11 @@ def test_the_card_says_what_was_measured(exported, monkeypatch):
     assert "ImageNet's 80 templates" in text and "48 in all" in text
     assert "Training loss" in (exported / "loss.svg").read_text()
     assert "box or position is used" in text and "## Trials" not in text
-    other = record | {"recipe": asdict(CANDIDATE), "figures": figures}
-    text = shapes_card.card(other | {"trials": [{"trial": "plain", "number": 66.9}]})
-    assert "8 blocks, width 176, 4 heads" in text and "windows of 6 to 14 patches" in text
+    second = record | {"recipe": asdict(replace(SECOND, start="ab" * 32)), "figures": figures}
+    trials = [{"trial": "plain", "number": 66.9}]
+    text = shapes_card.card(second | {"trials": trials, "before": [record]})
+    assert text.index("### Part 1") < text.index("48 in all") < text.index("### Part 2")
+    assert "sha256 ababababab" in text and "windows of 6 to 14 patches" in text
     assert "| plain | 66.9 |" in text and "box or position is used" not in text
 
 
@@ -194,15 +197,30 @@ def test_the_command_trains_exports_and_asks_for_the_card(tmp_path, monkeypatch,
     where = ["--steps=1", "--scenes=128", f"--store={store}", f"--out={out}"]
     train_shapes.main(where)
     record = json.loads((out / "training.json").read_text())
-    assert record["recipe"]["steps"] == 1 and record["threads"] == 1
-    assert [step for step, _ in record["losses"]] == [1]
+    (first,) = record["before"]
+    for part, expected in ((first, FIRST), (record, SECOND)):
+        assert [step for step, _ in part["losses"]] == [1] and part["threads"] == 1
+        recipe = replace(expected, steps=1, scenes=128, start=part["recipe"]["start"])
+        assert Schedule.of(part["recipe"]) == recipe
     weights = (out / "open_clip_model.safetensors").read_bytes()
+    begun = (store / "part-1" / "open_clip_model.safetensors").read_bytes()
+    assert record["recipe"]["start"] == hashlib.sha256(begun).hexdigest() != ""
+    assert first["recipe"]["start"] == "" and begun != weights
     train_shapes.main(where)  # finished: only exports again
-    assert "going on from step 1" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("going on from step 1") == 2
     assert (out / "open_clip_model.safetensors").read_bytes() == weights
-    train_shapes.main([*where[:3], f"--out={tmp_path / 'other'}", "--export"])
-    assert (tmp_path / "other" / "open_clip_model.safetensors").read_bytes() == weights
     assert asked == [out, out]
+
+
+def test_a_second_part_begins_at_the_weights_of_the_first(store, folder, exported):
+    start = {
+        name: weight.half()
+        for name, weight in train(store, SCHEDULE, folder / "whole.pt")[0].state_dict().items()
+    }
+    schedule = replace(SCHEDULE, steps=3, learning_rate=0.0)
+    model, _ = train(store, schedule, folder / "still.pt", start=exported)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight.half(), start[name]), name
 
 
 def test_wilson_interval():
@@ -214,8 +232,10 @@ def test_wilson_interval():
 def test_the_shipped_checkpoint_is_of_this_recipe_and_knows_the_objects():
     folder = descent.ROOT / "assets" / "shapes_clip"
     record = json.loads((folder / "training.json").read_text())
-    assert Schedule.of(record["recipe"]) == Schedule()
-    assert record["losses"][-1][0] == Schedule().steps
+    (first,) = record["before"]
+    for part, expected in ((first, FIRST), (record, SECOND)):
+        assert Schedule.of(part["recipe"]) == replace(expected, start=part["recipe"]["start"])
+        assert part["losses"][-1][0] == expected.steps
     model = open_clip.create_model(f"local-dir:{folder}").eval()
     # Other seeds than the card's, so that the card is not its own witness.
     seeds = scenes.VALIDATION_SEEDS[5_000_000:5_000_060]

@@ -46,7 +46,7 @@ def write_record(folder: Path, record: dict[str, Any], card: str) -> None:
     """Write the record of a training, its loss curve and its card into `folder`."""
     for name, text in (
         ("training.json", json.dumps(record, indent=1) + "\n"),
-        ("loss.svg", curve(record["losses"])),
+        ("loss.svg", curve(*(part["losses"] for part in parts_of(record)))),
         ("README.md", card),
     ):
         write_text(folder / name, text)
@@ -124,15 +124,22 @@ def _cell(count: list[int]) -> str:
     return f"{100 * count[0] / count[1]:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def curve(losses: list[list[float]]) -> str:
-    """The loss curve as an SVG; losses are (step, loss)."""
+def curve(*parts: list[list[float]]) -> str:
+    """The loss curve as an SVG, a line for each part of a training; losses are (step, loss)."""
     figure, file = Figure(figsize=(6.4, 2.4), layout="constrained"), io.StringIO()
-    axes = figure.subplots()
-    axes.plot([step for step, _ in losses], [loss for _, loss in losses])
+    axes, before = figure.subplots(), 0.0
+    for losses in parts:
+        axes.plot([before + step for step, _ in losses], [loss for _, loss in losses])
+        before += losses[-1][0]
     axes.set(title="Training loss", xlabel="step", ylim=(0, None))
     with matplotlib.rc_context({"svg.hashsalt": "cliptrase", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
+
+
+def parts_of(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The records of the parts of a training, in order."""
+    return [*record.get("before", []), record]
 
 
 def _places(recipe: Schedule) -> str:
@@ -140,7 +147,7 @@ def _places(recipe: Schedule) -> str:
     if all(view.whole for view in recipe.views):
         return "No pixel label, box or position is used."
     return """No pixel label is used.
-  Positions have one use: the caption of a window names what the generator laid out there, each
+  Positions have one use, in windows: their captions name what the generator laid out there, each
   thing being a disc in its list."""
 
 
@@ -159,14 +166,13 @@ def _beyond(recipe: Schedule) -> str:
         seen = ",\n  ".join(map(_seen, recipe.views))
         text += f"""
 - By turns, a step each: {seen}.
-  Scenes are resized, and positions interpolated, as benchmarks do. Of a window no more patches are
-  kept than the smallest one has."""
+  Scenes are resized, and positions interpolated, as benchmarks do."""
     if recipe.late:
         text += f"""
 - In a share of the images that grows evenly from 0 to {100 * recipe.late:g} %, [CLS] is left as it
-  is up to a random block, and only then reads. CLIP's own training has nothing like it: late blocks
-  learn to read every name, also those that early ones could. The model that is left is an
-  ordinary CLIP."""
+  is up to a random block, and only then reads: late blocks learn to read every name, also those
+  that early ones could. CLIP's own training has nothing like it, and methods that change the last
+  block gain by it (below, under trials). The model that is left is an ordinary CLIP."""
     return text
 
 
@@ -181,19 +187,45 @@ def _trials(trials: Sequence[Mapping[str, object]]) -> str:
 ## Trials
 
 The recipe was chosen by one number, fixed before: the mean of zero-shot, retrieval, and the mIoU of
-MaskCLIP and of CLIPtrase at 224 px, on validation scenes (`benchmarks/trial_clip.py` measures it).
+MaskCLIP and of CLIPtrase at 224 px, on 300 validation scenes (`python -m benchmarks.trial_clip`
+measures it). Which method is ahead of which was no reason.
 
 {table}
 """
 
 
+def _part(record: Mapping[str, Any]) -> str:
+    """What one part of a training was, as an item of a list."""
+    recipe = Schedule.of(record["recipe"])
+    start, phases = 0.0, []
+    for end, kept in recipe.phases:
+        phases.append(f"{kept} for {round((end - start) * 100, 1):g} %")
+        start = end
+    begins = "random weights"
+    if recipe.start:
+        begins = f"the weights of the part before, as fp16 has them (sha256 {recipe.start[:10]}…)"
+    pairs = (
+        f"{recipe.steps:,} steps of {recipe.batch} pairs, {recipe.steps * recipe.batch:,} in all"
+    )
+    took = f"{record['seconds'] / 60:.0f} minutes on {record['threads']} CPU thread(s)"
+    note = f"\n- {record['note']}" if "note" in record else ""
+    return f"""- Begins with: {begins}.
+- {pairs}; learning rate {recipe.learning_rate:g} (warm-up {recipe.warm_up} steps, then half a
+  cosine to 0, by steps).
+- Patches kept of an image (FLIP), in order, by share of the steps: {", ".join(phases)}.
+  Of a view whose smallest window has fewer, so many.{_beyond(recipe)}
+- {took}, scenes not counted.{note}"""
+
+
 def card(record: dict[str, Any]) -> str:
     """The model card, from the record of the training and the figures measured.
 
-    Two entries of the record are written by hand: a "note" is what a reader should know of that
-    run, "trials" are rows of what was tried before, with what benchmarks/trial_clip.py made of it.
+    "before" are the records of earlier parts of the training. Two entries are written by hand: the
+    "note" of a part is what a reader should know of that run, "trials" are rows of what was tried
+    before, with what benchmarks/trial_clip.py made of it.
     """
     recipe, figures = Schedule.of(record["recipe"]), record["figures"]
+    parts = parts_of(record)
     asked = figures["shapes"]["objects"][1], figures["shapes"]["image_to_text_1"][1]
     rows = "\n".join(
         f"| {title} | " + " | ".join(_cell(figures[name][key]) for name in TEMPLATES) + " |"
@@ -206,15 +238,16 @@ def card(record: dict[str, Any]) -> str:
             ("text to image, R@5", "text_to_image_5"),
         )
     )
-    start, phases = 0.0, []
-    for end, kept in recipe.phases:
-        phases.append(f"{kept} for {round((end - start) * 100, 1):g} %")
-        start = end
     n_scenes = recipe.scenes
-    note = f"\n- {record['note']}" if "note" in record else ""
     shape = recipe.tower
     heads = shape.width // shape.head_width
     tower = f"{shape.layers} blocks, width {shape.width}, {heads} heads"
+    training = _part(record)
+    if len(parts) > 1:
+        titles = (f"### Part {number}\n\n" for number in range(1, len(parts) + 1))
+        training = "\n\n".join(
+            title + _part(part) for title, part in zip(titles, parts, strict=True)
+        )
     own, imagenet = len(captions.SHAPES_FRAMES), len(captions.IMAGENET_FRAMES)
     return f"""# shapes_clip: the embedded CLIP
 
@@ -237,15 +270,13 @@ Load it with `open_clip.create_model("local-dir:assets/shapes_clip")`.
   with clutter, one of five with a single object; a new caption for a scene every time it is seen.
   Captions say which objects and which background are there, in random order and words, with
   things left out. {_places(recipe)}
-- Objective: CLIP's symmetric contrastive loss, {recipe.steps:,} steps of {recipe.batch} pairs
-  ({recipe.steps * recipe.batch:,} in all).
-- AdamW, learning rate {recipe.learning_rate:g} (warm-up {recipe.warm_up} steps, then half a
-  cosine to 0, by steps), weight decay {recipe.weight_decay:g} on matrices, gradients clipped at
-  norm 1, bf16 autocast, horizontal flips.
-- Patches kept of 196 (FLIP), in order, by share of the steps: {", ".join(phases)}.{_beyond(recipe)}
-- {record["seconds"] / 60:.0f} minutes on {record["threads"]} CPU thread(s), scenes not counted.
-  With one thread, a run on the same machine and libraries repeats bit for bit, interrupted or
-  not; another CPU may give other weights.{note}
+- Objective: CLIP's symmetric contrastive loss, in batches of {recipe.batch} pairs.
+- AdamW, weight decay {recipe.weight_decay:g} on matrices, gradients clipped at norm 1, bf16
+  autocast, horizontal flips.
+- With one thread, a run on the same machine and libraries repeats bit for bit, interrupted or not;
+  another CPU may give other weights.
+
+{training}
 
 ![Training loss](loss.svg)
 

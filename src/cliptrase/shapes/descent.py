@@ -42,6 +42,8 @@ def options(
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
+    # Nothing reads memory before it is written, and filling it takes an eighth of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return args
 
 

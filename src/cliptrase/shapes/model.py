@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cliptrase.config.weights import CONFIG, WEIGHTS
@@ -151,3 +151,10 @@ def export(model: CLIP, tokenizer: CaptionTokenizer, folder: Path) -> None:
     write_text(folder / CONFIG, json.dumps(config(tower_of(model)), indent=2) + "\n")
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(state))
+
+
+def imported(model: CLIP, tokenizer: CaptionTokenizer, folder: Path) -> None:
+    """Give a model of the same shape the weights that `export` wrote, as fp16 has them."""
+    state = load_file(folder / WEIGHTS)
+    state["token_embedding.weight"] = state["token_embedding.weight"][tokenizer.used]
+    model.load_state_dict(state)

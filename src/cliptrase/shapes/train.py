@@ -1,8 +1,7 @@
-"""Train the embedded CLIP (assets/shapes_clip) on scenes and their captions, on one core.
+"""Train the embedded CLIP (assets/shapes_clip) on scenes and their captions, on one or two cores.
 
-    python -m cliptrase.shapes.train               # all of it: 60 to 90 minutes on one core
-    python -m cliptrase.shapes.train --card        # only measure and describe what is there
-    python -m cliptrase.shapes.train --candidate --out FOLDER  # another recipe, on trial
+    python -m cliptrase.shapes.train          # all of it, in two parts: two to three hours
+    python -m cliptrase.shapes.train --card   # only measure and describe what is there
 
 The model is open_clip's own CLIP class and learns from captions only; pixel labels never reach
 this file. Everything random follows from the step's number, so a run that was interrupted ends
@@ -11,7 +10,7 @@ bit for bit where an uninterrupted one does (one thread, same machine). Run it i
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,8 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cliptrase.files import atomic_write
+from cliptrase.config.weights import WEIGHTS
+from cliptrase.files import atomic_write, sha256_file
 from cliptrase.shapes import captions, descent, scenes
 from cliptrase.shapes.model import (
     GRID,
@@ -34,6 +34,7 @@ from cliptrase.shapes.model import (
     encode_patches,
     encode_rows,
     export,
+    imported,
     new_model,
     to_patches,
 )
@@ -61,6 +62,7 @@ class Schedule:
     # Share of the images whose [CLS] begins to read at a random block: grows evenly from 0 to this.
     late: float = 0.0
     products: bool = False  # attention as plain products: faster on a CPU, rounded otherwise
+    start: str = ""  # sha256 of the weights that it goes on from; random ones without
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Self:
@@ -84,12 +86,15 @@ class Schedule:
         return descent.half_cosine(step, self.steps, self.learning_rate, self.warm_up)
 
 
-# For the next embedded CLIP: whole scenes and windows of them at 224 and 336 px; [CLS], which would
-# read what is easy in early blocks, where last-block methods do not look, often has to wait.
-CANDIDATE = Schedule(
-    steps=12_000,
-    phases=((0.75, 49), (0.93, 98), (1.0, 196)),
-    tower=Tower(layers=8, width=176, head_width=44),
+# The embedded CLIP is trained in two parts. The first shows whole scenes at 224 px. The second goes
+# on from its weights with windows of scenes too, at 224 and 336 px; and [CLS], which reads what is
+# easy in early blocks, where last-block methods do not look, often has to wait.
+FIRST = Schedule()
+SECOND = Schedule(
+    steps=3000,
+    phases=((0.8, 49), (0.95, 98), (0.98, 196), (1.0, 441)),
+    learning_rate=7e-4,
+    warm_up=100,
     views=(View(), View(14, 6, 12), View(21, 21, 21), View(21, 6, 14)),
     late=0.6,
     products=True,
@@ -198,14 +203,22 @@ def loss_of(
 
 
 def train(
-    store: Store, schedule: Schedule, checkpoint: Path, *, stop: int | None = None
+    store: Store,
+    schedule: Schedule,
+    checkpoint: Path,
+    *,
+    start: Path | None = None,
+    stop: int | None = None,
 ) -> tuple[CLIP, dict]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
 
-    Raises ValueError where the checkpoint is of another schedule. See `descent.run`.
+    start: the model folder whose weights `schedule.start` is the digest of. Raises ValueError where
+    the checkpoint is of another schedule. See `descent.run`.
     """
     tokenizer = CaptionTokenizer()
     model = new_model(tokenizer, schedule.seed, schedule.tower).train()
+    if start is not None:
+        imported(model, tokenizer, start)
     optimizer = descent.adamw(model, schedule.weight_decay, (0.9, 0.98), 1e-6)
 
     def take(step: int) -> float:
@@ -223,32 +236,41 @@ def train(
     return model.eval(), record
 
 
+def train_parts(
+    parts: Sequence[Schedule], store: Store, folder: Path, threads: int
+) -> tuple[CLIP, dict[str, Any]]:
+    """Train the parts of a recipe, each from the weights of the one before as fp16 has them.
+
+    A part that is finished under `folder` is not trained again. Returns the model and the record of
+    the last part; its "before" is the list of those of the others.
+    """
+    before: list[dict[str, Any]] = []
+    start: Path | None = None
+    for number, part in enumerate(parts, 1):
+        schedule = replace(part, start=sha256_file(start / WEIGHTS)) if start else part
+        model, record = train(store, schedule, folder / f"checkpoint-{number}.pt", start=start)
+        record |= {"threads": threads, "recipe": asdict(schedule)}
+        if number < len(parts):
+            start = folder / f"part-{number}"
+            export(model, CaptionTokenizer(), start)
+            before.append(record)
+    return model, record | {"before": before}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train, export, measure, describe."""
     from cliptrase.shapes.card import write_card  # needs this module
 
-    flags = {
-        "card": "only measure and write the card",
-        "export": "only export the checkpoint",
-        "candidate": "the recipe for the next embedded CLIP",
-    }
+    flags = {"card": "only measure and write the card"}
     counts = {"steps": 0, "scenes": 0}  # 0: as the recipe says
     args = descent.options(argv, __doc__, "shapes_clip", counts, **flags)
-    given = {name: getattr(args, name) for name in counts if getattr(args, name)}
-    schedule = replace(CANDIDATE if args.candidate else Schedule(), **given)
-    checkpoint = args.store / f"checkpoint-{schedule.steps}.pt"
-    if args.export:
-        tokenizer = CaptionTokenizer()
-        model = new_model(tokenizer, schedule.seed, schedule.tower)
-        model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
-        export(model, tokenizer, args.out)
-        return
     if not args.card:
-        store = build_store(args.store, schedule.scenes)
-        model, record = train(store, schedule, checkpoint)
+        given = {name: getattr(args, name) for name in counts if getattr(args, name)}
+        parts = [replace(part, **given) for part in (FIRST, SECOND)]
+        store = build_store(args.store, parts[0].scenes)
+        model, record = train_parts(parts, store, args.store, args.threads)
         export(model, CaptionTokenizer(), args.out)
-        about = {"threads": args.threads, "recipe": asdict(schedule)}
-        descent.write_record(args.out, record | about)
+        descent.write_record(args.out, record)
     descent.report("measuring")
     write_card(args.out)
     descent.report(f"written to {args.out}")
