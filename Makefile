@@ -60,7 +60,7 @@ check: setup  ## lint, types, formats, dry runs
 	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules --config suite=smoke
 	$(PY) -m snakemake all --cores $(CORES) --dry-run --quiet rules --config suite=paper
 
-train-shapes-clip: setup  ## train the embedded CLIP again from its captions (two to three hours on one core; resumes)
+train-shapes-clip: setup  ## train the embedded CLIP again from its captions (about three hours of one core; resumes)
 	$(PY) -m cliptrase.shapes.train
 
 train-shapes-sam: setup  ## train the embedded SAM again from masks of its scenes (about 40 minutes on one core; resumes)

@@ -3,7 +3,8 @@
 `python -m benchmarks.findings [results/shapes/tables]` prints a Markdown table: the difference of
 mIoU that the paper prints between two rows, of its averages, and the same difference here, of the
 average over the suite's benchmarks, with its 95 % interval (paired, image by image). A finding
-holds where the whole interval is above 0; it is reversed where the whole interval is below.
+holds where the whole interval is above 0, it is reversed where the whole interval is below, and
+else the difference is not significant. Intervals are not corrected for their number.
 """
 
 import argparse
@@ -19,39 +20,60 @@ from cliptrase.publish.tables.printed import read_published
 
 
 class Finding(NamedTuple):
-    """Rows of a table, as its CSV names them, each better than the one before it in the paper."""
+    """What the paper says, the table, and pairs of its rows, as its CSV names them: the second is
+    the better one in the paper."""
 
     said: str
     table: str
-    rows: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
 
 
 FINDINGS = (
-    Finding("SCLIP over CLIP", "table1_main", ("CLIP", "SCLIP")),
-    Finding("CLIPtrase over SCLIP", "table1_main", ("SCLIP", "CLIPtrase")),
-    Finding("+SCR: restored correlation", "table2_ablation", ("CLIP", "+SCR")),
-    Finding("+PC: a vote of clusters", "table2_ablation", ("+SCR", "+PC")),
-    Finding("+D: denoised", "table2_ablation", ("+PC", "+D")),
-    Finding("cosine over inner product", "table2_ablation", ("inner product", "cosine")),
-    Finding("prototypes over features", "table2_ablation", ("features", "prototypes")),
-    Finding("the last layer over the one before", "table2_ablation", ("layer 11", "layer 12")),
-    Finding("336 px over 224 px", "table2_ablation", ("224", "336")),
-    Finding("SAM's masks over clusters", "table3_sam", ("SCR+PC+D (as published)", "SCR+D+SAM")),
+    Finding("SCLIP over CLIP", "table1_main", (("CLIP", "SCLIP"),)),
+    Finding("CLIPtrase over SCLIP", "table1_main", (("SCLIP", "CLIPtrase"),)),
+    Finding("+SCR: restored correlation", "table2_ablation", (("CLIP", "+SCR"),)),
+    Finding("+PC: a vote of clusters", "table2_ablation", (("+SCR", "+PC"),)),
+    Finding("+D: denoised", "table2_ablation", (("+PC", "+D"),)),
+    Finding("cosine over inner product", "table2_ablation", (("inner product", "cosine"),)),
+    Finding("prototypes over features", "table2_ablation", (("features", "prototypes"),)),
+    Finding(
+        "the last layer over the one before, two readings",
+        "table2_ablation",
+        (("layer 11", "layer 12"), ("layer 11, direct", "layer 12, direct")),
+    ),
+    Finding("336 px over 224 px", "table2_ablation", (("224", "336"),)),
+    Finding("SAM's masks over clusters", "table3_sam", (("SCR+PC+D (as published)", "SCR+D+SAM"),)),
     Finding(
         "forms of SCR, each over the one before",
         "table4_scr",
-        ("without SCR", "self only", "inner product", "cosine", "cosine within ground truth"),
+        tuple(
+            pairwise(
+                (
+                    "without SCR",
+                    "self only",
+                    "inner product",
+                    "cosine",
+                    "cosine within ground truth",
+                )
+            )
+        ),
     ),
 )
+# The paper's row, where a row here has another name: two groups have one, or it is another reading.
+PRINTED = {
+    "SCR+PC+D (as published)": "SCR+PC+D",
+    "layer 11, direct": "layer 11",
+    "layer 12, direct": "layer 12",
+}
 
 
 def signed(value: float) -> str:
     """`+1.2`, `−0.3`."""
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{value:+z.1f}".replace("-", "−")
 
 
 def differences(tables: Path, finding: Finding) -> list[tuple[float, float, float]]:
-    """Difference and the ends of its interval, for each two rows of a finding that follow another.
+    """Difference and the ends of its interval, for each pair of rows of a finding.
 
     Raises UserError where the table is not there or has no such difference.
     """
@@ -62,7 +84,7 @@ def differences(tables: Path, finding: Finding) -> list[tuple[float, float, floa
         raise UserError(f"{path} does not exist; make demo writes it") from None
     averages = lines[(lines["benchmark"] == "avg") & (lines["metric"] == "mIoU")]
     found = []
-    for before, after in pairwise(finding.rows):
+    for before, after in finding.pairs:
         chosen = averages[(averages["row"] == after) & (averages["versus"] == before)]
         chosen = chosen[chosen["diff"].notna()]
         if chosen.empty:
@@ -77,21 +99,30 @@ def verdict(low: float, high: float) -> str:
     return "holds" if low > 0 else "reversed" if high < 0 else "not significant"
 
 
+def printed(finding: Finding) -> list[float]:
+    """The differences of the averages that the paper prints, for each pair of rows of a finding."""
+    values = read_published()
+
+    def value(row: str) -> float:
+        return values[finding.table, PRINTED.get(row, row), "avg", "mIoU"].value
+
+    return [value(after) - value(before) for before, after in finding.pairs]
+
+
+def joined(texts: list[str]) -> str:
+    """The texts, or the one where all are the same."""
+    return ", ".join(texts if len(set(texts)) > 1 else texts[:1])
+
+
 def table(tables: Path) -> str:
     """The eleven findings, as Markdown."""
-    printed = read_published()
     rows = ["| finding | paper | here | |", "|---|---:|---:|---|"]
     for finding in FINDINGS:
-        values = [
-            printed[finding.table, row.split(" (")[0], "avg", "mIoU"].value for row in finding.rows
-        ]
-        paper = [after - before for before, after in pairwise(values)]
         found = differences(tables, finding)
         here = [f"{signed(value)} [{signed(low)}, {signed(high)}]" for value, low, high in found]
         said = [verdict(low, high) for _, low, high in found]
-        words = said if len(set(said)) > 1 else said[:1]
-        cells = (finding.said, *(", ".join(each) for each in (map(signed, paper), here, words)))
-        rows.append(f"| {' | '.join(cells)} |")
+        cells = (joined(list(map(signed, printed(finding)))), ", ".join(here), joined(said))
+        rows.append(f"| {finding.said} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

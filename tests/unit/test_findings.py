@@ -5,6 +5,7 @@ import csv
 import pytest
 from benchmarks import findings
 
+from cliptrase import plan
 from cliptrase.errors import UserError
 
 COLUMNS = ("row", "benchmark", "metric", "versus", "diff", "diff_low", "diff_high")
@@ -20,7 +21,7 @@ def written(folder, differences):
     with lines around them that must not be taken."""
     tables: dict[str, list[tuple[object, ...]]] = {}
     for finding in findings.FINDINGS:
-        for before, after in zip(finding.rows, finding.rows[1:], strict=False):
+        for before, after in finding.pairs:
             values = differences.get((finding.table, after), (2, 1, 3))
             tables.setdefault(finding.table, []).extend(
                 [
@@ -52,6 +53,24 @@ def test_what_holds_what_does_not_and_what_the_paper_prints(tmp_path):
     assert lines[8] == "| 336 px over 224 px | +0.8 | −2.9 [−4.6, −1.6] | reversed |"
     assert lines[10].endswith("| holds, holds, reversed, holds |")
     assert "| +7.2, +7.2, +0.8, +0.7 |" in lines[10]
+    # the row that is another reading has no number of its own in the paper: 38.50 − 17.11
+    assert lines[7].endswith("| +21.4 | +2.0 [+1.0, +3.0], +2.0 [+1.0, +3.0] | holds |")
+
+
+def test_the_rows_are_those_of_the_tables():
+    """Each pair stands in one group of its table, where the second is compared with the first."""
+    tables = plan.load("shapes").tables
+    for finding in findings.FINDINGS:
+        rows = tables[finding.table].rows
+        for before, after in finding.pairs:
+            compared = {cell.versus for row in rows if row.name == after for cell in row.cells} - {
+                ""
+            }
+            assert before.removesuffix(" (as published)") in compared, (
+                finding.table,
+                before,
+                after,
+            )
 
 
 def test_a_table_that_is_missing_or_lacks_a_row_is_named(tmp_path):

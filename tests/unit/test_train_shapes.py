@@ -17,6 +17,7 @@ from cliptrase.shapes import captions, concepts, descent, scenes
 from cliptrase.shapes import card as shapes_card
 from cliptrase.shapes import model as shapes_model
 from cliptrase.shapes import train as train_shapes
+from cliptrase.shapes import views as shapes_views
 from cliptrase.shapes.model import CaptionTokenizer
 from cliptrase.shapes.train import FIRST, SECOND, Schedule, batch, build_store, train
 
@@ -163,7 +164,7 @@ def test_the_rate_and_the_phases_go_by_steps():
 
 
 def test_no_pixel_label_reaches_the_training():
-    for module in (train_shapes, shapes_model, shapes_card):
+    for module in (train_shapes, shapes_model, shapes_card, shapes_views):
         assert ".label" not in inspect.getsource(module)
 
 

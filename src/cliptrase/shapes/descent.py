@@ -95,12 +95,13 @@ def run(
 
     `recipe` is all that decides the weights, as JSON has it. `take` makes a step from its number
     and returns its loss; `parts`, with a state_dict each, is all that it changes. Returns the
-    record: losses [(step, mean loss since the last entry)], one `every` so many steps, and seconds
-    of wall time. Raises ValueError where the checkpoint is of another recipe.
+    record: losses [(step, mean loss since the last entry)], one `every` so many steps, seconds of
+    wall time, and the threads that it began with. Raises ValueError where the checkpoint is of
+    another recipe.
     """
     text = json.dumps(recipe)
     start = 0
-    record: dict[str, Any] = {"losses": [], "seconds": 0.0}
+    record: dict[str, Any] = {"losses": [], "seconds": 0.0, "threads": torch.get_num_threads()}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         if saved["recipe"] != text:

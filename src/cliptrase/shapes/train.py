@@ -1,11 +1,12 @@
 """Train the embedded CLIP (assets/shapes_clip) on scenes and their captions, on one or two cores.
 
-    python -m cliptrase.shapes.train          # all of it, in two parts: two to three hours
+    python -m cliptrase.shapes.train          # all of it: about three hours of a core
     python -m cliptrase.shapes.train --card   # only measure and describe what is there
 
-The model is open_clip's own CLIP class and learns from captions only; pixel labels never reach
-this file. Everything random follows from the step's number, so a run that was interrupted ends
-bit for bit where an uninterrupted one does (one thread, same machine). Run it in a checkout.
+The model is open_clip's own CLIP class and learns from captions only: of scenes, and of windows of
+them, by where the generator laid things out. Pixel labels never reach this file. Everything random
+follows from the step's number, so a run that was interrupted ends bit for bit where an
+uninterrupted one does (one thread, same machine). Run it in a checkout.
 """
 
 import json
@@ -66,10 +67,10 @@ class Schedule:
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Self:
-        """The schedule that a record has; what it does not say is at its default."""
-        tower, views = recipe.get("tower", {}), recipe.get("views", [View()])
+        """The schedule that a record has."""
         phases = tuple((end, kept) for end, kept in recipe["phases"])
-        shapes = {"tower": Tower(**tower), "views": tuple(View(*each) for each in views)}
+        views = tuple(View(*each) for each in recipe["views"])
+        shapes = {"tower": Tower(**recipe["tower"]), "views": views}
         return cls(**{**recipe, **shapes, "phases": phases})
 
     def view(self, step: int) -> View:
@@ -212,13 +213,14 @@ def train(
 ) -> tuple[CLIP, dict]:
     """Train, or go on from `checkpoint`; up to step `stop`. Returns the model and the record.
 
-    start: the model folder whose weights `schedule.start` is the digest of. Raises ValueError where
-    the checkpoint is of another schedule. See `descent.run`.
+    start: the folder of the model that it begins with; the record's recipe has its digest. Raises
+    ValueError where the checkpoint is of another schedule. See `descent.run`.
     """
     tokenizer = CaptionTokenizer()
     model = new_model(tokenizer, schedule.seed, schedule.tower).train()
     if start is not None:
         imported(model, tokenizer, start)
+        schedule = replace(schedule, start=sha256_file(start / WEIGHTS))
     optimizer = descent.adamw(model, schedule.weight_decay, (0.9, 0.98), 1e-6)
 
     def take(step: int) -> float:
@@ -233,11 +235,11 @@ def train(
 
     recipe, parts = asdict(schedule), {"model": model, "optimizer": optimizer}
     record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=25, stop=stop)
-    return model.eval(), record
+    return model.eval(), record | {"recipe": recipe}
 
 
 def train_parts(
-    parts: Sequence[Schedule], store: Store, folder: Path, threads: int
+    parts: Sequence[Schedule], store: Store, folder: Path
 ) -> tuple[CLIP, dict[str, Any]]:
     """Train the parts of a recipe, each from the weights of the one before as fp16 has them.
 
@@ -247,14 +249,19 @@ def train_parts(
     before: list[dict[str, Any]] = []
     start: Path | None = None
     for number, part in enumerate(parts, 1):
-        schedule = replace(part, start=sha256_file(start / WEIGHTS)) if start else part
-        model, record = train(store, schedule, folder / f"checkpoint-{number}.pt", start=start)
-        record |= {"threads": threads, "recipe": asdict(schedule)}
+        model, record = train(store, part, folder / f"checkpoint-{number}.pt", start=start)
         if number < len(parts):
             start = folder / f"part-{number}"
             export(model, CaptionTokenizer(), start)
             before.append(record)
     return model, record | {"before": before}
+
+
+def trials_of(folder: Path) -> dict[str, Any]:
+    """What led to the recipe, from the record in a folder: it stays when the recipe runs again."""
+    path = folder / "training.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: record[name] for name in ("trials",) if name in record}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -268,9 +275,9 @@ def main(argv: list[str] | None = None) -> None:
         given = {name: getattr(args, name) for name in counts if getattr(args, name)}
         parts = [replace(part, **given) for part in (FIRST, SECOND)]
         store = build_store(args.store, parts[0].scenes)
-        model, record = train_parts(parts, store, args.store, args.threads)
+        model, record = train_parts(parts, store, args.store)
         export(model, CaptionTokenizer(), args.out)
-        descent.write_record(args.out, record)
+        descent.write_record(args.out, record | trials_of(args.out))
     descent.report("measuring")
     write_card(args.out)
     descent.report(f"written to {args.out}")

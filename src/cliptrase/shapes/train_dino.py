@@ -323,7 +323,7 @@ def main(argv: list[str] | None = None) -> None:
     teacher, record = train(store, schedule, args.store / "checkpoint-dino.pt")
     export(teacher.vit, args.out)
     record["entropy"] = entropies(teacher, schedule.teacher_temperature)
-    about = {"threads": args.threads, "recipe": asdict(schedule)}
+    about = {"recipe": asdict(schedule)}
     descent.write_record(args.out, record | about)
     descent.report(f"written to {args.out}")
 
