@@ -113,7 +113,7 @@ def test_each_precision_is_compared_with_fp32_and_pictures_show_fp32_only():
 
 def test_a_picture_is_segmented_in_bf16_too():
     """Less than a pixel of a hundred differs: where the two best words are nearly equal."""
-    scene = Image.fromarray(np.asarray(evaluation_scene("shapes", 2).image)).resize((300, 180))
+    scene = Image.fromarray(np.asarray(evaluation_scene("shapes", 3).image)).resize((300, 180))
     names = ["zebra", "ladybug", "strawberry", "banana", "basketball", "grass", "brick"]
     words = {"classes": names, "templates": "shapes"}
     plain = Segmenter("shapes_clip", **words)
