@@ -119,7 +119,7 @@ def facts(text):
 
 
 def test_explanation_agrees_with_the_numbers_of_the_figures(scenes, undrawn, tmp_path, capsys):
-    run(scenes[0], "--classes", ",".join(WORDS), "--blocks", "7,8,9,10,11,12", "--out", tmp_path)
+    run(scenes[1], "--classes", ",".join(WORDS), "--blocks", "7,8,9,10,11,12", "--out", tmp_path)
     text = (tmp_path / "explanation.txt").read_text()
     assert capsys.readouterr().out.startswith(text)
     blocks, clusters, noise, regions = facts(text)
