@@ -8,7 +8,7 @@ else the difference is not significant. Intervals are not corrected for their nu
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cliptrase.errors import UserError, exit_on_user_error
-from cliptrase.publish.tables.printed import read_published
+from cliptrase.publish.tables.printed import Key, Printed, read_published
 
 
 class Finding(NamedTuple):
@@ -99,9 +99,8 @@ def verdict(low: float, high: float) -> str:
     return "holds" if low > 0 else "reversed" if high < 0 else "not significant"
 
 
-def printed(finding: Finding) -> list[float]:
+def printed(finding: Finding, values: Mapping[Key, Printed]) -> list[float]:
     """The differences of the averages that the paper prints, for each pair of rows of a finding."""
-    values = read_published()
 
     def value(row: str) -> float:
         return values[finding.table, PRINTED.get(row, row), "avg", "mIoU"].value
@@ -117,11 +116,13 @@ def joined(texts: list[str]) -> str:
 def table(tables: Path) -> str:
     """The eleven findings, as Markdown."""
     rows = ["| finding | paper | here | |", "|---|---:|---:|---|"]
+    values = read_published()
     for finding in FINDINGS:
         found = differences(tables, finding)
         here = [f"{signed(value)} [{signed(low)}, {signed(high)}]" for value, low, high in found]
         said = [verdict(low, high) for _, low, high in found]
-        cells = (joined(list(map(signed, printed(finding)))), ", ".join(here), joined(said))
+        paper = [signed(value) for value in printed(finding, values)]
+        cells = (joined(paper), ", ".join(here), joined(said))
         rows.append(f"| {finding.said} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

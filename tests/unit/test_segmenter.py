@@ -180,6 +180,7 @@ def test_a_class_wins_where_one_of_its_names_does():
     np.testing.assert_array_equal(found.labels, owner[each])
     assert found.names == ("zebra", "strawberry", "banana", "background")
     assert found.background == 3
+    assert len(np.unique(each)) > len(np.unique(found.labels))
 
 
 def test_background_words_may_be_split_too(crop, scene):

@@ -18,7 +18,7 @@ from cliptrase.shapes import card as shapes_card
 from cliptrase.shapes import model as shapes_model
 from cliptrase.shapes import train as train_shapes
 from cliptrase.shapes import views as shapes_views
-from cliptrase.shapes.model import CaptionTokenizer
+from cliptrase.shapes.model import CaptionTokenizer, Tower
 from cliptrase.shapes.train import FIRST, SECOND, Schedule, batch, build_store, train
 
 SCHEDULE = Schedule(steps=6, batch=8, scenes=24)
@@ -182,10 +182,14 @@ def test_the_card_says_what_was_measured(exported, monkeypatch):
     assert "ImageNet's 80 templates" in text and "48 in all" in text
     assert "Training loss" in (exported / "loss.svg").read_text()
     assert "box or position is used" in text and "## Trials" not in text
-    second = record | {"recipe": asdict(replace(SECOND, start="ab" * 32)), "figures": figures}
+    second = record | {
+        "recipe": asdict(replace(SECOND, start="ab" * 32, tower=Tower(8, 176, 44))),
+        "figures": figures,
+    }
     trials = [{"trial": "plain", "number": 66.9}]
     text = shapes_card.card(second | {"trials": trials, "before": [record]})
     assert text.index("### Part 1") < text.index("48 in all") < text.index("### Part 2")
+    assert "8 blocks, width 176, 4 heads" in text
     assert "sha256 ababababab" in text and "windows of 6 to 14 patches" in text
     assert "| plain | 66.9 |" in text and "box or position is used" not in text
 

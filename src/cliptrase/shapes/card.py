@@ -253,9 +253,8 @@ def card(record: dict[str, Any]) -> str:
     tower = f"{shape.layers} blocks, width {shape.width}, {heads} heads"
     training = _part(record)
     if len(parts) > 1:
-        titles = (f"### Part {number}\n\n" for number in range(1, len(parts) + 1))
         training = "\n\n".join(
-            title + _part(part) for title, part in zip(titles, parts, strict=True)
+            f"### Part {number}\n\n{_part(part)}" for number, part in enumerate(parts, 1)
         )
     higher = "Part 2 begins higher: its views are harder.\n" if len(parts) > 1 else ""
     own, imagenet = len(captions.SHAPES_FRAMES), len(captions.IMAGENET_FRAMES)

@@ -96,8 +96,8 @@ def run(
     `recipe` is all that decides the weights, as JSON has it. `take` makes a step from its number
     and returns its loss; `parts`, with a state_dict each, is all that it changes. Returns the
     record: losses [(step, mean loss since the last entry)], one `every` so many steps, seconds of
-    wall time, and the threads that it began with. Raises ValueError where the checkpoint is of
-    another recipe.
+    wall time, the threads that it began with, and the recipe. Raises ValueError where
+    the checkpoint is of another recipe.
     """
     text = json.dumps(recipe)
     start = 0
@@ -130,7 +130,7 @@ def run(
             saved |= {name: part.state_dict() for name, part in parts.items()}
             with atomic_write(checkpoint) as file:
                 torch.save(saved, file)
-    return record
+    return record | {"recipe": recipe}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ class Schedule:
     steps: int = 4400
     batch: int = 128
     scenes: int = 32_000
-    # (share of the steps at which a phase ends, patches of 196 that are kept in it): FLIP.
+    # (share of the steps at which a phase ends, patches that are kept in it at most): FLIP.
     phases: tuple[tuple[float, int], ...] = ((0.78, 49), (0.9, 98), (1.0, 196))
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
@@ -235,7 +235,7 @@ def train(
 
     recipe, parts = asdict(schedule), {"model": model, "optimizer": optimizer}
     record = descent.run(recipe, schedule.steps, checkpoint, parts, take, every=25, stop=stop)
-    return model.eval(), record | {"recipe": recipe}
+    return model.eval(), record
 
 
 def train_parts(
@@ -257,11 +257,10 @@ def train_parts(
     return model, record | {"before": before}
 
 
-def trials_of(folder: Path) -> dict[str, Any]:
+def trials_of(folder: Path) -> list[dict[str, Any]]:
     """What led to the recipe, from the record in a folder: it stays when the recipe runs again."""
     path = folder / "training.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {name: record[name] for name in ("trials",) if name in record}
+    return json.loads(path.read_text(encoding="utf-8")).get("trials", []) if path.exists() else []
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -277,7 +276,7 @@ def main(argv: list[str] | None = None) -> None:
         store = build_store(args.store, parts[0].scenes)
         model, record = train_parts(parts, store, args.store)
         export(model, CaptionTokenizer(), args.out)
-        descent.write_record(args.out, record | trials_of(args.out))
+        descent.write_record(args.out, record | {"trials": trials_of(args.out)})
     descent.report("measuring")
     write_card(args.out)
     descent.report(f"written to {args.out}")

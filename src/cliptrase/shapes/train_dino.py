@@ -323,8 +323,7 @@ def main(argv: list[str] | None = None) -> None:
     teacher, record = train(store, schedule, args.store / "checkpoint-dino.pt")
     export(teacher.vit, args.out)
     record["entropy"] = entropies(teacher, schedule.teacher_temperature)
-    about = {"recipe": asdict(schedule)}
-    descent.write_record(args.out, record | about)
+    descent.write_record(args.out, record)
     descent.report(f"written to {args.out}")
 
 

@@ -223,8 +223,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.card:
         model, record = train(schedule, args.store / f"checkpoint-sam-{schedule.steps}.pt")
         export(model, args.out)
-        about = {"recipe": asdict(schedule)}
-        descent.write_record(args.out, record | about)
+        descent.write_record(args.out, record)
     descent.report("measuring")
     write_card(args.out)
     descent.report(f"written to {args.out}")
