@@ -45,6 +45,7 @@ def planned(case: dict[str, Any], folder: str) -> dict[str, Any]:
             {
                 "rule": job.rule.name,
                 "command": job.shellcmd or "",
+                "priority": job.priority,
                 "claims": {
                     name: value
                     for name, value in job.scheduler_resources.items()

@@ -92,6 +92,33 @@ def test_cores_are_never_oversubscribed(suite, tmp_path):
     assert set(rules.values()) == {len(cases)}
 
 
+def test_the_longest_passes_begin_first_once_what_they_read_is_there(tmp_path):
+    """Of the demo as long as they were seen to be; a pass with more windows, images or methods is
+    longer. In dry runs Snakemake's scheduler has the priorities that it starts jobs by."""
+    (_, demo), (_, paper) = plans([case(2, 8, "shapes"), case(2, 8, "paper")], tmp_path)
+
+    def ranked(plan: dict[str, Any]) -> list[str]:
+        passes = [job for job in plan["jobs"] if job["rule"] == "evaluate_pass"]
+        assert len({job["priority"] for job in passes}) == len(passes)
+        passes.sort(key=lambda job: -job["priority"])
+        return [job["command"].split("cliptrase.evaluate.planned")[1].split()[1] for job in passes]
+
+    assert ranked(demo)[:3] == [
+        "shapes.shapes_clip.224.slide",
+        "shapes.shapes_clip.336.crop",
+        "shapes_clean.shapes_clip.336.crop",
+    ]
+    many, few = ranked(paper)[:2], ranked(paper)[-3:]
+    assert all(name.startswith(("coco.", "pcontext.")) and ".slide" in name for name in many)
+    assert all(name.startswith("cityscapes.") for name in few)
+    for plan in (demo, paper):
+        by_rule: dict[str, set[int]] = {}
+        for job in plan["jobs"]:
+            by_rule.setdefault(job["rule"], set()).add(job["priority"])
+        before = [by_rule[rule] for rule in ("prepare_dataset", *WAITING) if rule in by_rule]
+        assert min(set().union(*before)) > max(by_rule["evaluate_pass"])
+
+
 def test_each_gpu_has_one_pass_and_the_cores_are_shared_among_them(tmp_path):
     cases = [
         case(1, 8, "shapes", 1),

@@ -9,6 +9,8 @@ machines of a cluster may have no network.
 
 PREPARING = pipeline.preparing_threads({PLAN.passes[name].dataset for name in PASSES}, DATA, CORES)
 
+FIRST = 1 + len(PASSES)  # a priority above that of every pass: the longest may wait for the data
+
 
 wildcard_constraints:
     archive=r"[^/]+\.(zip|tar|tar\.gz|tgz)",
@@ -26,6 +28,7 @@ rule fetch_archive:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: FIRST
     resources:
         download=1,
         # Not a param: the same archive from elsewhere is the same archive.
@@ -49,6 +52,7 @@ rule prepare_dataset:
     conda:
         "../../environment.yml"
     threads: pipeline.claim(PREPARING, CORES)
+    priority: FIRST
     resources:
         mirror=FROM,
         preparing=lambda wildcards, threads: f"--threads {pipeline.busy(threads, CORES)}",

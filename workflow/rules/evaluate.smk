@@ -13,6 +13,7 @@ SHARDS = errors.exit_on_user_error(division.shards)(PLAN, LEFT, SETTINGS, DEVICE
 WORKERS = pipeline.workers(
     [name for name in LEFT or PASSES for _ in range(SHARDS[name])], GPUS, CORES
 )
+PRIORITIES = errors.exit_on_user_error(pipeline.priorities)(PLAN, LEFT)
 RUNS_OF = {name: sorted(each.runs) for name, each in PLAN.passes.items()}
 
 
@@ -29,6 +30,7 @@ rule evaluate_shard:
     conda:
         "../../environment.yml"
     threads: pipeline.claim(WORKERS, CORES)
+    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
     resources:
         gpu=min(1, GPUS),
         options=lambda wildcards, threads: pipeline.options(
@@ -53,6 +55,7 @@ rule count_shards:
     log:
         f"results/logs/{SUITE}/count_shards/{{name}}.log",
     localrule: True
+    priority: FIRST
     conda:
         "../../environment.yml"
     shell:
@@ -72,6 +75,7 @@ rule evaluate_pass:
     conda:
         "../../environment.yml"
     threads: pipeline.claim(WORKERS, CORES)
+    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
     resources:
         gpu=min(1, GPUS),
         # Not a param: what cannot change a number must not make a pass run again.

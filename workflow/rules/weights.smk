@@ -12,6 +12,7 @@ rule fetch_weights:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: FIRST
     resources:
         download=1,
     message:

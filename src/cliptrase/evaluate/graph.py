@@ -95,14 +95,15 @@ class Graph:
     ) -> Tensor:
         """Classes (B, H, W) int64 of one run, as `text` numbers them."""
         logits = self.logits(method, text, text_key, logit_scale)
-        key, refine = keys.classes_key(method, text_key, logit_scale), self._refinements(method)
-        make_winners = partial(winning, logits, self.out_size, text, refine)
-        winners = self._once("classify", key, make_winners)
+        key = keys.names_key(method, text, text_key, logit_scale)
+        refine = self._refinements(method)
+        names = self._once("classify", key, partial(winning, logits, self.out_size, refine))
+        winners = self._once("classify", (key, text_key), partial(text.classes_of, names))
         vote = vote_of(method)
         if vote == "none":
             return winners
         regions = self.regions(method)
-        voters = vote, key, self._region_key(method)
+        voters = vote, key, text_key, self._region_key(method)
         make = partial(voted, vote, winners, logits, text, regions, refine)
         return self._once("vote", voters, make)
 
@@ -116,7 +117,7 @@ class Graph:
             patches, grid = self.patches(method), self.feature_grid(method)
             return patch_logits(patches, text.features, grid, logit_scale, cls)
 
-        key = "logits", keys.logits_key(method, text_key, logit_scale)
+        key = "logits", keys.logits_key(method, text, text_key, logit_scale)
         return self._once("classify", key, make)
 
     def encode(self, method: Method) -> Encoded:

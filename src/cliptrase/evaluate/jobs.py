@@ -2,7 +2,7 @@
 that costs, in floating-point operations as torch counts them: of matrix products, convolutions and
 attention, not of elementwise work, sorting or resizing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -53,13 +53,14 @@ class Job:
         return cls(method, scale, target, *words, beside, surplus_of(run), run.ledger)
 
     @property
-    def cost_key(self) -> tuple[str, str]:
+    def cost_key(self) -> Hashable:
         """The same for jobs that cost the same: the cells of a grid over eps and min_samples,
-        unless the clusters prompt SAM."""
+        unless the clusters prompt SAM; and as many other names, unless logits are propagated."""
         prompting = self.method.sam is not None
         method = self.method.model_dump(exclude={} if prompting else {"regions": UNCOUNTED})
         beside = [each and each.key for each in (self.method.sam, self.method.dino)]
-        return repr((method, beside)), self.text_key
+        words = len(self.text.features) if self.method.propagate is None else self.text_key
+        return repr((method, beside)), words
 
     @property
     def count_key(self) -> tuple[str, int, bool]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from cliptrase.config.kinds import ATTENTION, DENOISE, PROPAGATE, DenoiseKind
 from cliptrase.config.method import Backbone, Method
 from cliptrase.config.method_regions import Regions
+from cliptrase.evaluate.encoded import Text
 
 
 class Clustering(NamedTuple):
@@ -28,9 +29,11 @@ def features_key(method: Method) -> Hashable:
     return method.attention, _network_keys(method, ATTENTION[method.attention.kind].networks)
 
 
-def logits_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
-    """What logits on the patch grid depend on."""
-    return images_key(method), text_key, logit_scale
+def logits_key(method: Method, text: Text, text_key: str, logit_scale: float) -> Hashable:
+    """What logits on the patch grid depend on: of the text the features, and where they are
+    propagated also which classes own them."""
+    words = text.names if method.propagate is None else text_key
+    return images_key(method), words, logit_scale
 
 
 def images_key(method: Method) -> Hashable:
@@ -46,9 +49,9 @@ def _network_keys(method: Method, roles: tuple[str, ...]) -> Hashable:
     return tuple(getattr(method, role).key for role in roles)
 
 
-def classes_key(method: Method, text_key: str, logit_scale: float) -> Hashable:
-    """What the classes of pixels depend on, where no region votes."""
-    return logits_key(method, text_key, logit_scale), method.pamr
+def names_key(method: Method, text: Text, text_key: str, logit_scale: float) -> Hashable:
+    """What the names that win pixels depend on, where no region votes."""
+    return logits_key(method, text, text_key, logit_scale), method.pamr
 
 
 def clustering_key(method: Method, regions: Regions) -> Clustering:

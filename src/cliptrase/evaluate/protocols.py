@@ -20,7 +20,7 @@ from cliptrase.evaluate.certainty import Certainties, Certainty, Watched
 from cliptrase.evaluate.encoded import Propagation
 from cliptrase.evaluate.graph import Graph, Original
 from cliptrase.evaluate.jobs import Job
-from cliptrase.evaluate.keys import classes_key, images_key
+from cliptrase.evaluate.keys import images_key, names_key
 from cliptrase.evaluate.slide import (
     LargestProbability,
     Size,
@@ -233,7 +233,7 @@ class Slide(Protocol):
                 names = first_argmax(largest.watching(logits))
             for run, job in some.items():
                 with stages("classify"):
-                    classes = job.text.owner[names]
+                    classes = job.text.classes_of(names)
                     if job.threshold:
                         unsure = largest(job.logit_scale) < job.threshold
                         classes = classes.masked_fill_(unsure, 0)
@@ -351,4 +351,4 @@ def _averaged_key(job: Job) -> Hashable:
     """The same for jobs whose logits, averaged over the windows, are the same."""
     method, voting = job.method, vote_of(job.method) != "none"
     regions = (method.regions, method.sam, method.dino) if voting else None
-    return classes_key(method, job.text_key, 1.0), regions
+    return names_key(method, job.text, job.text_key, 1.0), regions

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from cliptrase import machine
 from cliptrase.config import Run, files
+from cliptrase.config.schema import Slide
 from cliptrase.data.read.ordered import MOST
 from cliptrase.errors import UserError
-from cliptrase.pipeline.data import selfcheck
+from cliptrase.pipeline.data import images, selfcheck
 from cliptrase.plan import Pass, Plan
 from cliptrase.publish.page import PAGE_FILES
 from cliptrase.resources import resource
@@ -150,6 +151,25 @@ def workers(made: list[str], gpus: int, cores: int | None) -> int:
     """
     at_once = min(gpus or len(made), len(made))
     return max(1, usable(cores) // max(1, at_once))
+
+
+def priorities(plan: Plan, made: Iterable[str]) -> dict[str, int]:
+    """pass → its priority among those that are `made`, from 1: the longest has the highest, so that
+    none of them begins last and computes alone at the end.
+
+    How long is guessed: the pixels that CLIP sees, times the methods. Raises UserError for a
+    user's folder that cannot be read.
+    """
+
+    def pixels(name: str) -> int:
+        a_pass = plan.passes[name]
+        runs, side, windows = [*a_pass.runs.values()], a_pass.image_size, 1
+        if isinstance(protocol := runs[0].protocol, Slide):  # they share it
+            windows += math.ceil((protocol.short_side - side) / protocol.stride)
+        methods = {run.method.name for run in runs}
+        return images(a_pass, plan.data) * (windows * side) ** 2 * len(methods)
+
+    return {name: rank for rank, name in enumerate(sorted(made, key=pixels), start=1)}
 
 
 def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> int:

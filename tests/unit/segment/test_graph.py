@@ -103,6 +103,17 @@ def test_three_methods_and_two_vocabularies_are_one_pass_through_the_model(clip,
     assert counted["hard_vote"] == 2
 
 
+def test_classes_that_own_the_same_names_otherwise_share_all_before_the_vote(clip, pixels, counted):
+    words = text(5, 3)
+    of_objects = Text(words.features, words.owner.clamp_min(2) - 2)
+    graph = Graph(clip, pixels[:1])
+    first = graph.prediction(CLIPTRASE, words, "as listed", 100.0)
+    other = graph.prediction(CLIPTRASE, of_objects, "of objects", 100.0)
+    assert counted["classify"] == 1 and counted["hard_vote"] == 2
+    alone = Graph(clip, pixels[:1]).prediction(CLIPTRASE, of_objects, "of objects", 100.0)
+    assert torch.equal(other, alone) and not torch.equal(other, first)
+
+
 def test_a_grid_of_clusterings_shares_all_but_the_cells(clip, pixels, counted, monkeypatch):
     smoothed: list[int] = []
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cliptrase.segment import cells
+from cliptrase.segment import tiles as module
 from cliptrase.segment.logits import classify
 from cliptrase.segment.tiles import bilinear, tiles
 
@@ -36,6 +37,45 @@ def test_tiles_have_the_bits_of_the_whole_and_cover_it_once(case):
         assert torch.equal(alone[..., y.inner, x.inner], whole[..., y.pixels, x.pixels])
         seen[y.pixels, x.pixels] += 1
     assert (seen == 1).all()
+
+
+SHAPES = "1 14 14 224 224, 8 14 14 224 224, 3 21 21 336 336, 8 56 56 224 224, 2 14 21 300 450"
+
+
+@pytest.mark.parametrize("shape", SHAPES.split(", "))
+def test_upsampling_by_products_is_torch_s_to_the_last_bit(shape):
+    """Where it may be taken; and everywhere as near to it as rounding allows."""
+    count, *sides = map(int, shape.split())
+    maps, size = 7 * drawn(1, count, *sides[:2], seed=count), (sides[2], sides[3])
+    expected = F.interpolate(maps.swapaxes(0, 1), size=size, mode="bilinear", align_corners=False)
+    assert torch.equal(bilinear(maps, size).swapaxes(0, 1), expected)
+    weights = [module._weights(few, many) for few, many in zip(sides[:2], size, strict=True)]
+    products = module._products(maps.swapaxes(0, 1), *weights)
+    torch.testing.assert_close(products, expected, rtol=0, atol=4e-7 * float(maps.abs().max()))
+
+
+def test_products_are_taken_only_where_trials_have_the_bits_of_torch(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    decide = module._products_are_exact.__wrapped__
+    exact = module._products
+
+    def last_bit(maps, rows, columns):
+        made = exact(maps, rows, columns)
+        made[0, 0, -1, -1] *= 1 + 2**-20
+        return made
+
+    monkeypatch.setattr(module, "_products", last_bit)
+    assert not decide((2, 14, 14), (224, 224), 1)
+    monkeypatch.setattr(module, "_products", lambda maps, *_: module._by_torch(maps, (224, 224)))
+    assert decide((2, 14, 14), (224, 224), 1)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not decide((2, 14, 14), (224, 224), 1)
+
+
+def test_maps_of_the_size_that_is_asked_for_stay_as_they_are():
+    maps = drawn(1, 2, 80, 90)
+    same = F.interpolate(maps, size=(80, 90), mode="bilinear", align_corners=False)
+    assert torch.equal(bilinear(maps, (80, 90)), maps) and torch.equal(same, maps)
 
 
 @pytest.mark.parametrize("out_size", [(112, 112), (112, 128), (129, 128), (3, 3), (64, 64)])
