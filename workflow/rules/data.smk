@@ -24,11 +24,11 @@ rule fetch_archive:
         update(f"{DATA}/raw/{{archive}}.json"),
     log:
         f"results/logs/{SUITE}/fetch_archive/{{archive}}.log",
+    priority: FIRST
     localrule: True
     conda:
         "../../environment.yml"
     threads: 1
-    priority: FIRST
     resources:
         download=1,
         # Not a param: the same archive from elsewhere is the same archive.
@@ -49,10 +49,10 @@ rule prepare_dataset:
         update(f"{DATA}/prepared/{{dataset}}/selfcheck.json"),
     log:
         f"results/logs/{SUITE}/prepare_dataset/{{dataset}}.log",
+    priority: FIRST
     conda:
         "../../environment.yml"
     threads: pipeline.claim(PREPARING, CORES)
-    priority: FIRST
     resources:
         mirror=FROM,
         preparing=lambda wildcards, threads: f"--threads {pipeline.busy(threads, CORES)}",

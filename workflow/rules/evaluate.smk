@@ -27,10 +27,10 @@ rule evaluate_shard:
         f"results/passes/{SUITE}/{{name}}.shard-{{number}}-of-{{shards}}.npz",
     log:
         f"results/logs/{SUITE}/evaluate_shard/{{name}}.{{number}}-of-{{shards}}.log",
+    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
     conda:
         "../../environment.yml"
     threads: pipeline.claim(WORKERS, CORES)
-    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
     resources:
         gpu=min(1, GPUS),
         options=lambda wildcards, threads: pipeline.options(
@@ -54,8 +54,8 @@ rule count_shards:
         temp(f"results/passes/{SUITE}/{{name}}.counted"),
     log:
         f"results/logs/{SUITE}/count_shards/{{name}}.log",
-    localrule: True
     priority: FIRST
+    localrule: True
     conda:
         "../../environment.yml"
     shell:
@@ -72,10 +72,10 @@ rule evaluate_pass:
         f"results/passes/{SUITE}/{{name}}.json",
     log:
         f"results/logs/{SUITE}/evaluate_pass/{{name}}.log",
+    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
     conda:
         "../../environment.yml"
     threads: pipeline.claim(WORKERS, CORES)
-    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
     resources:
         gpu=min(1, GPUS),
         # Not a param: what cannot change a number must not make a pass run again.

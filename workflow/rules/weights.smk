@@ -8,11 +8,11 @@ rule fetch_weights:
         f"{DATA}/weights/{{model}}.json",
     log:
         f"results/logs/{SUITE}/fetch_weights/{{model}}.log",
+    priority: FIRST
     localrule: True
     conda:
         "../../environment.yml"
     threads: 1
-    priority: FIRST
     resources:
         download=1,
     message:
