@@ -16,6 +16,7 @@
 `snakemake --cores 8 fig8` trains SAN and draws Figure 8, which `all` does not.
 """
 
+import functools
 import shlex
 import sys
 from pathlib import Path

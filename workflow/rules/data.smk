@@ -9,8 +9,6 @@ machines of a cluster may have no network.
 
 PREPARING = pipeline.preparing_threads({PLAN.passes[name].dataset for name in PASSES}, DATA, CORES)
 
-FIRST = 1 + len(PASSES)  # a priority above that of every pass: the longest may wait for the data
-
 
 wildcard_constraints:
     archive=r"[^/]+\.(zip|tar|tar\.gz|tgz)",
@@ -24,7 +22,7 @@ rule fetch_archive:
         update(f"{DATA}/raw/{{archive}}.json"),
     log:
         f"results/logs/{SUITE}/fetch_archive/{{archive}}.log",
-    priority: FIRST
+    priority: pipeline.FIRST
     localrule: True
     conda:
         "../../environment.yml"
@@ -49,7 +47,7 @@ rule prepare_dataset:
         update(f"{DATA}/prepared/{{dataset}}/selfcheck.json"),
     log:
         f"results/logs/{SUITE}/prepare_dataset/{{dataset}}.log",
-    priority: FIRST
+    priority: pipeline.FIRST
     conda:
         "../../environment.yml"
     threads: pipeline.claim(PREPARING, CORES)

@@ -13,7 +13,7 @@ SHARDS = errors.exit_on_user_error(division.shards)(PLAN, LEFT, SETTINGS, DEVICE
 WORKERS = pipeline.workers(
     [name for name in LEFT or PASSES for _ in range(SHARDS[name])], GPUS, CORES
 )
-PRIORITIES = errors.exit_on_user_error(pipeline.priorities)(PLAN, LEFT)
+PRIORITIES = functools.cache(lambda: errors.exit_on_user_error(pipeline.priorities)(PLAN))
 RUNS_OF = {name: sorted(each.runs) for name, each in PLAN.passes.items()}
 
 
@@ -27,7 +27,7 @@ rule evaluate_shard:
         f"results/passes/{SUITE}/{{name}}.shard-{{number}}-of-{{shards}}.npz",
     log:
         f"results/logs/{SUITE}/evaluate_shard/{{name}}.{{number}}-of-{{shards}}.log",
-    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
+    priority: lambda wildcards: PRIORITIES()[wildcards.name]
     conda:
         "../../environment.yml"
     threads: pipeline.claim(WORKERS, CORES)
@@ -54,7 +54,7 @@ rule count_shards:
         temp(f"results/passes/{SUITE}/{{name}}.counted"),
     log:
         f"results/logs/{SUITE}/count_shards/{{name}}.log",
-    priority: FIRST
+    priority: pipeline.FIRST
     localrule: True
     conda:
         "../../environment.yml"
@@ -72,7 +72,7 @@ rule evaluate_pass:
         f"results/passes/{SUITE}/{{name}}.json",
     log:
         f"results/logs/{SUITE}/evaluate_pass/{{name}}.log",
-    priority: lambda wildcards: PRIORITIES.get(wildcards.name, 0)
+    priority: lambda wildcards: PRIORITIES()[wildcards.name]
     conda:
         "../../environment.yml"
     threads: pipeline.claim(WORKERS, CORES)

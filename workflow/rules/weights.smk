@@ -8,7 +8,7 @@ rule fetch_weights:
         f"{DATA}/weights/{{model}}.json",
     log:
         f"results/logs/{SUITE}/fetch_weights/{{model}}.log",
-    priority: FIRST
+    priority: pipeline.FIRST
     localrule: True
     conda:
         "../../environment.yml"

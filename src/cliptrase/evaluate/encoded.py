@@ -31,9 +31,14 @@ class Text:
         return int(self.owner.max()) + 1
 
     @cached_property
-    def names(self) -> str:
+    def features_digest(self) -> str:
         """The same for texts of the same features, whichever classes own them."""
         return hashlib.sha256(self.features.cpu().numpy().tobytes()).hexdigest()
+
+    @cached_property
+    def is_listed(self) -> bool:
+        """Whether each name is a class of its own, in the order of the classes."""
+        return self.owner.tolist() == [*range(len(self.owner))]
 
     def classes_of(self, names: Tensor) -> Tensor:
         """The class int64 that owns each of `names`, of any shape."""

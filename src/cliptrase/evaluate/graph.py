@@ -98,7 +98,9 @@ class Graph:
         key = keys.names_key(method, text, text_key, logit_scale)
         refine = self._refinements(method)
         names = self._once("classify", key, partial(winning, logits, self.out_size, refine))
-        winners = self._once("classify", (key, text_key), partial(text.classes_of, names))
+        winners = names
+        if not text.is_listed:
+            winners = self._once("classify", (key, text_key), partial(text.classes_of, names))
         vote = vote_of(method)
         if vote == "none":
             return winners

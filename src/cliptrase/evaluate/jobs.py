@@ -54,13 +54,14 @@ class Job:
 
     @property
     def cost_key(self) -> Hashable:
-        """The same for jobs that cost the same: the cells of a grid over eps and min_samples,
-        unless the clusters prompt SAM; and as many other names, unless logits are propagated."""
-        prompting = self.method.sam is not None
-        method = self.method.model_dump(exclude={} if prompting else {"regions": UNCOUNTED})
+        """The same for jobs that cost the same: the cells of a grid over eps and min_samples, and
+        vocabularies of equally many names, where nothing that is counted depends on them."""
+        vote = vote_of(self.method)
+        clusters_count = self.method.sam is not None or vote not in ("none", "hard")
+        method = self.method.model_dump(exclude={} if clusters_count else {"regions": UNCOUNTED})
         beside = [each and each.key for each in (self.method.sam, self.method.dino)]
-        words = len(self.text.features) if self.method.propagate is None else self.text_key
-        return repr((method, beside)), words
+        words_count = self.method.propagate is not None or vote not in ("none", "hard", "soft")
+        return repr((method, beside)), self.text_key if words_count else len(self.text.features)
 
     @property
     def count_key(self) -> tuple[str, int, bool]:

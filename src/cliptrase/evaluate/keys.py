@@ -32,7 +32,7 @@ def features_key(method: Method) -> Hashable:
 def logits_key(method: Method, text: Text, text_key: str, logit_scale: float) -> Hashable:
     """What logits on the patch grid depend on: of the text the features, and where they are
     propagated also which classes own them."""
-    words = text.names if method.propagate is None else text_key
+    words = text.features_digest if method.propagate is None else text_key
     return images_key(method), words, logit_scale
 
 

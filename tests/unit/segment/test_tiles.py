@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cliptrase.evaluate.jobs import operations
 from cliptrase.segment import cells
 from cliptrase.segment import tiles as module
 from cliptrase.segment.logits import classify
@@ -42,40 +43,100 @@ def test_tiles_have_the_bits_of_the_whole_and_cover_it_once(case):
 SHAPES = "1 14 14 224 224, 8 14 14 224 224, 3 21 21 336 336, 8 56 56 224 224, 2 14 21 300 450"
 
 
+def by_torch(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(1, K, h, w), each alone."""
+    alone = F.interpolate(maps.swapaxes(0, 1), size=size, mode="bilinear", align_corners=False)
+    return alone.swapaxes(0, 1)
+
+
+@pytest.fixture
+def products(monkeypatch) -> list[torch.Size]:
+    """Takes products wherever they are possible, whatever the machine; the shapes that were."""
+    taken: list[torch.Size] = []
+    computed = module._products
+
+    def noted(maps, *weights):
+        taken.append(maps.shape)
+        return computed(maps, *weights)
+
+    def weights(shape, size, threads):
+        return tuple(module._weights(*side) for side in zip(shape[1:], size, strict=True))
+
+    monkeypatch.setattr(module, "_products", noted)
+    monkeypatch.setattr(module, "_exact_weights", weights)
+    return taken
+
+
 @pytest.mark.parametrize("shape", SHAPES.split(", "))
-def test_upsampling_by_products_is_torch_s_to_the_last_bit(shape):
-    """Where it may be taken; and everywhere as near to it as rounding allows."""
-    count, *sides = map(int, shape.split())
-    maps, size = 7 * drawn(1, count, *sides[:2], seed=count), (sides[2], sides[3])
-    expected = F.interpolate(maps.swapaxes(0, 1), size=size, mode="bilinear", align_corners=False)
-    assert torch.equal(bilinear(maps, size).swapaxes(0, 1), expected)
-    weights = [module._weights(few, many) for few, many in zip(sides[:2], size, strict=True)]
-    products = module._products(maps.swapaxes(0, 1), *weights)
-    torch.testing.assert_close(products, expected, rtol=0, atol=4e-7 * float(maps.abs().max()))
+def test_products_upsample_as_torch_but_for_rounding(shape, products):
+    count, height, width, *size = map(int, shape.split())
+    for maps in (
+        7 * drawn(1, count, height, width, seed=count),
+        drawn(1, height * width, count).transpose(1, 2).unflatten(2, (height, width)),  # as logits
+    ):
+        most = 4e-7 * float(maps.abs().max())
+        ours = bilinear(maps, (size[0], size[1]))
+        torch.testing.assert_close(ours, by_torch(maps, (size[0], size[1])), rtol=0, atol=most)
+    assert len(products) == 2
+    assert operations(lambda: bilinear(maps, (size[0], size[1]))) == 0
 
 
-def test_products_are_taken_only_where_trials_have_the_bits_of_torch(monkeypatch):
+def test_upsampling_of_any_shape_is_torch_s_to_the_last_bit():
+    """On this machine, whether it takes products or not."""
+    rng = np.random.default_rng(0)
+    for seed in range(60):
+        height, width = rng.integers(1, 80, 2).tolist()
+        size = int(rng.integers(height, 400)), int(rng.integers(width, 400))
+        count, scale = int(rng.integers(1, 17)), float(10 ** rng.uniform(-3, 3))
+        maps = scale * drawn(1, count, height, width, seed=seed)
+        if seed % 2:
+            rows = scale * drawn(1, height * width, count, seed=seed)
+            maps = rows.transpose(1, 2).unflatten(2, (height, width))
+        assert torch.equal(bilinear(maps, size), by_torch(maps, size)), (maps.shape, size)
+
+
+@pytest.mark.parametrize(
+    ("maps", "size"),
+    [
+        (drawn(1, 2, 14, 14).double(), (224, 224)),
+        (drawn(1, 2, 14, 14).bfloat16(), (224, 224)),
+        (drawn(1, 2, 65, 14), (520, 112)),
+        (drawn(1, 2, 1, 14), (200, 200)),
+        (drawn(1, 2, 40, 40), (39, 200)),
+        (drawn(1, 2, 14, 14), (64, 64)),  # torch has another kernel
+        *((drawn(1, 2, 14, 14).index_fill(3, torch.tensor(3), odd), (224, 224)) for odd in
+          (torch.inf, -torch.inf, torch.nan)),
+    ],
+)  # fmt: skip
+def test_all_else_is_upsampled_by_torch(maps, size, products):
+    assert torch.equal(bilinear(maps, size).nan_to_num(7), by_torch(maps, size).nan_to_num(7))
+    assert not products
+
+
+def test_products_are_taken_only_where_trials_have_the_values_of_torch(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    decide = module._products_are_exact.__wrapped__
-    exact = module._products
+    decide, exact = module._exact_weights.__wrapped__, module._products
 
     def last_bit(maps, rows, columns):
         made = exact(maps, rows, columns)
-        made[0, 0, -1, -1] *= 1 + 2**-20
+        made[0, -1, -1] *= 1 + 2**-20
         return made
 
     monkeypatch.setattr(module, "_products", last_bit)
-    assert not decide((2, 14, 14), (224, 224), 1)
-    monkeypatch.setattr(module, "_products", lambda maps, *_: module._by_torch(maps, (224, 224)))
-    assert decide((2, 14, 14), (224, 224), 1)
+    assert decide((2, 14, 14), (224, 224), 1) is None
+    monkeypatch.setattr(
+        module, "_products", lambda maps, *_: module._by_torch(maps[:, None], (224, 224))[:, 0]
+    )
+    rows, columns = decide((2, 14, 14), (224, 224), 1)
+    assert rows.shape == columns.shape == (224, 15)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not decide((2, 14, 14), (224, 224), 1)
+    assert decide((2, 14, 14), (224, 224), 1) is None
 
 
 def test_maps_of_the_size_that_is_asked_for_stay_as_they_are():
     maps = drawn(1, 2, 80, 90)
-    same = F.interpolate(maps, size=(80, 90), mode="bilinear", align_corners=False)
-    assert torch.equal(bilinear(maps, (80, 90)), maps) and torch.equal(same, maps)
+    assert bilinear(maps, (80, 90)) is maps
+    assert torch.equal(by_torch(maps, (80, 90)), maps)
 
 
 @pytest.mark.parametrize("out_size", [(112, 112), (112, 128), (129, 128), (3, 3), (64, 64)])
