@@ -16,6 +16,7 @@ from cliptrase.segment.uncounted import uncounted
 SIDE = 4  # cells: few classes are left in so small a tile, and what is beside it costs little
 SMALL = 64  # pixels: torch has another kernel, with other rounding, for H + W up to 128
 FEW = 64  # patches a side that a CPU upsamples sooner by products of matrices
+EDGES = (8, 14, 14), (224, 224)  # a shape and size at whose edges kernels for AVX2 show themselves
 TRIALS = 3  # of whether these have the same values
 
 Size = tuple[int, int]  # height, width
@@ -115,11 +116,13 @@ def _exact_weights(
     """The weights of both sides for B maps of h × w values, or None where products with them have
     not the values of torch's kernel, to the last bit.
 
-    They have where each sum is a chain of fused multiplications and additions. Which chains are so
-    depends on the shape, the machine's library of products and its threads: trials show it. With
-    AVX2 trials miss some pixels, so that none is made.
+    They have where each sum is a chain of fused multiplications and additions. Whether it is
+    depends on the shape, the machine's library of products and its threads: trials show it. Kernels
+    for AVX2 add otherwise at some edges, which trials may miss: none is made if `EDGES` differs.
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return None
+    if (shape, size) != EDGES and _exact_weights(*EDGES, threads) is None:
         return None
     (count, *sides), generator = shape, torch.Generator("cpu").manual_seed(0)
     rows, columns = (_weights(*side) for side in zip(sides, size, strict=True))

@@ -123,14 +123,16 @@ def test_products_are_taken_only_where_trials_have_the_values_of_torch(monkeypat
         return made
 
     monkeypatch.setattr(module, "_products", last_bit)
-    assert decide((2, 14, 14), (224, 224), 1) is None
+    assert decide(*module.EDGES, 1) is None
     monkeypatch.setattr(
         module, "_products", lambda maps, *_: module._by_torch(maps[:, None], (224, 224))[:, 0]
     )
-    rows, columns = decide((2, 14, 14), (224, 224), 1)
+    rows, columns = decide(*module.EDGES, 1)
     assert rows.shape == columns.shape == (224, 15)
+    monkeypatch.setattr(module, "_exact_weights", lambda *_: None)
+    assert decide((2, 14, 14), (224, 224), 1) is None, "not where that shape differs"
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert decide((2, 14, 14), (224, 224), 1) is None
+    assert decide(*module.EDGES, 1) is None
 
 
 def test_maps_of_the_size_that_is_asked_for_stay_as_they_are():
