@@ -16,8 +16,7 @@ from cliptrase.model.fused import fused
 from cliptrase.segment.diffusion import affinity, diffused
 from cliptrase.segment.layers import fused_probabilities
 from cliptrase.segment.logits import patch_logits
-
-Size = tuple[int, int]  # height, width
+from cliptrase.segment.tiles import Size
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,6 @@ from cliptrase.evaluate.jobs import Job
 from cliptrase.evaluate.keys import images_key, names_key
 from cliptrase.evaluate.slide import (
     LargestProbability,
-    Size,
     Window,
     averaged,
     covered,
@@ -36,6 +35,7 @@ from cliptrase.model.load import Clip, uploaded
 from cliptrase.runs.provenance import Stages
 from cliptrase.segment.argmax import first_argmax
 from cliptrase.segment.pamr import Refinement
+from cliptrase.segment.tiles import Size
 
 Jobs = dict[str, Job]  # by run
 Asked = dict[Hashable, Job]  # by what their averaged logits depend on

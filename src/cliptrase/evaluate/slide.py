@@ -14,10 +14,9 @@ from torch import Tensor
 
 from cliptrase.segment import ways
 from cliptrase.segment.logits import CHUNK
-from cliptrase.segment.tiles import bilinear
+from cliptrase.segment.tiles import Size, bilinear
 from cliptrase.segment.vote import region_means
 
-Size = tuple[int, int]  # height, width
 AT_ONCE = 2**25  # logits of a picture that a GPU averages at once: bounds memory
 
 

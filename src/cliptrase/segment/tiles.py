@@ -1,7 +1,7 @@
 """Upsampling: every map by itself, and parts of one with the bits that the whole would have."""
 
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -124,10 +124,10 @@ def _exact_weights(
         return None
     if (shape, size) != EDGES and _exact_weights(*EDGES, threads) is None:
         return None
-    (count, *sides), generator = shape, torch.Generator("cpu").manual_seed(0)
-    rows, columns = (_weights(*side) for side in zip(sides, size, strict=True))
-    drawn = partial(torch.randn, count, *sides, generator=generator, device="cpu")
-    for trial in (drawn(dtype=torch.float32) for _ in range(TRIALS)):
+    rows, columns = (_weights(*side) for side in zip(shape[1:], size, strict=True))
+    generator = torch.Generator("cpu").manual_seed(0)
+    for _ in range(TRIALS):
+        trial = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
         expected = _by_torch(trial[:, None], size)[:, 0]
         if not torch.equal(_products(trial, rows, columns), expected):
             return None
