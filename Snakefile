@@ -99,7 +99,7 @@ rule all:
 
 
 onstart:
-    start.end_on_signals()
+    start.end_on_signals(getattr(workflow.scheduler._executor, "run_uuid", None))  # of SLURM
     targets = {name.replace("_", "-") for name in workflow.dag_settings.targets}
     if "fig8" in targets:
         errors.exit_on_user_error(cost.refuse_without_gpu)(SAN)  # before anything is fetched

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,14 @@ def made(folder: Path) -> dict[str, bytes]:
     }
 
 
+def slow_to_answer(cluster: dict[str, str], folder: Path) -> dict[str, str]:
+    """A SLURM in which a job has begun long before sbatch says its number."""
+    real = shutil.which("sbatch", path=cluster["PATH"])
+    (folder / "sbatch").write_text(f'#!/bin/sh\n{real} "$@"\nsleep 60\n')
+    (folder / "sbatch").chmod(0o755)
+    return cluster | {"PATH": f"{folder}:{cluster['PATH']}"}
+
+
 def test_a_sweep_is_a_job_for_each_pass(cluster, tmp_path):
     data = write_scenes(tmp_path / "data", range(3))
     launcher = ["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=2"]
@@ -120,8 +129,8 @@ def test_a_suite_has_the_bytes_of_a_local_start_though_slurm_kills_a_job(cluster
     there, here = tmp_path / "slurm", tmp_path / "local"
     log = there.with_suffix(".log")
 
-    # Ctrl-C takes the jobs out of the queue.
-    process = start(tree, there, cluster, "suite=smoke", *ON_SLURM)
+    # Ctrl-C takes the jobs out of the queue, also one that Snakemake has not heard of.
+    process = start(tree, there, slow_to_answer(cluster, tmp_path), "suite=smoke", *ON_SLURM)
     until(lambda: jobs(cluster, "running"), process, log)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=400) == 130

@@ -139,3 +139,18 @@ def test_what_takes_jobs_back_from_a_cluster_is_left_to_end(tmp_path):
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
         assert process.communicate(timeout=20)[0] == "0\n"
+
+
+def test_the_jobs_of_slurm_are_cancelled_by_name_when_all_has_ended(tmp_path, monkeypatch):
+    """Snakemake itself cancels only jobs whose number it has been told."""
+    says = "import psutil, sys; print(*sys.argv[1:], len(psutil.Process().parent().children()))"
+    (tmp_path / start.CANCELS).write_text(f"#!{sys.executable}\n{says}\n")
+    (tmp_path / start.CANCELS).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with run(DEAF.replace("end_on_signals()", "end_on_signals('of-this-start')")) as process:
+        own, patience = psutil.Process(process.pid), time.monotonic() + 30
+        while len(own.children(recursive=True)) < 3:
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "--name of-this-start 1\n"

@@ -3,11 +3,13 @@ and how Ctrl-C and SIGTERM end it."""
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import os
 import platform
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -21,7 +23,7 @@ from cliptrase.pipeline.markers import MARKERS
 
 HOME = Path(".snakemake")
 ENDINGS = ((signal.SIGINT, 1.0), (signal.SIGTERM, 1.0))  # what jobs are told, and seconds to obey
-CANCELS = "scancel"  # Snakemake's way of ending the jobs of a cluster
+CANCELS = "scancel"  # SLURM's program that ends jobs
 YOUNG = 1.0  # seconds in which a forked process becomes its program, also where others compute
 _signals: list[int] = []  # those that ended this start
 
@@ -67,13 +69,15 @@ def _clear(lock: int) -> None:
             record.unlink(missing_ok=True)
 
 
-def end_on_signals() -> None:
+def end_on_signals(name: str | None = None) -> None:
     """Let Ctrl-C and SIGTERM end the jobs, then this process, within seconds.
 
     Snakemake takes SIGTERM for itself when it has planned, so this is called again after that.
+    name: of this start's jobs in SLURM. At the end all that bear it are cancelled: Snakemake
+    cancels none that it is submitting, and none at all while it looks at the queue.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+        signal.signal(number, functools.partial(_end, name))
 
 
 def exit_if_ended() -> None:
@@ -82,28 +86,30 @@ def exit_if_ended() -> None:
         raise SystemExit(128 + _signals[0])
 
 
-def _end(number: int, _: FrameType | None) -> None:
+def _end(name: str | None, number: int, _: FrameType | None) -> None:
     if not _signals:
         _signals.append(number)
         os.write(2, b"interrupted: ending the jobs; the next start goes on from here\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # Snakemake's pages on each job that ends so
         jobs = psutil.Process().children(recursive=True)  # before one of them leaves an orphan
-        threading.Thread(target=_end_jobs, args=[{*jobs}]).start()
+        threading.Thread(target=_end_jobs, args=[{*jobs}, name]).start()
         exit_if_ended()
 
 
-def _end_jobs(jobs: set[psutil.Process]) -> None:
+def _end_jobs(jobs: set[psutil.Process], name: str | None) -> None:
     """Tell these processes and all below this one to end, ever more firmly, until it has ended and
-    all are gone."""
+    all are gone; then cancel the jobs of SLURM that bear this name."""
     for number, seconds in itertools.chain(ENDINGS, itertools.repeat((signal.SIGKILL, 0.2))):
         jobs = {job for job in jobs | {*psutil.Process().children(recursive=True)} if _lives(job)}
         if not jobs and not threading.main_thread().is_alive():
-            return
+            break
         for job in jobs:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if _is_named(job):
                     job.send_signal(number)
         time.sleep(seconds)
+    if name:
+        subprocess.run([CANCELS, "--name", name], check=False)
 
 
 def _is_named(job: psutil.Process) -> bool:
