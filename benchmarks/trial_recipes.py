@@ -1,0 +1,84 @@
+"""Second parts of the embedded CLIP's training that were tried: shorter, and from the same weights.
+
+`python -m benchmarks.trial_recipes PART_1` trains them and prints the one number of each
+(trial_clip.py). PART_1 is the folder of the first part's weights, `part-1` in the store of a
+training. Each sees 38,400 pairs at a rate of 5e-4:
+
+- plain: 300 steps of 128 pairs, as the second part has them;
+- averaged: the mean of plain's weights after every tenth of its last 100 steps;
+- curriculum: plain; a third of the steps sees scenes of one object, the next those without clutter;
+- batches of 256: 150 steps of them. They fit into memory: the gradients that gradient caching adds
+  up of smaller batches are taken at once.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip.model import CLIP
+from torch.optim.swa_utils import AveragedModel
+
+from benchmarks.trial_clip import number, parts
+from cliptrase.shapes import descent, train
+from cliptrase.shapes.model import CaptionTokenizer, export
+
+PLAIN = replace(train.SECOND, steps=300, learning_rate=5e-4)
+LARGE = replace(PLAIN, steps=PLAIN.steps // 2, batch=2 * PLAIN.batch)
+SCENES = 300  # of trial_clip's measures
+
+
+def some(store: train.Store, chosen: np.ndarray) -> train.Store:
+    """These scenes of a store."""
+    contents, things = ([each[i] for i in chosen] for each in (store.contents, store.things))
+    return train.Store(store.patches[chosen], contents, things)
+
+
+def trials(store: train.Store, folder: Path, part_1: Path) -> Iterator[tuple[str, CLIP]]:
+    """Train them one by one; checkpoints go to `folder`."""
+
+    def go(
+        name: str, schedule: train.Schedule, seen: train.Store = store, stop: int | None = None
+    ) -> CLIP:
+        """Train to step `stop`, or to the end."""
+        checkpoint = folder / f"{name}.pt"
+        return train.train(seen, schedule, checkpoint, start=part_1, stop=stop)[0]
+
+    last = range(PLAIN.steps - 90, PLAIN.steps + 1, 10)
+    ends = [go("plain", PLAIN, stop=stop) for stop in last]
+    yield "plain", ends[-1]
+
+    mean = AveragedModel(ends[0])
+    for model in ends:
+        mean.update_parameters(model)
+    yield "averaged", mean.module
+
+    seeds = np.arange(len(store.contents))
+    go("curriculum", PLAIN, some(store, seeds[seeds % 5 == 0]), stop=PLAIN.steps // 3)
+    go("curriculum", PLAIN, some(store, seeds[seeds % 3 == 2]), stop=PLAIN.steps * 2 // 3)
+    yield "curriculum", go("curriculum", PLAIN)
+
+    yield "batches of 256", go("large", LARGE)
+
+
+def main() -> None:
+    """Train, measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part_1", type=Path)
+    parser.add_argument("--store", type=Path, default=descent.ROOT / "data" / "shapes_train")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    store, folder = train.build_store(args.store, PLAIN.scenes), args.store / "trials"
+    folder.mkdir(exist_ok=True)
+    for name, model in trials(store, folder, args.part_1):
+        export(model, CaptionTokenizer(), folder / name)
+        found = parts(folder / name, SCENES)
+        print(name, " · ".join(f"{part} {value:.2f}" for part, value in found.items()))
+        print(f"the number: {number(found):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
