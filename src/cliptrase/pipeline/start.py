@@ -109,7 +109,8 @@ def _end_jobs(jobs: set[psutil.Process], name: str | None) -> None:
                     job.send_signal(number)
         time.sleep(seconds)
     if name:
-        subprocess.run([CANCELS, "--name", name], check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # SLURM does not answer
+            subprocess.run([CANCELS, "--name", name], check=False, timeout=60)
 
 
 def _is_named(job: psutil.Process) -> bool:
