@@ -43,7 +43,7 @@ cluster: setup  ## a suite and a sweep on a SLURM of this machine: needs slurm-w
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cluster.lock
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m cluster tests/workflow/test_slurm.py tests/unit/evaluate/test_launched.py
 
-bench: setup  ## time an image, the class names and the tables, and how they grow; nothing else should run (20 minutes)
+bench: setup  ## time an image, the class names, the tables and the peers, and how they grow; nothing else should run (25 minutes)
 	$(PY) -m benchmarks
 
 gpu: setup  ## what only a GPU can show: exactness, speed, memory, locks; needs one, no network (8 minutes)
