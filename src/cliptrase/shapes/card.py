@@ -177,6 +177,9 @@ def _beyond(recipe: Schedule) -> str:
   is up to a random block, and only then reads: late blocks learn to read every name, also those
   that early ones could. CLIP's own training has nothing like it, and methods that change the last
   block gain by it. The model that is left is an ordinary CLIP."""
+    if recipe.products:
+        text += """
+- Attention is computed as plain products of matrices: faster on a CPU, with other last bits."""
     return text
 
 
@@ -280,8 +283,8 @@ Load it with `open_clip.create_model("local-dir:assets/shapes_clip")`.
   Captions say which objects and which background are there, in random order and words, with
   things left out. {_places(recipe)}
 - Objective: CLIP's symmetric contrastive loss, in batches of {recipe.batch} pairs.
-- AdamW, weight decay {recipe.weight_decay:g} on matrices, gradients clipped at norm 1, bf16
-  autocast, horizontal flips.
+- AdamW (betas 0.9 and 0.98, epsilon 1e-6), weight decay {recipe.weight_decay:g} on matrices,
+  gradients clipped at norm 1, a logit scale of at most 100, bf16 autocast, horizontal flips.
 - With one thread, a run on the same machine and libraries repeats bit for bit, interrupted or not;
   another CPU may give other weights.
 
