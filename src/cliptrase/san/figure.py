@@ -228,7 +228,7 @@ def in_words(
         text += f"[{_count(low)}, {_count(high)}]"
         if arm != "plain":
             point, low, high = speed[str(arm)].ratio
-            text += f" iterations, {point:.2f} [{low:.2f}, {high:.2f}] times as fast"
+            text += f" iterations, {_times(point)} [{_times(low)}, {_times(high)}] times as fast"
         else:
             text += " iterations"
         if "lead" in line and not math.isnan(line["lead"]):
@@ -242,6 +242,11 @@ def in_words(
             f"({step:.2f} each)"
         )
     return said
+
+
+def _times(sooner: float) -> str:
+    """Nothing of an arm that plain's share is not reached in: it needs longer than plain."""
+    return f"{sooner:.2f}" if sooner else "< 1"
 
 
 def _count(iterations: float) -> str:

@@ -70,15 +70,19 @@ def test_a_draw_is_of_seeds_and_then_of_pictures(runs):
             assert curve.draws[draw, place] == pytest.approx(wanted)
 
 
-def test_twice_as_fast_is_two(runs):
+def test_twice_as_fast_is_two(tiny):
     plain = Curve(np.array([0.0, 50.0, 100.0]), np.tile([0.0, 50.0, 100.0], (1000, 1)))
     fast = Curve(np.array([0.0, 100.0, 100.0]), np.tile([0.0, 100.0, 100.0], (1000, 1)))
     never = Curve(np.array([0.0, 50.0, 90.0]), np.tile([0.0, 50.0, 90.0], (1000, 1)))
-    found = speeds({"plain": plain, "cliptrase": fast, "shuffled": never}, np.array([0, 10, 20]))
+    curves = {"plain": plain, "cliptrase": fast, "shuffled": never}
+    found = speeds(curves, np.array([0, 10, 20]))
     assert found["plain"].reached[0] == pytest.approx(19) and found["plain"].ratio == (1, 1, 1)
     assert found["cliptrase"].reached == pytest.approx((9.5,) * 3)
     assert found["cliptrase"].ratio == pytest.approx((2,) * 3)
     assert found["shuffled"].reached == (math.inf,) * 3 and found["shuffled"].ratio == (0, 0, 0)
+    said = figure.in_words(tiny, frame_of(curves, np.array([0, 10, 20])), found, None)
+    assert "[10, 10] iterations, 2.00 [2.00, 2.00] times as fast" in said[1]
+    assert "after > last [> last, > last] iterations, < 1 [< 1, < 1] times as fast" in said[2]
 
 
 def test_leads_are_paired(runs):
