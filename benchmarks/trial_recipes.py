@@ -1,14 +1,19 @@
-"""Second parts of the embedded CLIP's training that were tried: shorter, and from the same weights.
+"""Short trainings of the embedded CLIP that were tried beside its recipe.
 
 `python -m benchmarks.trial_recipes PART_1` trains them and prints the one number of each
 (trial_clip.py). PART_1 is the folder of the first part's weights, `part-1` in the store of a
-training. Each sees 38,400 pairs at a rate of 5e-4:
+training. From these weights, 38,400 pairs at a rate of 5e-4:
 
 - plain: 300 steps of 128 pairs, as the second part has them;
 - averaged: the mean of plain's weights after every tenth of its last 100 steps;
 - curriculum: plain; a third of the steps sees scenes of one object, the next those without clutter;
 - batches of 256: 150 steps of them. They fit into memory: the gradients that gradient caching adds
   up of smaller batches are taken at once.
+
+From random weights, the first part in 300 steps, as many pairs:
+
+- six blocks: of width 192, as they are;
+- eight blocks: of width 160, with heads of 40. A step takes as many operations.
 """
 
 import argparse
@@ -23,10 +28,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.trial_clip import number, parts
 from cliptrase.shapes import descent, train
-from cliptrase.shapes.model import CaptionTokenizer, export
+from cliptrase.shapes.model import CaptionTokenizer, Tower, export
 
 PLAIN = replace(train.SECOND, steps=300, learning_rate=5e-4)
 LARGE = replace(PLAIN, steps=PLAIN.steps // 2, batch=2 * PLAIN.batch)
+SIX = replace(train.FIRST, steps=300)
+EIGHT = replace(SIX, tower=Tower(layers=8, width=160, head_width=40))
 SCENES = 300  # of trial_clip's measures
 
 
@@ -43,8 +50,8 @@ def trials(store: train.Store, folder: Path, part_1: Path) -> Iterator[tuple[str
         name: str, schedule: train.Schedule, seen: train.Store = store, stop: int | None = None
     ) -> CLIP:
         """Train to step `stop`, or to the end."""
-        checkpoint = folder / f"{name}.pt"
-        return train.train(seen, schedule, checkpoint, start=part_1, stop=stop)[0]
+        checkpoint, start = folder / f"{name}.pt", part_1 if schedule.late else None
+        return train.train(seen, schedule, checkpoint, start=start, stop=stop)[0]
 
     last = range(PLAIN.steps - 90, PLAIN.steps + 1, 10)
     ends = [go("plain", PLAIN, stop=stop) for stop in last]
@@ -61,6 +68,9 @@ def trials(store: train.Store, folder: Path, part_1: Path) -> Iterator[tuple[str
     yield "curriculum", go("curriculum", PLAIN)
 
     yield "batches of 256", go("large", LARGE)
+
+    yield "six blocks", go("six", SIX)
+    yield "eight blocks", go("eight", EIGHT)
 
 
 def main() -> None:

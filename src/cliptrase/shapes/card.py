@@ -200,6 +200,9 @@ be no worse at 336 px than at 224 px. So CLIPtrase is a fourth of the number, an
 was asked for; of other methods only MaskCLIP was looked at. One recipe ran in full, once.
 
 {table}
+
+The short ones were run after the choice, on another machine, with seed 1 and 38,400 pairs each
+(`python -m benchmarks.trial_recipes`). No gradients were cached: batches of 256 fit into memory.
 """
 
 
