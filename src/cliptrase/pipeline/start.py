@@ -109,7 +109,7 @@ def _end_jobs(jobs: set[psutil.Process], name: str | None) -> None:
                     job.send_signal(number)
         time.sleep(seconds)
     if name:
-        with contextlib.suppress(subprocess.TimeoutExpired):  # SLURM does not answer
+        with contextlib.suppress(subprocess.TimeoutExpired, OSError):  # no SLURM that answers
             subprocess.run([CANCELS, "--name", name], check=False, timeout=60)
 
 
