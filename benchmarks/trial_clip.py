@@ -71,15 +71,19 @@ def number(found: dict[str, float]) -> float:
     return float(np.mean([found[name] for name in counted]))
 
 
+def in_words(found: dict[str, float]) -> str:
+    """All that was measured, and below it the one number."""
+    measured = " · ".join(f"{name} {value:.2f}" for name, value in found.items())
+    return f"{measured}\nthe number: {number(found):.2f}"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=300)
     args = parser.parse_args()
-    found = parts(args.folder, args.scenes)
-    print(" · ".join(f"{name} {value:.2f}" for name, value in found.items()))
-    print(f"the number: {number(found):.2f}")
+    print(in_words(parts(args.folder, args.scenes)))
 
 
 if __name__ == "__main__":

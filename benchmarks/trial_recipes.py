@@ -17,17 +17,17 @@ From random weights, the first part in 300 steps, as many pairs:
 """
 
 import argparse
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from open_clip.model import CLIP
 from torch.optim.swa_utils import AveragedModel
 
-from benchmarks.trial_clip import number, parts
-from cliptrase.shapes import descent, train
+from benchmarks.trial_clip import in_words, parts
+from cliptrase.shapes import descent, scenes, train
 from cliptrase.shapes.model import CaptionTokenizer, Tower, export
 
 PLAIN = replace(train.SECOND, steps=300, learning_rate=5e-4)
@@ -37,8 +37,9 @@ EIGHT = replace(SIX, tower=Tower(layers=8, width=160, head_width=40))
 SCENES = 300  # of trial_clip's measures
 
 
-def some(store: train.Store, chosen: np.ndarray) -> train.Store:
-    """These scenes of a store."""
+def some(store: train.Store, wanted: Callable[[int], bool]) -> train.Store:
+    """The scenes of a store whose seeds are wanted."""
+    chosen = [index for index in range(len(store.contents)) if wanted(scenes.TRAIN_SEEDS[index])]
     contents, things = ([each[i] for i in chosen] for each in (store.contents, store.things))
     return train.Store(store.patches[chosen], contents, things)
 
@@ -62,9 +63,9 @@ def trials(store: train.Store, folder: Path, part_1: Path) -> Iterator[tuple[str
         mean.update_parameters(model)
     yield "averaged", mean.module
 
-    seeds = np.arange(len(store.contents))
-    go("curriculum", PLAIN, some(store, seeds[seeds % 5 == 0]), stop=PLAIN.steps // 3)
-    go("curriculum", PLAIN, some(store, seeds[seeds % 3 == 2]), stop=PLAIN.steps * 2 // 3)
+    go("curriculum", PLAIN, some(store, train.is_single), stop=PLAIN.steps // 3)
+    bare = some(store, lambda seed: not train.has_clutter(seed))
+    go("curriculum", PLAIN, bare, stop=PLAIN.steps * 2 // 3)
     yield "curriculum", go("curriculum", PLAIN)
 
     yield "batches of 256", go("large", LARGE)
@@ -82,12 +83,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     store, folder = train.build_store(args.store, PLAIN.scenes), args.store / "trials"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # none goes on from a checkpoint beyond its stops
+    folder.mkdir()
     for name, model in trials(store, folder, args.part_1):
         export(model, CaptionTokenizer(), folder / name)
-        found = parts(folder / name, SCENES)
-        print(name, " · ".join(f"{part} {value:.2f}" for part, value in found.items()))
-        print(f"the number: {number(found):.2f}", flush=True)
+        descent.report(f"{name}: {in_words(parts(folder / name, SCENES))}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,15 @@ def run(code: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
+def jobs_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """What runs below DEAF, once all of it has begun."""
+    own, patience = psutil.Process(process.pid), time.monotonic() + 30
+    while len(jobs := own.children(recursive=True)) < 3:
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+    return jobs
+
+
 @pytest.mark.parametrize("name", [".snakemake", "results", "results/markers"])
 def test_a_folder_that_cannot_be_made_is_one_message(empty, name):
     Path(name).parent.mkdir(exist_ok=True)
@@ -115,10 +124,7 @@ def test_what_is_no_lock_of_files_stops_nothing(left, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_that_was_started_within_seconds(number):
     with run(DEAF) as process:
-        own, patience = psutil.Process(process.pid), time.monotonic() + 30
-        while len(jobs := own.children(recursive=True)) < 3:
-            assert time.monotonic() < patience
-            time.sleep(0.05)
+        jobs = jobs_of(process)
         sent = time.monotonic()
         os.kill(process.pid, number)
         assert process.wait(timeout=20) == 128 + number
@@ -148,9 +154,6 @@ def test_the_jobs_of_slurm_are_cancelled_by_name_when_all_has_ended(tmp_path, mo
     (tmp_path / start.CANCELS).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with run(DEAF.replace("end_on_signals()", "end_on_signals('of-this-start')")) as process:
-        own, patience = psutil.Process(process.pid), time.monotonic() + 30
-        while len(own.children(recursive=True)) < 3:
-            assert time.monotonic() < patience
-            time.sleep(0.05)
+        jobs_of(process)
         os.kill(process.pid, signal.SIGINT)
         assert process.communicate(timeout=20)[0] == "--name of-this-start 1\n"

@@ -183,13 +183,14 @@ def _beyond(recipe: Schedule) -> str:
     return text
 
 
-def _trials(trials: Sequence[Mapping[str, object]]) -> str:
-    """What was tried before the recipe was chosen, as a section; nothing without trials."""
+def _trials(trials: Sequence[Mapping[str, object]], note: str) -> str:
+    """What was tried beside the recipe, as a section; nothing without trials."""
     if not trials:
         return ""
     columns = list(trials[0])
     rows = [columns, ["---", *["---:"] * (len(columns) - 1)], *(t.values() for t in trials)]
     table = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    below = f"\n{note}\n" if note else ""
     return f"""
 ## Trials
 
@@ -200,12 +201,7 @@ be no worse at 336 px than at 224 px. So CLIPtrase is a fourth of the number, an
 was asked for; of other methods only MaskCLIP was looked at. One recipe ran in full, once.
 
 {table}
-
-The short ones were run after the choice, on another machine, with seed 1 and 38,400 pairs each
-(`python -m benchmarks.trial_recipes`). No gradients were cached: batches of 256 fit into memory.
-Eight thinner blocks read words sooner than six, and do not segment sooner; in full they were not
-trained.
-"""
+{below}"""
 
 
 def _part(record: Mapping[str, Any]) -> str:
@@ -237,9 +233,9 @@ def _part(record: Mapping[str, Any]) -> str:
 def card(record: dict[str, Any]) -> str:
     """The model card, from the record of the training and the figures measured.
 
-    "before" are the records of earlier parts of the training. Two entries are written by hand: the
-    "note" of a part is what a reader should know of that run, "trials" are rows of what was tried
-    before, with what benchmarks/trial_clip.py made of it.
+    "before" are the records of earlier parts of the training. Three entries are written by hand:
+    the "note" of a part is what a reader should know of that run, "trials" are rows of what was
+    tried, with what benchmarks/trial_clip.py made of it, and "trials_note" what to know of them.
     """
     recipe, figures = Schedule.of(record["recipe"]), record["figures"]
     parts = parts_of(record)
@@ -311,7 +307,7 @@ background. Text embeddings are means over the templates.
 {rows}
 
 The benchmark's own scenes have other seeds; nothing here has seen them.
-{_trials(record.get("trials", []))}
+{_trials(record.get("trials", []), record.get("trials_note", ""))}
 ## Again
 
     make train-shapes-clip                          # everything; goes on where it was interrupted

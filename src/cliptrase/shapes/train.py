@@ -112,9 +112,19 @@ class Store:
     things: list[tuple[scenes.Thing, ...]]
 
 
+def is_single(seed: int) -> bool:
+    """Whether a training scene shows a single object: one in five does."""
+    return seed % 5 == 0
+
+
+def has_clutter(seed: int) -> bool:
+    """Whether a training scene carries clutter: two of three do, as in the benchmark."""
+    return seed % 3 != 2
+
+
 def training_scene(seed: int) -> scenes.Scene:
-    """One in five shows a single object; two of three carry clutter, as in the benchmark."""
-    return scenes.scene(seed, clutter=seed % 3 != 2, count=1 if seed % 5 == 0 else None)
+    """The scene of a training seed."""
+    return scenes.scene(seed, clutter=has_clutter(seed), count=1 if is_single(seed) else None)
 
 
 def build_store(folder: Path, count: int) -> Store:
@@ -257,10 +267,12 @@ def train_parts(
     return model, record | {"before": before}
 
 
-def trials_of(folder: Path) -> list[dict[str, Any]]:
-    """What led to the recipe, from the record in a folder: it stays when the recipe runs again."""
+def by_hand(folder: Path) -> dict[str, Any]:
+    """What was tried beside the recipe, from the record in a folder: it stays when the recipe runs
+    again."""
     path = folder / "training.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("trials", []) if path.exists() else []
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: record[name] for name in ("trials", "trials_note") if name in record}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -276,7 +288,7 @@ def main(argv: list[str] | None = None) -> None:
         store = build_store(args.store, parts[0].scenes)
         model, record = train_parts(parts, store, args.store)
         export(model, CaptionTokenizer(), args.out)
-        descent.write_record(args.out, record | {"trials": trials_of(args.out)})
+        descent.write_record(args.out, record | by_hand(args.out))
     descent.report("measuring")
     write_card(args.out)
     descent.report(f"written to {args.out}")
